@@ -1,0 +1,85 @@
+"""The command line: parses, calls one function, prints. Heavy modules are imported inside the commands."""
+
+import errno
+import os
+import sys
+
+import click
+
+from kaggle_nerve import __version__
+from kaggle_nerve.cli import data, decide, doctor, rehearse, submit, training
+from kaggle_nerve.errors import NerveError
+
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1", "OPENCV_LOG_LEVEL": "SILENT"}
+"""Start-up lines of the frameworks, which say nothing to a user; set before they are imported."""
+
+
+class Commands(click.Group):
+    """Turns what a user can act on into one sentence and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the work, not of the alphabet."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context):
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except NerveError as fault:
+            raise click.ClickException(str(fault)) from fault
+        except OSError as fault:
+            raise click.ClickException(_disk_sentence(fault)) from fault
+
+
+def _disk_sentence(fault: OSError) -> str:
+    if fault.errno == errno.EPIPE or (not fault.filename and fault.errno not in (errno.ENOSPC, errno.EDQUOT)):
+        raise fault
+    if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {fault.filename}" if fault.filename else ""
+        return f"The disk is full{where}; free some space and run the same command again."
+    return f"{fault.filename}: {fault.strerror}; check the path and its rights."
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="kaggle-nerve")
+def cli() -> None:
+    """From Kaggle's Ultrasound Nerve Segmentation files to a score on its leaderboard.
+
+    \b
+    kaggle-nerve fetch                        download and verify the competition's data
+    kaggle-nerve train-folds --preset small   train a U-Net ensemble over patient-grouped folds
+    kaggle-nerve submit --run small           masks -> CSV -> upload -> score in the ledger
+
+    No account? `kaggle-nerve rehearse` runs the whole job against a rehearsal of Kaggle on this machine.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+for command in (
+    data.fetch,
+    data.verify,
+    training.presets,
+    training.train_folds,
+    decide.predict,
+    decide.tune,
+    submit.submit,
+    submit.validate,
+    submit.score,
+    submit.submissions,
+    rehearse.rehearse,
+    doctor.doctor,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        cli.main(prog_name="kaggle-nerve", standalone_mode=False)
+    except click.ClickException as fault:
+        fault.show()
+        sys.exit(fault.exit_code)
+    except click.Abort:
+        click.echo("\nStopped. Finished work is kept; the same command goes on from there.", err=True)
+        sys.exit(130)

@@ -1,0 +1,90 @@
+"""doctor: what is there, what is missing, what to do about it."""
+
+import os
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import click
+
+from kaggle_nerve.cli import options
+
+PACKAGES = (
+    "keras",
+    "tensorflow",
+    "numpy",
+    "pandas",
+    "opencv-python-headless",
+    "scikit-learn",
+    "kaggle",
+    "six",
+)
+
+
+@click.command()
+@options.data_option
+@options.json_option
+def doctor(data_dir: Path, as_json: bool) -> None:
+    """Show versions, backend, devices, credentials (never their value), data and disk.
+
+    \b
+    Example: kaggle-nerve doctor
+    """
+    rows, advice = _versions(), []
+    rows |= _devices()
+    rows |= _credentials(advice)
+    rows |= _data(data_dir, advice)
+    if as_json:
+        options.print_json({"found": rows, "advice": advice})
+        return
+    for name, value in rows.items():
+        click.echo(f"{name:<24} {value}")
+    for line in advice:
+        click.echo(f"-> {line}")
+
+
+def _versions() -> dict[str, str]:
+    rows = {"python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            rows[package] = version(package)
+        except PackageNotFoundError:
+            rows[package] = "missing"
+    return rows
+
+
+def _devices() -> dict[str, str]:
+    import keras
+
+    devices = keras.distribution.list_devices()
+    return {
+        "backend": keras.backend.backend(),
+        "devices": ", ".join(devices),
+        "processors": str(os.cpu_count()),
+    }
+
+
+def _credentials(advice: list[str]) -> dict[str, str]:
+    from kaggle_nerve.kaggle_api.credentials import HOW_TO_GET, find
+
+    found = find()
+    if found is None:
+        advice.append(HOW_TO_GET)
+    return {"Kaggle credentials": "none" if found is None else f"{found.kind} from {found.where}"}
+
+
+def _data(data_dir: Path, advice: list[str]) -> dict[str, str]:
+    from kaggle_nerve.data.frames import locate, read_train_csv
+    from kaggle_nerve.errors import NerveError
+
+    existing = next(path for path in (data_dir.absolute(), *data_dir.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    try:
+        state = f"{len(read_train_csv(locate(data_dir).train_csv))} training rows in {data_dir}"
+    except NerveError as fault:
+        state = "none"
+        advice.append(str(fault))
+    if free < 6:
+        advice.append("The competition needs about 6 GB of disk: archive, files and cache.")
+    return {"data": state, "free disk": f"{free:.0f} GB"}

@@ -1,0 +1,126 @@
+"""rehearse: the whole job without Kaggle."""
+
+import time
+from pathlib import Path
+
+import click
+
+from kaggle_nerve.cli import options
+from kaggle_nerve.settings import load_preset
+
+
+@click.command()
+@click.option(
+    "--data", "data_dir", type=options.FOLDER, help="Hold out subjects of this data instead of the phantom."
+)
+@click.option(
+    "--held-out", type=click.IntRange(1), help="How many subjects of --data to hold out.  [default: a fifth]"
+)
+@click.option(
+    "--work", type=options.FOLDER, default="rehearsal", show_default=True, help="Folder for everything."
+)
+@click.option("--preset", default="tiny", show_default=True, help="Settings to train with.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated."
+)
+@click.option("--time-budget", type=options.Duration(), help="Time for training, such as 30m.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of phantom and hold-out."
+)
+@click.option(
+    "--serve", is_flag=True, help="Only serve, and print the environment to export; Ctrl-C ends it."
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="Port of 127.0.0.1.  [default: any free one]"
+)
+@click.option(
+    "--fault", "faults", multiple=True, metavar="NAME[:K=V,...]", help="Make something go wrong; see below."
+)
+@options.json_option
+def rehearse(
+    data_dir: Path | None,
+    held_out: int | None,
+    work: Path,
+    preset: str,
+    changes: tuple[str, ...],
+    time_budget: float | None,
+    seed: int,
+    serve: bool,
+    port: int,
+    faults: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Run fetch, train-folds and submit against a rehearsal of Kaggle on this machine.
+
+    The official client talks to a server on 127.0.0.1, which scores as Kaggle does. Without --data
+    the competition is a synthetic phantom. The same command again goes on where it was stopped.
+
+    \b
+    Example: kaggle-nerve rehearse
+             kaggle-nerve rehearse --data data/ultrasound-nerve-segmentation --preset small
+             kaggle-nerve rehearse --serve --fault cut:times=2,after=1500000
+    """
+    settings = load_preset(preset, changes)
+
+    from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter
+    from kaggle_nerve.rehearsal import faults as known
+    from kaggle_nerve.rehearsal import run
+    from kaggle_nerve.rehearsal.server import RehearsalServer
+
+    reporter = TerminalReporter()
+    parsed = [known.parse(text) for text in faults]
+    served = run.serve_what(work, data_dir, held_out, seed, reporter)
+    with RehearsalServer(served, work / "server", port=port) as server:
+        for fault in parsed:
+            server.faults.put(fault)
+        if serve:
+            _serve(server, work)
+            return
+        with GentleInterrupt() as interrupt:
+            ended = run.rehearse(
+                server,
+                work,
+                preset,
+                settings,
+                synthetic=data_dir is None,
+                time_budget=time_budget,
+                reporter=reporter,
+                stop=interrupt.stop,
+            )
+    _print(ended, as_json)
+
+
+def _serve(server, work: Path) -> None:
+    click.echo(server.exports(work / "home"))
+    click.echo(f"Serving on {server.url}; Ctrl-C ends it.", err=True)
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        click.echo("Ended.", err=True)
+
+
+def _print(ended, as_json: bool) -> None:
+    if as_json:
+        options.print_json(
+            {
+                "synthetic": ended.synthetic,
+                "public": ended.public,
+                "private": ended.private,
+                "all_empty": ended.empty.as_dict(),
+                "oof": ended.decision.figures.dice,
+                "csv": str(ended.csv),
+            }
+        )
+        return
+    from kaggle_nerve.cli.decide import print_decision
+
+    click.echo("")
+    if ended.synthetic:
+        click.echo("SYNTHETIC DATA: the scores below are of the phantom, not of the competition.")
+    print_decision(ended.decision)
+    click.echo("")
+    click.echo(f"{'':<18}{'public':>8}{'private':>9}")
+    click.echo(f"{'this submission':<18}{ended.public:8.4f}{ended.private:9.4f}")
+    click.echo(f"{'all-empty':<18}{ended.empty.public:8.4f}{ended.empty.private:9.4f}")
+    click.echo(f"\nThe submission is {ended.csv}, its row in {ended.csv.parent / 'ledger.csv'}")

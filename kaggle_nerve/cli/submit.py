@@ -1,0 +1,203 @@
+"""submit, validate, score, submissions."""
+
+from pathlib import Path
+
+import click
+
+from kaggle_nerve.cli import options
+
+
+@click.command()
+@click.option(
+    "--run", "run_names", multiple=True, metavar="NAME", help="The run; more than one: their blend."
+)
+@click.option(
+    "--file", "csv", type=options.FILE, metavar="CSV", help="Upload this file instead of making one."
+)
+@click.option("--dry-run", is_flag=True, help="Make and validate the file, upload nothing.")
+@click.option(
+    "--out", type=options.FILE, metavar="CSV", help="Where to write the file.  [default: submissions/]"
+)
+@click.option("-m", "--message", help="Description on Kaggle.  [default: the run and its out-of-fold figure]")
+@click.option(
+    "--no-wait", is_flag=True, help="Do not wait for the score; `submissions refresh` gets it later."
+)
+@click.option("--again", is_flag=True, help="Send a file that was sent before.")
+@options.data_option
+@options.runs_option
+@options.submissions_option
+@options.workers_option
+def submit(
+    run_names: tuple[str, ...],
+    csv: Path | None,
+    dry_run: bool,
+    out: Path | None,
+    message: str | None,
+    no_wait: bool,
+    again: bool,
+    data_dir: Path,
+    runs_dir: Path,
+    submissions_dir: Path,
+    workers: int,
+) -> None:
+    """Predict and tune what is missing, write and validate the CSV, upload it, wait for the score.
+
+    \b
+    Example: kaggle-nerve submit --run small --dry-run
+             kaggle-nerve submit --run small -m "first try"
+             kaggle-nerve submit --file submissions/20260102-030405__small.csv
+    """
+    if bool(run_names) == bool(csv):
+        raise click.UsageError("Name a run with --run, or a file with --file.")
+
+    from kaggle_nerve import pipeline
+    from kaggle_nerve.cli.decide import print_decision
+    from kaggle_nerve.cli.terminal import TerminalReporter
+    from kaggle_nerve.competition.facts import SAMPLE_CSV
+    from kaggle_nerve.competition.submission import check
+    from kaggle_nerve.runs import open_run
+
+    reporter, sample, origin = TerminalReporter(), data_dir / SAMPLE_CSV, None
+    if csv:
+        check(csv, sample).raise_if_faulty()
+    else:
+        runs = [open_run(runs_dir, name) for name in run_names]
+        target = out or pipeline.new_csv(submissions_dir, runs)
+        prepared = pipeline.prepare(runs, data_dir, target, reporter=reporter, workers=workers)
+        csv, origin = prepared.csv, pipeline.ledger_origin(runs, prepared.decision)
+        print_decision(prepared.decision)
+        message = message or pipeline.default_message(runs, prepared.decision)
+        click.echo(f"{csv}: {prepared.report.rows} rows, {prepared.report.non_empty} with a mask, valid")
+    if dry_run:
+        click.echo("Dry run: nothing was uploaded.")
+        return
+    _upload(csv, message or csv.name, sample, submissions_dir, origin, again, not no_wait, reporter)
+
+
+def _upload(csv, message, sample, submissions_dir, origin, again, wait, reporter) -> None:
+    from kaggle_nerve.kaggle_api.client import Client
+    from kaggle_nerve.kaggle_api.ledger import Ledger
+    from kaggle_nerve.kaggle_api.submit import upload
+
+    ledger = Ledger(submissions_dir / "ledger.csv")
+    outcome = upload(
+        csv,
+        message,
+        Client(),
+        sample=sample,
+        ledger=ledger,
+        origin=origin,
+        again=again,
+        wait=wait,
+        reporter=reporter,
+    )
+    click.echo(str(outcome))
+
+
+@click.command()
+@click.argument("csv", type=options.FILE)
+@click.option(
+    "--sample", type=options.FILE, help="sample_submission.csv.  [default: the one in --data, if there]"
+)
+@options.data_option
+@options.json_option
+def validate(csv: Path, sample: Path | None, data_dir: Path, as_json: bool) -> None:
+    """Check a submission file: exit code 0 and a summary, or 1 and every fault with its line.
+
+    \b
+    Example: kaggle-nerve validate submission.csv --sample sample_submission.csv
+    """
+    from kaggle_nerve.competition.facts import SAMPLE_CSV
+    from kaggle_nerve.competition.submission import check
+
+    if sample is None and (data_dir / SAMPLE_CSV).is_file():
+        sample = data_dir / SAMPLE_CSV
+    report = check(csv, sample)
+    if as_json:
+        faults = [{"line": fault.line, "message": fault.message} for fault in report.faults]
+        options.print_json({"rows": report.rows, "non_empty": report.non_empty, "faults": faults})
+    elif report.faults:
+        for fault in report.faults[: options.SHOWN]:
+            click.echo(f"{csv}:{fault.line}: {fault.message}")
+        options.echo_rest(len(report.faults))
+    else:
+        against = f"the ids of {sample}" if sample else "ids 1 to the number of rows (no sample was given)"
+        click.echo(
+            f"{csv} is valid: {report.rows} rows, {report.non_empty} with a mask; checked against {against}."
+        )
+    if report.faults:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("csv", type=options.FILE)
+@click.argument("solution", type=options.FILE)
+@options.json_option
+def score(csv: Path, solution: Path, as_json: bool) -> None:
+    """Score CSV with the competition's metric against SOLUTION (img,pixels and perhaps Usage).
+
+    \b
+    Example: kaggle-nerve score submission.csv solution.csv --json
+    """
+    from kaggle_nerve.competition import metric, submission
+
+    found = metric.score(submission.read(csv), metric.read_solution(solution))
+    if as_json:
+        options.print_json(found.as_dict())
+        return
+    click.echo(f"Mean Dice {found.all:.5f} over {found.frames} frames")
+    for name, value in (("public", found.public), ("private", found.private)):
+        if value is not None:
+            click.echo(f"{name:<8} {value:.5f}")
+
+
+@click.group()
+def submissions() -> None:
+    """The ledger of what was submitted, and what it scored.
+
+    \b
+    Example: kaggle-nerve submissions list
+    """
+
+
+@submissions.command("list")
+@options.submissions_option
+@options.json_option
+def list_submissions(submissions_dir: Path, as_json: bool) -> None:
+    """Show the ledger: out-of-fold estimate, public and private score side by side.
+
+    \b
+    Example: kaggle-nerve submissions list
+    """
+    from kaggle_nerve.kaggle_api.ledger import Ledger
+
+    rows = Ledger(submissions_dir / "ledger.csv").rows()
+    if as_json:
+        options.print_json([row.as_dict() for row in rows])
+        return
+    if not rows:
+        click.echo("Nothing was submitted yet.")
+        return
+    click.echo(f"{'when':<20} {'run':<16} {'status':<10} {'oof':>7} {'public':>7} {'private':>7}  file")
+    for row in rows:
+        figures = " ".join(f"{_short(value):>7}" for value in (row.oof, row.public, row.private))
+        click.echo(f"{row.timestamp[:19]:<20} {row.run:<16} {row.status:<10} {figures}  {row.file}")
+
+
+@submissions.command()
+@options.submissions_option
+def refresh(submissions_dir: Path) -> None:
+    """Take the scores of submitted files from Kaggle into the ledger.
+
+    \b
+    Example: kaggle-nerve submissions refresh
+    """
+    from kaggle_nerve.kaggle_api import ledger
+    from kaggle_nerve.kaggle_api.client import Client
+
+    changed = ledger.refresh(Client(), ledger.Ledger(submissions_dir / "ledger.csv"))
+    click.echo(f"{changed} rows of the ledger have new figures.")
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,228 @@
+"""Run-length text of masks: ``start length start length ...``, as the competition's CSV files hold it.
+
+Pixels are counted from 1, column after column (top to bottom, then left to right), so a pixel's
+number is ``column * height + row + 1``. Starts rise and runs never share a pixel. An empty mask is
+the empty text. Numbers are separated by one space.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import numpy as np
+
+from kaggle_nerve.competition.facts import SIZE
+from kaggle_nerve.competition.rle_faults import explain
+from kaggle_nerve.errors import NerveError
+
+T = TypeVar("T")
+_GROUPS = (20, 16, 10, 8, 5, 4, 3, 2, 1)
+
+
+class RunLengthError(NerveError):
+    """A run-length text, or a mask to be written as one, that breaks the rules; it says which and where."""
+
+
+def encode(mask: np.ndarray) -> str:
+    """The run-length text of one mask.
+
+    ``mask`` is (height, width), of booleans or whole numbers; whatever is not 0 belongs to the mask.
+    Any memory layout will do. The result is canonical: touching runs are one run, also where a run
+    goes on from the bottom of a column to the top of the next.
+
+    Raises RunLengthError for an array that is not two-dimensional, or of floating point numbers.
+
+    >>> encode(np.array([[0, 1, 1], [0, 1, 0]], np.uint8))
+    '3 3'
+    """
+    mask = checked_mask(mask)
+    if mask.size == 0:
+        return ""
+    # Seen as unsigned bytes or words, "not 0" is "above 0" whatever the type was.
+    unsigned = f"u{mask.itemsize}"
+    if mask.flags.f_contiguous:
+        edges = _edges_along_lines(mask.T.view(unsigned))
+    else:
+        edges = _edges_across_lines(np.ascontiguousarray(mask).view(unsigned))
+    numbers = edges + 1
+    numbers[1::2] -= numbers[::2]
+    # One formatting call is twice as fast as joining one string per number.
+    return ("%d " * numbers.size)[:-1] % tuple(numbers.tolist())
+
+
+def encode_many(masks: Iterable[np.ndarray]) -> list[str]:
+    """The texts of an (n, height, width) array, or of any iterable of masks, which is read one by one.
+
+    Raises RunLengthError as ``encode`` does, with the position of the mask counted from 0.
+    """
+    return [_numbered(encode, index, mask) for index, mask in enumerate(masks)]
+
+
+def decode(text: str, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """The mask of one run-length text: uint8 of 0 and 1, shape ``size`` = (height, width).
+
+    The array is writable and lies column by column in memory (Fortran order), as the text does.
+    Runs may touch. Every other departure from the format raises RunLengthError: see ``runs``.
+
+    >>> decode("3 3", (2, 3)).tolist()
+    [[0, 1, 1], [0, 1, 0]]
+    """
+    height, width = size
+    flat = np.zeros(height * width, np.uint8)
+    _fill(flat, *runs(text, size))
+    return flat.reshape(width, height).T
+
+
+def decode_many(texts: Iterable[str], size: tuple[int, int] = SIZE) -> np.ndarray:
+    """The masks of many texts: uint8 of 0 and 1, shape (n, height, width), 244 kB for each at full size.
+
+    Raises RunLengthError as ``decode`` does, with the position of the text counted from 0.
+    """
+    texts = list(texts)
+    height, width = size
+    flat = np.zeros((len(texts), height * width), np.uint8)
+    for index, text in enumerate(texts):
+        _fill(flat[index], *_numbered(runs, index, text, size))
+    return flat.reshape(len(texts), width, height).transpose(0, 2, 1)
+
+
+def runs(text: str, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """The runs of a text as (starts, lengths), int64 arrays of one entry per run.
+
+    Here starts count from **0**, column after column. The text is checked completely: RunLengthError
+    names what is not text, not a whole number, a stray space, an odd count of numbers, a start or
+    length below 1, a run past the last pixel of ``size``, and runs that are unsorted or overlap.
+    """
+    if not isinstance(text, str):
+        raise RunLengthError(f"expected run-length text, got {text!r}; an empty mask is the empty text")
+    if not text:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    # The whole check in a few array operations; only a text that fails is looked at again, slowly,
+    # to find out what to say. fromstring stops without a word at what it cannot read, so only
+    # digits and spaces may reach it.
+    if text.isascii() and text.replace(" ", "").isdigit():
+        numbers = np.fromstring(text, np.int64, sep=" ")
+        if numbers.size % 2 == 0 and numbers.size == text.count(" ") + 1:
+            total = size[0] * size[1]
+            # The largest number is looked at first: sums of numbers up to 2**63 would wrap around.
+            if numbers.min() >= 1 and numbers.max() <= total:
+                starts, lengths = numbers[::2] - 1, numbers[1::2]
+                ends = starts + lengths
+                if ends[-1] <= total and not (starts[1:] < ends[:-1]).any():
+                    return starts, lengths
+    raise RunLengthError(explain(text, size))
+
+
+def area(text: str, size: tuple[int, int] = SIZE) -> int:
+    """Pixels in the mask of a text, without drawing it; the text is checked as in ``runs``."""
+    return int(runs(text, size)[1].sum())
+
+
+def intersection(
+    first: tuple[np.ndarray, np.ndarray],
+    second: tuple[np.ndarray, np.ndarray],
+) -> int:
+    """Pixels that two masks share, from their (starts, lengths) as ``runs`` gives them."""
+    if not first[0].size or not second[0].size:
+        return 0
+    starts, lengths = first
+    covered = np.cumsum(lengths)
+
+    def covered_before(positions: np.ndarray) -> np.ndarray:
+        # All runs that start earlier, less what the last of them has at or after the position.
+        last = np.searchsorted(starts, positions) - 1
+        overhang = np.maximum(starts[last] + lengths[last] - positions, 0)
+        return np.where(last < 0, 0, covered[last] - overhang)
+
+    starts_of_second, lengths_of_second = second
+    ends_of_second = starts_of_second + lengths_of_second
+    return int((covered_before(ends_of_second) - covered_before(starts_of_second)).sum())
+
+
+def checked_mask(mask: np.ndarray) -> np.ndarray:
+    """``mask`` as it came, if it is a two-dimensional array of booleans or whole numbers.
+
+    Raises RunLengthError otherwise. Floating point is refused because it is nearly always a
+    probability map that was not thresholded, of which every pixel would count.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2:
+        raise RunLengthError(f"a mask is (height, width), got the shape {mask.shape}; drop the other axes")
+    if mask.dtype.kind not in "bui":
+        raise RunLengthError(
+            f"a mask holds booleans or whole numbers, got {mask.dtype}; compare it with a threshold first"
+        )
+    return mask
+
+
+def _edges_across_lines(rows: np.ndarray) -> np.ndarray:
+    """Where a row-major mask begins and ends, in turn, going down its columns: rising positions from 0.
+
+    Comparing each row with the next and sorting the few hits is far cheaper than turning the image:
+    memory is read in the order in which it lies.
+    """
+    height, width = rows.shape
+    first, stop, largest = _touched(rows)
+    # One empty row more on either side shows the mask's upper and lower edge.
+    first, stop = max(first - 1, 0), min(stop + 1, height)
+    row, column = np.divmod(_changes(rows[first:stop].reshape(-1), width, largest), width)
+    edges = column * height + (row + (first + 1))
+    # What lies on the image's own border has no neighbour to differ from.
+    top, bottom = np.flatnonzero(rows[0]), np.flatnonzero(rows[-1])
+    if top.size or bottom.size:
+        # A run that goes on in the next column would end and begin at the same place: it does neither.
+        border = np.setxor1d(top * height, (bottom + 1) * height, assume_unique=True)
+        edges = np.concatenate([edges, border])
+    edges.sort()
+    return edges
+
+
+def _edges_along_lines(columns: np.ndarray) -> np.ndarray:
+    """The same for the transposed view of a column-major mask: it lies in memory as the text runs."""
+    first, stop, largest = _touched(columns)
+    flat = columns[first:stop].reshape(-1)
+    begin, end = np.flatnonzero(flat[:1]), np.flatnonzero(flat[-1:]) + flat.size
+    edges = np.concatenate([begin, _changes(flat, 1, largest) + 1, end])
+    return edges + first * columns.shape[1]
+
+
+def _changes(flat: np.ndarray, step: int, largest: int) -> np.ndarray:
+    """Positions of a flat unsigned mask where it is entered or left by the pixel ``step`` further on."""
+    hits = np.flatnonzero(flat[step:] != flat[:-step])
+    if largest > 1:
+        # A step between two values that both belong to the mask is none.
+        hits = hits[(flat[hits] > 0) != (flat[hits + step] > 0)]
+    return hits
+
+
+def _touched(lines: np.ndarray) -> tuple[int, int, int]:
+    """First and stop of a stretch of lines that holds all pixels but zeros, and the largest pixel.
+
+    Several lines are looked at together, because NumPy takes the maximum of a few long rows much
+    faster than that of many short ones; the stretch may be that much too long.
+    """
+    count, length = lines.shape
+    group = next(size for size in _GROUPS if count % size == 0)
+    largest = lines.reshape(count // group, group * length).max(axis=1)
+    groups = np.flatnonzero(largest)
+    if not groups.size:
+        return 0, 0, 0
+    return int(groups[0]) * group, int(groups[-1] + 1) * group, int(largest.max())
+
+
+def _fill(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+    """Set the pixels of runs to 1 in a flat column-major mask of zeros."""
+    if not starts.size:
+        return
+    edges = np.empty(2 * starts.size, np.int64)
+    edges[::2], edges[1::2] = starts, starts + lengths
+    values = np.zeros(edges.size - 1, np.uint8)
+    values[::2] = 1
+    # From the first run's start to the last one's end, ones and gaps in turn.
+    flat[edges[0] : edges[-1]] = np.repeat(values, np.diff(edges))
+
+
+def _numbered(function: Callable[..., T], index: int, *arguments: object) -> T:
+    try:
+        return function(*arguments)
+    except RunLengthError as fault:
+        raise RunLengthError(f"mask {index}: {fault}") from fault

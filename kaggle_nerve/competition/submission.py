@@ -1,0 +1,253 @@
+"""Submission files: write, read, and check down to the last byte.
+
+``write`` gives the one form that is beyond doubt: UTF-8 without a byte-order mark, ``\\n`` line ends,
+header ``img,pixels``, one row for each frame in rising order, nothing quoted, nothing after the comma
+for an empty mask. ``check`` calls every departure from it a fault, except a missing end of the last
+line. ``read`` is for looking at files at home and forgives what does not change their meaning.
+"""
+
+import operator
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kaggle_nerve.competition import csv_text, rle
+from kaggle_nerve.competition.csv_text import shown
+from kaggle_nerve.competition.facts import SUBMISSION_HEADER
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.storage import atomic_path
+
+HEADER = ",".join(SUBMISSION_HEADER)
+_FRAME_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_WORDS_FOR_NOTHING = {"nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nil", "-nan"}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: its line (from 1, the header's) or None where it is the whole file's, and what is wrong."""
+
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        return self.message if self.line is None else f"line {self.line}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``check`` found: rows below the header, those with a readable mask, their pixels, and the faults."""
+
+    path: Path
+    rows: int
+    non_empty: int
+    pixels: int
+    faults: tuple[Fault, ...]
+
+    @property
+    def share(self) -> float:
+        """Share of the rows that have a mask, in [0, 1]; 0 where there are no rows."""
+        return self.non_empty / self.rows if self.rows else 0.0
+
+    @property
+    def mean_area(self) -> float:
+        """Mean pixels of the masks that are not empty and not faulty; 0 where there are none."""
+        return self.pixels / self.non_empty if self.non_empty else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Figures and faults, ready for JSON."""
+        return {
+            "rows": self.rows,
+            "non_empty": self.non_empty,
+            "share": self.share,
+            "mean_area": self.mean_area,
+            "faults": [{"line": fault.line, "message": fault.message} for fault in self.faults],
+        }
+
+    def raise_if_faulty(self) -> None:
+        """Raise a NerveError that tells the first fault and how to see the others."""
+        if self.faults:
+            more = len(self.faults) - 1
+            others = f" (and {more} more; kaggle-nerve validate lists them)" if more else ""
+            raise NerveError(f"{self.path} is not a valid submission: {self.faults[0]}{others}")
+
+
+def write(path: Path, rows: Iterable[tuple[int, str]]) -> None:
+    """Write (frame number, run-length text) pairs as a submission, in rising order, whole or not at all.
+
+    The pairs may come in any order and from a generator. Raises NerveError, and leaves what was at
+    ``path`` alone, for no pairs at all, a number below 1 or given twice, and a faulty text.
+    """
+    texts: dict[int, str] = {}
+    for number, text in rows:
+        img = operator.index(number)
+        if img < 1:
+            raise NerveError(f"cannot write frame {img} to {path}: frames count from 1")
+        if img in texts:
+            raise NerveError(f"cannot write frame {img} to {path} twice; give each frame one mask")
+        try:
+            rle.runs(text)
+        except rle.RunLengthError as fault:
+            raise NerveError(f"cannot write frame {img} to {path}: {fault}") from fault
+        texts[img] = text
+    if not texts:
+        raise NerveError(f"cannot write {path}: there are no frames; predict some first")
+    with atomic_path(path) as temporary, temporary.open("w", encoding="ascii", newline="\n") as file:
+        file.write(f"{HEADER}\n")
+        file.writelines(f"{img},{texts[img]}\n" for img in sorted(texts))
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A submission as a table: ``img`` (int64) and ``pixels`` (text, "" for an empty mask), as they stand.
+
+    Accepts byte-order marks, CRLF, quotes and any order; texts are not decoded. Raises NerveError
+    with the line for what is no table of frames.
+    """
+    return _read(path, [SUBMISSION_HEADER])
+
+
+def read_solution(path: Path) -> pd.DataFrame:
+    """The true masks as a table: as ``read``, and the text column ``Usage`` if the file has it."""
+    return _read(path, [SUBMISSION_HEADER, (*SUBMISSION_HEADER, "Usage")])
+
+
+def check(path: Path, sample: Path | None = None) -> Report:
+    """Find every fault of a submission file.
+
+    With ``sample``, the competition's sample_submission.csv, its frames are expected in its order;
+    without it, frames 1 to the largest found, with no gap. Faults in the file are in the report;
+    NerveError is raised only for a file that cannot be opened, or an unusable ``sample``.
+    """
+    data = csv_text.read_bytes(path)
+    expected = None if sample is None else read(sample)["img"].tolist()
+    if expected == []:
+        raise NerveError(f"{sample} has no rows below its header; fetch the competition's files again")
+    faults: list[Fault] = []
+
+    def found(line: int | None, message: str) -> None:
+        faults.append(Fault(line, message))
+
+    if unreadable := csv_text.unreadable(data):
+        return Report(path, 0, 0, 0, (Fault(*unreadable),))
+    if data.startswith(csv_text.BYTE_ORDER_MARK):
+        found(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM")
+    if b"\r" in data:
+        ends, line = data.count(b"\r"), data[: data.index(b"\r")].count(b"\n") + 1
+        found(line, f"{ends} lines end in CR or CRLF (Windows); save the file with LF (Unix) line ends")
+    lines = csv_text.lines(data)
+    has_header = _FRAME_NUMBER.fullmatch(lines[0].partition(",")[0]) is None
+    if not has_header:
+        found(1, f"the header is missing; the first line must be {HEADER}")
+    elif lines[0] != HEADER:
+        found(1, f"the header is {shown(lines[0])}; it must be {HEADER}")
+    frames: list[tuple[int, int]] = []
+    rows = non_empty = pixels = 0
+    for line, text in enumerate(lines[has_header:], 1 + has_header):
+        rows += 1
+        img, run_lengths, complaints = _row(text)
+        if img is not None:
+            frames.append((line, img))
+        if run_lengths:
+            try:
+                pixels += rle.area(run_lengths)
+                non_empty += 1
+            except rle.RunLengthError as fault:
+                complaints.append(_reading(run_lengths, fault))
+        for complaint in complaints:
+            found(line, complaint)
+    if not rows:
+        found(None, "there are no rows below the header")
+    faults.extend(_faults_of_frames(frames, expected))
+    faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
+    return Report(path, rows, non_empty, pixels, tuple(faults))
+
+
+def _row(text: str) -> tuple[int | None, str, list[str]]:
+    """Frame number, run-length text and complaints about one line."""
+    if not text.strip():
+        return None, "", ["the line is blank; delete it"]
+    complaints = []
+    if '"' in text or "'" in text:
+        complaints.append("the line has quotation marks; write the fields without them")
+        text = text.replace('"', "").replace("'", "")
+    fields = text.split(",")
+    if len(fields) != 2:
+        columns = "no comma" if len(fields) == 1 else f"{len(fields)} columns"
+        complaints.append(f"the line has {columns}; it must be {HEADER}, with nothing behind")
+    number, run_lengths = fields[0], "".join(fields[1:2])
+    if _FRAME_NUMBER.fullmatch(number):
+        return int(number), run_lengths, complaints
+    complaints.append(f"the frame number is {shown(number)}; it must be a whole number, such as 12")
+    return None, run_lengths, complaints
+
+
+def _reading(run_lengths: str, fault: Exception) -> str:
+    if run_lengths.strip().lower() in _WORDS_FOR_NOTHING:
+        return f"the mask is {shown(run_lengths)}; an empty mask is nothing after the comma"
+    return str(fault)
+
+
+def _faults_of_frames(frames: list[tuple[int, int]], expected: list[int] | None) -> list[Fault]:
+    """Unknown, repeated, misplaced and missing frames. ``frames`` holds (line, img) as they stand."""
+    place = None if expected is None else {img: index for index, img in enumerate(expected)}
+    faults, line_of, misplaced, furthest = [], {}, [], None
+    for line, img in frames:
+        if place is not None and img not in place:
+            faults.append(Fault(line, f"frame {img} is unknown to the sample submission"))
+        elif img in line_of:
+            faults.append(Fault(line, f"frame {img} stands on line {line_of[img]} already"))
+        else:
+            line_of[img] = line
+            at = img if place is None else place[img]
+            if furthest is not None and at < furthest[0]:
+                misplaced.append((line, img, furthest[1]))
+            else:
+                furthest = at, img
+    if misplaced:
+        line, img, before = misplaced[0]
+        order = "rise" if place is None else "follow the sample submission"
+        message = f"frame {img} stands after frame {before}; rows must {order} ({len(misplaced)} do not)"
+        faults.append(Fault(line, message))
+    if place is None:
+        known = np.array(sorted(line_of), np.int64)
+        before = np.concatenate([[0], known[:-1]])
+        gaps = [(int(a) + 1, int(b) - 1) for a, b in zip(before, known, strict=True) if b - a > 1]
+    else:
+        gaps = _ranges([img for img in place if img not in line_of])
+    if gaps:
+        count = sum(last - first + 1 for first, last in gaps)
+        named = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in gaps[:10])
+        more = ", ..." if len(gaps) > 10 else ""
+        faults.append(Fault(None, f"{count} frames are missing: {named}{more}"))
+    return faults
+
+
+def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
+    """Numbers as (first, last) of each unbroken stretch, rising."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number - 1:
+            found[-1] = found[-1][0], number
+        else:
+            found.append((number, number))
+    return found
+
+
+def _read(path: Path, headers: list[tuple[str, ...]]) -> pd.DataFrame:
+    data = csv_text.read_bytes(path)
+    if unreadable := csv_text.unreadable(data):
+        raise NerveError(f"cannot read {path}: {Fault(*unreadable)}")
+    header, *rows = ([field.strip(" \"'") for field in line.split(",")] for line in csv_text.lines(data))
+    if tuple(header) not in headers:
+        wanted = " or ".join(",".join(names) for names in headers)
+        raise NerveError(f"cannot read {path}: the header is {shown(','.join(header))}; it must be {wanted}")
+    for line, fields in enumerate(rows, 2):
+        if fields != [""] and (len(fields) != len(header) or not _FRAME_NUMBER.fullmatch(fields[0])):
+            row, wanted = shown(",".join(fields)), ",".join(header)
+            raise NerveError(f"cannot read {path}: line {line} is {row}; it must be {wanted}")
+    table = pd.DataFrame([fields for fields in rows if fields != [""]], columns=header, dtype="str")
+    return table.astype({"img": np.int64})

@@ -1,0 +1,1 @@
+"""From the competition's files to arrays: frames, cache, folds, batches, and the synthetic phantom."""

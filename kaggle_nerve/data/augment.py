@@ -1,0 +1,51 @@
+"""Random changes of a frame together with its mask, by OpenCV on uint8."""
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.settings import AugmentationSettings
+
+
+def augment(
+    frame: np.ndarray, mask: np.ndarray, random: np.random.Generator, ranges: AugmentationSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Changed copies of ``frame`` and ``mask``, both uint8 (height, width).
+
+    Geometry moves both alike; grey values and noise change the frame alone. What comes in from
+    beyond the border is black in both: an ultrasound picture ends there too.
+    """
+    matrix = _matrix(frame.shape, random, ranges)
+    frame, mask = _warp(frame, matrix), _warp(mask, matrix)
+    frame = cv2.LUT(frame, _grey_curve(random, ranges))
+    if ranges.noise > 0:
+        spread = 255 * random.uniform(0, ranges.noise)
+        noise = random.standard_normal(frame.shape, np.float32) * np.float32(spread)
+        frame = np.clip(frame + noise, 0, 255).astype(np.uint8)
+    return frame, mask
+
+
+def _matrix(shape: tuple[int, ...], random: np.random.Generator, ranges: AugmentationSettings) -> np.ndarray:
+    """The 2x3 affine map of one draw, about the centre of the frame."""
+    height, width = shape
+    angle = np.deg2rad(random.uniform(-ranges.rotate, ranges.rotate))
+    factor = ranges.scale ** random.uniform(-1, 1)
+    flip_x = -1.0 if random.random() < ranges.hflip else 1.0
+    flip_y = -1.0 if random.random() < ranges.vflip else 1.0
+    turn = factor * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turn * np.array([flip_x, flip_y])
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    moved = random.uniform(-ranges.shift, ranges.shift, 2) * (width, height)
+    return np.column_stack([linear, centre + moved - linear @ centre])
+
+
+def _warp(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    return cv2.warpAffine(image, matrix, image.shape[::-1], flags=cv2.INTER_LINEAR)
+
+
+def _grey_curve(random: np.random.Generator, ranges: AugmentationSettings) -> np.ndarray:
+    """Gamma, contrast and brightness as one table of 256 grey values."""
+    grey = np.linspace(0, 1, 256) ** (ranges.gamma ** random.uniform(-1, 1))
+    contrast = 1 + random.uniform(-ranges.contrast, ranges.contrast)
+    brightness = random.uniform(-ranges.brightness, ranges.brightness)
+    grey = (grey - 0.5) * contrast + 0.5 + brightness
+    return np.clip(np.rint(grey * 255), 0, 255).astype(np.uint8)

@@ -1,0 +1,146 @@
+"""Frames and masks at the working size, as memory-mapped uint8 arrays built once.
+
+A cache is a folder: ``frames.npy`` (n, height, width), for training frames ``masks.npy`` of the same
+shape (255 times the share of a working pixel that the mask covers), ``index.csv`` and
+``manifest.json``. Its name holds the size and a digest of the files it was made from, so that other
+data, or changed data, is another cache.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from kaggle_nerve.arrays import GrowingArrays
+from kaggle_nerve.competition import facts, rle
+from kaggle_nerve.data.frames import Layout, test_frames, training_frames
+from kaggle_nerve.data.tiff import read_grey
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.storage import completed, digest_text, mark_complete, write_json, write_text
+
+FORMAT = "1"
+CHUNK = 128
+"""Frames between two notes of how far a build has come; a killed build loses at most these."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The arrays of one part of the data, opened read-only.
+
+    ``frames``: uint8 (n, height, width). ``masks``: the same shape, or None for test frames.
+    ``table``: the rows' frames as `training_frames` or `test_frames` gives them.
+    """
+
+    folder: Path
+    digest: str
+    frames: np.ndarray
+    masks: np.ndarray | None
+    table: pd.DataFrame
+
+
+def open_training(layout: Layout, size: tuple[int, int], **options) -> Cache:
+    """The cache of the training frames at ``size`` (height, width), built if need be."""
+    return _open(training_frames(layout), layout, size, facts.TRAIN_FOLDER, **options)
+
+
+def open_test(layout: Layout, size: tuple[int, int], **options) -> Cache:
+    """The cache of the test frames at ``size`` (height, width), built if need be."""
+    return _open(test_frames(layout), layout, size, facts.TEST_FOLDER, **options)
+
+
+def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """``image`` (uint8) at ``size`` (height, width), each pixel the mean of those it stands for."""
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _open(
+    table: pd.DataFrame,
+    layout: Layout,
+    size: tuple[int, int],
+    part: str,
+    *,
+    reporter: Reporter = SILENT,
+    workers: int = 2,
+) -> Cache:
+    digest = _digest(table, size, part)
+    folder = _root(layout) / f"{size[0]}x{size[1]}-{digest[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with_masks = part == facts.TRAIN_FOLDER
+    # The lock makes a second process wait for the first one's arrays instead of writing beside it.
+    with FileLock(folder / ".lock"):
+        if not completed(folder):
+            _build(folder, table, size, with_masks, digest, reporter, workers)
+            _describe(folder, table, size, part, digest)
+    masks = np.load(folder / "masks.npy", mmap_mode="r") if with_masks else None
+    return Cache(folder, digest, np.load(folder / "frames.npy", mmap_mode="r"), masks, table)
+
+
+def _build(
+    folder: Path,
+    table: pd.DataFrame,
+    size: tuple[int, int],
+    with_masks: bool,
+    digest: str,
+    reporter: Reporter,
+    workers: int,
+) -> None:
+    names = ["frames", "masks"] if with_masks else ["frames"]
+    shape = (len(table), *size)
+    growing = GrowingArrays(folder, dict.fromkeys(names, (shape, np.uint8)), digest)
+    rows = list(table.itertuples(index=False))
+    label = f"Caching at {size[0]}x{size[1]}"
+    with ThreadPoolExecutor(workers) as pool, reporter.bar(label, len(rows)) as bar:
+        bar.update(growing.done)
+        for start in range(growing.done, len(rows), CHUNK):
+            chunk = rows[start : start + CHUNK]
+            for place, values in enumerate(pool.map(lambda row: _read(row, size, with_masks), chunk), start):
+                for array, value in zip(growing.arrays.values(), values, strict=True):
+                    array[place] = value
+                bar.update()
+            growing.note(start + len(chunk))
+    growing.finish()
+
+
+def _read(row, size: tuple[int, int], with_mask: bool) -> list[np.ndarray]:
+    values = [shrink(read_grey(row.path), size)]
+    if with_mask:
+        values.append(shrink(rle.decode(row.pixels, facts.SIZE) * np.uint8(255), size))
+    return values
+
+
+def _describe(folder: Path, table: pd.DataFrame, size: tuple[int, int], part: str, digest: str) -> None:
+    columns = [name for name in ("subject", "img", "area") if name in table]
+    write_text(folder / "index.csv", table[columns].to_csv(index=False))
+    facts_of_it = {"format": FORMAT, "part": part, "size": list(size), "frames": len(table), "source": digest}
+    write_json(folder / "manifest.json", facts_of_it)
+    mark_complete(folder, facts_of_it)
+
+
+def _digest(table: pd.DataFrame, size: tuple[int, int], part: str) -> str:
+    stats = (path.stat() for path in table.path)
+    files = [f"{path.name} {s.st_size} {s.st_mtime_ns}" for path, s in zip(table.path, stats, strict=True)]
+    pixels = list(table.pixels) if "pixels" in table else []
+    return digest_text(FORMAT, part, str(tuple(size)), *files, *pixels)
+
+
+def _root(layout: Layout) -> Path:
+    """Beside the data; in the user's cache folder where the data is read-only, as in a Kaggle notebook."""
+    beside = layout.root / ".cache"
+    try:
+        beside.mkdir(exist_ok=True)
+        if os.access(beside, os.W_OK):
+            return beside
+    except OSError:
+        pass
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaggle-nerve"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise NerveError(f"Neither {beside} nor {home} can be written; set XDG_CACHE_HOME.") from fault
+    return home

@@ -1,0 +1,225 @@
+"""The only place that runs the official client."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaggle_nerve.competition import facts
+from kaggle_nerve.kaggle_api import credentials, environment, failures, process, records
+from kaggle_nerve.kaggle_api.credentials import Credential
+from kaggle_nerve.kaggle_api.failures import KaggleError
+from kaggle_nerve.kaggle_api.records import Listing, RemoteSubmission
+
+GUARD = Path(__file__).with_name("guard.py")
+PAGE, PAGES = 200, 500
+"""Rows asked for at once, the most that Kaggle gives, and pages at most."""
+
+REHEARSAL, KAGGLE = "rehearsal", "kaggle"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds after which the client is ended: it has no time limits of its own.
+
+    ``call`` is for a question, ``submit`` for an upload, ``download`` for the whole archive, and ``stall`` for
+    an archive that does not grow; the client's own waits between retries add up to one minute.
+    """
+
+    call: float = 120
+    submit: float = 900
+    download: float = 12 * 3600
+    stall: float = 300
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the client said of a submission: ``failure`` is None if it claims success. Neither is proof."""
+
+    failure: KaggleError | None
+    text: str
+
+
+class Client:
+    """Kaggle, as far as this competition needs it.
+
+    Args:
+        given: a rehearsal's environment (``RehearsalServer.environment``), used alone and only if it leads to
+            this machine; None takes the user's credentials and proxies.
+        slug: the competition.
+        limits: see Limits.
+
+    Attributes:
+        is_rehearsal: whether everything goes to this machine.
+
+    Every method raises KaggleError, a NerveError, for what goes wrong. No text from here has a credential in it.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, str] | None = None,
+        slug: str = facts.SLUG,
+        limits: Limits = Limits(),
+    ) -> None:
+        self.slug, self.limits = slug, limits
+        self._variables = environment.build(given)
+        self._secrets = credentials.secrets(self._variables)
+        self.is_rehearsal = environment.is_rehearsal(self._variables)
+
+    @property
+    def where(self) -> str:
+        """``rehearsal`` or ``kaggle``: what a record of this client's doings says."""
+        return REHEARSAL if self.is_rehearsal else KAGGLE
+
+    @property
+    def credential(self) -> Credential:
+        """The credential that will be used, without its value. Raises NerveError if there is none."""
+        return credentials.require(self._variables)
+
+    def blank(self, text: str) -> str:
+        """``text`` without credentials."""
+        return credentials.blank(text, self._secrets)
+
+    def list_files(self, on_page: Callable[[int], None] = lambda _: None) -> Listing:
+        """The competition's files, all pages. ``on_page`` gets the number of files so far.
+
+        If a page after the first cannot be read, what there is comes back as a Listing that is not whole.
+        """
+        files: list[records.RemoteFile] = []
+        seen, token = set(), ""
+        for _ in range(PAGES):
+            try:
+                out = self._ask("files", ["--page-token", token] if token else [], "listing the data")
+            except KaggleError:
+                if not token:
+                    raise
+                return Listing(tuple(files), whole=False)
+            files += [file for row in self._rows(out) if (file := records.as_file(row)).name]
+            on_page(len(files))
+            seen.add(token)
+            token = records.next_page(out)
+            if not token:
+                return Listing(tuple(files))
+            if token in seen:
+                break
+        return Listing(tuple(files), whole=False)
+
+    def submissions(self) -> list[RemoteSubmission]:
+        """The newest submissions of this account's team, newest first."""
+        out = self._ask("submissions", [], "listing the submissions")
+        return [records.as_submission(row) for row in self._rows(out)]
+
+    def download_all(
+        self,
+        folder: Path,
+        *,
+        force: bool = False,
+        on_progress: Callable[[int, int | None], None] = lambda done, total: None,
+    ) -> Path:
+        """Get the archive of all files into ``folder``, going on where an earlier download ended.
+
+        ``on_progress`` gets the bytes there and, once known, those of the whole. The client may say that all
+        is well though the archive is damaged: check it.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        archive = archive_path(folder, self.slug)
+        watch = _Growth(archive, self.limits.stall, on_progress)
+        words = ["download", self.slug, "--path", str(folder), *(["--force"] if force else [])]
+        self._run(words, "downloading the data", self.limits.download, watch)
+        if not archive.is_file():
+            raise KaggleError(
+                failures.CLIENT,
+                f"The kaggle client ended without an error, but {archive} is not there: run "
+                "`pip install --upgrade kaggle six`, and the same command again.",
+            )
+        return archive
+
+    def submit(self, file: Path, message: str) -> Answer:
+        """Upload and submit one file, once. Whether it worked only the list of submissions can tell."""
+        words = ["submit", self.slug, f"--file={file}", f"--message={message}"]
+        try:
+            out = self._run(words, "submitting", self.limits.submit)
+        except KaggleError as fault:
+            return Answer(fault, str(fault))
+        if "Successfully submitted" in out:
+            return Answer(None, failures.last_words(out))
+        # Versions up to 2.2.4 end with 0 though the upload failed.
+        fault = failures.explain(out, "submitting", self.slug, credentials.find(self._variables))
+        told = fault.kind in (failures.UPLOAD, failures.NOT_FOUND)
+        return Answer(fault if told else None, str(fault))
+
+    def _ask(self, command: str, words: list[str], doing: str) -> str:
+        return self._run(
+            [command, self.slug, "--format", "json", "--page-size", str(PAGE), *words],
+            doing,
+            self.limits.call,
+        )
+
+    def _rows(self, out: str) -> list[dict]:
+        rows = records.read_table(out)
+        if rows is None:
+            raise KaggleError(
+                failures.CLIENT,
+                f"The kaggle client printed something that this version cannot read "
+                f"({failures.last_words(out)}): run `pip install --upgrade kaggle-nerve`.",
+            )
+        return rows
+
+    def _run(
+        self, words: list[str], doing: str, limit: float, watch: Callable[[str], None] = lambda _: None
+    ) -> str:
+        """The client's standard output. Raises KaggleError unless it ends well and in time."""
+        credential = self.credential
+        # -P: a kaggle.py, or another module's namesake, in the user's folder must not be taken for the real one.
+        command = [sys.executable, "-P", str(GUARD), "competitions", *words]
+        done = process.run(command, self._variables, limit, watch)
+        if done.code is None:
+            raise failures.timed_out(doing, limit)
+        if done.code != 0:
+            raise failures.explain(self.blank(done.text), doing, self.slug, credential)
+        return self.blank(done.out)
+
+
+def archive_path(folder: Path, slug: str) -> Path:
+    """Where the client puts the archive."""
+    return folder / f"{slug}.zip"
+
+
+def partial_path(archive: Path) -> Path:
+    """The client's note of what it is in the midst of downloading: JSON with the whole ``size``."""
+    return archive.with_name(f"{archive.name}.kaggle-partial")
+
+
+class _Growth:
+    """Watches a download: tells its progress, and ends it when nothing comes or nothing can be written."""
+
+    def __init__(
+        self, archive: Path, patience: float, on_progress: Callable[[int, int | None], None]
+    ) -> None:
+        self._archive, self._patience, self._on_progress = archive, patience, on_progress
+        self._size, self._since = -1, time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        # The client would try five times more, for a minute, to write to a full disk.
+        if "No space left on device" in text or "Disk quota exceeded" in text:
+            raise failures.explain("No space left on device", "downloading the data", "", None)
+        size = self._archive.stat().st_size if self._archive.is_file() else 0
+        if size != self._size:
+            self._size, self._since = size, time.monotonic()
+            self._on_progress(size, expected_size(self._archive))
+        elif time.monotonic() - self._since > self._patience:
+            raise KaggleError(
+                failures.TIMEOUT,
+                f"Nothing came for {self._patience:.0f} s while downloading the data: check the network, and "
+                "run the same command again; it goes on from there.",
+            )
+
+
+def expected_size(archive: Path) -> int | None:
+    """The bytes that an unfinished archive will have, if the client noted them."""
+    try:
+        size = records.read_object(partial_path(archive).read_text(encoding="utf-8")).get("size")
+    except (OSError, ValueError):
+        return None
+    return size if isinstance(size, int) else None

@@ -1,0 +1,174 @@
+"""Which credentials the official client would use, and where they lie. Their values never leave this module,
+except as a list of what must be blanked."""
+
+import base64
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api.environment import PROXIES
+
+TOKEN, PAIR, LOGIN = "access token", "user name and key", "login"
+SETTINGS_PAGE = "https://www.kaggle.com/settings"
+BLANK = "***"
+
+MISSING = (
+    f"No Kaggle credentials were found: open {SETTINGS_PAGE}, press 'Generate New Token' under API, set "
+    "KAGGLE_API_TOKEN to the token or save it as ~/.kaggle/access_token (a kaggle.json from 'Create Legacy API "
+    "Key' goes to ~/.kaggle/kaggle.json), and run the same command again; `kaggle-nerve rehearse` needs none."
+)
+
+PATTERNS = (
+    re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?)(?:(?:bearer|basic)\s+)?[^\s'\",}]+"),
+    re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]+"),
+    re.compile(r"(?i)([?&][\w-]*(?:signature|token|credential|accessid|key)[\w-]*=)[^&\s'\")]+"),
+    re.compile(r"(?i)(://)[^/\s@:]+:[^/\s@]+(?=@)"),
+    re.compile(r"()\bKGAT_\w+"),
+)
+"""What looks like a credential, whoever's it is: headers, signed addresses, passwords in addresses."""
+
+
+@dataclass(frozen=True)
+class Credential:
+    """The one that the client would use. ``hidden`` are the places of others, which it does not look at."""
+
+    kind: str
+    source: str
+    hidden: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    kind: str
+    source: str
+    values: tuple[str, ...] = field(repr=False)
+
+
+def find(variables: Mapping[str, str]) -> Credential | None:
+    """What the client, started with these variables, would use; None if it would find nothing."""
+    found = list(_candidates(variables))
+    if not found:
+        return None
+    return Credential(found[0].kind, found[0].source, tuple(other.source for other in found[1:]))
+
+
+def require(variables: Mapping[str, str]) -> Credential:
+    """The same; raises NerveError that says how to get one."""
+    found = find(variables)
+    if found is None:
+        raise NerveError(" ".join([MISSING, *problems(variables)]))
+    return found
+
+
+def problems(variables: Mapping[str, str]) -> list[str]:
+    """What is wrong with credentials that exist, a sentence each."""
+    config = _config_file(variables)
+    if not config.is_file():
+        return []
+    told = []
+    if _read_json(config) is None:
+        told.append(
+            f"{config} is not readable JSON, so it is ignored: download it again from {SETTINGS_PAGE}."
+        )
+    if os.name != "nt" and config.stat().st_mode & 0o044:
+        told.append(f"{config} can be read by other users: run `chmod 600 {config}`.")
+    return told
+
+
+def secrets(variables: Mapping[str, str]) -> frozenset[str]:
+    """Every text that must not appear anywhere: tokens, keys, passwords, used or not, and their encodings."""
+    values = {value for candidate in _candidates(variables) for value in candidate.values}
+    values |= {variables.get("KAGGLE_API_TOKEN", ""), variables.get("KAGGLE_KEY", "")}
+    for name in PROXIES:
+        values |= _passwords(variables.get(name, ""))
+    config = _config(variables)
+    if {"username", "key"} <= config.keys():
+        pair = f"{config['username']}:{config['key']}"
+        values.add(base64.b64encode(pair.encode()).decode())
+    return frozenset(value for value in values if len(value) > 3)
+
+
+def blank(text: str, hide: frozenset[str]) -> str:
+    """``text`` without the texts of ``hide``, and without anything that looks like a credential."""
+    for secret in sorted(hide, key=len, reverse=True):
+        text = text.replace(secret, BLANK)
+    for pattern in PATTERNS:
+        text = pattern.sub(rf"\g<1>{BLANK}", text)
+    return text
+
+
+def _candidates(variables: Mapping[str, str]) -> Iterator[_Candidate]:
+    """In the order in which the client looks."""
+    home = _home(variables)
+    given = variables.get("KAGGLE_API_TOKEN", "")
+    if given and (text := _token(given)):
+        yield _Candidate(TOKEN, "KAGGLE_API_TOKEN", (text,))
+    for name in ("access_token", "access_token.txt"):
+        if text := _read(home / ".kaggle" / name):
+            yield _Candidate(TOKEN, str(home / ".kaggle" / name), (text,))
+    config = _config(variables)
+    if {"username", "key"} <= config.keys():
+        source = (
+            "KAGGLE_USERNAME and KAGGLE_KEY" if variables.get("KAGGLE_KEY") else str(_config_file(variables))
+        )
+        yield _Candidate(PAIR, source, (config["key"],))
+    login = home / ".kaggle" / "credentials.json"
+    kept = _read_json(login) or {}
+    if kept.get("refresh_token"):
+        yield _Candidate(LOGIN, str(login), (kept["refresh_token"], str(kept.get("access_token") or "")))
+
+
+def _token(given: str) -> str:
+    """KAGGLE_API_TOKEN is the token, or the name of a file that holds it."""
+    try:
+        return _read(Path(given)) if Path(given).exists() else given
+    except OSError:  # longer than a file name may be
+        return given
+
+
+def _home(variables: Mapping[str, str]) -> Path:
+    return Path(variables.get("HOME") or variables.get("USERPROFILE") or Path.home())
+
+
+def _config_file(variables: Mapping[str, str]) -> Path:
+    home = _home(variables)
+    if folder := variables.get("KAGGLE_CONFIG_DIR"):
+        return Path(folder) / "kaggle.json"
+    if (home / ".kaggle").exists():
+        return home / ".kaggle" / "kaggle.json"
+    return Path(variables.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle" / "kaggle.json"
+
+
+def _config(variables: Mapping[str, str]) -> dict[str, str]:
+    """kaggle.json with KAGGLE_USERNAME and KAGGLE_KEY over it: they may come from either."""
+    kept = _read_json(_config_file(variables)) or {}
+    given = {"username": variables.get("KAGGLE_USERNAME"), "key": variables.get("KAGGLE_KEY")}
+    return {name: str(value) for name in given if (value := given[name] or kept.get(name))}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    except OSError:
+        return ""
+
+
+def _read_json(path: Path) -> dict[str, str] | None:
+    try:
+        value = json.loads(_read(path))
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _passwords(address: str) -> set[str]:
+    try:
+        password = urlsplit(address if "//" in address else f"//{address}").password or ""
+    except ValueError:
+        return set()
+    return {password, unquote(password)}

@@ -1,0 +1,89 @@
+"""The variables that the official client gets: built from scratch, so that nothing slips in or out."""
+
+import os
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from kaggle_nerve.errors import NerveError
+
+ENDPOINT = "KAGGLE_API_ENVIRONMENT"
+"""The client's only switch for where it talks to. It obeys ``LOCALHOST``; anything else means real Kaggle."""
+
+MACHINE = (
+    *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "TMP"),
+    *("SYSTEMROOT", "WINDIR", "COMSPEC", "PATHEXT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
+    *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"),
+)
+"""What any Python program may need to start."""
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+NO_PROXY = ("no_proxy", "NO_PROXY")
+
+PERSON = (
+    *("HOME", "USERPROFILE", "HOMEDRIVE", "HOMEPATH", "APPDATA", "XDG_CONFIG_HOME"),
+    *(*PROXIES, *NO_PROXY, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_CONFIG_DIR", ENDPOINT),
+    *("KAGGLE_API_V1_TOKEN", "KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_DATA_PROXY_URL"),
+)
+"""What belongs to the user: where the credentials are, and the way out. Never VERBOSE: it prints them."""
+
+CLIENT = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+"""Its messages shall come at once, whole, and in one encoding."""
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def build(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Every variable of the client's process.
+
+    ``given`` is a rehearsal's environment, which is used as it is, with nothing of the user's; None means the
+    user's own. Raises NerveError where a rehearsal could reach anything but this machine, and where the user
+    asks for an endpoint that the client would ignore.
+    """
+    machine = _taken(MACHINE)
+    variables = {**machine, **(_taken(PERSON) if given is None else given), **CLIENT}
+    variables.pop("VERBOSE", None)
+    variables.pop("VERBOSE_OUTPUT", None)
+    if given is not None or is_rehearsal(variables):
+        require_loopback(variables)
+    elif variables.get(ENDPOINT, "PROD") != "PROD":
+        raise NerveError(
+            f"{ENDPOINT}={variables[ENDPOINT]} is ignored by the kaggle client, which would talk to the real "
+            f"Kaggle: unset it, or rehearse with `kaggle-nerve rehearse`."
+        )
+    return variables
+
+
+def is_rehearsal(variables: Mapping[str, str]) -> bool:
+    """Whether these variables lead the client to this machine."""
+    return variables.get(ENDPOINT) == "LOCALHOST"
+
+
+def require_loopback(variables: Mapping[str, str]) -> None:
+    """Raise NerveError unless a client with these variables can reach this machine alone."""
+    refusal = "This rehearsal could reach the real Kaggle, so it does not start: {}."
+    if not is_rehearsal(variables):
+        raise NerveError(refusal.format(f"{ENDPOINT} must be LOCALHOST"))
+    for name in PROXIES:
+        if variables.get(name) and not _is_loopback(variables[name]):
+            raise NerveError(refusal.format(f"{name} must be an address on 127.0.0.1"))
+    for name in ("http_proxy", "https_proxy"):
+        if not (variables.get(name) or variables.get(name.upper())):
+            raise NerveError(refusal.format(f"{name} must be the rehearsal's address"))
+    for name in NO_PROXY:
+        if variables.get(name):
+            raise NerveError(refusal.format(f"{name} must be empty"))
+    for name in ("HOME", "KAGGLE_API_TOKEN"):
+        if not variables.get(name):
+            raise NerveError(refusal.format(f"{name} must be the rehearsal's own"))
+
+
+def _taken(names: tuple[str, ...]) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return urlsplit(address if "//" in address else f"//{address}").hostname in LOOPBACK
+    except ValueError:
+        return False

@@ -1,0 +1,174 @@
+"""Every way in which the official client fails, as one sentence and the next step.
+
+The client tells failures in prose, and at times in tracebacks; it prints the server's message and seldom the
+status. So this module reads texts. They were gathered by running the client, and from its users' reports.
+"""
+
+import re
+from dataclasses import dataclass
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api.credentials import SETTINGS_PAGE, Credential
+
+CLIENT, DISK, UNAUTHORIZED, LIMIT, RULES = "client", "disk", "unauthorized", "daily-limit", "rules"
+NOT_FOUND, RATE, NETWORK, SERVER, CORRUPT = "not-found", "rate", "network", "server", "corrupt"
+TIMEOUT, UPLOAD, REFUSED = "timeout", "upload-failed", "refused"
+
+UNANSWERED = (NETWORK, SERVER, TIMEOUT)
+"""Kinds after which nobody knows whether Kaggle did what it was asked to."""
+
+
+class KaggleError(NerveError):
+    """A failure of the client, of Kaggle, or on the way between; ``kind`` is one of this module's names."""
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A kind of failure, the texts that give it away, and what the user is told."""
+
+    kind: str
+    signs: re.Pattern[str]
+    sentence: str
+
+
+def _failure(kind: str, signs: str, sentence: str) -> Failure:
+    return Failure(kind, re.compile(signs, re.IGNORECASE), sentence)
+
+
+FAILURES = (
+    _failure(
+        CLIENT,
+        r"No module named '?six",
+        "The kaggle client does not start because its package six is missing: run `pip install six`.",
+    ),
+    _failure(
+        CLIENT,
+        r"ModuleNotFoundError|ImportError|No module named",
+        "The kaggle client does not start ({last}): run `pip install --upgrade kaggle six`.",
+    ),
+    _failure(
+        CLIENT,
+        r"unrecognized arguments|invalid choice",
+        "The kaggle client is too old: run `pip install --upgrade 'kaggle>=2.2.4' six`.",
+    ),
+    _failure(
+        DISK,
+        r"No space left on device|Errno 28\b|Disk quota exceeded",
+        "The disk became full while {doing}: free some space, or choose another folder with --data, and run "
+        "the same command again; what is there already is kept.",
+    ),
+    _failure(
+        NETWORK,
+        r"SSLError|CERTIFICATE_VERIFY_FAILED",
+        "The certificate that came in Kaggle's place is not trusted while {doing}: behind a proxy that opens "
+        "TLS, set REQUESTS_CA_BUNDLE to its certificates, and run the same command again.",
+    ),
+    _failure(
+        NETWORK,
+        r"ProxyError|Cannot connect to proxy|Tunnel connection failed",
+        "The proxy lets nothing through to Kaggle while {doing}: check http_proxy and https_proxy, and run the "
+        "same command again.",
+    ),
+    _failure(
+        UNAUTHORIZED,
+        r"Authentication required|401 Client Error|Unauthenticated|Unauthorized|Invalid credentials",
+        "Kaggle does not accept the {credential} (401, while {doing}): make a new token at "
+        f"{SETTINGS_PAGE} under API, put it in the old one's place and run the same command again.{{hidden}}",
+    ),
+    _failure(
+        LIMIT,
+        r"submission.{0,60}(limit|allowance|today|tomorrow)|(limit|allowance|today).{0,60}submission",
+        "Kaggle takes no more submissions from this account today ({last}): run the same command again after "
+        "midnight UTC.",
+    ),
+    _failure(
+        RULES,
+        r"accept\b.{0,60}\brules|403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
+        "Kaggle refuses this account (403, while {doing}) because it has not accepted the competition's rules: "
+        "open https://www.kaggle.com/competitions/{slug}/rules, press 'Late Submission' or 'I Understand and "
+        f"Accept' (Kaggle may want a phone number first, at {SETTINGS_PAGE}), and run the same command again.",
+    ),
+    _failure(
+        NOT_FOUND,
+        r"404 Client Error|\bNot ?Found\b|no competition|Could not find competition",
+        "Kaggle does not know the competition {slug}, or no longer has it for this account (404, while {doing}): "
+        "look at https://www.kaggle.com/competitions/{slug} in a browser, logged in with the same account.",
+    ),
+    _failure(
+        RATE,
+        r"429 Client Error|Too Many Requests|Rate limited|RESOURCE_EXHAUSTED",
+        "Kaggle wants fewer requests (429, while {doing}): wait some minutes and run the same command again.",
+    ),
+    _failure(
+        CORRUPT,
+        r"does not match expected size",
+        "The download has a wrong size: run the same command again.",
+    ),
+    _failure(
+        UPLOAD,
+        r"Could not submit to competition",
+        "Kaggle's storage did not take the file, so nothing was submitted: run the same command again.",
+    ),
+    _failure(
+        NETWORK,
+        r"ConnectionError|ConnectTimeout|ReadTimeout|NameResolutionError|Max retries exceeded|"
+        r"Connection (refused|aborted|reset)|RemoteDisconnected|IncompleteRead|ChunkedEncodingError|"
+        r"ProtocolError|Network is unreachable|name resolution|Response ended prematurely",
+        "Kaggle cannot be reached, or the connection broke, while {doing}: check the network, and run the same "
+        "command again.",
+    ),
+    _failure(
+        SERVER,
+        r"5\d\d Server Error|Service Unavailable|Internal (Server )?Error|Bad Gateway|Gateway Timeout|"
+        r"temporarily|try again later",
+        "Kaggle has a fault of its own while {doing} ({last}): wait some minutes and run the same command again.",
+    ),
+)
+"""Looked through in this order: the first whose signs are found is the one."""
+
+LONGEST = 300
+
+
+def explain(text: str, doing: str, slug: str, credential: Credential | None) -> KaggleError:
+    """What the client's output, already blanked, means. ``doing`` says at what it failed."""
+    facts = {
+        "last": last_words(text),
+        "doing": doing,
+        "slug": slug,
+        "credential": f"{credential.kind} from {credential.source}" if credential else "credentials",
+        "hidden": _hidden(credential),
+    }
+    for part in (facts["last"], text):  # above the last line may stand what the client got over
+        for failure in FAILURES:
+            if failure.signs.search(part):
+                return KaggleError(failure.kind, failure.sentence.format(**facts))
+    return KaggleError(
+        REFUSED, "Kaggle refused while {doing} and said: {last}".format(**facts).rstrip(".") + "."
+    )
+
+
+def timed_out(doing: str, seconds: float) -> KaggleError:
+    """The client was ended because it took longer than it may."""
+    return KaggleError(
+        TIMEOUT,
+        f"Kaggle did not answer within {seconds:.0f} s while {doing}: check the network, and run the same "
+        f"command again.",
+    )
+
+
+def last_words(text: str) -> str:
+    """The last line that the client wrote, which is where Python and the client put the reason."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    words = lines[-1] if lines else "the client said nothing"
+    return words if len(words) <= LONGEST else words[:LONGEST] + "..."
+
+
+def _hidden(credential: Credential | None) -> str:
+    if credential is None or not credential.hidden:
+        return ""
+    others = " and ".join(credential.hidden)
+    return f" It hides {others}: remove it (or unset it) if that one is good."

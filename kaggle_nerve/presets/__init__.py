@@ -1,0 +1,1 @@
+"""The presets: one TOML file each, read by :mod:`kaggle_nerve.settings`."""

@@ -1,0 +1,106 @@
+"""The whole job against the loopback server: fetch, train-folds, submit, through the real client."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from kaggle_nerve import pipeline
+from kaggle_nerve.competition import metric
+from kaggle_nerve.data.phantom import write_competition
+from kaggle_nerve.data.verify import verify
+from kaggle_nerve.decision.tune import Decision
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api.client import Client
+from kaggle_nerve.kaggle_api.fetch import fetch
+from kaggle_nerve.kaggle_api.ledger import Ledger
+from kaggle_nerve.kaggle_api.submit import upload
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
+from kaggle_nerve.rehearsal.holdout import hold_out
+from kaggle_nerve.rehearsal.server import RehearsalServer
+from kaggle_nerve.settings import Settings
+
+PHANTOM = {"subjects": 20, "frames": 40, "test_subjects": 10}
+"""Size of the synthetic competition: enough for the tiny preset to learn, minutes on two cores."""
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """How a rehearsal ended. ``empty``: what an all-empty submission would have scored."""
+
+    synthetic: bool
+    csv: Path
+    decision: Decision
+    public: float
+    private: float
+    empty: metric.Score
+
+
+def serve_what(
+    work: Path, data_dir: Path | None, held_out: int | None, seed: int, reporter: Reporter = SILENT
+) -> ServedCompetition:
+    """The competition to serve: the phantom, or ``held_out`` subjects of ``data_dir`` as its test set."""
+    source = work / "competition"
+    if data_dir is None:
+        solution = write_competition(source, **PHANTOM, seed=seed, reporter=reporter)
+    else:
+        solution = hold_out(data_dir, source, held_out, seed, reporter=reporter)
+    return pack(source, solution, work / "served", reporter=reporter)
+
+
+def rehearse(
+    server: RehearsalServer,
+    work: Path,
+    name: str,
+    settings: Settings,
+    *,
+    synthetic: bool,
+    time_budget: float | None = None,
+    reporter: Reporter = SILENT,
+    stop: Callable[[], bool] = lambda: False,
+) -> Rehearsed:
+    """Run the three verbs against a started ``server``; everything lies under ``work``.
+
+    A second call goes on where the first one was stopped.
+    """
+    from kaggle_nerve.training.run_folds import train_folds
+
+    client = Client(server.environment(work / "home"))
+    data_dir = work / "data"
+    reporter.say("1/3 fetch")
+    fetch(data_dir, client, reporter=reporter)
+    problems = verify(data_dir, reporter=reporter).problems
+    if problems:
+        raise NerveError(f"The fetched data is faulty: {problems[0]}")
+
+    reporter.say("2/3 train-folds")
+    run, results = train_folds(
+        data_dir, work / "runs", name, settings, time_budget=time_budget, reporter=reporter, stop=stop
+    )
+    if not all(result.finished for result in results):
+        raise NerveError("Stopped before all folds were trained; the same command goes on from there.")
+
+    reporter.say("3/3 submit")
+    submissions = work / "submissions"
+    prepared = pipeline.prepare([run], data_dir, pipeline.new_csv(submissions, [run]), reporter=reporter)
+    outcome = upload(
+        prepared.csv,
+        f"rehearsal of {run.name}",
+        client,
+        sample=data_dir / "sample_submission.csv",
+        ledger=Ledger(submissions / "ledger.csv"),
+        facts=pipeline.ledger_facts([run], prepared.decision),
+        again=True,
+        reporter=reporter,
+    )
+    solution = server.served.read_solution()
+    return Rehearsed(
+        synthetic, prepared.csv, prepared.decision, outcome.public, outcome.private, all_empty(solution)
+    )
+
+
+def all_empty(solution: pd.DataFrame) -> metric.Score:
+    """What a submission without any mask scores."""
+    return metric.score(solution[["img"]].assign(pixels=""), solution)

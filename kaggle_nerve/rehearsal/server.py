@@ -1,0 +1,144 @@
+"""The rehearsal as one object: start, use, stop."""
+
+import shlex
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.rehearsal.competition import ServedCompetition
+from kaggle_nerve.rehearsal.exchange import House, Record
+from kaggle_nerve.rehearsal.faults import Faults
+from kaggle_nerve.rehearsal.handler import Listener
+from kaggle_nerve.rehearsal.links import Links
+from kaggle_nerve.rehearsal.state import State, Submission
+
+FOREIGN = (
+    "KAGGLE_USERNAME",
+    "KAGGLE_KEY",
+    "KAGGLE_COMPETITION",
+    "KAGGLE_PATH",
+    "KAGGLE_PROXY",
+    "KAGGLE_SSL_CA_CERT",
+    "KAGGLE_API_ENDPOINT",
+    "KAGGLE_API_V1_TOKEN",
+    "KAGGLE_KERNEL_RUN_TYPE",
+    "KAGGLE_DATA_PROXY_URL",
+    "VERBOSE",
+)
+"""Variables of a real account or a Kaggle notebook: a shell that rehearses must not have them."""
+
+
+class RehearsalServer:
+    """A loopback Kaggle that serves one competition. Use as a context manager, or ``start`` and ``close``.
+
+    Args:
+        served: what ``competition.pack`` made.
+        state_dir: keeps submissions; a later server on the same folder remembers them.
+        token: the access token that is good here.
+        pending_polls: times that a submission is seen PENDING before its result shows.
+        pending_seconds: seconds that it stays PENDING at least.
+        daily_limit: submissions per day before CreateSubmission refuses.
+        port: 0 takes any free one. The address is always 127.0.0.1.
+
+    Attributes:
+        faults: add to it what shall go wrong, before or while the server runs.
+        log: a Record per request, oldest first, made when the request comes and completed as it is answered.
+        errors: exceptions of the server's own threads: defects. ``close`` raises them.
+    """
+
+    def __init__(
+        self,
+        served: ServedCompetition,
+        state_dir: Path,
+        token: str = "rehearsal-token",
+        *,
+        pending_polls: int = 1,
+        pending_seconds: float = 0.0,
+        daily_limit: int = 100,
+        port: int = 0,
+    ) -> None:
+        self.served, self.state_dir, self.token = served, state_dir, token
+        self.faults = Faults()
+        self.log: list[Record] = []
+        self.errors: list[Exception] = []
+        self._state = State(served, state_dir, pending_polls, pending_seconds, daily_limit)
+        self._port = port
+        self._listener: Listener | None = None
+
+    def start(self) -> Self:
+        """Listen and answer, in threads. Raises NerveError if the port is taken."""
+        try:
+            self._listener = Listener(self.log, self.errors, self._port)
+        except OSError as fault:
+            raise NerveError(f"Port {self._port} of 127.0.0.1 cannot be used: {fault}.") from fault
+        self.errors.clear()
+        links = Links(self.url)
+        self._listener.house = House(self.served, self._state, links, self.faults, self.token)
+        threading.Thread(
+            target=self._listener.serve_forever, kwargs={"poll_interval": 0.05}, name="rehearsal", daemon=True
+        ).start()
+        return self
+
+    def close(self) -> None:
+        """Stop, break off what is open, and raise what went wrong inside the server's threads."""
+        if self._listener is None:
+            return
+        self._listener.end()
+        self._listener = None
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            raise ExceptionGroup("the rehearsal server met several defects", self.errors)
+
+    @property
+    def url(self) -> str:
+        """``http://127.0.0.1:PORT`` of the running server."""
+        if self._listener is None:
+            raise NerveError("The rehearsal server is not running.")
+        return f"http://127.0.0.1:{self._listener.server_address[1]}"
+
+    @property
+    def submissions(self) -> list[Submission]:
+        """All submissions, newest first, without counting as a poll."""
+        return self._state.submissions
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """Every variable that the client needs to find this server and no other; ``home`` is made if need be.
+
+        The whole of it: a subprocess should get this and nothing of the parent's Kaggle or proxy variables.
+        The base address can only be set to http://localhost, without a port, so the server is also made the
+        proxy. As such it refuses all other hosts, and a client that was not redirected fails at once.
+        """
+        home.mkdir(parents=True, exist_ok=True)
+        return {
+            "HOME": str(home),
+            "USERPROFILE": str(home),
+            "KAGGLE_CONFIG_DIR": str(home / "kaggle"),
+            "KAGGLE_API_TOKEN": self.token,
+            "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
+            **dict.fromkeys(
+                ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"), self.url
+            ),
+            **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
+        }
+
+    def exports(self, home: Path | None = None) -> str:
+        """The same for a POSIX shell, as lines to paste; a real account's variables are unset."""
+        variables = self.environment(home or self.state_dir / "home")
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+        return "\n".join([*lines, f"unset {' '.join(FOREIGN)}"]) + "\n"
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except Exception as defect:
+            if error is None:
+                raise
+            error.add_note(f"The rehearsal server also met a defect: {defect!r}")

@@ -1,0 +1,169 @@
+"""What the rehearsal remembers: uploads, submissions, their scores, the day's limit. Knows no HTTP."""
+
+import secrets
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kaggle_nerve import storage
+from kaggle_nerve.rehearsal.competition import ServedCompetition
+from kaggle_nerve.rehearsal.scoring import Verdict, judge
+
+PENDING, COMPLETE, ERROR = "PENDING", "COMPLETE", "ERROR"
+TEAM = "rehearsal"
+FIRST_REF = 1_000_001
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One submission. ``date`` is ISO, UTC; scores are text, empty unless ``status`` is COMPLETE at last.
+
+    While it has ``polls_left``, or before ``ready_at`` (seconds since 1970), it shows as PENDING.
+    """
+
+    ref: int
+    date: str
+    file_name: str
+    description: str
+    bytes: int
+    digest: str
+    public: str
+    private: str
+    error: str
+    polls_left: int
+    ready_at: float
+
+    @property
+    def status(self) -> str:
+        """PENDING, COMPLETE or ERROR."""
+        if self.polls_left > 0 or time.time() < self.ready_at:
+            return PENDING
+        return ERROR if self.error else COMPLETE
+
+    @property
+    def when(self) -> datetime:
+        """``date`` as the client's types want it: naive, UTC."""
+        return datetime.fromisoformat(self.date).replace(tzinfo=None)
+
+
+@dataclass
+class Upload:
+    """An announced file: the name and length that the client told, and where it lies once it came."""
+
+    file_name: str
+    length: int
+    path: Path | None = None
+
+
+class State:
+    """The team's submissions in a folder; another State on the same folder remembers them.
+
+    Args:
+        served: what is scored against.
+        folder: keeps ``submissions.json`` and the submitted files.
+        pending_polls: times that a submission is seen PENDING before its result shows.
+        pending_seconds: time that it takes at least.
+        daily_limit: submissions allowed per day (UTC).
+    """
+
+    def __init__(
+        self,
+        served: ServedCompetition,
+        folder: Path,
+        pending_polls: int = 1,
+        pending_seconds: float = 0.0,
+        daily_limit: int = 100,
+    ) -> None:
+        self.served, self.daily_limit = served, daily_limit
+        self._folder = folder
+        self._pending_polls, self._pending_seconds = pending_polls, pending_seconds
+        self._lock = threading.Lock()
+        self._uploads: dict[str, Upload] = {}
+        self._submissions = self._load()
+
+    @property
+    def submissions(self) -> list[Submission]:
+        """All of them, newest first."""
+        with self._lock:
+            return self._submissions[::-1]
+
+    @property
+    def today(self) -> int:
+        """How many were made today."""
+        day = datetime.now(UTC).date()
+        return sum(item.when.date() == day for item in self.submissions)
+
+    def announce(self, file_name: str, length: int) -> str:
+        """A file is going to come; returns the token by which it goes."""
+        token = secrets.token_urlsafe(24)
+        with self._lock:
+            self._uploads[token] = Upload(file_name, length)
+        return token
+
+    def announced(self, token: str) -> Upload | None:
+        """The file announced under ``token``, or None."""
+        with self._lock:
+            return self._uploads.get(token)
+
+    def receive(self, token: str, data: bytes) -> None:
+        """The announced file came."""
+        path = self._folder / "uploads" / f"{token}.csv"
+        with storage.atomic_path(path) as temporary:
+            temporary.write_bytes(data)
+        with self._lock:
+            self._uploads[token].path = path
+
+    def submit(self, token: str, description: str, scoring_fails: bool = False) -> Submission | None:
+        """Score the file that came under ``token`` and record it; None if there is none. Good once."""
+        with self._lock:
+            upload = self._uploads.get(token)
+            if upload is None or upload.path is None:
+                return None
+            del self._uploads[token]
+        # Scored outside the lock: others may list meanwhile.
+        verdict = Verdict(error="The scoring failed.") if scoring_fails else judge(upload.path, self.served)
+        with self._lock:
+            made = self._record(upload, upload.path, description, verdict)
+            self._submissions.append(made)
+            self._save()
+        return made
+
+    def look(self) -> list[Submission]:
+        """All submissions, newest first, as this poll sees them; those pending have a poll fewer left."""
+        with self._lock:
+            seen = self._submissions[::-1]
+            if any(item.polls_left for item in seen):
+                self._submissions = [_looked_at(item) for item in self._submissions]
+                self._save()
+        return seen
+
+    def _record(self, upload: Upload, path: Path, description: str, verdict: Verdict) -> Submission:
+        ref = max((item.ref for item in self._submissions), default=FIRST_REF - 1) + 1
+        kept = path.with_name(f"{ref}.csv")
+        path.replace(kept)
+        return Submission(
+            ref=ref,
+            date=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            file_name=upload.file_name,
+            description=description,
+            bytes=kept.stat().st_size,
+            digest=storage.digest_file(kept),
+            public=verdict.public,
+            private=verdict.private,
+            error=verdict.error,
+            polls_left=self._pending_polls,
+            ready_at=time.time() + self._pending_seconds,
+        )
+
+    def _load(self) -> list[Submission]:
+        path = self._folder / "submissions.json"
+        return [Submission(**item) for item in storage.read_json(path)] if path.is_file() else []
+
+    def _save(self) -> None:
+        storage.write_json(self._folder / "submissions.json", [asdict(item) for item in self._submissions])
+
+
+def _looked_at(item: Submission) -> Submission:
+    return replace(item, polls_left=max(item.polls_left - 1, 0))

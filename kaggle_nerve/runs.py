@@ -1,0 +1,100 @@
+"""A run's folder: where each stage leaves its work and finds that of the stage before."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import Settings, load_settings, save_settings
+from kaggle_nerve.storage import completed, read_json, write_json
+
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its name, folder and settings. Made by `create`, found again by `open_run`."""
+
+    folder: Path
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def folds_csv(self) -> Path:
+        """Which subject is held out in which fold."""
+        return self.folder / "folds.csv"
+
+    @property
+    def test_folder(self) -> Path:
+        """Where the test probabilities lie."""
+        return self.folder / "test"
+
+    @property
+    def decision_file(self) -> Path:
+        """The learned rule and the figures it was chosen on."""
+        return self.folder / "decision.json"
+
+    def fold_folder(self, fold: int) -> Path:
+        """Where fold ``fold`` leaves its model, history and out-of-fold predictions."""
+        return self.folder / f"fold-{fold}"
+
+    def finished_folds(self) -> list[int]:
+        """The numbers of the folds that are complete, rising."""
+        found = (re.fullmatch(r"fold-(\d+)", path.name) for path in self.folder.iterdir())
+        numbers = sorted(int(match[1]) for match in found if match)
+        return [number for number in numbers if completed(self.fold_folder(number))]
+
+    def needs_finished_folds(self) -> list[int]:
+        """As `finished_folds`; NerveError where there is none."""
+        folds = self.finished_folds()
+        if not folds:
+            raise NerveError(f"Run {self.name} has no finished fold; run `kaggle-nerve train-folds` first.")
+        return folds
+
+
+def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str, Any], source: str) -> Run:
+    """The run ``name``, made or found again.
+
+    ``source`` is the digest of the training data. A run that was made with other settings or from
+    other data is left alone: NerveError names the first difference.
+    """
+    if not NAME.match(name):
+        raise NerveError(f"--run {name!r} must be a plain name of letters, digits, '.', '_', '+' and '-'.")
+    run = Run(runs_dir / name, settings)
+    if (run.folder / "settings.toml").is_file():
+        _refuse_difference(run, source)
+    else:
+        save_settings(settings, run.folder / "settings.toml")
+    # Written anew at each start: it tells of the latest session, and carries the data's digest along.
+    write_json(run.folder / "environment.json", {"source": source, **environment})
+    return run
+
+
+def open_run(runs_dir: Path, name: str) -> Run:
+    """The existing run ``name``; NerveError names those there are."""
+    folder = runs_dir / name
+    if not NAME.match(name) or not (folder / "settings.toml").is_file():
+        there = sorted(path.parent.name for path in runs_dir.glob("*/settings.toml"))
+        hint = f"there are {', '.join(there)}" if there else "there are none yet: `kaggle-nerve train-folds`"
+        raise NerveError(f"No run is called {name!r} in {runs_dir}; {hint}.")
+    return Run(folder, load_settings(folder / "settings.toml"))
+
+
+def _refuse_difference(run: Run, source: str) -> None:
+    stored = load_settings(run.folder / "settings.toml").flat()
+    for key, value in run.settings.flat().items():
+        if key != "description" and stored[key] != value:
+            raise NerveError(
+                f"Run {run.name} was made with {key} = {stored[key]!r}, not {value!r}; "
+                f"use the same settings to go on with it, or another --run for another run."
+            )
+    environment = run.folder / "environment.json"
+    if environment.is_file() and read_json(environment).get("source") != source:
+        raise NerveError(
+            f"Run {run.name} was made from other training data; use another --run for this data."
+        )

@@ -1,0 +1,85 @@
+"""Files that are either whole or absent: atomic writes, completion markers, digests."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kaggle_nerve.errors import NerveError
+
+COMPLETE = "complete.json"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it takes ``path``'s place if the block succeeds.
+
+    A reader, and a later run after a kill, sees the old file or the new one, never a part.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".{path.name}")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 ``text`` with ``\\n`` line ends, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically. NaN is refused: JSON has none."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a damaged one is a NerveError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as fault:
+        raise NerveError(f"{path} is not readable JSON ({fault}); delete it and run again.") from fault
+
+
+def mark_complete(folder: Path, facts: dict[str, Any]) -> None:
+    """Say that the work in ``folder`` is finished; ``facts`` are its inputs' digests and figures."""
+    write_json(folder / COMPLETE, facts)
+
+
+def completed(folder: Path) -> dict[str, Any] | None:
+    """The facts of finished work in ``folder``, or None while it is unfinished."""
+    marker = folder / COMPLETE
+    return read_json(marker) if marker.is_file() else None
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_text(*parts: str) -> str:
+    """SHA-256 of some strings, in hexadecimal; the parts are kept apart."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,63 @@
+"""The competition's own metric on held-out subjects, at full resolution, after each epoch."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from kaggle_nerve.competition import metric
+from kaggle_nerve.data.fullsize import Truths, enlarge
+from kaggle_nerve.models.forward import probabilities
+
+PRESENCE_GRID = np.round(np.arange(0.0, 0.96, 0.05), 2)
+"""Presence thresholds that an epoch's score may choose from: early epochs are badly calibrated."""
+
+
+@dataclass(frozen=True)
+class EpochScore:
+    """``dice``: the competition's metric, at the best presence threshold and pixel threshold 0.5.
+
+    ``present_dice``: mean Dice over frames with a mask, no frame dropped. ``presence_auc``: ROC area
+    of the presence probability (NaN where all frames are alike). ``empty_share`` and ``full_share``:
+    shares of frames whose raw mask is empty, or covers at least half of the frame.
+    """
+
+    dice: float
+    present_dice: float
+    presence_auc: float
+    presence_threshold: float
+    empty_share: float
+    full_share: float
+
+
+def score_epoch(
+    model: keras.Model, frames: np.ndarray, truths: Truths, *, batch: int, threshold: float = 0.5
+) -> EpochScore:
+    """Predict ``frames`` (uint8, n x height x width) without augmentation and score them."""
+    areas = np.zeros(len(frames), int)
+    shared = np.zeros(len(frames), int)
+    presence = np.zeros(len(frames))
+    row = 0
+    for masks, present in probabilities(model, frames, batch=batch, tta="none"):
+        for mask, value in zip(masks, present, strict=True):
+            area, both = truths.counts(row, enlarge(mask, truths.size), np.array([threshold]))
+            areas[row], shared[row], presence[row] = area[0], both[0], value
+            row += 1
+    return _score(areas, shared, presence, truths)
+
+
+def _score(areas: np.ndarray, shared: np.ndarray, presence: np.ndarray, truths: Truths) -> EpochScore:
+    kept = presence[None, :] >= PRESENCE_GRID[:, None]
+    means = metric.dice_from_counts(shared * kept, truths.areas, areas * kept).mean(axis=1)
+    best = int(means.argmax())
+    there = truths.areas > 0
+    raw = metric.dice_from_counts(shared, truths.areas, areas)
+    return EpochScore(
+        dice=float(means[best]),
+        present_dice=float(raw[there].mean()) if there.any() else float("nan"),
+        presence_auc=float(roc_auc_score(there, presence)) if 0 < there.sum() < len(there) else float("nan"),
+        presence_threshold=float(PRESENCE_GRID[best]),
+        empty_share=float((areas == 0).mean()),
+        full_share=float((areas >= truths.size[0] * truths.size[1] / 2).mean()),
+    )
