@@ -29,7 +29,7 @@ from kaggle_nerve.competition import facts
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.rehearsal import calls, faults, wire
 from kaggle_nerve.rehearsal.competition import ServedCompetition, open_packed, pack, split_usage
-from kaggle_nerve.rehearsal.server import RehearsalServer
+from kaggle_nerve.rehearsal.server import PROXIES, RehearsalServer
 
 SLUG = facts.SLUG
 MIB = 1 << 20
@@ -371,7 +371,7 @@ class TestNobodyElseIsContacted:
 
     def test_the_guard_notices_a_client_that_goes_outside(self, server: RehearsalServer, home: Path) -> None:
         """Without redirection and proxy the client heads for Kaggle; the guard stops it at the look-up."""
-        names = ("KAGGLE_API_ENVIRONMENT", "https_proxy", "HTTPS_PROXY", "all_proxy")
+        names = ("KAGGLE_API_ENVIRONMENT", *PROXIES)
         done = run_client(server, home, "files", SLUG, **dict.fromkeys(names, ""))
         assert done.code == 1
         assert done.hosts == ("api.kaggle.com",)
@@ -583,7 +583,7 @@ class TestFaults:
 
     def test_struck_faults_are_used_up(self) -> None:
         held = faults.Faults()
-        held.add("cut", times=2, after=10)
+        held.put(faults.parse("cut:times=2,after=10"))
         assert held.take("cut", "upload") is None
         assert held.take("cut", "archive", lambda fault: fault["after"] < 5) is None
         assert [held.take("cut", "archive") is None for _ in range(3)] == [False, False, True]

@@ -114,11 +114,10 @@ def validate(csv: Path, sample: Path | None, data_dir: Path, as_json: bool) -> N
         sample = data_dir / SAMPLE_CSV
     report = check(csv, sample)
     if as_json:
-        faults = [{"line": fault.line, "message": fault.message} for fault in report.faults]
-        options.print_json({"rows": report.rows, "non_empty": report.non_empty, "faults": faults})
+        options.print_json(report.as_dict())
     elif report.faults:
         for fault in report.faults[: options.SHOWN]:
-            click.echo(f"{csv}:{fault.line}: {fault.message}")
+            click.echo(f"{csv}: {fault}")
         options.echo_rest(len(report.faults))
     else:
         against = f"the ids of {sample}" if sample else "ids 1 to the number of rows (no sample was given)"
@@ -141,7 +140,7 @@ def score(csv: Path, solution: Path, as_json: bool) -> None:
     """
     from kaggle_nerve.competition import metric, submission
 
-    found = metric.score(submission.read(csv), metric.read_solution(solution))
+    found = metric.score(submission.read(csv), submission.read_solution(solution))
     if as_json:
         options.print_json(found.as_dict())
         return

@@ -162,14 +162,18 @@ def _edges_across_lines(rows: np.ndarray) -> np.ndarray:
     """
     height, width = rows.shape
     first, stop, largest = _touched(rows)
+    on_border = first == 0 or stop == height
     # One empty row more on either side shows the mask's upper and lower edge.
     first, stop = max(first - 1, 0), min(stop + 1, height)
-    row, column = np.divmod(_changes(rows[first:stop].reshape(-1), width, largest), width)
-    edges = column * height + (row + (first + 1))
-    # What lies on the image's own border has no neighbour to differ from.
-    top, bottom = np.flatnonzero(rows[0]), np.flatnonzero(rows[-1])
-    if top.size or bottom.size:
-        # A run that goes on in the next column would end and begin at the same place: it does neither.
+    hits = _changes(rows[first:stop].reshape(-1), width, largest)
+    # A hit at row * width + column is an edge at column * height + row + 1, below the pixel it names.
+    row = hits // width
+    edges = (hits - row * width) * height + row
+    edges += first + 1
+    if on_border:
+        # What lies on the image's own border has no neighbour to differ from. A run that goes on in
+        # the next column would end and begin at the same place: it does neither.
+        top, bottom = np.flatnonzero(rows[0]), np.flatnonzero(rows[-1])
         border = np.setxor1d(top * height, (bottom + 1) * height, assume_unique=True)
         edges = np.concatenate([edges, border])
     edges.sort()
@@ -202,11 +206,11 @@ def _touched(lines: np.ndarray) -> tuple[int, int, int]:
     """
     count, length = lines.shape
     group = next(size for size in _GROUPS if count % size == 0)
-    largest = lines.reshape(count // group, group * length).max(axis=1)
-    groups = np.flatnonzero(largest)
-    if not groups.size:
+    largest = np.maximum.reduce(lines.reshape(count // group, group * length), axis=1).tolist()
+    touched = [index for index, value in enumerate(largest) if value]
+    if not touched:
         return 0, 0, 0
-    return int(groups[0]) * group, int(groups[-1] + 1) * group, int(largest.max())
+    return touched[0] * group, (touched[-1] + 1) * group, max(largest)
 
 
 def _fill(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:

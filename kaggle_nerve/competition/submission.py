@@ -10,6 +10,7 @@ import operator
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,9 @@ def check(path: Path, sample: Path | None = None) -> Report:
         found(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM")
     if b"\r" in data:
         ends, line = data.count(b"\r"), data[: data.index(b"\r")].count(b"\n") + 1
-        found(line, f"{ends} lines end in CR or CRLF (Windows); save the file with LF (Unix) line ends")
+        found(
+            line, f"line ends are CR or CRLF (Windows), {ends} in all; save the file with LF (Unix) line ends"
+        )
     lines = csv_text.lines(data)
     has_header = _FRAME_NUMBER.fullmatch(lines[0].partition(",")[0]) is None
     if not has_header:
@@ -213,28 +216,25 @@ def _faults_of_frames(frames: list[tuple[int, int]], expected: list[int] | None)
         message = f"frame {img} stands after frame {before}; rows must {order} ({len(misplaced)} do not)"
         faults.append(Fault(line, message))
     if place is None:
-        known = np.array(sorted(line_of), np.int64)
-        before = np.concatenate([[0], known[:-1]])
-        gaps = [(int(a) + 1, int(b) - 1) for a, b in zip(before, known, strict=True) if b - a > 1]
+        missing = [(a + 1, b - 1) for a, b in pairwise([0, *sorted(line_of)]) if b - a > 1]
     else:
-        gaps = _ranges([img for img in place if img not in line_of])
-    if gaps:
-        count = sum(last - first + 1 for first, last in gaps)
-        named = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in gaps[:10])
-        more = ", ..." if len(gaps) > 10 else ""
-        faults.append(Fault(None, f"{count} frames are missing: {named}{more}"))
+        missing = _ranges([img for img in place if img not in line_of])
+    if missing:
+        count = sum(last - first + 1 for first, last in missing)
+        named = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in missing[:10])
+        more = ", ..." if len(missing) > 10 else ""
+        faults.append(Fault(None, f"frames are missing ({count} in all): {named}{more}"))
     return faults
 
 
 def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
     """Numbers as (first, last) of each unbroken stretch, rising."""
-    found: list[tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
     for number in sorted(numbers):
-        if found and found[-1][1] == number - 1:
-            found[-1] = found[-1][0], number
-        else:
-            found.append((number, number))
-    return found
+        joins = bool(ranges) and ranges[-1][1] == number - 1
+        first = ranges.pop()[0] if joins else number
+        ranges.append((first, number))
+    return ranges
 
 
 def _read(path: Path, headers: list[tuple[str, ...]]) -> pd.DataFrame:

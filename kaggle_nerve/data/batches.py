@@ -43,7 +43,7 @@ class Batches(keras.utils.PyDataset):
         """Draw the order of ``epoch``; ``positive_rate`` is its share of frames with a mask (None: natural)."""
         self.epoch = epoch
         random = np.random.default_rng((self.seed, 1, epoch))
-        if positive_rate is None:
+        if positive_rate is None or self.natural_rate in (0, 1):
             self.order = random.permutation(self.rows)
         else:
             self.order = self._drawn(random, positive_rate)
@@ -80,7 +80,5 @@ class Batches(keras.utils.PyDataset):
 
 def _take(random: np.random.Generator, rows: np.ndarray, wanted: int) -> np.ndarray:
     """``wanted`` of ``rows``, each as often as any other, give or take one."""
-    if not len(rows):
-        return rows[:0]
     times, rest = divmod(wanted, len(rows))
     return np.concatenate([*[rows] * times, random.choice(rows, rest, replace=False)])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaggle_nerve.competition.metric import dice_from_counts
+from kaggle_nerve.competition.metric import dice_of_counts
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision.rule import Rule
 from kaggle_nerve.prediction.stored import Stored
@@ -35,7 +35,7 @@ class Table:
     def dice(self, rule: Rule) -> np.ndarray:
         """The competition's Dice of each frame by ``rule``, float (n,)."""
         place, kept = self._place(rule), self.kept(rule)
-        return dice_from_counts(self.shared[place] * kept, self.truth, self.areas[place] * kept)
+        return dice_of_counts(self.shared[place] * kept, self.truth, self.areas[place] * kept)
 
     def _place(self, rule: Rule) -> int:
         return int(np.flatnonzero(self.thresholds == rule.threshold)[0])

@@ -72,7 +72,6 @@ class Client:
         """``rehearsal`` or ``kaggle``: what a record of this client's doings says."""
         return REHEARSAL if self.is_rehearsal else KAGGLE
 
-    @property
     def credential(self) -> Credential:
         """The credential that will be used, without its value. Raises NerveError if there is none."""
         return credentials.require(self._variables)
@@ -170,7 +169,7 @@ class Client:
         self, words: list[str], doing: str, limit: float, watch: Callable[[str], None] = lambda _: None
     ) -> str:
         """The client's standard output. Raises KaggleError unless it ends well and in time."""
-        credential = self.credential
+        credential = self.credential()
         # -P: a kaggle.py, or another module's namesake, in the user's folder must not be taken for the real one.
         command = [sys.executable, "-P", str(GUARD), "competitions", *words]
         done = process.run(command, self._variables, limit, watch)

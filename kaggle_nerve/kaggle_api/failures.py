@@ -12,7 +12,7 @@ from kaggle_nerve.kaggle_api.credentials import SETTINGS_PAGE, Credential
 
 CLIENT, DISK, UNAUTHORIZED, LIMIT, RULES = "client", "disk", "unauthorized", "daily-limit", "rules"
 NOT_FOUND, RATE, NETWORK, SERVER, CORRUPT = "not-found", "rate", "network", "server", "corrupt"
-TIMEOUT, UPLOAD, REFUSED = "timeout", "upload-failed", "refused"
+TIMEOUT, LINK, UPLOAD, REFUSED = "timeout", "link", "upload-failed", "refused"
 
 UNANSWERED = (NETWORK, SERVER, TIMEOUT)
 """Kinds after which nobody knows whether Kaggle did what it was asked to."""
@@ -78,6 +78,12 @@ FAILURES = (
         r"Authentication required|401 Client Error|Unauthenticated|Unauthorized|Invalid credentials",
         "Kaggle does not accept the {credential} (401, while {doing}): make a new token at "
         f"{SETTINGS_PAGE} under API, put it in the old one's place and run the same command again.{{hidden}}",
+    ),
+    _failure(
+        LINK,
+        r"403 Client Error: .{0,40} for url: (?!\S+/v1/[\w.]+Service/)",
+        "The download address that Kaggle gave is refused (403), as it is when it has expired: run the same "
+        "command again, which gets a new one.",
     ),
     _failure(
         LIMIT,
@@ -146,9 +152,11 @@ def explain(text: str, doing: str, slug: str, credential: Credential | None) -> 
         for failure in FAILURES:
             if failure.signs.search(part):
                 return KaggleError(failure.kind, failure.sentence.format(**facts))
-    return KaggleError(
-        REFUSED, "Kaggle refused while {doing} and said: {last}".format(**facts).rstrip(".") + "."
+    sentence = (
+        "Kaggle refused while {doing} and said {last!r}: run the same command again later, and if it says the "
+        "same, look at https://www.kaggle.com/competitions/{slug} for what has changed."
     )
+    return KaggleError(REFUSED, sentence.format(**facts))
 
 
 def timed_out(doing: str, seconds: float) -> KaggleError:

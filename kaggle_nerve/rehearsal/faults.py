@@ -187,9 +187,9 @@ class Faults:
 
     def add(self, name: str, /, times: int | None = USUAL, call: str = "", **options: Any) -> Fault:
         """Set a fault; see ``make``."""
-        return self.set(make(name, times, call, **options))
+        return self.put(make(name, times, call, **options))
 
-    def set(self, fault: Fault) -> Fault:
+    def put(self, fault: Fault) -> Fault:
         """Set a fault that ``parse`` or ``make`` made."""
         with self._lock:
             self._set.append(fault)

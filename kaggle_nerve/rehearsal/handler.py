@@ -38,6 +38,7 @@ class Listener(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
 
     def process_request_thread(self, request: socket.socket, client_address: tuple[str, int]) -> None:
+        """Remember which thread has which connection."""
         self._open[request] = threading.current_thread()
         try:
             super().process_request_thread(request, client_address)

@@ -26,8 +26,11 @@ FOREIGN = (
     "KAGGLE_KERNEL_RUN_TYPE",
     "KAGGLE_DATA_PROXY_URL",
     "VERBOSE",
+    "VERBOSE_OUTPUT",
 )
 """Variables of a real account or a Kaggle notebook: a shell that rehearses must not have them."""
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 class RehearsalServer:
@@ -118,9 +121,7 @@ class RehearsalServer:
             "KAGGLE_CONFIG_DIR": str(home / "kaggle"),
             "KAGGLE_API_TOKEN": self.token,
             "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
-            **dict.fromkeys(
-                ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"), self.url
-            ),
+            **dict.fromkeys(PROXIES, self.url),
             **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
         }
 

@@ -28,12 +28,16 @@ class RefusedError(Exception):
 
 
 class Content(Protocol):
-    """Bytes to send: how many, and those from ``start`` up to ``stop`` piece by piece."""
+    """Something that has bytes to send."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """How many bytes there are."""
+        ...
 
-    def pieces(self, start: int, stop: int) -> Iterator[bytes]: ...
+    def pieces(self, start: int, stop: int) -> Iterator[bytes]:
+        """Those from ``start`` up to ``stop``, piece by piece."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class Reply:
 
     @property
     def length(self) -> int:
+        """Bytes of the body that is announced."""
         return self.stop - self.start
 
 

@@ -49,10 +49,10 @@ def score_epoch(
 
 def _score(areas: np.ndarray, shared: np.ndarray, presence: np.ndarray, truths: Truths) -> EpochScore:
     kept = presence[None, :] >= PRESENCE_GRID[:, None]
-    means = metric.dice_from_counts(shared * kept, truths.areas, areas * kept).mean(axis=1)
+    means = metric.dice_of_counts(shared * kept, truths.areas, areas * kept).mean(axis=1)
     best = int(means.argmax())
     there = truths.areas > 0
-    raw = metric.dice_from_counts(shared, truths.areas, areas)
+    raw = metric.dice_of_counts(shared, truths.areas, areas)
     return EpochScore(
         dice=float(means[best]),
         present_dice=float(raw[there].mean()) if there.any() else float("nan"),

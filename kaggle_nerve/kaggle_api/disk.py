@@ -1,0 +1,51 @@
+"""Full disks, as sentences."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kaggle_nerve.errors import NerveError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+RESERVE = 64 << 20
+"""Bytes that are left alone, for everything else that needs the disk meanwhile."""
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """Turn what writing into ``folder`` may raise into a NerveError."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno in FULL:
+            raise NerveError(
+                f"The disk of {folder} became full: free some space, or choose another folder with --data, and "
+                "run the same command again; what is there already is kept."
+            ) from fault
+        if isinstance(fault, PermissionError) or fault.errno == errno.EROFS:
+            raise NerveError(
+                f"{fault.filename or folder} cannot be written ({fault.strerror}): change its permissions, or "
+                "choose another folder with --data."
+            ) from fault
+        raise
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise NerveError unless ``needed`` more bytes fit on the disk of ``folder``."""
+    free = shutil.disk_usage(folder).free
+    if needed > 0 and free < needed + RESERVE:
+        raise NerveError(
+            f"{folder} needs {as_size(needed)} for the archive and what is in it, and its disk has "
+            f"{as_size(free)} free: free {as_size(needed + RESERVE - free)}, or choose another folder with "
+            "--data."
+        )
+
+
+def as_size(count: int) -> str:
+    """Bytes for people: ``1.5 GB``."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if count >= 10**power:
+            return f"{count / 10**power:.1f} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,84 @@
+"""The archive on disk, with progress, across broken connections. Whether it is sound, others check."""
+
+import shutil
+from pathlib import Path
+
+from kaggle_nerve.kaggle_api import failures
+from kaggle_nerve.kaggle_api.client import Client, archive_path, expected_size, partial_path
+from kaggle_nerve.kaggle_api.disk import as_size
+from kaggle_nerve.kaggle_api.failures import KaggleError
+from kaggle_nerve.kaggle_api.records import Listing
+from kaggle_nerve.progress import Reporter
+
+FRESH_LINKS = 2
+"""Runs of the client that may end at a refused address before it is more than an expired one."""
+
+
+def download(work: Path, client: Client, listing: Listing, reporter: Reporter, force: bool = False) -> Path:
+    """Get the archive into ``work``. A client that broke off is followed by another as long as each gets on.
+
+    ``force`` starts from nothing. Raises KaggleError.
+    """
+    archive = archive_path(work, client.slug)
+    refused = 0
+    while True:
+        before = _bytes(archive)
+        total = expected_size(archive) or listing.bytes or None
+        try:
+            with _Progress(reporter, total) as progress:
+                return client.download_all(work, force=force, on_progress=progress)
+        except KaggleError as fault:
+            refused += fault.kind == failures.LINK
+            got_on = fault.kind in (failures.NETWORK, failures.TIMEOUT) and _bytes(archive) > before
+            if not got_on and not (fault.kind == failures.LINK and refused <= FRESH_LINKS):
+                raise
+            force = False
+            reporter.say(f"The connection broke at {as_size(_bytes(archive))}; going on from there.")
+
+
+def discard(work: Path, client: Client) -> None:
+    """Delete the archive, and the client's note without which a damaged part would be completed."""
+    archive = archive_path(work, client.slug)
+    archive.unlink(missing_ok=True)
+    partial_path(archive).unlink(missing_ok=True)
+    shutil.rmtree(inner_folder(work), ignore_errors=True)
+
+
+def resumable(work: Path, client: Client) -> int:
+    """The bytes of an unfinished archive that the client can go on from."""
+    archive = archive_path(work, client.slug)
+    return _bytes(archive) if partial_path(archive).is_file() else 0
+
+
+def unpacked_folder(work: Path) -> Path:
+    """Where unpacked files wait until all are right."""
+    return work / "unpacked"
+
+
+def inner_folder(work: Path) -> Path:
+    """Where archives that were inside the archive lie."""
+    return work / "inner"
+
+
+class _Progress:
+    """A bar of bytes, fed with sizes."""
+
+    def __init__(self, reporter: Reporter, total: int | None) -> None:
+        self._bar = reporter.bar("Downloading", total, "B")
+        self._shown = 0
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """So many bytes are there."""
+        if done > self._shown:
+            self._bar.update(done - self._shown)
+            self._shown = done
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

@@ -1,0 +1,39 @@
+"""No test reads anybody's credentials, and none writes outside its own folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.update(
+    {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "KAGGLE_API_TOKEN": "no-real-token",
+        "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
+)
+for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_NERVE_DATA", "no_proxy", "NO_PROXY"):
+    os.environ.pop(name, None)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The measuring data beside the checkout; the test skips by name where it is absent."""
+    if not (SHARED / "surrogate.zip").is_file():
+        pytest.skip(f"no measuring data at {SHARED}")
+    return SHARED
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--regenerate", action="store_true", help="write generated files instead of comparing them"
+    )

@@ -1,0 +1,79 @@
+import pytest
+
+from kaggle_nerve.settings import OptimiserSettings, TrainingSettings
+from kaggle_nerve.training.schedule import Pace, learning_rate, positive_rate
+
+
+def test_warm_up_then_half_a_cosine():
+    settings = OptimiserSettings(learning_rate=0.01, warmup=0.2)
+    assert learning_rate(0.0, settings) == 0
+    assert learning_rate(0.1, settings) == pytest.approx(0.005)
+    assert learning_rate(0.2, settings) == pytest.approx(0.01)
+    assert learning_rate(0.6, settings) == pytest.approx(0.005)
+    assert learning_rate(1.0, settings) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_constant_rate():
+    settings = OptimiserSettings(learning_rate=0.01, warmup=0.0, schedule="constant")
+    assert {learning_rate(p, settings) for p in (0, 0.5, 1)} == {0.01}
+
+
+def test_the_positive_rate_falls_to_the_natural_one():
+    settings = TrainingSettings(positive_rate=0.8, positive_share=0.5)
+    assert positive_rate(0.0, 0.4, settings) == pytest.approx(0.8)
+    assert positive_rate(0.25, 0.4, settings) == pytest.approx(0.6)
+    assert positive_rate(0.5, 0.4, settings) is None
+    assert positive_rate(0.0, 0.4, TrainingSettings(positive_rate=0.0)) is None
+
+
+def run(pace: Pace, epochs: int) -> None:
+    for _ in range(epochs):
+        pace.start_epoch(None, 1.0)
+        for _ in range(pace.steps):
+            pace.step()
+        pace.finish_epoch()
+
+
+def test_without_a_deadline_epochs_are_equal_parts():
+    pace = Pace(4, 5)
+    run(pace, 1)
+    assert pace.progress == pytest.approx(0.25)
+    run(pace, 3)
+    assert pace.progress == pytest.approx(1)
+
+
+def test_a_resumed_pace_is_where_it_was():
+    pace, resumed = Pace(4, 5), Pace(4, 5, epoch=2, progress=0.5)
+    run(pace, 2)
+    assert (pace.epoch, pytest.approx(pace.progress)) == (2, 0.5)
+    run(pace, 1)
+    run(resumed, 1)
+    assert resumed.progress == pytest.approx(pace.progress)
+
+
+def test_a_deadline_shortens_the_way_to_what_fits():
+    pace = Pace(10, 4)
+    pace.start_epoch(35.0, 10.0)
+    assert pace.epochs == 3
+    for _ in range(4):
+        pace.step()
+    pace.finish_epoch()
+    assert pace.progress == pytest.approx(1 / 3)
+    # Slower than measured: only one epoch is left, and it takes the schedule to its end.
+    pace.start_epoch(19.0, 16.0)
+    assert pace.epochs == 2
+    for _ in range(4):
+        pace.step()
+    assert pace.progress == pytest.approx(1)
+
+
+def test_a_deadline_that_holds_more_changes_nothing():
+    pace = Pace(3, 4)
+    pace.start_epoch(1e6, 1.0)
+    assert pace.epochs == 3
+
+
+def test_too_little_time_still_makes_one_epoch():
+    pace = Pace(3, 4)
+    pace.start_epoch(0.5, 10.0)
+    assert pace.epochs == 1

@@ -1,0 +1,66 @@
+import pytest
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import apply_changes, dump, load_preset, parse, preset_names
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_reads_back_from_what_it_writes(name):
+    settings = load_preset(name)
+    assert parse(dump(settings), "again") == settings
+
+
+def test_the_promised_presets_are_there():
+    assert {"tiny", "small", "default", "unet-64x80", "unet-96"} <= set(preset_names())
+    parent = load_preset("unet-96")
+    assert (parent.size, parent.training.epochs, parent.optimiser.name) == ((96, 96), 60, "adam")
+    assert (parent.optimiser.learning_rate, parent.loss.dice, parent.loss.bce) == (1e-5, 1.0, 0.0)
+    other = load_preset("unet-64x80")
+    assert (other.size, other.folds, other.model.normalise) == ((64, 80), "42/5", "unit")
+
+
+def test_changes_reach_their_section():
+    settings = load_preset("tiny", ("training.epochs=3", "size=[50, 61]", "optimiser.name=adam", "folds=4"))
+    assert (settings.training.epochs, settings.size, settings.optimiser.name) == (3, (50, 61), "adam")
+    assert settings.folds == "4"
+    assert settings.digest() != load_preset("tiny").digest()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("trainig.epochs=3", "did you mean 'training.epochs'"),
+        ("epochs=3", "did you mean 'training.epochs'"),
+        ("training.epochs=0", "between 1 and 10000"),
+        ("training.epochs=many", "must be a whole number"),
+        ("model.batch_norm=1", "must be true or false"),
+        ("model.architecture=resnet", "must be one of unet"),
+        ("size=[3]", "must be [height, width]"),
+        ("size=[4, 400]", "from 8 to 4096"),
+        ("folds=1", "a number from 2"),
+        ("loss.dice", "has no '='"),
+    ],
+)
+def test_a_bad_change_is_named(change, said):
+    with pytest.raises(NerveError) as caught:
+        load_preset("tiny", (change,))
+    assert said in str(caught.value)
+
+
+def test_no_loss_at_all_is_refused():
+    with pytest.raises(NerveError, match="no loss trains the mask"):
+        apply_changes(load_preset("tiny"), ("loss.dice=0", "loss.bce=0"))
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(NerveError, match="did you mean 'small'"):
+        load_preset("smal")
+
+
+def test_broken_toml_is_named():
+    with pytest.raises(NerveError, match="mine.toml is not valid TOML"):
+        parse("size = [", "mine.toml")
+
+
+def test_the_description_does_not_change_what_a_run_is():
+    assert apply_changes(load_preset("tiny"), ("description=other",)).digest() == load_preset("tiny").digest()
