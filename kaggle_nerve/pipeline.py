@@ -9,6 +9,7 @@ from kaggle_nerve.data.frames import locate, read_train_csv
 from kaggle_nerve.decision import tune as tuning
 from kaggle_nerve.decision.masks import encoded_masks
 from kaggle_nerve.decision.tune import Decision
+from kaggle_nerve.kaggle_api.ledger import Origin
 from kaggle_nerve.prediction.stored import blend, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
@@ -69,3 +70,17 @@ def new_csv(submissions_dir: Path, runs: list[Run]) -> Path:
     """``<timestamp>__<run>.csv`` in the submissions folder, the time in UTC."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return submissions_dir / f"{stamp}__{'+'.join(run.name for run in runs)}.csv"
+
+
+def ledger_origin(runs: list[Run], decision: Decision) -> Origin:
+    """What the ledger keeps of where a submission came from."""
+    figures = decision.figures
+    settings = (
+        digest_text(*(run.settings.digest() for run in runs)) if len(runs) > 1 else runs[0].settings.digest()
+    )
+    return Origin("+".join(run.name for run in runs), settings[:12], figures.dice, figures.low, figures.high)
+
+
+def default_message(runs: list[Run], decision: Decision) -> str:
+    """A description for Kaggle: the runs and their out-of-fold figure."""
+    return f"{'+'.join(run.name for run in runs)}, out-of-fold {decision.figures.dice:.4f}"

@@ -16,7 +16,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
-    assert os.listdir(path.parent) == ["name.weights.h5"]
+    assert [each.name for each in path.parent.iterdir()] == ["name.weights.h5"]
 
 
 def test_a_written_file_has_the_rights_that_the_umask_gives(tmp_path):
@@ -58,7 +58,7 @@ def test_arrays_go_on_where_they_stopped(tmp_path):
     assert again.arrays["first"][:3].tolist() == [[7, 7]] * 3
     again.note(5)
     again.finish()
-    assert sorted(os.listdir(tmp_path)) == ["first.npy", "second.npy"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["first.npy", "second.npy"]
     assert np.load(tmp_path / "first.npy")[0].tolist() == [7, 7]
 
 

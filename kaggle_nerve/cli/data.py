@@ -20,13 +20,20 @@ def fetch(data_dir: Path, force: bool, keep_archive: bool) -> None:
     Example: kaggle-nerve fetch --data data/ultrasound-nerve-segmentation
     """
     from kaggle_nerve.cli.terminal import TerminalReporter
+    from kaggle_nerve.data.verify import verify as run_verify
     from kaggle_nerve.kaggle_api.client import Client
     from kaggle_nerve.kaggle_api.fetch import fetch as run_fetch
 
     reporter = TerminalReporter()
-    summary = run_fetch(data_dir, Client(), reporter=reporter, force=force, keep_archive=keep_archive)
-    click.echo(str(summary))
-    _verify(data_dir, reporter, as_json=False, workers=2)
+    fetched = run_fetch(
+        data_dir,
+        Client(),
+        reporter=reporter,
+        force=force,
+        keep_archive=keep_archive,
+        verify=lambda path: run_verify(path, reporter=reporter).problems,
+    )
+    click.echo(str(fetched))
 
 
 @click.command()
@@ -42,14 +49,9 @@ def verify(data_dir: Path, workers: int, as_json: bool) -> None:
     Example: kaggle-nerve verify --data data/ultrasound-nerve-segmentation
     """
     from kaggle_nerve.cli.terminal import TerminalReporter
-
-    _verify(data_dir, TerminalReporter(), as_json, workers)
-
-
-def _verify(data_dir: Path, reporter, as_json: bool, workers: int) -> None:
     from kaggle_nerve.data.verify import verify as run_verify
 
-    found = run_verify(data_dir, reporter=reporter, workers=workers)
+    found = run_verify(data_dir, reporter=TerminalReporter(), workers=workers)
     if as_json:
         options.print_json(found.as_dict())
     else:

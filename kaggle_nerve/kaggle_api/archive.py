@@ -71,6 +71,7 @@ def unpack(
     with full_disk_told(staging):
         members = _plan(archive, inner, bounds)
         _compare(members, listing or Listing(), archive)
+        _prune(staging, members)
         folders = [staging, *([have] if have else [])]
         with reporter.bar("Unpacking", sum(member.info.file_size for member in members), "B") as bar:
             for source, part in _by_archive(members):
@@ -170,6 +171,14 @@ def _compare(members: Iterable[Member], listing: Listing, archive: Path) -> None
             raise CorruptArchiveError(
                 f"{archive} has {file.name} with {sizes[place]} bytes, and Kaggle lists {file.size}."
             )
+
+
+def _prune(staging: Path, members: Iterable[Member]) -> None:
+    """Remove what an earlier, different archive left."""
+    wanted = {staging / member.target for member in members}
+    for path in staging.rglob("*"):
+        if not path.is_dir() and path not in wanted:
+            path.unlink()
 
 
 def _by_archive(members: Iterable[Member]) -> Iterable[tuple[Path, list[Member]]]:

@@ -17,7 +17,7 @@ TOKEN, PAIR, LOGIN = "access token", "user name and key", "login"
 SETTINGS_PAGE = "https://www.kaggle.com/settings"
 BLANK = "***"
 
-MISSING = (
+HOW_TO_GET = (
     f"No Kaggle credentials were found: open {SETTINGS_PAGE}, press 'Generate New Token' under API, set "
     "KAGGLE_API_TOKEN to the token or save it as ~/.kaggle/access_token (a kaggle.json from 'Create Legacy API "
     "Key' goes to ~/.kaggle/kaggle.json), and run the same command again; `kaggle-nerve rehearse` needs none."
@@ -38,35 +38,37 @@ class Credential:
     """The one that the client would use. ``hidden`` are the places of others, which it does not look at."""
 
     kind: str
-    source: str
+    where: str
     hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Candidate:
     kind: str
-    source: str
+    where: str
     values: tuple[str, ...] = field(repr=False)
 
 
-def find(variables: Mapping[str, str]) -> Credential | None:
-    """What the client, started with these variables, would use; None if it would find nothing."""
+def find(variables: Mapping[str, str] | None = None) -> Credential | None:
+    """What the client would use, started with these variables or the user's; None: it would find nothing."""
+    variables = os.environ if variables is None else variables
     found = list(_candidates(variables))
     if not found:
         return None
-    return Credential(found[0].kind, found[0].source, tuple(other.source for other in found[1:]))
+    return Credential(found[0].kind, found[0].where, tuple(other.where for other in found[1:]))
 
 
 def require(variables: Mapping[str, str]) -> Credential:
     """The same; raises NerveError that says how to get one."""
     found = find(variables)
     if found is None:
-        raise NerveError(" ".join([MISSING, *problems(variables)]))
+        raise NerveError(" ".join([HOW_TO_GET, *problems(variables)]))
     return found
 
 
-def problems(variables: Mapping[str, str]) -> list[str]:
-    """What is wrong with credentials that exist, a sentence each."""
+def problems(variables: Mapping[str, str] | None = None) -> list[str]:
+    """What is wrong with a kaggle.json that exists, a sentence each."""
+    variables = os.environ if variables is None else variables
     config = _config_file(variables)
     if not config.is_file():
         return []

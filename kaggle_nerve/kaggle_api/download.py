@@ -29,11 +29,13 @@ def download(work: Path, client: Client, listing: Listing, reporter: Reporter, f
                 return client.download_all(work, force=force, on_progress=progress)
         except KaggleError as fault:
             refused += fault.kind == failures.LINK
-            got_on = fault.kind in (failures.NETWORK, failures.TIMEOUT) and _bytes(archive) > before
-            if not got_on and not (fault.kind == failures.LINK and refused <= FRESH_LINKS):
+            if fault.kind == failures.LINK and refused <= FRESH_LINKS:
+                reporter.say("The download address was refused; asking for a new one.")
+            elif fault.kind in (failures.NETWORK, failures.TIMEOUT) and _bytes(archive) > before:
+                reporter.say(f"The connection broke at {as_size(_bytes(archive))}; going on from there.")
+            else:
                 raise
             force = False
-            reporter.say(f"The connection broke at {as_size(_bytes(archive))}; going on from there.")
 
 
 def discard(work: Path, client: Client) -> None:

@@ -68,7 +68,8 @@ def require_loopback(variables: Mapping[str, str]) -> None:
         if variables.get(name) and not _is_loopback(variables[name]):
             raise NerveError(refusal.format(f"{name} must be an address on 127.0.0.1"))
     for name in ("http_proxy", "https_proxy"):
-        if not (variables.get(name) or variables.get(name.upper())):
+        # An empty name in small letters switches the proxy off, whatever the one in capitals says.
+        if not variables.get(name, variables.get(name.upper())):
             raise NerveError(refusal.format(f"{name} must be the rehearsal's address"))
     for name in NO_PROXY:
         if variables.get(name):

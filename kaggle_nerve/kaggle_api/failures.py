@@ -145,7 +145,7 @@ def explain(text: str, doing: str, slug: str, credential: Credential | None) -> 
         "last": last_words(text),
         "doing": doing,
         "slug": slug,
-        "credential": f"{credential.kind} from {credential.source}" if credential else "credentials",
+        "credential": f"{credential.kind} from {credential.where}" if credential else "credentials",
         "hidden": _hidden(credential),
     }
     for part in (facts["last"], text):  # above the last line may stand what the client got over

@@ -62,6 +62,9 @@ class Fetched:
             return f"Everything is in {self.data_dir} already ({what}); --force fetches it again."
         return f"{self.data_dir} has the competition's data ({what}), every checksum compared."
 
+    def __str__(self) -> str:
+        return self.sentence
+
 
 def fetch(
     data_dir: Path,

@@ -35,7 +35,7 @@ def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray
         # One shape means one compilation; the rows added here are cut off again below.
         chunk = np.concatenate([chunk, np.zeros((batch - count, *chunk.shape[1:]), chunk.dtype)])
     outputs = model.predict_on_batch(chunk)
-    masks = _numpy(outputs["mask"])[:count, ..., 0]
+    masks = outputs["mask"][:count, ..., 0].astype(np.float32)
     if "presence" not in outputs:
         return masks, masks.max(axis=(1, 2))
-    return masks, _numpy(outputs["presence"])[:count, 0]
+    return masks, outputs["presence"][:count, 0].astype(np.float32)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from kaggle_nerve import pipeline
 from kaggle_nerve.competition import metric
+from kaggle_nerve.competition.facts import SAMPLE_CSV
 from kaggle_nerve.data.phantom import write_competition
 from kaggle_nerve.data.verify import verify
 from kaggle_nerve.decision.tune import Decision
@@ -70,10 +71,10 @@ def rehearse(
     client = Client(server.environment(work / "home"))
     data_dir = work / "data"
     reporter.say("1/3 fetch")
-    fetch(data_dir, client, reporter=reporter)
-    problems = verify(data_dir, reporter=reporter).problems
-    if problems:
-        raise NerveError(f"The fetched data is faulty: {problems[0]}")
+    fetched = fetch(
+        data_dir, client, reporter=reporter, verify=lambda path: verify(path, reporter=reporter).problems
+    )
+    reporter.say(str(fetched))
 
     reporter.say("2/3 train-folds")
     run, results = train_folds(
@@ -89,9 +90,9 @@ def rehearse(
         prepared.csv,
         f"rehearsal of {run.name}",
         client,
-        sample=data_dir / "sample_submission.csv",
+        sample=data_dir / SAMPLE_CSV,
         ledger=Ledger(submissions / "ledger.csv"),
-        facts=pipeline.ledger_facts([run], prepared.decision),
+        origin=pipeline.ledger_origin([run], prepared.decision),
         again=True,
         reporter=reporter,
     )

@@ -52,7 +52,7 @@ def draw_nerve(
     window, rows, columns = _window(echo, y, x)
     mask = fill_outline(rows.shape, outline, y - window[0].start, x - window[1].start)
     depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
-    nerve = -19.0 + 2.5 * smooth_noise(rng, rows.shape, 3, 6)
+    nerve = -17.0 + 2.5 * smooth_noise(rng, rows.shape, 3, 6)
     nerve = np.maximum(nerve, _rim(depth - 5.0, 1.8, rng) - 4.0)
     for fy, fx, radius, stretch in _place_fascicles(rng, depth, fascicles):
         distance = _ellipse_distance(rows - rows[0, 0] - fy, columns - columns[0, 0] - fx, radius, stretch)

@@ -59,7 +59,7 @@ def _draw_nerve(echo: np.ndarray, rng: np.random.Generator, subject: Subject, sh
     y, x = _near_home(rng, subject)
     y = max(y, _TOP + MARGIN - outline[:, 1].min())
     # It fades towards its end, where frames are hard to call.
-    contrast = home.contrast * np.interp(shot.edge, [0, 0.12], [0.5, 1.0])
+    contrast = home.contrast * np.interp(shot.edge, [0, 0.12], [0.55, 1.0])
     anatomy.draw_nerve(echo, shape, outline, y, x, home.fascicles, contrast)
     return anatomy.fill_outline(CANVAS, outline, y, x)
 

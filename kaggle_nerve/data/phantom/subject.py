@@ -130,7 +130,7 @@ def _draw_home(rng: np.random.Generator) -> Home:
         elongation=rng.uniform(1.05, 1.7),
         angle=rng.uniform(0, np.pi),
         fascicles=int(rng.integers(2, 7)),
-        contrast=rng.uniform(0.72, 1.0),
+        contrast=rng.uniform(0.8, 1.0),
         seed=int(rng.integers(2**31)),
     )
 

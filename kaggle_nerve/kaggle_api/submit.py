@@ -1,0 +1,241 @@
+"""One submission: checked, sent once, found again whatever happens on the way, scored, and in the ledger.
+
+The client cannot be believed: it exits 0 on failures, and a connection that drops after the file has arrived
+looks like one that dropped before. So each submission carries a tag in its description, the ledger has the tag
+before anything is sent, and Kaggle's list of submissions decides what happened.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kaggle_nerve import storage
+from kaggle_nerve.competition import submission
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api import failures
+from kaggle_nerve.kaggle_api import ledger as ledgers
+from kaggle_nerve.kaggle_api.client import Client
+from kaggle_nerve.kaggle_api.failures import KaggleError
+from kaggle_nerve.kaggle_api.ledger import Entry, Ledger, Origin
+from kaggle_nerve.kaggle_api.records import COMPLETE, ERROR, PENDING, RemoteSubmission
+from kaggle_nerve.progress import SILENT, Reporter
+
+DIGEST = 12
+"""Characters of the file's digest in a tag; a random part follows."""
+
+MESSAGE = 400
+"""Characters of a description at most: the tag behind it must not be cut off."""
+
+POLLS = (2, 3, 5, 8, 13, 21, 30)
+"""Seconds between looks at a submission that is not scored yet; the last one repeats."""
+
+LOOKS = (0, 1, 2, 4, 8)
+"""Seconds before each look for a submission that may have been made: lists lag behind."""
+
+SETTLING = 30
+"""Seconds after which a killed upload that Kaggle does not list was not made."""
+
+
+class SubmissionError(NerveError):
+    """The file was not taken, not scored, or nobody knows; ``entry`` is its row in the ledger and has the status."""
+
+    def __init__(self, sentence: str, entry: Entry) -> None:
+        super().__init__(sentence)
+        self.entry = entry
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A submission that Kaggle has. ``sent``: by this call; False if an earlier one had sent the same file."""
+
+    entry: Entry
+    sent: bool
+    slug: str
+
+    @property
+    def public(self) -> float | None:
+        """The public score, once there is one."""
+        return self.entry.public
+
+    @property
+    def private(self) -> float | None:
+        """The private score; late submissions show it at once."""
+        return self.entry.private
+
+    @property
+    def sentence(self) -> str:
+        """What happened and what comes next."""
+        entry = self.entry
+        begin = f"{Path(entry.file).name} is submission {entry.ref}"
+        if not self.sent:
+            begin = (
+                f"{Path(entry.file).name} was sent on {entry.timestamp[:10]} and is submission {entry.ref}"
+            )
+        if entry.status == COMPLETE:
+            end = f"public score {_figure(entry.public)}, private {_figure(entry.private)}."
+        elif entry.status == ERROR:
+            page = f"https://www.kaggle.com/competitions/{self.slug}/submissions"
+            end = f"which Kaggle could not score: the reason stands on {page}."
+        else:
+            end = "not scored yet: `kaggle-nerve submissions refresh` gets the score later."
+        return f"{begin}, {end}" + ("" if self.sent else " --again sends the same file once more.")
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def upload(
+    csv: Path,
+    message: str,
+    client: Client,
+    *,
+    sample: Path,
+    ledger: Ledger,
+    origin: Origin | None = None,
+    again: bool = False,
+    wait: bool = True,
+    timeout: float = 600,
+    reporter: Reporter = SILENT,
+) -> Upload:
+    """Submit ``csv``, once, and wait for its score.
+
+    Args:
+        csv: the file; it is checked against ``sample`` first, and a faulty one is not sent.
+        message: the description on Kaggle; a tag is added.
+        client: whom to ask.
+        sample: sample_submission.csv.
+        ledger: gets a row before anything is sent, and whatever becomes known of it.
+        origin: what the file was made from, for the ledger.
+        again: send it although it was sent before.
+        wait: wait for the score, for ``timeout`` seconds at most; a later one is no failure.
+        reporter: gets a line of progress.
+
+    Raises NerveError if nothing was sent, and SubmissionError where Kaggle refused, could not score the file,
+    or nobody knows.
+    """
+    submission.check(csv, sample).raise_if_faulty()
+    client.credential()
+    digest = storage.digest_file(csv)
+    with ledger.only_upload():
+        reporter.say(f"Asking {client.where} for earlier submissions")
+        new = _new_entry(csv, digest, message, client, ledger, origin or Origin())
+        entry = _known(new, client, ledger, again, reporter)
+        sent = entry is None
+        if entry is None:
+            entry = _send(new, csv, client, ledger, reporter)
+    if wait and entry.status == PENDING:
+        entry = _wait(entry, client, ledger, timeout, reporter)
+    made = Upload(entry, sent, client.slug)
+    if entry.status == ERROR:
+        raise SubmissionError(made.sentence, entry)
+    return made
+
+
+def _known(new: Entry, client: Client, ledger: Ledger, again: bool, reporter: Reporter) -> Entry | None:
+    """The row of this very file, if Kaggle has it already. Uploads whose end is not known are settled first."""
+    while True:
+        remote = client.submissions()
+        ledger.put(*ledgers.settle(_own(ledger, new), remote))
+        rows = [row for row in _own(ledger, new) if row.sha256 == new.sha256]
+        unsure = [row for row in rows if row.status in ledgers.OPEN]
+        left = max((SETTLING - row.age for row in unsure), default=0)
+        if left <= 0:
+            break
+        reporter.say(f"An earlier upload of this file broke off; looking for it for {left:.0f} s more")
+        time.sleep(min(left, 3))
+    ledger.put(*(replace(row, status=ledgers.LOST) for row in unsure))
+    if again:
+        return None
+    taken = [row for row in rows if row.status in ledgers.TAKEN]
+    return taken[-1] if taken else _from_elsewhere(new, remote, ledger)
+
+
+def _own(ledger: Ledger, new: Entry) -> list[Entry]:
+    return [row for row in ledger.rows() if row.where == new.where]
+
+
+def _from_elsewhere(new: Entry, remote: list[RemoteSubmission], ledger: Ledger) -> Entry | None:
+    """The same file, sent with another ledger: its tag begins with the file's digest."""
+    mark = re.compile(rf"\[({new.sha256[:DIGEST]}-[0-9a-f]+)\]")
+    for item in remote:
+        if found := mark.search(item.description):
+            return ledger.add(replace(new, tag=found[1], timestamp=item.date or new.timestamp).seen(item))
+    return None
+
+
+def _new_entry(csv: Path, digest: str, message: str, client: Client, ledger: Ledger, origin: Origin) -> Entry:
+    folder = ledger.path.parent.resolve()
+    path = csv.resolve()
+    return Entry(
+        timestamp=datetime.now(UTC).isoformat(timespec="seconds"),
+        file=(path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix(),
+        sha256=digest,
+        **asdict(origin),
+        status=ledgers.SENDING,
+        message=client.blank(" ".join(message.split()))[:MESSAGE],
+        tag=f"{digest[:DIGEST]}-{secrets.token_hex(4)}",
+        where=client.where,
+    )
+
+
+def _send(entry: Entry, csv: Path, client: Client, ledger: Ledger, reporter: Reporter) -> Entry:
+    """Upload once, and learn from the list what came of it. Whatever is learnt is in the ledger."""
+    ledger.add(entry)
+    reporter.say(f"Uploading {csv.name}")
+    answer = client.submit(csv, f"{entry.message} [{entry.tag}]".strip())
+    failure = answer.failure
+    certain = failure is not None and failure.kind not in failures.UNANSWERED
+    found = _look_for(entry, client, LOOKS[:1] if certain else LOOKS)
+    if found is not None:
+        return _note(ledger, entry.seen(found))
+    if certain:
+        raise SubmissionError(str(failure), _note(ledger, replace(entry, status=ledgers.REFUSED)))
+    reason = "the client says it was taken, but the list lacks it" if failure is None else f"{failure}"
+    raise SubmissionError(
+        f"Nobody knows yet whether {csv.name} was submitted ({reason.rstrip('.')}): run `kaggle-nerve submissions "
+        "refresh` in a few minutes; submitting it again looks for it first, and sends it only if it is not there.",
+        _note(ledger, replace(entry, status=ledgers.UNKNOWN)),
+    )
+
+
+def _look_for(entry: Entry, client: Client, pauses: Sequence[float]) -> RemoteSubmission | None:
+    for pause in pauses:
+        time.sleep(pause)
+        try:
+            found = ledgers.find(entry, client.submissions())
+        except KaggleError:
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def _wait(entry: Entry, client: Client, ledger: Ledger, timeout: float, reporter: Reporter) -> Entry:
+    """Look until Kaggle has scored it or ``timeout`` is over; a look that fails is no reason to stop."""
+    began = time.monotonic()
+    pauses = iter(POLLS)
+    with reporter.bar(f"Waiting for the score of {entry.ref}", None, "s") as bar:
+        shown = 0
+        while entry.status == PENDING and time.monotonic() - began < timeout:
+            time.sleep(min(next(pauses, POLLS[-1]), timeout))
+            found = _look_for(entry, client, (0,))
+            if found is not None:
+                entry = _note(ledger, entry.seen(found))
+            elapsed = int(time.monotonic() - began)
+            bar.update(elapsed - shown)
+            bar.note(entry.status)
+            shown = elapsed
+    return entry
+
+
+def _note(ledger: Ledger, entry: Entry) -> Entry:
+    ledger.put(entry)
+    return entry
+
+
+def _figure(score: float | None) -> str:
+    return "unknown" if score is None else f"{score:.5f}"

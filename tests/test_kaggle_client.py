@@ -1,0 +1,394 @@
+"""Running the official client: its environment, its limits, its failures, and that no credential comes out."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kaggle_support import LIMITS, assert_only_loopback, client_of, guarded, is_gone, wait_until
+from rehearsal_support import make_competition, write_submission
+
+from kaggle_nerve.competition import facts
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api import client as clients
+from kaggle_nerve.kaggle_api import credentials, environment, failures, process, records
+from kaggle_nerve.kaggle_api.client import Client, Limits
+from kaggle_nerve.kaggle_api.credentials import Credential
+from kaggle_nerve.kaggle_api.failures import KaggleError
+from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
+from kaggle_nerve.rehearsal.server import RehearsalServer
+
+PLANTED = "KGAT_planted0123456789abcdef"
+"""A recognisable token: it must appear in nothing that a user, a log or a file gets."""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> ServedCompetition:
+    folder = tmp_path_factory.mktemp("served")
+    return pack(*make_competition(folder / "data"), folder / "packed")
+
+
+@pytest.fixture
+def server(served: ServedCompetition, tmp_path: Path) -> Iterator[RehearsalServer]:
+    with RehearsalServer(served, tmp_path / "state", token=PLANTED) as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A user with an empty home, no credentials and no proxies; the home."""
+    for name in environment.PERSON:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+class TestEnvironment:
+    def test_a_rehearsal_gets_nothing_of_the_user(
+        self, nobody: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in (
+            "KAGGLE_KEY",
+            "KAGGLE_USERNAME",
+            "NO_PROXY",
+            "REQUESTS_CA_BUNDLE",
+            "ALL_PROXY",
+            "AWS_SECRET",
+        ):
+            monkeypatch.setenv(name, "of-the-user")
+        given = rehearsal_variables()
+        built = environment.build(given)
+        assert "of-the-user" not in built.values()
+        assert {name: built[name] for name in given} == given
+
+    def test_the_users_variables_are_taken_by_name(
+        self, nobody: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in (
+            "KAGGLE_KEY",
+            "https_proxy",
+            "REQUESTS_CA_BUNDLE",
+            "VERBOSE",
+            "VERBOSE_OUTPUT",
+            "AWS_SECRET",
+        ):
+            monkeypatch.setenv(name, "1")
+        built = environment.build(None)
+        assert {"KAGGLE_KEY", "https_proxy", "REQUESTS_CA_BUNDLE", "PATH", "HOME"} <= built.keys()
+        assert not {"VERBOSE", "VERBOSE_OUTPUT", "AWS_SECRET"} & built.keys()
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("KAGGLE_API_ENVIRONMENT", ""),
+            ("KAGGLE_API_ENVIRONMENT", "TEST"),
+            ("http_proxy", ""),
+            ("https_proxy", ""),
+            ("https_proxy", "http://proxy.example:3128"),
+            ("HTTPS_PROXY", "http://10.0.0.1:3128"),
+            ("http_proxy", "http://127.0.0.1.example:80"),
+            ("all_proxy", "socks5://proxy.example"),
+            ("no_proxy", "localhost"),
+            ("NO_PROXY", "*"),
+            ("HOME", ""),
+            ("KAGGLE_API_TOKEN", ""),
+        ],
+    )
+    def test_a_rehearsal_that_could_leave_this_machine_does_not_start(self, name: str, value: str) -> None:
+        with pytest.raises(NerveError, match=f"could reach the real Kaggle.*{name}"):
+            Client({**rehearsal_variables(), name: value})
+
+    def test_a_shell_with_the_rehearsals_exports_rehearses(
+        self, nobody: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in rehearsal_variables().items():
+            monkeypatch.setenv(name, value)
+        assert (Client().is_rehearsal, Client().where) == (True, "rehearsal")
+        monkeypatch.setenv("no_proxy", "localhost")
+        with pytest.raises(NerveError, match="no_proxy must be empty"):
+            Client()
+
+    def test_an_endpoint_that_the_client_ignores_is_refused(
+        self, nobody: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "TEST")
+        with pytest.raises(NerveError, match="KAGGLE_API_ENVIRONMENT=TEST is ignored"):
+            Client()
+
+
+def rehearsal_variables() -> dict[str, str]:
+    proxy = "http://127.0.0.1:9"
+    return {
+        "HOME": "/nowhere",
+        "KAGGLE_API_TOKEN": "t0ken",
+        "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
+        **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"), proxy),
+        **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
+    }
+
+
+class TestCredentials:
+    def test_order_and_what_is_hidden(self, tmp_path: Path) -> None:
+        """The client's own order: variable, token file, pair, login."""
+        folder = tmp_path / ".kaggle"
+        folder.mkdir()
+        (folder / "kaggle.json").write_text(json.dumps({"username": "me", "key": "k3y-of-me"}))
+        variables = {"HOME": str(tmp_path)}
+        assert credentials.find(variables) == Credential("user name and key", str(folder / "kaggle.json"))
+        (folder / "access_token").write_text("t0ken-in-file\n")
+        (folder / "credentials.json").write_text(json.dumps({"refresh_token": "r3fresh"}))
+        variables["KAGGLE_API_TOKEN"] = "t0ken-in-env"
+        found = credentials.find(variables)
+        assert found == Credential(
+            "access token",
+            "KAGGLE_API_TOKEN",
+            tuple(str(folder / name) for name in ("access_token", "kaggle.json", "credentials.json")),
+        )
+        hidden = credentials.secrets(variables)
+        assert {"t0ken-in-env", "t0ken-in-file", "k3y-of-me", "r3fresh"} <= hidden
+        assert not any(secret in repr(found) for secret in hidden)
+
+    def test_the_pair_may_come_from_both_places(self, tmp_path: Path) -> None:
+        (tmp_path / "kaggle.json").write_text(json.dumps({"username": "me", "key": "old"}))
+        variables = {"HOME": str(tmp_path), "KAGGLE_CONFIG_DIR": str(tmp_path), "KAGGLE_KEY": "new-key"}
+        assert credentials.find(variables).where == "KAGGLE_USERNAME and KAGGLE_KEY"
+        assert "new-key" in credentials.secrets(variables)
+
+    def test_token_variable_may_name_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text("t0ken-in-file")
+        variables = {"HOME": str(tmp_path), "KAGGLE_API_TOKEN": str(tmp_path / "token")}
+        assert "t0ken-in-file" in credentials.secrets(variables)
+        assert credentials.find({**variables, "KAGGLE_API_TOKEN": "x" * 5000}).kind == "access token"
+
+    def test_none(self, nobody: Path) -> None:
+        assert credentials.find() is None
+        with pytest.raises(
+            NerveError, match=r"No Kaggle credentials.*kaggle.com/settings.*KAGGLE_API_TOKEN.*again"
+        ):
+            Client().list_files()
+
+    def test_a_broken_or_open_kaggle_json_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / ".kaggle").mkdir()
+        config = tmp_path / ".kaggle" / "kaggle.json"
+        config.write_text("{")
+        config.chmod(0o644)
+        told = credentials.problems({"HOME": str(tmp_path)})
+        assert [("not readable JSON" in line, "chmod 600" in line) for line in told] == [
+            (True, False),
+            (False, True),
+        ]
+        with pytest.raises(NerveError, match="not readable JSON"):
+            credentials.require({"HOME": str(tmp_path)})
+
+    @pytest.mark.parametrize(
+        ("text", "rest"),
+        [
+            ("Authorization: Bearer abc.def", "Authorization: ***"),
+            ("{'Authorization': 'Basic bWU6a2V5'}", "{'Authorization': '***'}"),
+            ("GET /x.zip?X-Goog-Signature=0a1b&z=1", "GET /x.zip?X-Goog-Signature=***&z=1"),
+            ("via http://me:pass@proxy:3128/", "via http://***@proxy:3128/"),
+            ("token KGAT_0123", "token ***"),
+            ("403 Client Error: Forbidden for url: http://localhost/api", None),
+        ],
+    )
+    def test_blanking_what_looks_like_a_credential(self, text: str, rest: str | None) -> None:
+        assert credentials.blank(text, frozenset()) == (text if rest is None else rest)
+
+    def test_blanking_what_is_one(self, tmp_path: Path) -> None:
+        variables = {
+            "HOME": str(tmp_path),
+            "https_proxy": "http://me:s%40fe-word@proxy.example",
+            "KAGGLE_USERNAME": "me",
+            "KAGGLE_KEY": "k3y-of-me",
+        }
+        hide = credentials.secrets(variables)
+        for secret in ("s%40fe-word", "s@fe-word", "k3y-of-me", "bWU6azN5LW9mLW1l"):
+            assert credentials.blank(f"<{secret}>", hide) == "<***>"
+
+
+class TestProcess:
+    def test_time_limit_ends_the_whole_group(self) -> None:
+        lines = (
+            "import subprocess, time",
+            "child = subprocess.Popen(['sleep', '60'])",
+            "print(child.pid, flush=True)",
+            "time.sleep(60)",
+        )
+        began = time.monotonic()
+        done = process.run([sys.executable, "-c", "; ".join(lines)], os.environ, limit=1)
+        assert (done.code, time.monotonic() - began < 10) == (None, True)
+        wait_until(lambda: is_gone(int(done.out)), "the grandchild lives on")
+
+    def test_interrupt_ends_it_and_goes_on(self) -> None:
+        pids = []
+
+        def interrupt(text: str) -> None:
+            if text.strip():
+                pids.append(int(text))
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+            process.run([sys.executable, "-c", code], os.environ, 30, interrupt)
+        assert is_gone(pids[0])
+
+
+class TestRecords:
+    def test_table_past_warnings(self) -> None:
+        out = 'Warning: [old]\nNext Page Token = abc==\n[\n  {"name": "a", "size": 3}\n]\nbye'
+        assert records.next_page(out) == "abc=="
+        assert [records.as_file(row) for row in records.read_table(out)] == [records.RemoteFile("a", 3)]
+        assert records.read_table("No submissions found") == []
+        assert records.read_table("ref  status\n1  2") is None
+
+    def test_unknown_values(self) -> None:
+        row = {"ref": 7, "status": "SubmissionStatus.COMPLETE", "publicScore": "0.5", "privateScore": None}
+        found = records.as_submission(row)
+        assert (found.ref, found.status, found.public, found.private) == ("7", "complete", "0.5", "")
+        assert records.as_file({"name": "a", "size": None}).size == 0
+
+
+CAPTURED = {
+    "Traceback (most recent call last):\nModuleNotFoundError: No module named 'six'": (
+        "client",
+        "pip install six",
+    ),
+    "/usr/bin/python: No module named kaggle": ("client", "pip install --upgrade kaggle six"),
+    "kaggle: error: unrecognized arguments: --format json": ("client", "too old"),
+    "OSError: [Errno 28] No space left on device": ("disk", "free some space"),
+    "Authentication required to call the Kaggle API.\n Save the token to ~/.kaggle/access_token": (
+        "unauthorized",
+        "make a new token",
+    ),
+    "You must accept this competition's rules before you'll be able to download files.": (
+        "rules",
+        "Late Submission",
+    ),
+    "Required permission 'competitions.get' was not satisfied": ("rules", "/rules"),
+    "403 Client Error: Forbidden for url: https://api.kaggle.com/v1/competitions.CompetitionApiService/X": (
+        "rules",
+        "/rules",
+    ),
+    "403 Client Error: Forbidden for url: https://storage.googleapis.com/bundle/archive.zip": (
+        "link",
+        "new one",
+    ),
+    "Submission not allowed: Your team has used its daily Submission allowance (5) today": (
+        "daily-limit",
+        "midnight UTC",
+    ),
+    "404 Client Error: Not Found for url: https://api.kaggle.com/v1/x": ("not-found", "in a browser"),
+    "429 Client Error: Too Many Requests for url: x": ("rate", "wait some minutes"),
+    "503 Server Error: Service Unavailable for url: x": ("server", "wait some minutes"),
+    "Downloaded file size (3) does not match expected size (4)": ("corrupt", "again"),
+    "requests.exceptions.ProxyError: Max retries (Caused by ProxyError('Cannot connect to proxy.', OSError('Tunnel "
+    "connection failed: 403 Forbidden')))": ("network", "https_proxy"),
+    "requests.exceptions.SSLError: [SSL: CERTIFICATE_VERIFY_FAILED]": ("network", "REQUESTS_CA_BUNDLE"),
+    "requests.exceptions.ConnectionError: Failed to resolve 'api.kaggle.com'": (
+        "network",
+        "check the network",
+    ),
+    "FileNotFoundError: [Errno 2] No such file: '/root/.kaggle'": ("refused", "No such file"),
+    "": ("refused", "said nothing"),
+}
+
+
+class TestFailures:
+    @pytest.mark.parametrize("text", CAPTURED, ids=[text[-40:] for text in CAPTURED])
+    def test_captured_text(self, text: str) -> None:
+        kind, words = CAPTURED[text]
+        found = failures.explain(text, "doing", facts.SLUG, None)
+        assert (found.kind, words in str(found)) == (kind, True), str(found)
+        assert "\n" not in str(found)
+
+    def test_the_last_line_counts_more_than_what_was_got_over(self) -> None:
+        text = "Connection error: ConnectionError: reset\nRetrying in 2 s\n\n404 Client Error: Not Found for url: x"
+        assert failures.explain(text, "doing", facts.SLUG, None).kind == "not-found"
+
+    def test_a_token_that_hides_another_credential_is_named(self) -> None:
+        credential = Credential("access token", "KAGGLE_API_TOKEN", ("/home/me/.kaggle/kaggle.json",))
+        told = str(failures.explain("401 Client Error", "doing", facts.SLUG, credential))
+        assert "the access token from KAGGLE_API_TOKEN" in told
+        assert "hides /home/me/.kaggle/kaggle.json" in told
+
+
+class TestAgainstTheServer:
+    def test_all_pages(self, server: RehearsalServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(clients, "PAGE", 10)
+        seen = []
+        listing = client_of(server, home).list_files(seen.append)
+        assert [(file.name, file.size) for file in listing.files] == [
+            (m.name, m.size) for m in server.served.members
+        ]
+        assert (listing.whole, seen) == (True, [10, 18])
+        assert_only_loopback(home)
+
+    def test_a_later_page_that_fails_leaves_a_part(
+        self, server: RehearsalServer, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(clients, "PAGE", 10)
+        client = client_of(server, home)
+        listing = client.list_files(lambda count: server.faults.add("status", call="ListDataFiles"))
+        assert (len(listing.files), listing.whole) == (10, False)
+
+    def test_stall_meets_the_time_limit(self, server: RehearsalServer, home: Path) -> None:
+        server.faults.add("stall", call="ListSubmissions")
+        client = client_of(server, home, Limits(call=3))
+        with pytest.raises(
+            KaggleError, match="did not answer within 3 s while listing the submissions"
+        ) as told:
+            client.submissions()
+        assert told.value.kind == "timeout"
+
+    def test_a_namesake_in_the_users_folder_is_not_run(
+        self, server: RehearsalServer, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "kaggle.py").write_text("raise SystemExit('the wrong one')")
+        (tmp_path / "json.py").write_text("raise SystemExit('the wrong one')")
+        monkeypatch.chdir(tmp_path)
+        assert client_of(server, home).submissions() == []
+
+    def test_no_network(self, server: RehearsalServer, home: Path) -> None:
+        client = client_of(server, home)
+        server.close()
+        with pytest.raises(KaggleError, match="run the same command again") as told:
+            client.list_files()
+        assert told.value.kind == "network"
+        assert_only_loopback(home)
+
+    def test_six_is_missing(self, server: RehearsalServer, home: Path) -> None:
+        variables = guarded(server, home)
+        broken = home / "guard" / "kaggle"
+        broken.mkdir()
+        (broken / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'six'\")")
+        with pytest.raises(KaggleError, match="pip install six"):
+            Client(variables).list_files()
+
+
+class TestNoCredentialComesOut:
+    @pytest.mark.parametrize("fault", ["unauthorized", "rules", "stall", "status"])
+    def test_in_messages(self, server: RehearsalServer, home: Path, fault: str) -> None:
+        """With the token in the variable and, as a key, in kaggle.json; the client's whole output is looked at."""
+        client = client_of(server, home, Limits(call=3, stall=3))
+        config = home / "kaggle" / "kaggle.json"
+        config.parent.mkdir(parents=True)
+        config.write_text(json.dumps({"username": "me", "key": PLANTED}))
+        server.faults.add(fault, **({"message": f"bad token {PLANTED}"} if fault == "status" else {}))
+        with pytest.raises(KaggleError) as told:
+            client.download_all(home / "got")
+        assert PLANTED not in f"{told.value!r} {told.value} {client.credential()!r} {vars(told.value)}"
+
+    def test_in_what_kaggle_says_of_a_submission(self, server: RehearsalServer, home: Path) -> None:
+        server.faults.add("status", call="CreateSubmission", status=400, message=f"token {PLANTED} is bad")
+        csv = write_submission(home.parent / "submission.csv")
+        answer = client_of(server, home, LIMITS).submit(csv, "x")
+        assert "token *** is bad" in answer.text
+        assert PLANTED not in repr(answer)
