@@ -6,6 +6,7 @@ import shutil
 import stat
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def data(tmp_path: Path) -> Path:
 def assert_is_whole(data: Path, source: Path) -> None:
     """Every file of the competition is there with its bytes, and nothing else but the work folder's notes."""
     found = {path.relative_to(data).as_posix(): path for path in data.rglob("*") if path.is_file()}
-    notes = {".fetch/complete.json", ".fetch/lock"}
+    notes = {f".fetch/{name}" for name in ("complete.json", "source.json", "lock")}
     wanted = {path.relative_to(source).as_posix(): path for path in source.rglob("*") if path.is_file()}
     assert found.keys() - notes == wanted.keys()
     assert all(found[name].read_bytes() == path.read_bytes() for name, path in wanted.items())
@@ -113,11 +114,10 @@ class TestThroughTheClient:
         assert (done.files, done.already, done.source) == (18, False, "rehearsal")
         assert "from the rehearsal, not from Kaggle" in done.sentence
         assert looked_at == [data]
-        size = server.served.archive.stat().st_size
-        assert [(label, bar.count) for label, _, bar in notes.bars] == [
-            ("Listing", 18),
-            ("Downloading", size),
-            ("Unpacking", done.bytes),
+        assert [(label, total, bar.count) for label, total, bar in notes.bars] == [
+            ("Listing", None, 18),
+            ("Downloading", done.bytes, done.bytes),
+            ("Unpacking", done.bytes, done.bytes),
         ]
         requests = len(server.log)
         again = fetch(data, client)
@@ -141,7 +141,7 @@ class TestThroughTheClient:
     ) -> None:
         server.faults.add("stall", call="archive", after=2 * MIB + 1000)
         notes = Notes()
-        fetch(data, client_of(server, tmp_path / "home", Limits(stall=2)), reporter=notes)
+        fetch(data, client_of(server, tmp_path / "home", Limits(stall=5)), reporter=notes)
         assert_is_whole(data, source)
         assert [record.span for record in server.log if record.call == "archive"][-1] == "bytes=2097152-"
         assert "The connection broke at 2.1 MB; going on from there." in notes.lines
@@ -245,8 +245,10 @@ class TestAroundTheDownload:
         assert not fetch(data, shelf, verify=lambda folder: []).already
         assert shelf.deliveries == 1
 
-    def test_rehearsal_and_kaggle_do_not_mix(self, shelf: ShelfClient, data: Path) -> None:
-        fetch(data, shelf)
+    @pytest.mark.parametrize("faults", [[], ["a fault"]], ids=["finished", "unfinished"])
+    def test_rehearsal_and_kaggle_do_not_mix(self, shelf: ShelfClient, data: Path, faults: list[str]) -> None:
+        with suppress(NerveError):
+            fetch(data, shelf, verify=lambda folder: faults)
         shelf.is_rehearsal = False
         for force in (False, True):
             with pytest.raises(NerveError, match="holds data from the rehearsal"):

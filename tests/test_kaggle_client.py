@@ -168,6 +168,17 @@ class TestCredentials:
         assert "t0ken-in-file" in credentials.secrets(variables)
         assert credentials.find({**variables, "KAGGLE_API_TOKEN": "x" * 5000}).kind == "access token"
 
+    def test_in_a_kaggle_notebook(self, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text("t0ken-of-notebook")
+        variables = {
+            "HOME": str(tmp_path),
+            "KAGGLE_KERNEL_RUN_TYPE": "Batch",
+            "KAGGLE_DATA_PROXY_URL": "http://x",
+            "KAGGLE_API_V1_TOKEN": str(tmp_path / "token"),
+        }
+        assert credentials.find(variables).where == "the Kaggle notebook"
+        assert "t0ken-of-notebook" in credentials.secrets(variables)
+
     def test_none(self, nobody: Path) -> None:
         assert credentials.find() is None
         with pytest.raises(
@@ -296,7 +307,18 @@ CAPTURED = {
         "network",
         "check the network",
     ),
-    "FileNotFoundError: [Errno 2] No such file: '/root/.kaggle'": ("refused", "No such file"),
+    "FileNotFoundError: [Errno 2] No such file: '/root/.kaggle'": (
+        "client",
+        "KAGGLE_CONFIG_DIR",
+    ),
+    "Traceback (most recent call last):\nTypeError: 'NoneType' object is not iterable": (
+        "broken",
+        "--upgrade",
+    ),
+    "Traceback (most recent call last):\nrequests.exceptions.HTTPError: no such luck": (
+        "refused",
+        "no such luck",
+    ),
     "": ("refused", "said nothing"),
 }
 
@@ -312,6 +334,13 @@ class TestFailures:
     def test_the_last_line_counts_more_than_what_was_got_over(self) -> None:
         text = "Connection error: ConnectionError: reset\nRetrying in 2 s\n\n404 Client Error: Not Found for url: x"
         assert failures.explain(text, "doing", facts.SLUG, None).kind == "not-found"
+
+    def test_the_reason_alone(self) -> None:
+        found = failures.explain("503 Server Error: Bad for url: x", "submitting", facts.SLUG, None)
+        assert (
+            found.reason
+            == "Kaggle has a fault of its own while submitting (503 Server Error: Bad for url: x)"
+        )
 
     def test_a_token_that_hides_another_credential_is_named(self) -> None:
         credential = Credential("access token", "KAGGLE_API_TOKEN", ("/home/me/.kaggle/kaggle.json",))
@@ -359,7 +388,7 @@ class TestAgainstTheServer:
     def test_no_network(self, server: RehearsalServer, home: Path) -> None:
         client = client_of(server, home)
         server.close()
-        with pytest.raises(KaggleError, match="run the same command again") as told:
+        with pytest.raises(KaggleError, match=r"server does not answer.*run the same command again") as told:
             client.list_files()
         assert told.value.kind == "network"
         assert_only_loopback(home)

@@ -45,7 +45,7 @@ def test_parameters_equal_a_count_by_hand():
     down = (9 * 1 + 1) * 4 + (9 * 4 + 1) * 4
     bottom = (9 * 4 + 1) * 8 + (9 * 8 + 1) * 8
     up = (1 * 8 + 1) * 4 + (9 * 8 + 1) * 4 + (9 * 4 + 1) * 4
-    heads = (4 + 1) * 1 + (2 * 8 + 1) * 64 + (64 + 1)
+    heads = (4 + 1) * 1 + (8 + 1) * 1
     assert model.count_params() == down + bottom + up + heads
 
 

@@ -58,7 +58,7 @@ def test_an_unknown_preset_names_the_nearest():
 
 
 def test_broken_toml_is_named():
-    with pytest.raises(NerveError, match="mine.toml is not valid TOML"):
+    with pytest.raises(NerveError, match=r"mine\.toml is not valid TOML"):
         parse("size = [", "mine.toml")
 
 

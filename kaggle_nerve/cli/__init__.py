@@ -10,8 +10,8 @@ from kaggle_nerve import __version__
 from kaggle_nerve.cli import data, decide, doctor, rehearse, submit, training
 from kaggle_nerve.errors import NerveError
 
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1", "OPENCV_LOG_LEVEL": "SILENT"}
-"""Start-up lines of the frameworks, which say nothing to a user; set before they are imported."""
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENCV_LOG_LEVEL": "SILENT"}
+"""Keeps the frameworks' own lines from between ours; set before they are imported."""
 
 
 class Commands(click.Group):
@@ -76,7 +76,7 @@ for command in (
 def main() -> None:
     """The console script."""
     try:
-        cli.main(prog_name="kaggle-nerve", standalone_mode=False)
+        sys.exit(cli.main(prog_name="kaggle-nerve", standalone_mode=False) or 0)
     except click.ClickException as fault:
         fault.show()
         sys.exit(fault.exit_code)

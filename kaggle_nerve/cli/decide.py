@@ -24,7 +24,9 @@ def predict(run_name: str, data_dir: Path, runs_dir: Path, force: bool, workers:
     \b
     Example: kaggle-nerve predict --run small
     """
-    from kaggle_nerve.cli.terminal import TerminalReporter
+    from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
+
+    load_keras()
     from kaggle_nerve.prediction.ensemble import predict_test
     from kaggle_nerve.runs import open_run
 

@@ -55,6 +55,9 @@ def _versions() -> dict[str, str]:
 
 
 def _devices() -> dict[str, str]:
+    from kaggle_nerve.cli.terminal import load_keras
+
+    load_keras()
     import keras
 
     devices = keras.distribution.list_devices()

@@ -62,7 +62,7 @@ def rehearse(
     """
     settings = load_preset(preset, changes)
 
-    from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter
+    from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
     from kaggle_nerve.rehearsal import faults as known
     from kaggle_nerve.rehearsal import run
     from kaggle_nerve.rehearsal.server import RehearsalServer
@@ -76,6 +76,7 @@ def rehearse(
         if serve:
             _serve(server, work)
             return
+        load_keras()
         with GentleInterrupt() as interrupt:
             ended = run.rehearse(
                 server,

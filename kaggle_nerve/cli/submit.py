@@ -52,7 +52,7 @@ def submit(
 
     from kaggle_nerve import pipeline
     from kaggle_nerve.cli.decide import print_decision
-    from kaggle_nerve.cli.terminal import TerminalReporter
+    from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
     from kaggle_nerve.competition.facts import SAMPLE_CSV
     from kaggle_nerve.competition.submission import check
     from kaggle_nerve.runs import open_run
@@ -62,6 +62,7 @@ def submit(
         check(csv, sample).raise_if_faulty()
     else:
         runs = [open_run(runs_dir, name) for name in run_names]
+        load_keras()
         target = out or pipeline.new_csv(submissions_dir, runs)
         prepared = pipeline.prepare(runs, data_dir, target, reporter=reporter, workers=workers)
         csv, origin = prepared.csv, pipeline.ledger_origin(runs, prepared.decision)

@@ -1,7 +1,10 @@
 """What a terminal shows of long work, and Ctrl-C that lets an epoch finish."""
 
+import os
 import signal
 import sys
+import tempfile
+import time
 from types import FrameType
 
 import click
@@ -10,36 +13,83 @@ from tqdm import tqdm
 from kaggle_nerve.progress import Bar, Reporter
 
 
-class TerminalBar(Bar):
-    """A tqdm bar on standard error; in a log file it writes a line a minute instead of thousands."""
+def load_keras() -> None:
+    """Import Keras and wake its devices without the backend's start-up lines.
+
+    TensorFlow writes them before its log level counts, straight to the process's standard error. They
+    are shown where the import fails.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as lines:
+        os.dup2(lines.fileno(), 2)
+        try:
+            import keras
+
+            keras.ops.convert_to_numpy(keras.ops.zeros(1))
+        except BaseException:
+            lines.seek(0)
+            os.write(kept, lines.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+class LiveBar(Bar):
+    """A tqdm bar on a terminal."""
 
     def __init__(self, label: str, total: int | None, unit: str):
-        live = sys.stderr.isatty()
-        self._bar = tqdm(
-            desc=label,
-            total=total,
-            unit=unit,
-            file=sys.stderr,
-            mininterval=0.2 if live else 60,
-            maxinterval=1 if live else 60,
-            dynamic_ncols=live,
-            leave=True,
-        )
+        self._bar = tqdm(desc=label, total=total, unit=unit, file=sys.stderr, dynamic_ncols=True)
 
     def update(self, steps: int = 1) -> None:
         """Count."""
         self._bar.update(steps)
 
     def note(self, text: str) -> None:
-        """Show beside the bar; in a log file, on a line of its own."""
-        if sys.stderr.isatty():
-            self._bar.set_postfix_str(text)
-        else:
-            tqdm.write(f"{self._bar.desc}: {text}", file=sys.stderr)
+        """Show beside the bar."""
+        self._bar.set_postfix_str(text)
 
     def close(self) -> None:
         """End the bar where it stands."""
         self._bar.close()
+
+
+class LoggedBar(Bar):
+    """The same for a log file: a line now and then instead of a bar that redraws itself."""
+
+    EVERY = 30.0
+    """Seconds between two lines."""
+
+    def __init__(self, label: str, total: int | None, unit: str):
+        self.label, self.total, self.unit, self.done = label, total, unit, 0
+        self.started = self.told = time.monotonic()
+
+    def update(self, steps: int = 1) -> None:
+        """Count; write a line if the last one is old."""
+        self.done += steps
+        if time.monotonic() - self.told >= self.EVERY:
+            self.told = time.monotonic()
+            self._tell("")
+
+    def note(self, text: str) -> None:
+        """Write it on a line of its own."""
+        self._tell(f", {text}")
+
+    def close(self) -> None:
+        """Write how it ended."""
+        self._tell("")
+
+    def _tell(self, more: str) -> None:
+        seconds = time.monotonic() - self.started
+        whole = f"/{self.total}" if self.total else ""
+        left = (
+            f", {seconds * (self.total - self.done) / self.done:.0f} s left"
+            if self.total and self.done
+            else ""
+        )
+        left = left if self.total != self.done else ""
+        click.echo(f"{self.label}: {self.done}{whole} {self.unit}s in {seconds:.0f} s{left}{more}", err=True)
 
 
 class TerminalReporter(Reporter):
@@ -47,7 +97,8 @@ class TerminalReporter(Reporter):
 
     def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
         """A new bar."""
-        return TerminalBar(label, total, unit)
+        kind = LiveBar if sys.stderr.isatty() else LoggedBar
+        return kind(label, total, unit)
 
     def say(self, text: str) -> None:
         """One line."""

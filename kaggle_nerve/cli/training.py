@@ -78,7 +78,9 @@ def train_folds(
     settings = load_preset(preset, changes)
     name = run_name or _default_name(preset, settings)
 
-    from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter
+    from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
+
+    load_keras()
     from kaggle_nerve.training import run_folds
 
     with GentleInterrupt() as interrupt:

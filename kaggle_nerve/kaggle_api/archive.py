@@ -73,7 +73,7 @@ def unpack(
         _compare(members, listing or Listing(), archive)
         _prune(staging, members)
         folders = [staging, *([have] if have else [])]
-        with reporter.bar("Unpacking", sum(member.info.file_size for member in members), "B") as bar:
+        with reporter.bar("Unpacking", sum(member.info.file_size for member in members), "byte") as bar:
             for source, part in _by_archive(members):
                 with _opened(source) as opened:
                     for member in part:

@@ -24,10 +24,12 @@ class Limits:
     """Seconds after which the client is ended: it has no time limits of its own.
 
     ``call`` is for a question, ``submit`` for an upload, ``download`` for the whole archive, and ``stall`` for
-    an archive that does not grow; the client's own waits between retries add up to one minute.
+    an archive that does not grow; the client's own waits between retries add up to one minute. ``listing`` is
+    for all pages of the list of files: 17,000 names in pages of 200 are not worth waiting for longer.
     """
 
     call: float = 120
+    listing: float = 180
     submit: float = 900
     download: float = 12 * 3600
     stall: float = 300
@@ -83,8 +85,10 @@ class Client:
     def list_files(self, on_page: Callable[[int], None] = lambda _: None) -> Listing:
         """The competition's files, all pages. ``on_page`` gets the number of files so far.
 
-        If a page after the first cannot be read, what there is comes back as a Listing that is not whole.
+        If a page after the first cannot be read, or all take too long, what there is comes back as a Listing
+        that is not whole.
         """
+        end = time.monotonic() + self.limits.listing
         files: list[records.RemoteFile] = []
         seen, token = set(), ""
         for _ in range(PAGES):
@@ -100,7 +104,7 @@ class Client:
             token = records.next_page(out)
             if not token:
                 return Listing(tuple(files))
-            if token in seen:
+            if token in seen or time.monotonic() > end:
                 break
         return Listing(tuple(files), whole=False)
 
@@ -132,6 +136,8 @@ class Client:
                 f"The kaggle client ended without an error, but {archive} is not there: run "
                 "`pip install --upgrade kaggle six`, and the same command again.",
             )
+        size = archive.stat().st_size
+        on_progress(size, size)
         return archive
 
     def submit(self, file: Path, message: str) -> Answer:
@@ -176,7 +182,9 @@ class Client:
         if done.code is None:
             raise failures.timed_out(doing, limit)
         if done.code != 0:
-            raise failures.explain(self.blank(done.text), doing, self.slug, credential)
+            raise failures.explain(
+                self.blank(done.text), doing, self.slug, credential, rehearsal=self.is_rehearsal
+            )
         return self.blank(done.out)
 
 

@@ -107,6 +107,10 @@ def blank(text: str, hide: frozenset[str]) -> str:
 def _candidates(variables: Mapping[str, str]) -> Iterator[_Candidate]:
     """In the order in which the client looks."""
     home = _home(variables)
+    if variables.get("KAGGLE_KERNEL_RUN_TYPE") and variables.get("KAGGLE_DATA_PROXY_URL"):
+        place = variables.get("KAGGLE_API_V1_TOKEN", "")
+        if place and (text := _read(Path(place))):
+            yield _Candidate(TOKEN, "the Kaggle notebook", (text,))
     given = variables.get("KAGGLE_API_TOKEN", "")
     if given and (text := _token(given)):
         yield _Candidate(TOKEN, "KAGGLE_API_TOKEN", (text,))

@@ -23,7 +23,7 @@ def download(work: Path, client: Client, listing: Listing, reporter: Reporter, f
     refused = 0
     while True:
         before = _bytes(archive)
-        total = expected_size(archive) or listing.bytes or None
+        total = expected_size(archive) or (listing.bytes if listing.whole else 0) or None
         try:
             with _Progress(reporter, total) as progress:
                 return client.download_all(work, force=force, on_progress=progress)
@@ -63,14 +63,16 @@ def inner_folder(work: Path) -> Path:
 
 
 class _Progress:
-    """A bar of bytes, fed with sizes."""
+    """A bar of bytes, fed with sizes. Its total may be the list's, which is not quite the archive's."""
 
     def __init__(self, reporter: Reporter, total: int | None) -> None:
-        self._bar = reporter.bar("Downloading", total, "B")
-        self._shown = 0
+        self._bar = reporter.bar("Downloading", total, "byte")
+        self._total, self._shown = total, 0
 
     def __call__(self, done: int, total: int | None) -> None:
-        """So many bytes are there."""
+        """So many bytes are there, of ``total`` if the client knows."""
+        if self._total is not None:
+            done = self._total if done == total else min(done, self._total)
         if done > self._shown:
             self._bar.update(done - self._shown)
             self._shown = done

@@ -12,9 +12,11 @@ from kaggle_nerve.kaggle_api.credentials import SETTINGS_PAGE, Credential
 
 CLIENT, DISK, UNAUTHORIZED, LIMIT, RULES = "client", "disk", "unauthorized", "daily-limit", "rules"
 NOT_FOUND, RATE, NETWORK, SERVER, CORRUPT = "not-found", "rate", "network", "server", "corrupt"
-TIMEOUT, LINK, UPLOAD, REFUSED = "timeout", "link", "upload-failed", "refused"
+TIMEOUT, LINK, UPLOAD, BROKEN = "timeout", "link", "upload-failed", "broken"
+REFUSED = "refused"
+"""What no other kind fits: Kaggle gave a reason that is not known here."""
 
-UNANSWERED = (NETWORK, SERVER, TIMEOUT)
+UNANSWERED = (NETWORK, SERVER, TIMEOUT, BROKEN)
 """Kinds after which nobody knows whether Kaggle did what it was asked to."""
 
 
@@ -24,6 +26,11 @@ class KaggleError(NerveError):
     def __init__(self, kind: str, sentence: str) -> None:
         super().__init__(sentence)
         self.kind = kind
+
+    @property
+    def reason(self) -> str:
+        """The sentence without its next step, for use in another one."""
+        return str(self).rpartition(": ")[0]
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,12 @@ FAILURES = (
         CLIENT,
         r"unrecognized arguments|invalid choice",
         "The kaggle client is too old: run `pip install --upgrade 'kaggle>=2.2.4' six`.",
+    ),
+    _failure(
+        CLIENT,
+        r"(FileNotFoundError|PermissionError|Read-only file system).*kaggle",
+        "The kaggle client cannot make its own folder ({last}): set KAGGLE_CONFIG_DIR to one that can be written, "
+        "and run the same command again.",
     ),
     _failure(
         DISK,
@@ -139,7 +152,15 @@ FAILURES = (
 LONGEST = 300
 
 
-def explain(text: str, doing: str, slug: str, credential: Credential | None) -> KaggleError:
+REHEARSAL_GONE = (
+    "The rehearsal's server does not answer, or broke off, while {doing}: see that `kaggle-nerve rehearse --serve` "
+    "still runs, and run the same command again."
+)
+
+
+def explain(
+    text: str, doing: str, slug: str, credential: Credential | None, *, rehearsal: bool = False
+) -> KaggleError:
     """What the client's output, already blanked, means. ``doing`` says at what it failed."""
     facts = {
         "last": last_words(text),
@@ -151,7 +172,15 @@ def explain(text: str, doing: str, slug: str, credential: Credential | None) -> 
     for part in (facts["last"], text):  # above the last line may stand what the client got over
         for failure in FAILURES:
             if failure.signs.search(part):
-                return KaggleError(failure.kind, failure.sentence.format(**facts))
+                gone = rehearsal and failure.kind == NETWORK
+                sentence = REHEARSAL_GONE if gone else failure.sentence
+                return KaggleError(failure.kind, sentence.format(**facts))
+    if "Traceback" in text and not facts["last"].startswith("requests."):
+        sentence = (
+            "The kaggle client broke while {doing} ({last}): run `pip install --upgrade kaggle six`, and the same "
+            "command again."
+        )
+        return KaggleError(BROKEN, sentence.format(**facts))
     sentence = (
         "Kaggle refused while {doing} and said {last!r}: run the same command again later, and if it says the "
         "same, look at https://www.kaggle.com/competitions/{slug} for what has changed."

@@ -23,6 +23,9 @@ from kaggle_nerve.progress import SILENT, Reporter
 WORK = ".fetch"
 """The folder under the data directory for what is unfinished: the archive, unpacked files, lock and marker."""
 
+SOURCE = "source.json"
+"""In that folder: whom the data are from."""
+
 TRIES = 3
 """Downloads at most, of an archive that arrives damaged."""
 
@@ -89,11 +92,10 @@ def fetch(
     """
     work = data_dir / WORK
     with full_disk_told(data_dir), _only_one(data_dir):
+        _require_same_source(data_dir, client)
         facts = storage.completed(work)
-        if facts is not None:
-            _require_same_source(data_dir, facts, client)
-            if not force and _is_still_there(data_dir, facts):
-                return Fetched(data_dir, facts["source"], facts["files"], facts["bytes"], already=True)
+        if facts is not None and not force and _is_still_there(data_dir, facts):
+            return Fetched(data_dir, client.where, facts["files"], facts["bytes"], already=True)
         client.credential()  # says so at once if there is none
         if force:
             download.discard(work, client)
@@ -101,14 +103,14 @@ def fetch(
         members, damaged = _unpacked(data_dir, client, reporter)
         _move(download.unpacked_folder(work), data_dir)
         _require_right(data_dir, verify)
-        facts = _mark(work, client, members)
+        facts = _mark(work, members)
         shutil.rmtree(download.inner_folder(work), ignore_errors=True)
         archive = archive_path(work, client.slug)
         if not keep_archive:
             archive.unlink(missing_ok=True)
         return Fetched(
             data_dir,
-            facts["source"],
+            client.where,
             facts["files"],
             facts["bytes"],
             damaged=damaged,
@@ -181,10 +183,8 @@ def _require_right(data_dir: Path, verify: Verify | None) -> None:
         raise NerveError(f"{data_dir} arrived whole, but is not right: {faults[0]}{more}")
 
 
-def _mark(work: Path, client: Client, members: list[Member]) -> dict[str, Any]:
+def _mark(work: Path, members: list[Member]) -> dict[str, Any]:
     facts = {
-        "slug": client.slug,
-        "source": client.where,
         "files": len(members),
         "bytes": sum(member.info.file_size for member in members),
         "counts": Counter(str(member.target.parent) for member in members),
@@ -193,13 +193,17 @@ def _mark(work: Path, client: Client, members: list[Member]) -> dict[str, Any]:
     return facts
 
 
-def _require_same_source(data_dir: Path, facts: dict[str, Any], client: Client) -> None:
-    """The rehearsal's data are made up: they must not be taken for Kaggle's, nor the other way round."""
-    if facts["source"] != client.where:
+def _require_same_source(data_dir: Path, client: Client) -> None:
+    """The rehearsal's data are made up: not even half of them must be taken for Kaggle's, or the other way."""
+    note = data_dir / WORK / SOURCE
+    before = storage.read_json(note)["source"] if note.is_file() else client.where
+    if before != client.where:
         raise NerveError(
-            f"{data_dir} holds data from the {facts['source']}, which must not mix with those from the "
-            f"{client.where}: choose another folder with --data, or delete this one."
+            f"{data_dir} holds data from the {before}, which must not mix with those from the {client.where}: "
+            "choose another folder with --data, or delete this one."
         )
+    if not note.is_file():
+        storage.write_json(note, {"source": client.where, "slug": client.slug})
 
 
 def _is_still_there(data_dir: Path, facts: dict[str, Any]) -> bool:

@@ -72,6 +72,11 @@ class Entry:
         return {name: getattr(self, name) for name in COLUMNS} | self.extra
 
     @property
+    def key(self) -> str:
+        """Which submission this row is about; rows that a person added have no tag."""
+        return self.tag or f"{self.timestamp} {self.file} {self.ref}"
+
+    @property
     def age(self) -> float:
         """Seconds since it was sent; infinite if the timestamp cannot be read."""
         try:
@@ -113,10 +118,10 @@ class Ledger:
         return entry
 
     def put(self, *changed: Entry) -> None:
-        """Replace the rows that have the tags of ``changed``."""
-        by_tag = {entry.tag: entry for entry in changed}
-        if by_tag:
-            self._change(lambda rows: [by_tag.get(row.tag, row) for row in rows])
+        """Replace the rows that are about the same submissions as ``changed``."""
+        new = {entry.key: entry for entry in changed}
+        if new:
+            self._change(lambda rows: [new.get(row.key, row) for row in rows])
 
     @contextmanager
     def only_upload(self) -> Iterator[None]:
@@ -158,7 +163,8 @@ def settle(rows: list[Entry], remote: list[RemoteSubmission], grace: float = GRA
     for row in rows:
         found = find(row, remote)
         if found is not None:
-            new = row.seen(found)
+            # What has a score keeps it while Kaggle looks at it again.
+            new = row if (row.status, found.status) == (COMPLETE, PENDING) else row.seen(found)
         elif row.status in OPEN and row.age > grace:
             new = replace(row, status=LOST)
         else:
@@ -170,7 +176,7 @@ def settle(rows: list[Entry], remote: list[RemoteSubmission], grace: float = GRA
 def find(row: Entry, remote: list[RemoteSubmission]) -> RemoteSubmission | None:
     """The submission that a row is about: by its tag, or for a row without one by Kaggle's number."""
     for item in remote:
-        if (row.tag in item.description) if row.tag else (row.ref == item.ref):
+        if (row.tag in item.description) if row.tag else (row.ref and row.ref == item.ref):
             return item
     return None
 

@@ -189,14 +189,15 @@ def _send(entry: Entry, csv: Path, client: Client, ledger: Ledger, reporter: Rep
     answer = client.submit(csv, f"{entry.message} [{entry.tag}]".strip())
     failure = answer.failure
     certain = failure is not None and failure.kind not in failures.UNANSWERED
-    found = _look_for(entry, client, LOOKS[:1] if certain else LOOKS)
+    clear = certain and failure.kind != failures.REFUSED
+    found = _look_for(entry, client, LOOKS[:1] if clear else LOOKS)
     if found is not None:
         return _note(ledger, entry.seen(found))
     if certain:
         raise SubmissionError(str(failure), _note(ledger, replace(entry, status=ledgers.REFUSED)))
-    reason = "the client says it was taken, but the list lacks it" if failure is None else f"{failure}"
+    reason = "the client says it was taken, but the list lacks it" if failure is None else failure.reason
     raise SubmissionError(
-        f"Nobody knows yet whether {csv.name} was submitted ({reason.rstrip('.')}): run `kaggle-nerve submissions "
+        f"Nobody knows yet whether {csv.name} was submitted ({reason}): run `kaggle-nerve submissions "
         "refresh` in a few minutes; submitting it again looks for it first, and sends it only if it is not there.",
         _note(ledger, replace(entry, status=ledgers.UNKNOWN)),
     )
@@ -218,7 +219,7 @@ def _wait(entry: Entry, client: Client, ledger: Ledger, timeout: float, reporter
     """Look until Kaggle has scored it or ``timeout`` is over; a look that fails is no reason to stop."""
     began = time.monotonic()
     pauses = iter(POLLS)
-    with reporter.bar(f"Waiting for the score of {entry.ref}", None, "s") as bar:
+    with reporter.bar(f"Waiting for the score of {entry.ref}", None, "second") as bar:
         shown = 0
         while entry.status == PENDING and time.monotonic() - began < timeout:
             time.sleep(min(next(pauses, POLLS[-1]), timeout))

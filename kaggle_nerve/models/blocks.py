@@ -20,7 +20,7 @@ def convolution(
     )(tensor)
     if settings.batch_norm:
         # A short memory: runs on a processor have too few steps for the usual 0.99.
-        tensor = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(tensor)
+        tensor = layers.BatchNormalization(momentum=0.95, name=f"{name}_norm")(tensor)
     return layers.ReLU(name=f"{name}_relu")(tensor)
 
 
@@ -52,17 +52,7 @@ def margins(size: tuple[int, int], multiple: int) -> tuple[tuple[int, int], tupl
     return tuple((pixels // 2, pixels - pixels // 2) for pixels in missing)  # type: ignore[return-value]
 
 
-def presence_head(bottleneck: keras.KerasTensor, dropout: float) -> keras.KerasTensor:
-    """P(mask not empty), (batch, 1) in float32, from the deepest features pooled over the frame.
-
-    The mean tells what kind of tissue it is, the maximum whether a nerve is anywhere in it.
-    """
-    pooled = layers.Concatenate(name="presence_pool")(
-        [
-            layers.GlobalAveragePooling2D(name="presence_mean")(bottleneck),
-            layers.GlobalMaxPooling2D(name="presence_max")(bottleneck),
-        ]
-    )
-    pooled = layers.Dense(64, activation="relu", name="presence_hidden")(pooled)
-    pooled = layers.Dropout(dropout, name="presence_dropout")(pooled)
+def presence_head(bottleneck: keras.KerasTensor) -> keras.KerasTensor:
+    """P(mask not empty), (batch, 1) in float32, from the deepest features averaged over the frame."""
+    pooled = layers.GlobalAveragePooling2D(name="presence_mean")(bottleneck)
     return layers.Dense(1, activation="sigmoid", dtype="float32", name="presence")(pooled)

@@ -32,7 +32,7 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
         skips.append(tensor)
         tensor = layers.MaxPooling2D(name=f"pool{level}")(tensor)
     tensor = blocks.double_convolution(tensor, channels[-1], settings, "bottom")
-    tensor = layers.Dropout(settings.dropout, name="bottom_dropout")(tensor)
+    tensor = layers.SpatialDropout2D(settings.dropout, name="bottom_dropout")(tensor)
     bottleneck = tensor
     for level in reversed(range(settings.depth)):
         # Narrowing before enlarging costs a quarter of the other way round,.
@@ -49,5 +49,5 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
     tensor = layers.Cropping2D(margins, dtype="float32", name="crop")(tensor)
     outputs = {"mask": layers.Activation("sigmoid", dtype="float32", name="mask")(tensor)}
     if settings.presence:
-        outputs["presence"] = blocks.presence_head(bottleneck, settings.dropout)
+        outputs["presence"] = blocks.presence_head(bottleneck)
     return keras.Model(frames, outputs, name="unet")

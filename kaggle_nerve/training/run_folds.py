@@ -43,7 +43,9 @@ def train_folds(
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
     cache = caches.open_training(locate(data_dir), settings.size, reporter=reporter, workers=workers)
-    run = runs.create(runs_dir, name, settings, environment(), cache.digest)
+    machine = environment()
+    run = runs.create(runs_dir, name, settings, machine, cache.digest)
+    reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     folds = _folds(run, cache.table)
     numbers = _numbers(folds, fold)
     left = [number for number in numbers if not completed(run.fold_folder(number))]
@@ -70,6 +72,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "backend": backend,
+        "devices": keras.distribution.list_devices(),
         "versions": {package: _version(package) for package in packages},
     }
 

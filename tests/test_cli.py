@@ -1,0 +1,175 @@
+"""The command line as a process: what people type, what they read, which exit code scripts get."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from support import write_competition
+
+from kaggle_nerve.cli import cli
+from kaggle_nerve.cli.options import Duration
+from kaggle_nerve.competition import submission
+
+COMMANDS = sorted(cli.commands)
+
+
+def run(*words: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess:
+    done = subprocess.run(
+        [sys.executable, "-m", "kaggle_nerve", *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def every_command(group=cli, path=()):
+    for name, command in group.commands.items():
+        yield (*path, name)
+        if hasattr(command, "commands"):
+            yield from every_command(command, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(every_command()), ids=" ".join)
+def test_every_command_has_help_with_an_example(path):
+    shown = CliRunner().invoke(cli, [*path, "--help"])
+    assert shown.exit_code == 0
+    assert "Example: kaggle-nerve" in shown.output
+
+
+def test_the_names_of_the_design_are_there():
+    assert {
+        "fetch", "verify", "presets", "train-folds", "predict", "tune",
+        "submit", "validate", "score", "submissions", "rehearse", "doctor",
+    } <= set(COMMANDS)  # fmt: skip
+
+
+def test_help_loads_nothing_heavy():
+    script = "import sys, kaggle_nerve.cli; print([m for m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    for heavy in ("numpy", "pandas", "cv2", "keras", "tensorflow", "sklearn", "kaggle'", "tqdm"):
+        assert f"'{heavy.strip(chr(39))}'" not in loaded
+
+
+@pytest.mark.parametrize(
+    "module", ["competition.rle", "competition.submission", "decision.tune", "decision.masks", "data.cache",
+               "data.phantom", "data.folds", "kaggle_api.fetch", "kaggle_api.submit", "prediction.stored"],
+)  # fmt: skip
+def test_no_deep_learning_framework_behind_the_wall(module):
+    script = f"import sys, kaggle_nerve.{module}; print('keras' in sys.modules, 'tensorflow' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["False", "False"]
+
+
+def test_a_usage_error_exits_with_2():
+    run("train-folds", "--folds", code=2)
+    run("submit", code=2)
+    told = run("train-folds", "--time-budget", "soon", code=2)
+    assert "is not a duration; write 90s, 30m or 1.5h" in told.stderr
+
+
+def test_a_fault_is_one_sentence_and_exits_with_1(tmp_path):
+    told = run("verify", "--data", tmp_path / "none", code=1)
+    assert told.stderr.startswith("Error: There is no data directory")
+    assert told.stderr.count("\n") == 1
+    told = run("train-folds", "--preset", "smal", code=1)
+    assert "did you mean 'small'?" in told.stderr
+    told = run("tune", "--run", "x", "--runs", tmp_path, code=1)
+    assert "No run is called 'x'" in told.stderr
+    told = run("score", tmp_path / "no.csv", tmp_path / "no.csv", code=1)
+    assert "no.csv" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("45", 2700), ("0.5m", 30)]
+)
+def test_durations(text, seconds):
+    assert Duration().convert(text, None, None) == seconds
+
+
+def test_presets_show_what_they_hold():
+    assert "unet-64x80" in run("presets").stdout
+    shown = json.loads(run("presets", "small", "--json").stdout)
+    assert shown["size"] == [96, 128]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A perfect submission but for frame 2, its solution, and the sample."""
+    truth = [(1, "1 5"), (2, ""), (3, "7 3"), (4, "")]
+    submission.write(tmp_path / "good.csv", [(1, "1 5"), (2, "9 1"), (3, "7 3"), (4, "")])
+    submission.write(tmp_path / "sample.csv", [(img, "1 1") for img, _ in truth])
+    usage = ["Public", "Public", "Private", "Private"]
+    rows = [f"{img},{pixels},{use}" for (img, pixels), use in zip(truth, usage, strict=True)]
+    (tmp_path / "solution.csv").write_text("\n".join(["img,pixels,Usage", *rows]) + "\n")
+    return tmp_path
+
+
+def test_score_by_hand(files):
+    told = json.loads(run("score", files / "good.csv", files / "solution.csv", "--json").stdout)
+    assert told == {"all": 0.75, "public": 0.5, "private": 1.0, "frames": 4}
+    assert "0.75000" in run("score", files / "good.csv", files / "solution.csv").stdout
+
+
+def test_validate(files):
+    told = run("validate", files / "good.csv", "--sample", files / "sample.csv")
+    assert "is valid: 4 rows, 3 with a mask" in told.stdout
+    (files / "bad.csv").write_text("img,pixels\n1,1 5\n2,3\n3,\n5,\n")
+    told = run("validate", files / "bad.csv", "--sample", files / "sample.csv", code=1)
+    assert "line 3" in told.stdout
+    assert "frame 5 is unknown" in told.stdout
+    faults = json.loads(
+        run("validate", files / "bad.csv", "--sample", files / "sample.csv", "--json", code=1).stdout
+    )["faults"]
+    assert [fault["line"] for fault in faults][:2] == [3, 5]
+
+
+def test_a_faulty_file_is_refused_before_anything_is_asked_of_kaggle(files):
+    (files / "bad.csv").write_text("img,pixels\n1,3\n")
+    (files / "sample_submission.csv").write_bytes((files / "sample.csv").read_bytes())
+    told = run(
+        "submit", "--file", "bad.csv", "--data", files, "--submissions", files / "s", cwd=files, code=1
+    )
+    assert "is not a valid submission" in told.stderr
+    assert not (files / "s").exists()
+
+
+def test_verify_lists_every_problem(tmp_path):
+    write_competition(tmp_path, subjects=1, frames=2, test=2)
+    assert "every mask file equals its row" in run("verify", "--data", tmp_path).stdout
+    (tmp_path / "train" / "1_1_mask.tif").unlink()
+    told = json.loads(run("verify", "--data", tmp_path, "--json", code=1).stdout)
+    assert len(told["problems"]) == 1
+
+
+def test_the_data_directory_may_come_from_the_environment(tmp_path, monkeypatch):
+    write_competition(tmp_path, subjects=1, frames=2, test=2)
+    monkeypatch.setenv("KAGGLE_NERVE_DATA", str(tmp_path))
+    assert str(tmp_path) in run("verify").stdout
+
+
+def test_an_empty_ledger(tmp_path):
+    assert "Nothing was submitted yet" in run("submissions", "list", "--submissions", tmp_path).stdout
+
+
+def test_doctor_tells_what_is_missing_and_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_secret_value")
+    told = run("doctor", "--data", tmp_path / "none")
+    assert "secret_value" not in told.stdout + told.stderr
+    assert "KAGGLE_API_TOKEN" in told.stdout
+    assert "kaggle-nerve fetch" in told.stdout
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    assert json.loads(run("doctor", "--json", "--data", tmp_path / "none").stdout)["advice"]
+
+
+def test_it_runs_without_a_home_that_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
+    assert "small" in run("presets").stdout
+    assert os.environ["HOME"].endswith("nowhere")

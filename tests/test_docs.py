@@ -1,0 +1,45 @@
+"""Generated documentation equals what the code says; ``make docs`` writes it anew."""
+
+from pathlib import Path
+
+from click import Context
+
+from kaggle_nerve.cli import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "docs" / "cli.md"
+
+
+def reference() -> str:
+    parts = [
+        "# Command line\n\nGenerated from the commands' own help by `make docs`; do not edit.\n",
+    ]
+
+    def add(command, path):
+        context = Context(command, info_name=" ".join(path), max_content_width=100, terminal_width=100)
+        parts.append(f"## `{' '.join(path)}`\n\n```text\n{command.get_help(context)}\n```\n")
+        for name, inner in getattr(command, "commands", {}).items():
+            add(inner, (*path, name))
+
+    add(cli, ("kaggle-nerve",))
+    return "\n".join(parts)
+
+
+def test_the_command_reference_is_up_to_date(request):
+    if request.config.getoption("--regenerate"):
+        REFERENCE.write_text(reference(), encoding="utf-8")
+    assert REFERENCE.read_text(encoding="utf-8") == reference(), "run `make docs`"
+
+
+def test_every_command_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in cli.commands:
+        assert f"`{name}`" in readme or f"kaggle-nerve {name}" in readme, name
+
+
+def test_what_the_readme_links_to_is_there():
+    import re
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (ROOT / target).exists(), target
