@@ -13,6 +13,9 @@ class Bar:
     def note(self, text: str) -> None:
         """Show ``text`` beside the bar, such as the current loss."""
 
+    def expect(self, total: int) -> None:
+        """Change the number of units that there are in all."""
+
     def close(self) -> None:
         """Finish the bar."""
 

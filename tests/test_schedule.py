@@ -77,3 +77,14 @@ def test_too_little_time_still_makes_one_epoch():
     pace = Pace(3, 4)
     pace.start_epoch(0.5, 10.0)
     assert pace.epochs == 1
+
+
+def test_a_machine_that_got_faster_gets_its_epochs_back():
+    pace = Pace(10, 4)
+    pace.start_epoch(35.0, 10.0)
+    for _ in range(4):
+        pace.step()
+    pace.finish_epoch()
+    pace.start_epoch(30.0, 5.0)
+    assert pace.epochs == 7
+    assert pace.step_size == pytest.approx((1 - 1 / 3) / 24)

@@ -50,6 +50,11 @@ class LiveBar(Bar):
         """Show beside the bar."""
         self._bar.set_postfix_str(text)
 
+    def expect(self, total: int) -> None:
+        """Change the total."""
+        self._bar.total = total
+        self._bar.refresh()
+
     def close(self) -> None:
         """End the bar where it stands."""
         self._bar.close()
@@ -74,7 +79,12 @@ class LoggedBar(Bar):
 
     def note(self, text: str) -> None:
         """Write it on a line of its own."""
+        self.told = time.monotonic()
         self._tell(f", {text}")
+
+    def expect(self, total: int) -> None:
+        """Change the total."""
+        self.total = total
 
     def close(self) -> None:
         """Write how it ended."""

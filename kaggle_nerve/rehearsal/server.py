@@ -114,6 +114,7 @@ class RehearsalServer:
         The base address can only be set to http://localhost, without a port, so the server is also made the
         proxy. As such it refuses all other hosts, and a client that was not redirected fails at once.
         """
+        home = home.resolve()
         home.mkdir(parents=True, exist_ok=True)
         return {
             "HOME": str(home),

@@ -40,10 +40,12 @@ class PaceKeeper(keras.callbacks.Callback):
     def __init__(self, pace: schedule.Pace, batches: Batches, settings: Settings, clock: Clock, bar: Bar):
         super().__init__()
         self.pace, self.batches, self.settings, self.clock, self.bar = pace, batches, settings, clock, bar
+        self.first_epoch = pace.epoch
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Deal the way that is left and draw the epoch's frames."""
         self.pace.start_epoch(self.clock.left(), self.clock.epoch_seconds)
+        self.bar.expect((self.pace.epochs - self.first_epoch) * self.pace.steps)
         rate = schedule.positive_rate(self.pace.progress, self.batches.natural_rate, self.settings.training)
         self.batches.start_epoch(epoch, rate)
 

@@ -137,7 +137,8 @@ def _announce(reporter: Reporter, job: FoldJob, speed: Speed, steps: int, state:
     again = f", going on after epoch {state.epoch}" if state.epoch else ""
     fits = ""
     if job.budget is not None:
-        fits = f"; the time budget gives it {job.budget / 60:.1f} min"
+        fitting = min(epochs, max(1, int((job.budget - speed.finish) / speed.epoch(steps))))
+        fits = f"; the time budget of {job.budget / 60:.1f} min holds about {fitting}"
     reporter.say(
         f"Fold {job.fold}{again}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would take "
         f"about {seconds / 60:.1f} min{fits}"

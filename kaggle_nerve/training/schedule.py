@@ -35,12 +35,13 @@ class Pace:
     """
 
     def __init__(self, epochs: int, steps: int, *, epoch: int = 0, progress: float = 0.0):
-        self.epochs, self.steps, self.epoch, self.progress = epochs, steps, epoch, progress
+        self.limit, self.epochs, self.steps = epochs, epochs, steps
+        self.epoch, self.progress = epoch, progress
         self.step_size = 1 / (epochs * steps)
 
     def start_epoch(self, seconds_left: float | None, epoch_seconds: float) -> None:
         """Deal the rest of the way over the epochs left, fewer if ``seconds_left`` holds fewer."""
-        epochs_left = self.epochs - self.epoch
+        epochs_left = self.limit - self.epoch
         if seconds_left is not None:
             epochs_left = max(1, min(epochs_left, int(seconds_left / epoch_seconds)))
         self.epochs = self.epoch + epochs_left

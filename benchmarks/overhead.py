@@ -1,0 +1,99 @@
+"""What `train-folds` costs beside its training steps: wall time over bare steps, in one run.
+
+    python benchmarks/overhead.py --data DIR [--preset small] [--epochs 3]
+
+Trains one fold (its cache is built first), then takes the same number of steps of the same network on
+batches that lie ready in memory. Validation, checkpoints, logs, augmentation, the dry step and the
+out-of-fold prediction are overhead; compilation is taken out of both, and told.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from kaggle_nerve.data import cache as caches
+from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.data.folds import assign, split
+from kaggle_nerve.data.frames import locate
+from kaggle_nerve.models.forward import probabilities
+from kaggle_nerve.settings import load_preset
+from kaggle_nerve.training.fold import compiled
+from kaggle_nerve.training.run_folds import train_folds
+
+
+class Ready(keras.utils.PyDataset):
+    """Batches made beforehand, over and over."""
+
+    def __init__(self, batches: list, count: int):
+        super().__init__(workers=1)
+        self.batches, self.count = batches, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int):
+        return self.batches[index % len(self.batches)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--epochs", type=int, default=3)
+    args = parser.parse_args()
+    settings = load_preset(args.preset, (f"training.epochs={args.epochs}",))
+    cache = caches.open_training(locate(args.data), settings.size)
+    rows, held = split(cache.table, assign(cache.table, settings.folds, settings.seed), 0)
+    batches = Batches(
+        cache.frames,
+        cache.masks,
+        cache.table.has_mask.to_numpy(),
+        rows,
+        batch=settings.training.batch,
+        seed=0,
+        ranges=settings.augmentation,
+        presence=settings.model.presence,
+    )
+    ready = [batches[index] for index in range(min(50, len(batches)))]
+
+    model = compiled(settings)
+    started = time.perf_counter()
+    model.fit(Ready(ready, 1), verbose=0, shuffle=False)
+    frames = np.array(cache.frames[held])
+    batch = settings.prediction.batch
+    list(probabilities(model, frames[:batch], batch=batch, tta="none"))
+    compilation = time.perf_counter() - started
+
+    steps = args.epochs * len(batches)
+    started = time.perf_counter()
+    model.fit(Ready(ready, steps), verbose=0, shuffle=False)
+    bare = time.perf_counter() - started
+    started = time.perf_counter()
+    list(probabilities(model, frames, batch=batch, tta="none"))
+    forward = args.epochs * (time.perf_counter() - started)
+
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        train_folds(args.data, Path(folder), "overhead", settings, fold=0)
+        whole = time.perf_counter() - started - compilation
+    print(f"preset {args.preset}, {args.epochs} epochs of {len(batches)} steps, {len(held)} held-out frames")
+    print(
+        f"compilation {compilation:.1f} s (left out), bare steps {bare:.1f} s, validation's passes {forward:.1f} s"
+    )
+    print(f"train-folds {whole:.1f} s: {whole / bare:.3f} of the bare steps")
+    print(
+        f"             {whole / (bare + forward):.3f} of the bare steps and validation's bare forward passes"
+    )
+
+
+if __name__ == "__main__":
+    main()

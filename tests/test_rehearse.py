@@ -1,0 +1,131 @@
+"""The whole job by one command, through the real client and real HTTP on this machine."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from support import write_competition
+
+from kaggle_nerve.data.frames import locate, training_frames
+from kaggle_nerve.data.verify import verify
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.rehearsal.holdout import hold_out
+from kaggle_nerve.rehearsal.run import all_empty
+
+FAST = [
+    word
+    for change in ("size=[45, 62]", "model.width=4", "model.depth=2", "training.epochs=6", "training.batch=4",
+                   "optimiser.learning_rate=0.01", "folds=2")
+    for word in ("--set", change)
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_competition(root, subjects=5, frames=12, test=2)
+    return root
+
+
+def test_the_whole_job(data, tmp_path):
+    words = ["rehearse", "--data", str(data), "--held-out", "1", "--work", str(tmp_path), *FAST]
+    command = [sys.executable, "-m", "kaggle_nerve", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert "SYNTHETIC" not in done.stdout
+    assert "all-empty" in done.stdout
+    with (tmp_path / "submissions" / "ledger.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["where"], row["status"]) == ("rehearsal", "COMPLETE")
+    # The server's scores are those of our own metric on the file that lies there.
+    made = next((tmp_path / "submissions").glob("*__tiny.csv"))
+    command = [
+        sys.executable,
+        "-m",
+        "kaggle_nerve",
+        "score",
+        str(made),
+        str(tmp_path / "served/solution.csv"),
+    ]
+    scored = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True).stdout)
+    assert float(row["public"]) == pytest.approx(scored["public"], abs=1e-4)
+    assert float(row["private"]) == pytest.approx(scored["private"], abs=1e-4)
+    assert scored["frames"] == 12
+    # Again: nothing is fetched or trained a second time, and the same figures come out.
+    again = subprocess.run(
+        [sys.executable, "-m", "kaggle_nerve", *words, "--json"], capture_output=True, text=True, timeout=400
+    )
+    assert "2 of 2 folds are finished already" in again.stderr
+    assert json.loads(again.stdout)["private"] == pytest.approx(scored["private"], abs=1e-4)
+
+
+def test_serve_prints_an_environment_that_the_client_works_in(data, tmp_path):
+    command = [sys.executable, "-m", "kaggle_nerve", "rehearse", "--serve", "--data", str(data)]
+    server = subprocess.Popen(
+        [*command, "--work", str(tmp_path), "--fault", "rules"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        script = ""
+        while "NO_PROXY" not in script.upper() or "HTTP_PROXY" not in script.upper():
+            line = server.stdout.readline()
+            assert line, "the server ended"
+            script += line
+        time.sleep(0.2)
+        os.set_blocking(server.stdout.fileno(), False)
+        script += server.stdout.read() or ""
+        fetched = subprocess.run(
+            ["bash", "-c", f"{script}\n{sys.executable} -m kaggle_nerve fetch --data {tmp_path / 'x'}"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(20)
+    assert fetched.returncode == 1
+    assert "has not accepted the competition's rules" in fetched.stderr
+
+
+def test_an_unknown_fault_is_named(tmp_path):
+    command = [sys.executable, "-m", "kaggle_nerve", "rehearse", "--serve", "--fault", "cutt"]
+    done = subprocess.run([*command, "--work", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "cut" in done.stderr
+
+
+def test_held_out_subjects_become_a_test_set_that_does_not_tell_them(data, tmp_path):
+    solution = hold_out(data, tmp_path / "out", 2, 0)
+    frames = training_frames(locate(data))
+    kept = training_frames(locate(tmp_path / "out"))
+    assert kept.subject.nunique() == 3
+    assert len(solution) == 24
+    assert solution.img.tolist() == list(range(1, 25))
+    assert not verify(tmp_path / "out").problems
+    # Every test frame is a frame of a held-out subject, with that frame's mask; the order is shuffled.
+    held = frames[~frames.subject.isin(kept.subject)]
+    by_bytes = {path.read_bytes(): pixels for path, pixels in zip(held.path, held.pixels, strict=True)}
+    given = [Path(tmp_path / "out" / "test" / f"{img}.tif").read_bytes() for img in solution.img]
+    assert [by_bytes[content] for content in given] == solution.pixels.tolist()
+    assert given != [path.read_bytes() for path in held.path]
+    assert hold_out(data, tmp_path / "out", 2, 0).equals(solution)
+
+
+def test_holding_out_everyone_is_refused(data, tmp_path):
+    with pytest.raises(NerveError, match="leave at least one"):
+        hold_out(data, tmp_path / "out", 5, 0)
+
+
+def test_the_all_empty_baseline_by_hand():
+    solution = pd.DataFrame(
+        {"img": [1, 2, 3, 4], "pixels": ["1 3", "", "", "5 2"], "Usage": np.repeat(["Public", "Private"], 2)}
+    )
+    score = all_empty(solution)
+    assert (score.all, score.public, score.private) == (0.5, 0.5, 0.5)
