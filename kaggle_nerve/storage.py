@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, completion markers, digests."""
+"""Files that are either whole or absent: atomic writes, completion markers, digests, locks."""
 
 import hashlib
 import json
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from kaggle_nerve.errors import NerveError
 
@@ -72,6 +74,24 @@ def digest_file(path: Path) -> str:
 def digest_text(*parts: str) -> str:
     """SHA-256 of some strings, in hexadecimal; the parts are kept apart."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@contextmanager
+def locked(path: Path, told: str, patience: float = 0) -> Iterator[None]:
+    """Hold the lock file ``path``; NerveError ``told`` where another process holds it for ``patience`` seconds.
+
+    The system frees the lock of a process that was killed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout as fault:
+        raise NerveError(told) from fault
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _flush(path: Path) -> None:

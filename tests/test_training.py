@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 from support import write_competition
 
 from kaggle_nerve.data import folds as folding
@@ -83,7 +84,14 @@ def test_a_run_leaves_what_the_design_promises(trained):
     for fold in (0, 1):
         folder = trained.fold_folder(fold)
         inside = {path.name for path in folder.iterdir()}
-        assert inside == {"model.keras", "history.csv", "oof.npy", "oof.csv", "complete.json", "tensorboard"}
+        assert inside - {".lock"} == {
+            "model.keras",
+            "history.csv",
+            "oof.npy",
+            "oof.csv",
+            "complete.json",
+            "tensorboard",
+        }
         assert list((folder / "tensorboard").iterdir())
         assert len(history(trained, fold)) == completed(folder)["epochs"] == 8
     environment = json.loads((trained.folder / "environment.json").read_text())
@@ -122,6 +130,15 @@ def test_finished_work_is_not_done_again(trained, data):
     assert "2 of 2 folds are finished already." in told.lines
     assert told.bars == []
     assert (trained.fold_folder(0) / "model.keras").stat().st_mtime_ns == before
+
+
+def test_a_second_process_does_not_train_the_same_fold(trained, data):
+    told = "Another process trains fold 1"
+    with (
+        FileLock(trained.fold_folder(1) / ".lock", is_singleton=False),
+        pytest.raises(NerveError, match=told),
+    ):
+        train_folds(data, trained.folder.parent, "whole", trained.settings, fold=1)
 
 
 def test_other_settings_or_data_under_the_same_name_are_refused(trained, data, tmp_path):

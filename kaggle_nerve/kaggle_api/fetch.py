@@ -2,13 +2,11 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from kaggle_nerve import storage
 from kaggle_nerve.errors import NerveError
@@ -215,23 +213,13 @@ def _is_still_there(data_dir: Path, facts: dict[str, Any]) -> bool:
     return True
 
 
-@contextmanager
-def _only_one(data_dir: Path) -> Iterator[None]:
+def _only_one(data_dir: Path) -> AbstractContextManager[None]:
     """Keep a second fetch out of the same directory; a killed one does not stay in the way."""
-    work = data_dir / WORK
-    work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as fault:
-        raise NerveError(
-            f"Another fetch works on {data_dir} at this moment: wait until it has ended, or choose another "
-            "folder with --data."
-        ) from fault
-    try:
-        yield
-    finally:
-        lock.release()
+    told = (
+        f"Another fetch works on {data_dir} at this moment: wait until it has ended, or choose another "
+        "folder with --data."
+    )
+    return storage.locked(data_dir / WORK / "lock", told)
 
 
 def _move(source: Path, destination: Path) -> None:

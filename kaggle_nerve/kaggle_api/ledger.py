@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from kaggle_nerve import storage
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.client import Client
@@ -127,12 +125,12 @@ class Ledger:
     def only_upload(self) -> Iterator[None]:
         """One upload at a time from this folder: two could send the same file."""
         told = f"Another upload from {self.path.parent} is at work: run the same command again when it has ended."
-        with _locked(self.path.with_name(".upload.lock"), told, 0):
+        with storage.locked(self.path.with_name(".upload.lock"), told, 0):
             yield
 
     def _change(self, change: Callable[[list[Entry]], list[Entry]]) -> None:
         told = f"Another process holds {self.path}: run the same command again when it has ended."
-        with _locked(self.path.with_name(".ledger.lock"), told, PATIENCE):
+        with storage.locked(self.path.with_name(".ledger.lock"), told, PATIENCE):
             storage.write_text(self.path, _format(change(self.rows())))
 
     def _text(self) -> str:
@@ -232,17 +230,3 @@ def _number(text: str) -> float | None:
 def _damaged(path: Path, what: str, line: int | None = None) -> str:
     at = f"{path}, line {line}," if line else f"{path}"
     return f"{at} {what}: repair it, or move it away to begin a new ledger; it was left as it is."
-
-
-@contextmanager
-def _locked(path: Path, told: str, patience: float) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=patience)
-    except Timeout as fault:
-        raise NerveError(told) from fault
-    try:
-        yield
-    finally:
-        lock.release()

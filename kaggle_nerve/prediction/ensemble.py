@@ -13,7 +13,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.models.forward import probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
-from kaggle_nerve.storage import completed, digest_text, mark_complete, write_text
+from kaggle_nerve.storage import completed, digest_text, locked, mark_complete, write_text
 
 CHUNK = 4
 """Batches between two notes of how far the prediction has come."""
@@ -26,6 +26,12 @@ def predict_test(
 
     Uses the folds that are complete; when more have been finished since, all is predicted anew.
     """
+    told = f"Another process predicts with run {run.name}; wait for it."
+    with locked(run.test_folder / ".lock", told):
+        return _predict(run, data_dir, force, reporter, workers)
+
+
+def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers: int) -> Path:
     folds = run.needs_finished_folds()
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
     key = digest_text(cache.digest, run.settings.digest(), *map(str, folds))

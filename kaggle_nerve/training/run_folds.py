@@ -20,7 +20,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import Settings
-from kaggle_nerve.storage import completed
+from kaggle_nerve.storage import completed, locked
 from kaggle_nerve.training.fold import FoldJob, FoldResult, train_fold
 
 
@@ -56,7 +56,9 @@ def train_folds(
         budget = None
         if deadline is not None and number in left:
             budget = (deadline - time.monotonic()) / (len(left) - left.index(number))
-        results.append(train_fold(FoldJob(run, cache, folds, number, budget), reporter, stop))
+        told = f"Another process trains fold {number} of run {name}; wait for it, or name another --fold."
+        with locked(run.fold_folder(number) / ".lock", told):
+            results.append(train_fold(FoldJob(run, cache, folds, number, budget), reporter, stop))
         if not results[-1].finished:
             break
     return run, results

@@ -1,0 +1,131 @@
+"""Settings as TOML: reading, changing, writing; an unknown key is an error that names the nearest known one."""
+
+import dataclasses
+import difflib
+import json
+import re
+import tomllib
+import types
+from typing import Any, get_args, get_origin
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings.schema import Settings
+
+
+def parse(text: str, source: str) -> Settings:
+    """Settings from TOML; ``source`` names it in errors."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as fault:
+        raise NerveError(f"{source} is not valid TOML: {fault}.") from fault
+    return _replace(Settings(), dict(_flatten_tree(tree)), source)
+
+
+def apply_changes(settings: Settings, changes: tuple[str, ...]) -> Settings:
+    """``settings`` with ``section.key=value`` changes, values written as in TOML (bare words are text)."""
+    values: dict[str, Any] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise NerveError(f"--set {change!r} has no '='; write it as section.key=value.")
+        values[key.strip()] = _parse_value(text.strip())
+    return _replace(settings, values, "--set")
+
+
+def dump(settings: Settings) -> str:
+    """``settings`` as TOML text that ``parse`` reads back to an equal value."""
+    lines, section = [], ""
+    for key, value in settings.flat().items():
+        head, _, name = key.rpartition(".")
+        if head != section:
+            section = head
+            lines.append(f"\n[{section}]")
+        lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"
+
+
+def _flatten_tree(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            rows += _flatten_tree(value, f"{prefix}{key}.")
+        else:
+            rows.append((prefix + key, value))
+    return rows
+
+
+def _replace(settings: Settings, values: dict[str, Any], source: str) -> Settings:
+    known = list(settings.flat())
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise NerveError(f"{source}: there is no key {key!r}{nearest(key, known)}.")
+        section, _, name = key.rpartition(".")
+        owner = getattr(settings, section) if section else settings
+        declared = next(item for item in dataclasses.fields(owner) if item.name == name)
+        sections.setdefault(section, {})[name] = _checked(declared, value, key, source)
+    top = sections.pop("", {})
+    for section, inner in sections.items():
+        top[section] = dataclasses.replace(getattr(settings, section), **inner)
+    changed = dataclasses.replace(settings, **top)
+    _check_together(changed, source)
+    return changed
+
+
+def _checked(declared: dataclasses.Field, value: Any, key: str, source: str) -> Any:
+    kind = declared.type
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind is str and type(value) is int:
+        value = str(value)
+    if get_origin(kind) is tuple and isinstance(value, list):
+        value = tuple(value)
+    if not _is_a(value, kind):
+        raise NerveError(f"{source}: {key} = {value!r} must be {_spell(kind)}.")
+    choices = declared.metadata.get("choices")
+    if choices and value not in choices:
+        raise NerveError(f"{source}: {key} = {value!r} must be one of {', '.join(map(str, choices))}.")
+    low, high = declared.metadata.get("range", (None, None))
+    if low is not None and not low <= value <= high:
+        raise NerveError(f"{source}: {key} = {value!r} must lie between {low} and {high}.")
+    return value
+
+
+def _check_together(settings: Settings, source: str) -> None:
+    if min(settings.size) < 8 or max(settings.size) > 4096:
+        raise NerveError(f"{source}: size = {list(settings.size)} must be height and width from 8 to 4096.")
+    if not re.fullmatch(r"[1-9]\d*(/[1-9]\d*)?", settings.folds) or settings.folds == "1":
+        raise NerveError(
+            f"{source}: folds = {settings.folds!r} must be a number from 2, or TRAIN/HELD such as 42/5."
+        )
+    if settings.loss.dice == settings.loss.bce == 0:
+        raise NerveError(f"{source}: loss.dice and loss.bce are both 0, so no loss trains the mask.")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(_is_a, value, inner))
+    return type(value) is kind
+
+
+def _spell(kind: Any) -> str:
+    if isinstance(kind, types.GenericAlias):
+        return "[height, width]"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """``; did you mean ...?`` for the known word most like ``word``, or nothing."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    if not close:
+        tails = {name.rpartition(".")[2]: name for name in known}
+        close = [tails[tail] for tail in difflib.get_close_matches(word, list(tails), n=1, cutoff=0.6)]
+    return f"; did you mean {close[0]!r}?" if close else ""
