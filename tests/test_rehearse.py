@@ -42,18 +42,19 @@ def test_the_whole_job(data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "SYNTHETIC" not in done.stdout
     assert "all-empty" in done.stdout
-    with (tmp_path / "submissions" / "ledger.csv").open() as file:
+    (folder,) = tmp_path.glob("held-out-*")
+    with (folder / "submissions" / "ledger.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["where"], row["status"]) == ("rehearsal", "COMPLETE")
     # The server's scores are those of our own metric on the file that lies there.
-    made = next((tmp_path / "submissions").glob("*__tiny.csv"))
+    made = next((folder / "submissions").glob("*__tiny.csv"))
     command = [
         sys.executable,
         "-m",
         "kaggle_nerve",
         "score",
         str(made),
-        str(tmp_path / "served/solution.csv"),
+        str(folder / "served/solution.csv"),
     ]
     scored = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True).stdout)
     assert float(row["public"]) == pytest.approx(scored["public"], abs=1e-4)
@@ -92,6 +93,13 @@ def test_serve_prints_an_environment_that_the_client_works_in(data, tmp_path):
         server.wait(20)
     assert fetched.returncode == 1
     assert "has not accepted the competition's rules" in fetched.stderr
+
+
+def test_the_faults_are_listed():
+    done = subprocess.run(
+        [sys.executable, "-m", "kaggle_nerve", "rehearse", "--list-faults"], capture_output=True, text=True
+    )
+    assert "daily-limit" in done.stdout
 
 
 def test_an_unknown_fault_is_named(tmp_path):

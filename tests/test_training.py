@@ -206,16 +206,9 @@ train_folds(Path(sys.argv[1]), Path(sys.argv[2]), "run", settings("training.epoc
 
 
 def test_kill_9_while_training_keeps_every_whole_epoch(data, tmp_path, request):
-    command = [sys.executable, "-c", TRAIN, str(data), str(tmp_path), str(request.path.parent)]
-    process = subprocess.Popen(command)
     state = tmp_path / "run" / "fold-0" / "checkpoint" / "state.json"
-    deadline = time.monotonic() + 120
-    while not (state.is_file() and json.loads(state.read_text())["epoch"] >= 2):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    words = [str(data), str(tmp_path), str(request.path.parent)]
+    kill_when([TRAIN, *words], lambda: state.is_file() and json.loads(state.read_text())["epoch"] >= 2)
     kept = json.loads(state.read_text())["epoch"]
     told = Told()
     run, results = train_folds(data, tmp_path, "run", settings("training.epochs=6"), fold=0, reporter=told)
@@ -223,6 +216,70 @@ def test_kill_9_while_training_keeps_every_whole_epoch(data, tmp_path, request):
     assert results[0].finished
     assert [row["epoch"] for row in history(run)] == [str(epoch) for epoch in range(1, 7)]
     assert not (run.fold_folder(0) / "checkpoint").exists()
+
+
+PREDICT = """
+import sys, time
+from pathlib import Path
+from kaggle_nerve.prediction import ensemble
+from kaggle_nerve.runs import open_run
+ensemble.CHUNK = 1
+real = ensemble.probabilities
+def slow(model, frames, *, batch, tta):
+    time.sleep(0.2)
+    yield from real(model, frames, batch=batch, tta=tta)
+ensemble.probabilities = slow
+run = open_run(Path(sys.argv[2]), sys.argv[3])
+object.__setattr__(run.settings.prediction, "batch", 1)
+ensemble.predict_test(run, Path(sys.argv[1]), force=True)
+"""
+
+WRITE = """
+import sys, time
+from pathlib import Path
+from kaggle_nerve import storage
+from kaggle_nerve.pipeline import prepare
+from kaggle_nerve.runs import open_run
+run = open_run(Path(sys.argv[2]), sys.argv[3])
+storage._flush = lambda path: time.sleep(60)  # the file is written, its name is not given yet
+prepare([run], Path(sys.argv[1]), Path(sys.argv[4]))
+"""
+
+
+def kill_when(command: list[str], ready) -> None:
+    """Start ``command`` and kill it as soon as ``ready()`` holds."""
+    process = subprocess.Popen([sys.executable, "-c", *command])
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_kill_9_while_predicting_ends_as_if_nothing_had_happened(trained, data):
+    predict_test(trained, data, force=True)
+    wanted, table = np.array(open_test(trained).parts[0]), open_test(trained).table
+    words = [str(data), str(trained.folder.parent), trained.name]
+    kill_when([PREDICT, *words], (trained.test_folder / "partial.json").is_file)
+    assert completed(trained.test_folder) is None
+    with pytest.raises(NerveError, match="has no test probabilities"):
+        open_test(trained)
+    predict_test(trained, data)
+    # Other batches, other order of sums: equal but for the last digit of a float16.
+    np.testing.assert_allclose(open_test(trained).parts[0], wanted, atol=1e-3)
+    np.testing.assert_allclose(open_test(trained).table.presence, table.presence, atol=1e-5)
+
+
+def test_kill_9_while_writing_the_file_leaves_none_and_then_the_same(trained, data, tmp_path):
+    wanted = prepare([trained], data, tmp_path / "wanted.csv").csv.read_bytes()
+    out = tmp_path / "out"
+    words = [str(data), str(trained.folder.parent), trained.name, str(out / "file.csv")]
+    kill_when([WRITE, *words], lambda: any(path.stat().st_size for path in out.glob(".*file.csv")))
+    assert not (out / "file.csv").exists()
+    prepare([trained], data, out / "file.csv")
+    assert (out / "file.csv").read_bytes() == wanted
 
 
 def test_a_time_budget_ends_cleanly_with_the_schedule_at_its_end(data, tmp_path):

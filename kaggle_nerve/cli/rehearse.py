@@ -33,9 +33,8 @@ from kaggle_nerve.settings import load_preset
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, help="Port of 127.0.0.1.  [default: any free one]"
 )
-@click.option(
-    "--fault", "faults", multiple=True, metavar="NAME[:K=V,...]", help="Make something go wrong; see below."
-)
+@click.option("--fault", "faults", multiple=True, metavar="NAME[:K=V,...]", help="Make something go wrong.")
+@click.option("--list-faults", is_flag=True, help="Show what can be made to go wrong.")
 @options.json_option
 def rehearse(
     data_dir: Path | None,
@@ -48,6 +47,7 @@ def rehearse(
     serve: bool,
     port: int,
     faults: tuple[str, ...],
+    list_faults: bool,
     as_json: bool,
 ) -> None:
     """Run fetch, train-folds and submit against a rehearsal of Kaggle on this machine.
@@ -60,27 +60,33 @@ def rehearse(
              kaggle-nerve rehearse --data data/ultrasound-nerve-segmentation --preset small
              kaggle-nerve rehearse --serve --fault cut:times=2,after=1500000
     """
+    from kaggle_nerve.rehearsal import faults as known
+
+    if list_faults:
+        for name, meaning in known.FAULTS.items():
+            click.echo(f"{name:<20} {meaning}")
+        return
     settings = load_preset(preset, changes)
 
     from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
-    from kaggle_nerve.rehearsal import faults as known
     from kaggle_nerve.rehearsal import run
     from kaggle_nerve.rehearsal.server import RehearsalServer
 
     reporter = TerminalReporter()
     parsed = [known.parse(text) for text in faults]
-    served = run.serve_what(work, data_dir, held_out, seed, reporter)
-    with RehearsalServer(served, work / "server", port=port) as server:
+    folder = run.own_folder(work, data_dir, held_out, seed)
+    served = run.serve_what(folder, data_dir, held_out, seed, reporter)
+    with RehearsalServer(served, folder / "server", port=port) as server:
         for fault in parsed:
             server.faults.put(fault)
         if serve:
-            _serve(server, work)
+            _serve(server, folder)
             return
         load_keras()
         with GentleInterrupt() as interrupt:
             ended = run.rehearse(
                 server,
-                work,
+                folder,
                 preset,
                 settings,
                 synthetic=data_dir is None,
@@ -91,8 +97,8 @@ def rehearse(
     _print(ended, as_json)
 
 
-def _serve(server, work: Path) -> None:
-    click.echo(server.exports(work / "home"))
+def _serve(server, folder: Path) -> None:
+    click.echo(server.exports(folder / "home"))
     click.echo(f"Serving on {server.url}; Ctrl-C ends it.", err=True)
     try:
         while True:

@@ -18,10 +18,11 @@ from kaggle_nerve.kaggle_api.fetch import fetch
 from kaggle_nerve.kaggle_api.ledger import Ledger
 from kaggle_nerve.kaggle_api.submit import upload
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
+from kaggle_nerve.rehearsal.competition import ServedCompetition, open_packed, pack
 from kaggle_nerve.rehearsal.holdout import hold_out
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.settings import Settings
+from kaggle_nerve.storage import completed, digest_text
 
 PHANTOM = {"subjects": 20, "frames": 40, "test_subjects": 10}
 """Size of the synthetic competition: enough for the tiny preset to learn, minutes on two cores."""
@@ -39,21 +40,30 @@ class Rehearsed:
     empty: metric.Score
 
 
+def own_folder(work: Path, data_dir: Path | None, held_out: int | None, seed: int) -> Path:
+    """The folder under ``work`` of one kind of rehearsal, so that two kinds never mix."""
+    if data_dir is None:
+        return work / ("phantom" if not seed else f"phantom-{seed}")
+    return work / f"held-out-{digest_text(str(data_dir.resolve()), str(held_out), str(seed))[:6]}"
+
+
 def serve_what(
-    work: Path, data_dir: Path | None, held_out: int | None, seed: int, reporter: Reporter = SILENT
+    folder: Path, data_dir: Path | None, held_out: int | None, seed: int, reporter: Reporter = SILENT
 ) -> ServedCompetition:
     """The competition to serve: the phantom, or ``held_out`` subjects of ``data_dir`` as its test set."""
-    source = work / "competition"
-    if data_dir is None:
-        solution = write_competition(source, **PHANTOM, seed=seed, reporter=reporter)
-    else:
+    source, served = folder / "competition", folder / "served"
+    if data_dir is not None:
         solution = hold_out(data_dir, source, held_out, seed, reporter=reporter)
-    return pack(source, solution, work / "served", reporter=reporter)
+    elif completed(served):
+        return open_packed(served)
+    else:
+        solution = write_competition(source, **PHANTOM, seed=seed, reporter=reporter)
+    return pack(source, solution, served, reporter=reporter)
 
 
 def rehearse(
     server: RehearsalServer,
-    work: Path,
+    folder: Path,
     name: str,
     settings: Settings,
     *,
@@ -62,14 +72,14 @@ def rehearse(
     reporter: Reporter = SILENT,
     stop: Callable[[], bool] = lambda: False,
 ) -> Rehearsed:
-    """Run the three verbs against a started ``server``; everything lies under ``work``.
+    """Run the three verbs against a started ``server``; everything lies under ``folder``.
 
     A second call goes on where the first one was stopped.
     """
     from kaggle_nerve.training.run_folds import train_folds
 
-    client = Client(server.environment(work / "home"))
-    data_dir = work / "data"
+    client = Client(server.environment(folder / "home"))
+    data_dir = folder / "data"
     reporter.say("1/3 fetch")
     fetched = fetch(
         data_dir, client, reporter=reporter, verify=lambda path: verify(path, reporter=reporter).problems
@@ -78,13 +88,13 @@ def rehearse(
 
     reporter.say("2/3 train-folds")
     run, results = train_folds(
-        data_dir, work / "runs", name, settings, time_budget=time_budget, reporter=reporter, stop=stop
+        data_dir, folder / "runs", name, settings, time_budget=time_budget, reporter=reporter, stop=stop
     )
     if not all(result.finished for result in results):
         raise NerveError("Stopped before all folds were trained; the same command goes on from there.")
 
     reporter.say("3/3 submit")
-    submissions = work / "submissions"
+    submissions = folder / "submissions"
     prepared = pipeline.prepare([run], data_dir, pipeline.new_csv(submissions, [run]), reporter=reporter)
     outcome = upload(
         prepared.csv,
