@@ -7,7 +7,11 @@ from kaggle_nerve.settings import apply_changes, load_preset
 
 
 def built(*changes: str) -> keras.Model:
-    return registry.build(apply_changes(load_preset("tiny"), ("model.width=4", "model.depth=2", *changes)))
+    return registry.build(
+        apply_changes(
+            load_preset("tiny"), ("size=[48, 64]", "model.stem=1", "model.width=4", "model.depth=2", *changes)
+        )
+    )
 
 
 @pytest.mark.parametrize("size", ["[45, 62]", "[17, 23]", "[64, 80]", "[8, 9]"])

@@ -21,11 +21,16 @@ from kaggle_nerve.rehearsal.holdout import hold_out
 from kaggle_nerve.rehearsal.run import all_empty
 
 FAST = [
-    word
-    for change in ("size=[45, 62]", "model.width=4", "model.depth=2", "training.epochs=6", "training.batch=4",
-                   "optimiser.learning_rate=0.01", "folds=2")
-    for word in ("--set", change)
-]  # fmt: skip
+    "--set=size=[45, 62]",
+    "--set=model.stem=1",
+    "--set=model.width=4",
+    "--set=model.depth=2",
+    "--set=training.jit=false",
+    "--set=training.epochs=6",
+    "--set=training.batch=4",
+    "--set=optimiser.learning_rate=0.01",
+    "--set=folds=2",
+]
 
 
 @pytest.fixture(scope="module")

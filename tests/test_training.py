@@ -31,6 +31,8 @@ from kaggle_nerve.training.watch import CollapseDetector, CollapseError
 
 FAST = (
     "size=[45, 62]",
+    "model.stem=1",
+    "training.jit=false",
     "model.width=4",
     "model.depth=2",
     "training.epochs=4",

@@ -81,14 +81,8 @@ class EpochKeeper(keras.callbacks.Callback):
     ):
         """``held``: frames (uint8, n x height x width) and truths of the held-out subjects."""
         super().__init__()
-        self.state, self.pace, self.settings, self.clock, self.bar, self.stop = (
-            state,
-            pace,
-            settings,
-            clock,
-            bar,
-            stop,
-        )
+        self.state, self.pace, self.settings = state, pace, settings
+        self.clock, self.bar, self.stop = clock, bar, stop
         self.frames, self.truths = held
         self.history_csv = folder / "history.csv"
         self.checkpoint = Checkpoint(folder)
@@ -141,5 +135,5 @@ class EpochKeeper(keras.callbacks.Callback):
         state.history.append(row)
         logs.write_history(state.history, self.history_csv)
         self.board.add(row)
-        # The slower of both: a machine that got busy keeps its time budget.
+        # The latest epoch tells best how fast the machine is now.
         self.clock.epoch_seconds = seconds

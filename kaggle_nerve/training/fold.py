@@ -14,7 +14,7 @@ from kaggle_nerve.data.folds import split
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.models import registry
 from kaggle_nerve.models.forward import probabilities
-from kaggle_nerve.progress import Reporter
+from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import OptimiserSettings, Settings
 from kaggle_nerve.storage import atomic_path, completed, mark_complete, write_text
@@ -41,39 +41,45 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class FoldJob:
-    """What a fold is trained on. ``budget``: seconds for all of it, or None."""
+    """What a fold is trained on, and who is told. ``budget``: seconds for all of it, or None.
+
+    ``stop`` is asked after each epoch whether the user wants to end here.
+    """
 
     run: Run
     cache: Cache
     folds: pd.DataFrame
     fold: int
     budget: float | None = None
+    reporter: Reporter = SILENT
+    stop: Callable[[], bool] = lambda: False
 
 
-def train_fold(job: FoldJob, reporter: Reporter, stop: Callable[[], bool]) -> FoldResult:
+def train_fold(job: FoldJob) -> FoldResult:
     """Train one fold and write model.keras, history.csv, oof.npy, oof.csv and complete.json.
 
-    ``stop`` is asked after each epoch. A finished fold is not trained again; an unfinished one goes
-    on after its last whole epoch, with the optimiser and the schedule that it had.
+    A finished fold is not trained again; an unfinished one goes on after its last whole epoch, with
+    the optimiser and the schedule that it had.
     """
-    started = time.monotonic()
-    folder = job.run.fold_folder(job.fold)
-    done = completed(folder)
+    deadline = None if job.budget is None else time.monotonic() + job.budget
+    done = completed(job.run.fold_folder(job.fold))
     if done:
         return FoldResult(job.fold, True, done["epochs"], done["best_epoch"], done["dice"])
     rows, held = split(job.cache.table, job.folds, job.fold)
     settings = job.run.settings
     model, state = _model(job)
-    batches = _batches(job, rows)
-    frames = job.cache.frames[held]
-    truths = Truths(list(job.cache.table.pixels.iloc[held]))
     if not _ended(state, settings):
+        batches, frames = _batches(job, rows), job.cache.frames[held]
+        truths = Truths(list(job.cache.table.pixels.iloc[held]))
         speed = measure(model, batches, frames, settings)
-        _announce(reporter, job, speed, len(batches), state)
-        keeper = _fit(job, model, state, batches, (frames, truths), speed, started, reporter, stop)
-        if keeper.interrupted and not _ended(state, settings):
+        _announce(job, speed, len(batches), state)
+        clock = Clock(deadline, speed.epoch(len(batches)))
+        if deadline is not None:
+            clock.deadline = deadline - RESERVE * (speed.finish + speed.validation)
+        interrupted = _fit(job, model, state, batches, (frames, truths), clock)
+        if interrupted and not _ended(state, settings):
             return FoldResult(job.fold, False, state.epoch, state.best_epoch, state.best_dice)
-    _finish(job, model, state, held, reporter)
+    _finish(job, model, state, held)
     return FoldResult(job.fold, True, state.epoch, state.best_epoch, state.best_dice)
 
 
@@ -105,6 +111,7 @@ def _optimiser(settings: OptimiserSettings) -> keras.optimizers.Optimizer:
 
 
 def _model(job: FoldJob) -> tuple[keras.Model, State]:
+    keras.utils.clear_session()  # the graphs of the fold before would stay in memory
     keras.utils.set_random_seed(job.run.settings.seed + job.fold)
     restored = Checkpoint(job.run.fold_folder(job.fold)).restore()
     return restored or (compiled(job.run.settings), State())
@@ -131,7 +138,7 @@ def _ended(state: State, settings: Settings) -> bool:
     return bool(state.epoch) and (state.epoch >= state.epochs or waited)
 
 
-def _announce(reporter: Reporter, job: FoldJob, speed: Speed, steps: int, state: State) -> None:
+def _announce(job: FoldJob, speed: Speed, steps: int, state: State) -> None:
     epochs = job.run.settings.training.epochs - state.epoch
     seconds = epochs * speed.epoch(steps)
     again = f", going on after epoch {state.epoch}" if state.epoch else ""
@@ -139,21 +146,27 @@ def _announce(reporter: Reporter, job: FoldJob, speed: Speed, steps: int, state:
     if job.budget is not None:
         fitting = min(epochs, max(1, int((job.budget - speed.finish) / speed.epoch(steps))))
         fits = f"; the time budget of {job.budget / 60:.1f} min holds about {fitting}"
-    reporter.say(
+    job.reporter.say(
         f"Fold {job.fold}{again}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would take "
         f"about {seconds / 60:.1f} min{fits}"
     )
 
 
-def _fit(job, model, state, batches, held, speed, started, reporter, stop) -> EpochKeeper:
+def _fit(
+    job: FoldJob,
+    model: keras.Model,
+    state: State,
+    batches: Batches,
+    held: tuple[np.ndarray, Truths],
+    clock: Clock,
+) -> bool:
+    """Train until the schedule, the deadline or the user ends it; returns whether it was the user."""
     settings = job.run.settings
-    clock = Clock(None, speed.epoch(len(batches)))
-    if job.budget is not None:
-        clock.deadline = started + job.budget - RESERVE * (speed.finish + speed.validation)
     pace = Pace(settings.training.epochs, len(batches), epoch=state.epoch, progress=state.progress)
     total = (settings.training.epochs - state.epoch) * len(batches)
-    with reporter.bar(f"Fold {job.fold}", total, "step") as bar:
-        keeper = EpochKeeper(job.run.fold_folder(job.fold), state, pace, settings, held, clock, bar, stop)
+    with job.reporter.bar(f"Fold {job.fold}", total, "step") as bar:
+        folder = job.run.fold_folder(job.fold)
+        keeper = EpochKeeper(folder, state, pace, settings, held, clock, bar, job.stop)
         model.fit(
             batches,
             initial_epoch=state.epoch,
@@ -162,10 +175,10 @@ def _fit(job, model, state, batches, held, speed, started, reporter, stop) -> Ep
             shuffle=False,
             callbacks=[PaceKeeper(pace, batches, settings, clock, bar), keeper],
         )
-    return keeper
+    return keeper.interrupted
 
 
-def _finish(job: FoldJob, model: keras.Model, state: State, held: np.ndarray, reporter: Reporter) -> None:
+def _finish(job: FoldJob, model: keras.Model, state: State, held: np.ndarray) -> None:
     folder, settings = job.run.fold_folder(job.fold), job.run.settings
     checkpoint = Checkpoint(folder)
     checkpoint.load_best(model, state)
@@ -174,7 +187,7 @@ def _finish(job: FoldJob, model: keras.Model, state: State, held: np.ndarray, re
     presence = np.empty(len(held))
     row = 0
     options = asdict(settings.prediction)
-    with reporter.bar(f"Fold {job.fold} out-of-fold", len(held)) as bar:
+    with job.reporter.bar(f"Fold {job.fold} out-of-fold", len(held)) as bar:
         for mask, present in probabilities(model, frames, **options):
             masks[row : row + len(mask)], presence[row : row + len(mask)] = mask, present
             row += len(mask)

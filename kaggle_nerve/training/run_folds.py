@@ -58,7 +58,7 @@ def train_folds(
             budget = (deadline - time.monotonic()) / (len(left) - left.index(number))
         told = f"Another process trains fold {number} of run {name}; wait for it, or name another --fold."
         with locked(run.fold_folder(number) / ".lock", told):
-            results.append(train_fold(FoldJob(run, cache, folds, number, budget), reporter, stop))
+            results.append(train_fold(FoldJob(run, cache, folds, number, budget, reporter, stop)))
         if not results[-1].finished:
             break
     return run, results
