@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
+from maps import synthetic
 
 from kaggle_nerve.competition import submission
 from kaggle_nerve.decision.masks import encoded_masks
@@ -22,20 +22,6 @@ from kaggle_nerve.prediction.stored import Stored, open_oof
 from kaggle_nerve.runs import open_run
 
 GOAL = 5.0
-
-
-def synthetic(frames: int, size: tuple[int, int]) -> Stored:
-    """Soft discs of the real masks' size on 41 % of the frames."""
-    random = np.random.default_rng(0)
-    maps = np.zeros((frames, *size), np.float16)
-    rows, columns = np.ogrid[: size[0], : size[1]]
-    presence = (random.random(frames) < 0.41).astype(float)
-    for index in np.flatnonzero(presence):
-        centre = random.uniform(0.25, 0.75, 2) * size
-        distance = np.hypot(rows - centre[0], columns - centre[1])
-        maps[index] = 1 / (1 + np.exp(distance - 0.11 * size[0]))
-    table = pd.DataFrame({"img": np.arange(1, frames + 1), "presence": presence})
-    return Stored(table, (maps,), (np.arange(frames),), "synthetic")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import ledger as ledgers
@@ -101,7 +102,7 @@ def test_many_processes_lose_no_row(ledger: Ledger) -> None:
 def test_a_locked_ledger_is_said(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledgers, "PATIENCE", 0.1)
     ledger.path.parent.mkdir()
-    with ledgers.FileLock(ledger.path.with_name(".ledger.lock")), pytest.raises(NerveError, match="holds"):
+    with FileLock(ledger.path.with_name(".ledger.lock")), pytest.raises(NerveError, match="holds"):
         ledger.add(entry("t"))
 
 
