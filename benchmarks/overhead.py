@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import pandas as pd
 
 from kaggle_nerve.data import cache as caches
 from kaggle_nerve.data.batches import Batches
@@ -85,6 +86,7 @@ def main() -> None:
         started = time.perf_counter()
         train_folds(args.data, Path(folder), "overhead", settings, fold=0)
         whole = time.perf_counter() - started - compilation
+        epochs = pd.read_csv(Path(folder) / "overhead" / "fold-0" / "history.csv").seconds
     print(f"preset {args.preset}, {args.epochs} epochs of {len(batches)} steps, {len(held)} held-out frames")
     print(
         f"compilation {compilation:.1f} s (left out), bare steps {bare:.1f} s, validation's passes {forward:.1f} s"

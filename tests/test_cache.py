@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,14 @@ def test_test_frames_have_no_masks(layout):
     built = cache.open_test(layout, SMALL)
     assert built.masks is None
     assert len(built.frames) == 3
+
+
+def test_the_same_data_elsewhere_has_the_same_source(layout, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "data"
+    shutil.copytree(layout.root, elsewhere)
+    moved, here = (cache.open_training(where, SMALL) for where in (locate(elsewhere), layout))
+    assert moved.source == here.source
+    assert cache.open_test(layout, SMALL).source != here.source
 
 
 class Counting(Reporter):

@@ -33,12 +33,13 @@ CHUNK = 128
 class Cache:
     """The arrays of one part of the data, opened read-only.
 
-    ``frames``: uint8 (n, height, width). ``masks``: the same shape, or None for test frames.
-    ``table``: the rows' frames as `training_frames` or `test_frames` gives them.
+    ``source``: digest of the data, the same wherever it was unpacked. ``frames``: uint8 (n, height,
+    width). ``masks``: the same shape, or None for test frames. ``table``: the rows' frames as
+    `training_frames` or `test_frames` gives them.
     """
 
     folder: Path
-    digest: str
+    source: str
     frames: np.ndarray
     masks: np.ndarray | None
     table: pd.DataFrame
@@ -68,7 +69,8 @@ def _open(
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> Cache:
-    digest = _digest(table, size, part)
+    source = _source(table, part)
+    digest = _digest(table, size, source)
     folder = _root(layout) / f"{size[0]}x{size[1]}-{digest[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     with_masks = part == facts.TRAIN_FOLDER
@@ -76,9 +78,9 @@ def _open(
     with FileLock(folder / ".lock"):
         if not completed(folder):
             _build(folder, table, size, with_masks, digest, reporter, workers)
-            _describe(folder, table, size, part, digest)
+            _describe(folder, table, size, part, source)
     masks = np.load(folder / "masks.npy", mmap_mode="r") if with_masks else None
-    return Cache(folder, digest, np.load(folder / "frames.npy", mmap_mode="r"), masks, table)
+    return Cache(folder, source, np.load(folder / "frames.npy", mmap_mode="r"), masks, table)
 
 
 def _build(
@@ -114,19 +116,23 @@ def _read(row, size: tuple[int, int], with_mask: bool) -> list[np.ndarray]:
     return values
 
 
-def _describe(folder: Path, table: pd.DataFrame, size: tuple[int, int], part: str, digest: str) -> None:
+def _describe(folder: Path, table: pd.DataFrame, size: tuple[int, int], part: str, source: str) -> None:
     columns = [name for name in ("subject", "img", "area") if name in table]
     write_text(folder / "index.csv", table[columns].to_csv(index=False))
-    facts_of_it = {"format": FORMAT, "part": part, "size": list(size), "frames": len(table), "source": digest}
+    facts_of_it = {"format": FORMAT, "part": part, "size": list(size), "frames": len(table), "source": source}
     write_json(folder / "manifest.json", facts_of_it)
     mark_complete(folder, facts_of_it)
 
 
-def _digest(table: pd.DataFrame, size: tuple[int, int], part: str) -> str:
-    stats = (path.stat() for path in table.path)
-    files = [f"{path.name} {s.st_size} {s.st_mtime_ns}" for path, s in zip(table.path, stats, strict=True)]
-    pixels = list(table.pixels) if "pixels" in table else []
-    return digest_text(FORMAT, part, str(tuple(size)), *files, *pixels)
+def _source(table: pd.DataFrame, part: str) -> str:
+    files = [f"{path.name} {path.stat().st_size}" for path in table.path]
+    return digest_text(part, *files, *(table.pixels if "pixels" in table else ()))
+
+
+def _digest(table: pd.DataFrame, size: tuple[int, int], source: str) -> str:
+    # A file that was changed in place may keep its size, so its time counts here.
+    times = [str(path.stat().st_mtime_ns) for path in table.path]
+    return digest_text(FORMAT, str(tuple(size)), source, *times)
 
 
 def _root(layout: Layout) -> Path:

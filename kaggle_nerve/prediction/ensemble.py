@@ -34,7 +34,7 @@ def predict_test(
 def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers: int) -> Path:
     folds = run.needs_finished_folds()
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
-    key = digest_text(cache.digest, run.settings.digest(), *map(str, folds))
+    key = digest_text(cache.source, run.settings.digest(), *map(str, folds))
     done = completed(run.test_folder)
     if done and done["key"] == key and not force:
         reporter.say(f"The test probabilities of run {run.name} are there already (folds {_listed(folds)}).")
@@ -45,7 +45,7 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
     presence = _stream(run, cache, [_load(run, fold) for fold in folds], key, reporter)
     table = cache.table[["img"]].assign(presence=presence)
     write_text(run.test_folder / "index.csv", table.to_csv(index=False))
-    mark_complete(run.test_folder, {"key": key, "source": cache.digest, "folds": folds, "frames": len(table)})
+    mark_complete(run.test_folder, {"key": key, "source": cache.source, "folds": folds, "frames": len(table)})
     return run.test_folder
 
 

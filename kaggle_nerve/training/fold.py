@@ -201,7 +201,7 @@ def _finish(job: FoldJob, model: keras.Model, state: State, held: np.ndarray) ->
     mark_complete(
         folder,
         {
-            "source": job.cache.digest,
+            "source": job.cache.source,
             "settings": settings.digest(),
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,

@@ -44,7 +44,7 @@ def train_folds(
     deadline = None if time_budget is None else time.monotonic() + time_budget
     cache = caches.open_training(locate(data_dir), settings.size, reporter=reporter, workers=workers)
     machine = environment()
-    run = runs.create(runs_dir, name, settings, machine, cache.digest)
+    run = runs.create(runs_dir, name, settings, machine, cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     folds = _folds(run, cache.table)
     numbers = _numbers(folds, fold)
