@@ -95,6 +95,8 @@ def main() -> None:
     print(
         f"             {whole / (bare + forward):.3f} of the bare steps and validation's bare forward passes"
     )
+    steady = epochs.iloc[1:].mean() / (bare / args.epochs)
+    print(f"an epoch after the first, validation and checkpoint included: {steady:.3f} of its bare steps")
 
 
 if __name__ == "__main__":
