@@ -69,7 +69,7 @@ def prepare(
 def new_csv(submissions_dir: Path, runs: list[Run]) -> Path:
     """``<timestamp>__<run>.csv`` in the submissions folder, the time in UTC."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return submissions_dir / f"{stamp}__{'+'.join(run.name for run in runs)}.csv"
+    return submissions_dir / f"{stamp}__{_joined_name(runs)}.csv"
 
 
 def ledger_origin(runs: list[Run], decision: Decision) -> Origin:
@@ -78,9 +78,13 @@ def ledger_origin(runs: list[Run], decision: Decision) -> Origin:
     settings = (
         digest_text(*(run.settings.digest() for run in runs)) if len(runs) > 1 else runs[0].settings.digest()
     )
-    return Origin("+".join(run.name for run in runs), settings[:12], figures.dice, figures.low, figures.high)
+    return Origin(_joined_name(runs), settings[:12], figures.dice, figures.low, figures.high)
 
 
 def default_message(runs: list[Run], decision: Decision) -> str:
     """A description for Kaggle: the runs and their out-of-fold figure."""
-    return f"{'+'.join(run.name for run in runs)}, out-of-fold {decision.figures.dice:.4f}"
+    return f"{_joined_name(runs)}, out-of-fold {decision.figures.dice:.4f}"
+
+
+def _joined_name(runs: list[Run]) -> str:
+    return "+".join(run.name for run in runs)

@@ -3,7 +3,6 @@
 import csv
 import io
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,6 @@ from pycocotools import mask as coco
 from kaggle_nerve.competition import rle
 from kaggle_nerve.competition.facts import SIZE
 from kaggle_nerve.errors import NerveError
-
-SURROGATE = Path(__file__).parents[2] / "shared" / "data" / "surrogate.zip"
 
 # 2 high, 3 wide. Pixel numbers:  1 3 5
 #                                 2 4 6
@@ -239,10 +236,8 @@ def test_a_mask_without_pixels_has_no_text():
 
 
 @pytest.mark.shared_data
-def test_every_real_mask_round_trips_byte_for_byte():
-    if not SURROGATE.is_file():
-        pytest.skip(f"{SURROGATE} is absent")
-    with zipfile.ZipFile(SURROGATE) as archive:
+def test_every_real_mask_round_trips_byte_for_byte(shared_data):
+    with zipfile.ZipFile(shared_data / "surrogate.zip") as archive:
         rows = list(csv.DictReader(io.StringIO(archive.read("train_masks.csv").decode())))
     assert len(rows) == 4436
     for row in rows:

@@ -69,6 +69,7 @@ def rehearse(
     settings = load_preset(preset, changes)
 
     from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
+    from kaggle_nerve.data.phantom import is_synthetic
     from kaggle_nerve.rehearsal import run
     from kaggle_nerve.rehearsal.server import RehearsalServer
 
@@ -89,12 +90,11 @@ def rehearse(
                 folder,
                 preset,
                 settings,
-                synthetic=data_dir is None,
                 time_budget=time_budget,
                 reporter=reporter,
                 stop=interrupt.stop,
             )
-    _print(ended, as_json)
+    _print(ended, data_dir is None or is_synthetic(data_dir), as_json)
 
 
 def _serve(server, folder: Path) -> None:
@@ -107,11 +107,11 @@ def _serve(server, folder: Path) -> None:
         click.echo("Ended.", err=True)
 
 
-def _print(ended, as_json: bool) -> None:
+def _print(ended, synthetic: bool, as_json: bool) -> None:
     if as_json:
         options.print_json(
             {
-                "synthetic": ended.synthetic,
+                "synthetic": synthetic,
                 "public": ended.public,
                 "private": ended.private,
                 "all_empty": ended.empty.as_dict(),
@@ -123,7 +123,7 @@ def _print(ended, as_json: bool) -> None:
     from kaggle_nerve.cli.decide import print_decision
 
     click.echo("")
-    if ended.synthetic:
+    if synthetic:
         click.echo("SYNTHETIC DATA: the scores below are of the phantom, not of the competition.")
     print_decision(ended.decision)
     click.echo("")

@@ -32,7 +32,6 @@ PHANTOM = {"subjects": 20, "frames": 40, "test_subjects": 10}
 class Rehearsed:
     """How a rehearsal ended. ``empty``: what an all-empty submission would have scored."""
 
-    synthetic: bool
     csv: Path
     decision: Decision
     public: float
@@ -67,7 +66,6 @@ def rehearse(
     name: str,
     settings: Settings,
     *,
-    synthetic: bool,
     time_budget: float | None = None,
     reporter: Reporter = SILENT,
     stop: Callable[[], bool] = lambda: False,
@@ -107,9 +105,7 @@ def rehearse(
         reporter=reporter,
     )
     solution = server.served.read_solution()
-    return Rehearsed(
-        synthetic, prepared.csv, prepared.decision, outcome.public, outcome.private, all_empty(solution)
-    )
+    return Rehearsed(prepared.csv, prepared.decision, outcome.public, outcome.private, all_empty(solution))
 
 
 def all_empty(solution: pd.DataFrame) -> metric.Score:

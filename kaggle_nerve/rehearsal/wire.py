@@ -82,6 +82,7 @@ class Corrupted:
         return self.content.size
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes from ``start`` to ``stop``, those of the fault inverted."""
         for piece in self.content.pieces(start, stop):
             wrong = range(max(self.at, start), min(self.at + self.length, start + len(piece)))
             spoilt = bytearray(piece)
