@@ -47,9 +47,27 @@ def test_a_bad_change_is_named(change, said):
     assert said in str(caught.value)
 
 
-def test_no_loss_at_all_is_refused():
-    with pytest.raises(NerveError, match="no loss trains the mask"):
-        apply_changes(load_preset("tiny"), ("loss.dice=0", "loss.bce=0"))
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("loss.dice=0", "loss.bce=0"), "every loss of the mask has weight 0"),
+        (("loss.tversky=1", "loss.tversky_alpha=0", "loss.tversky_beta=0"), "are both 0"),
+        (("model.architecture=fpn",), "needs an encoder"),
+        (("model.architecture=segnet", "model.encoder=resnet50"), "set model.encoder=none"),
+        (("model.weights=imagenet",), "name it in model.encoder"),
+        (("training.warm_size=[4, 40]",), "or [0, 0] for none"),
+        (("training.average=snapshots",), "set optimiser.schedule=cyclic"),
+        (("training.noise=weight",), "set both or neither"),
+        (
+            ("training.noise=soft", "training.noise_table=a.csv", "model.presence=false"),
+            "softens the presence",
+        ),
+    ],
+)
+def test_keys_that_do_not_fit_together_are_refused(changes, said):
+    with pytest.raises(NerveError) as caught:
+        apply_changes(load_preset("tiny"), changes)
+    assert said in str(caught.value)
 
 
 def test_an_unknown_preset_names_the_nearest():

@@ -8,6 +8,19 @@ from typing import Any
 from kaggle_nerve.storage import digest_text
 
 
+ENCODERS = (
+    "efficientnetv2-b0",
+    "efficientnetv2-b1",
+    "efficientnetv2-b2",
+    "efficientnetv2-b3",
+    "efficientnetv2-s",
+    "efficientnet-b1",
+    "resnet50",
+    "convnext-tiny",
+)
+"""Encoders of keras.applications."""
+
+
 def _choice(default: Any, *choices: Any) -> Any:
     return field(default=default, metadata={"choices": choices})
 
@@ -18,48 +31,101 @@ def _within(default: Any, low: float, high: float) -> Any:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The network. Channels double at each of ``depth`` poolings, from ``width``."""
+    """The network. Channels double at each of ``depth`` poolings, from ``width`` up to ``widest``.
 
-    architecture: str = _choice("unet", "unet")
+    ``skip``: how the encoder's features reach the decoder: as they are, through a residual 1x1 branch
+    or through an attention gate (for ``segnet``, whose decoder unpools, ``plain`` means not at all).
+    ``encoder`` takes the place of the downward half; ``weights`` are its pretrained ones: ``none``,
+    ``imagenet``, or a file. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the
+    deepest features.
+    """
+
+    architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")
+    encoder: str = _choice("none", "none", *ENCODERS)
+    weights: str = "none"
+    block: str = _choice("plain", "plain", "residual", "inception")
+    down: str = _choice("pool", "pool", "stride")
+    skip: str = _choice("plain", "plain", "residual", "attention")
+    activation: str = _choice("relu", "relu", "elu")
+    scse: bool = False
+    deep_supervision: bool = False
+    hypercolumns: bool = False
     width: int = _within(16, 1, 1024)
     depth: int = _within(4, 1, 6)
     widest: int = _within(256, 1, 4096)
     stem: int = _choice(1, 1, 2, 4)
     batch_norm: bool = True
     dropout: float = _within(0.1, 0, 0.9)
+    skip_dropout: float = _within(0.0, 0, 0.9)
     presence: bool = True
     normalise: str = _choice("image", "image", "unit")
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Weights of the three losses, and the pixels that smooth the Dice ratio."""
+    """Weights of the mask's losses and of the presence head's, and what shapes them.
+
+    ``smooth``: pixels that smooth the Dice and Tversky ratios. Tversky counts a false pixel
+    ``tversky_alpha`` times and a missed one ``tversky_beta`` times. ``focal_gamma`` is the exponent of
+    focal and focal Tversky loss. ``deep``: weight of each coarser mask of deep supervision, against the
+    next finer one.
+    """
 
     dice: float = _within(1.0, 0, 100)
+    batch_dice: float = _within(0.0, 0, 100)
     bce: float = _within(1.0, 0, 100)
+    focal: float = _within(0.0, 0, 100)
+    tversky: float = _within(0.0, 0, 100)
+    focal_tversky: float = _within(0.0, 0, 100)
+    lovasz: float = _within(0.0, 0, 100)
     presence: float = _within(0.5, 0, 100)
     smooth: float = _within(1.0, 1e-6, 1e6)
+    focal_gamma: float = _within(2.0, 0, 10)
+    tversky_alpha: float = _within(0.3, 0, 10)
+    tversky_beta: float = _within(0.7, 0, 10)
+    deep: float = _within(0.5, 0, 10)
 
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """Adam or AdamW; ``warmup`` is a share of the run."""
+    """How weights change. ``warmup`` is a share of the run.
 
-    name: str = _choice("adamw", "adam", "adamw")
-    learning_rate: float = _within(1e-3, 1e-8, 1)
+    ``schedule``: ``cosine`` falls to 0 once; ``cyclic`` falls to 0 ``cycles`` times; ``step`` multiplies
+    by ``factor`` after each of ``steps`` equal parts; ``plateau`` multiplies by ``factor`` after
+    ``plateau`` epochs without a better score.
+    """
+
+    name: str = _choice("adamw", "adam", "adamw", "sgd")
+    learning_rate: float = _within(1e-3, 1e-8, 10)
     weight_decay: float = _within(1e-4, 0, 1)
-    schedule: str = _choice("cosine", "cosine", "constant")
+    momentum: float = _within(0.9, 0, 0.9999)
+    schedule: str = _choice("cosine", "cosine", "constant", "step", "plateau", "cyclic")
     warmup: float = _within(0.05, 0, 0.9)
+    steps: int = _within(3, 1, 100)
+    factor: float = _within(0.1, 0.001, 0.999)
+    plateau: int = _within(4, 1, 1000)
+    cycles: int = _within(4, 1, 100)
     clip_norm: float = _within(0.0, 0, 1e6)
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Epochs, batches and when to stop.
+    """Epochs, batches, when to stop, and which weights are kept.
 
     ``positive_rate`` is the share of frames with a mask in the first epoch; it falls in a straight
     line to the training set's own share over ``positive_share`` of the run (0 keeps the natural share).
-    ``patience`` counts epochs without a better validation score; 0 never stops early.
+    ``one_per_subject``: no two frames of a batch come from one subject. ``patience`` counts epochs
+    without a better validation score; 0 never stops early.
+
+    ``average``: ``best`` keeps the best epoch; ``ema`` an exponential mean over the steps with
+    ``ema_decay``; ``swa`` the mean over the epochs of the last ``swa_share`` of the run; ``top`` the mean
+    of the ``top`` best epochs' weights; ``snapshots`` an ensemble of the ends of the learning rate's
+    cycles. ``precision``: ``auto`` takes what suits the device.
+
+    ``warm_size`` (height, width), if not [0, 0], trains the first ``warm_share`` of the epochs at that
+    size. ``start`` is a model file, or a run whose fold of the same number is taken, to start from.
+    ``noise``: what to do with the frames that the table ``noise_table`` (``audit`` writes it) marks:
+    ``weight`` counts them less, ``soft`` softens their presence target.
     """
 
     epochs: int = _within(30, 1, 10000)
@@ -67,8 +133,20 @@ class TrainingSettings:
     patience: int = _within(0, 0, 10000)
     positive_rate: float = _within(0.0, 0, 1)
     positive_share: float = _within(0.5, 0, 1)
+    one_per_subject: bool = False
     collapse_epochs: int = _within(5, 1, 10000)
     jit: bool = True
+    precision: str = _choice("float32", "float32", "auto", "mixed_float16", "mixed_bfloat16")
+    average: str = _choice("best", "best", "ema", "swa", "top", "snapshots")
+    ema_decay: float = _within(0.99, 0.5, 0.99999)
+    swa_share: float = _within(0.3, 0, 1)
+    top: int = _within(3, 1, 20)
+    warm_size: tuple[int, int] = (0, 0)
+    warm_share: float = _within(0.3, 0, 0.9)
+    start: str = ""
+    noise: str = _choice("none", "none", "weight", "soft")
+    noise_table: str = ""
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,9 +171,11 @@ class AugmentationSettings:
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How frames are predicted, out-of-fold and test alike. ``tta`` adds the flipped view."""
+    """How frames are predicted, out-of-fold and test alike. ``tta`` adds the mirrored view, or
+    (``flips``) all four of left-right and up-down.
+    """
 
-    tta: str = _choice("hflip", "none", "hflip")
+    tta: str = _choice("hflip", "none", "hflip", "flips")
     batch: int = _within(32, 1, 4096)
 
 

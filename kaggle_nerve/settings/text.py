@@ -98,8 +98,59 @@ def _check_together(settings: Settings, source: str) -> None:
         raise NerveError(
             f"{source}: folds = {settings.folds!r} must be a number from 2, or TRAIN/HELD such as 42/5."
         )
-    if settings.loss.dice == settings.loss.bce == 0:
-        raise NerveError(f"{source}: loss.dice and loss.bce are both 0, so no loss trains the mask.")
+    for requirement in _together(settings):
+        if not requirement[0]:
+            raise NerveError(f"{source}: {requirement[1]}")
+
+
+def _together(settings: Settings) -> list[tuple[bool, str]]:
+    """(whether it holds, what is wrong where it does not) for keys that lean on each other."""
+    model, loss, training = settings.model, settings.loss, settings.training
+    mask_losses = [
+        loss.dice,
+        loss.batch_dice,
+        loss.bce,
+        loss.focal,
+        loss.tversky,
+        loss.focal_tversky,
+        loss.lovasz,
+    ]
+    warm = training.warm_size
+    return [
+        (any(mask_losses), "every loss of the mask has weight 0, so nothing trains it; set loss.dice=1."),
+        (
+            loss.tversky == loss.focal_tversky == 0 or loss.tversky_alpha + loss.tversky_beta > 0,
+            "loss.tversky_alpha and loss.tversky_beta are both 0; set one of them.",
+        ),
+        (
+            model.architecture not in ("fpn", "deeplabv3+") or model.encoder != "none",
+            f"model.architecture = {model.architecture!r} needs an encoder, such as model.encoder=resnet50.",
+        ),
+        (
+            model.architecture != "segnet" or model.encoder == "none",
+            "model.architecture = 'segnet' unpools where its own encoder pooled; set model.encoder=none.",
+        ),
+        (
+            model.weights == "none" or model.encoder != "none",
+            f"model.weights = {model.weights!r} belong to a pretrained encoder; name it in model.encoder.",
+        ),
+        (
+            warm == (0, 0) or min(warm) >= 8,
+            f"training.warm_size = {list(warm)} must be height and width from 8, or [0, 0] for none.",
+        ),
+        (
+            training.average != "snapshots" or settings.optimiser.schedule == "cyclic",
+            "training.average = 'snapshots' needs cycles; set optimiser.schedule=cyclic.",
+        ),
+        (
+            (training.noise == "none") == (not training.noise_table),
+            "training.noise and training.noise_table go together; set both or neither.",
+        ),
+        (
+            training.noise != "soft" or model.presence,
+            "training.noise = 'soft' softens the presence target; set model.presence=true.",
+        ),
+    ]
 
 
 def _is_a(value: Any, kind: Any) -> bool:
