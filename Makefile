@@ -2,6 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Tests of networks and losses, which run on Keras's other backend, too.
+NETWORKS := $(addprefix tests/test_,architectures.py encoders.py layers.py normalisation.py forward.py losses.py averaging.py)
+
 .PHONY: demo test install check docs clean
 
 # The whole job on the embedded rehearsal: no account, no data needed.
@@ -14,6 +17,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist loadfile $(NETWORKS)
 
 # Generated files: the command reference.
 docs: $(VENV)/.installed-test

@@ -34,9 +34,9 @@ def frames_and_masks(size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarr
 def check_builds(model: keras.Model, size: tuple[int, int] = SIZE, presence: bool = True) -> None:
     """Frames of an odd, non-square size come back as probabilities of that size."""
     frames, _ = frames_and_masks(size)
-    outputs = model.predict_on_batch(frames[:2])
+    outputs = model.predict_on_batch(frames)
     for name, values in outputs.items():
-        assert values.shape == ((2, 1) if name == "presence" else (2, *size, 1)), name
+        assert values.shape == ((8, 1) if name == "presence" else (8, *size, 1)), name
         assert values.dtype == np.float32
         assert np.isfinite(values).all()
         assert values.min() >= 0
@@ -44,7 +44,7 @@ def check_builds(model: keras.Model, size: tuple[int, int] = SIZE, presence: boo
     assert ("presence" in outputs) is presence
 
 
-def check_overfits(model: keras.Model, *, steps: int = 150, rate: float = 5e-3) -> None:
+def check_overfits(model: keras.Model, *, steps: int = 100, rate: float = 5e-3, jit: bool = True) -> None:
     """8 frames are learned by heart: mean Dice over 0.95 with the masks of a forward pass as in prediction."""
     frames, masks = frames_and_masks(model.input_shape[1:3])
     targets = {
@@ -52,8 +52,9 @@ def check_overfits(model: keras.Model, *, steps: int = 150, rate: float = 5e-3) 
         for name in model.output
     }
     loss = {name: "binary_crossentropy" if name == "presence" else MaskLoss(smooth=1.0) for name in targets}
-    model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), loss=loss)
-    model.fit(frames, targets, batch_size=8, epochs=steps, verbose=0, shuffle=False)
+    model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), loss=loss, jit_compile=jit)
+    for _ in range(steps):
+        model.train_on_batch(frames, targets)
     recompute(model, [frames])
     guess = model.predict_on_batch(frames)["mask"] >= 0.5
     both, either = (guess * masks).sum((1, 2, 3)), guess.sum((1, 2, 3)) + masks.sum((1, 2, 3))
@@ -64,9 +65,11 @@ def check_overfits(model: keras.Model, *, steps: int = 150, rate: float = 5e-3) 
 def check_saves(model: keras.Model, folder) -> None:
     """A saved model loads without custom_objects and predicts the same, bit for bit."""
     frames, _ = frames_and_masks(model.input_shape[1:3])
-    before = model.predict_on_batch(frames[:3])
+    before = model.predict_on_batch(frames)
     model.save(folder / "model.keras")
-    again = keras.saving.load_model(folder / "model.keras", compile=False).predict_on_batch(frames[:3])
-    assert again.keys() == before.keys()
+    again = keras.saving.load_model(folder / "model.keras", compile=False)
+    again.jit_compile = model.jit_compile  # compiled or not, the last digits differ
+    after = again.predict_on_batch(frames)
+    assert after.keys() == before.keys()
     for name, values in before.items():
-        np.testing.assert_array_equal(again[name], values)
+        np.testing.assert_array_equal(after[name], values)

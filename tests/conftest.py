@@ -8,6 +8,7 @@ import pytest
 os.environ.update(
     {
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "1",
         "KAGGLE_API_TOKEN": "no-real-token",
         "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
         "http_proxy": "http://127.0.0.1:9",

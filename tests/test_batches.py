@@ -1,9 +1,16 @@
+from math import comb
+
+import keras
 import numpy as np
 import pytest
 
 from kaggle_nerve.data.augment import augment
 from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.data.draw import dealt, drawn, most_batches
+from kaggle_nerve.data.noise import Marks
+from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import AugmentationSettings
+from kaggle_nerve.training.losses import MaskLoss
 
 STILL = AugmentationSettings(
     hflip=0, vflip=0, rotate=0, shift=0, scale=1, contrast=0, brightness=0, gamma=1, noise=0
@@ -64,6 +71,27 @@ def test_brightness_adds_its_share(picture):
     assert 120 < max(greys) <= 126
 
 
+def test_noise_is_normal_unbiased_and_as_strong_as_asked():
+    flat = np.full((200, 310), 100, np.uint8)
+    changes = np.array(
+        [
+            augment(flat, flat, np.random.default_rng(s), only(noise=0.1))[0].astype(float) - 100
+            for s in range(60)
+        ]
+    )
+    # The deviation is drawn uniformly from 0 to 25.5 grey values; it never leaves that range.
+    deviations = changes.std(axis=(1, 2))
+    assert deviations.min() < 2
+    assert 23 < deviations.max() < 25.7
+    strongest = changes[deviations.argmax()]
+    assert abs(strongest.mean()) < 0.5
+    # Of a normal distribution 68.3 % lie within one deviation and 95.4 % within two.
+    assert (np.abs(strongest) < deviations.max()).mean() == pytest.approx(0.683, abs=0.02)
+    assert (np.abs(strongest) < 2 * deviations.max()).mean() == pytest.approx(0.954, abs=0.01)
+    # Neighbours have nothing to do with one another.
+    assert abs(np.corrcoef(strongest[:, 1:].ravel(), strongest[:, :-1].ravel())[0, 1]) < 0.02
+
+
 def batches(count=40, batch=8, ranges=STILL, every=4, **options) -> Batches:
     frames = np.arange(count, dtype=np.uint8)[:, None, None] * np.ones((1, 6, 10), np.uint8)
     masks = np.zeros_like(frames)
@@ -73,7 +101,11 @@ def batches(count=40, batch=8, ranges=STILL, every=4, **options) -> Batches:
 
 
 def shown(epoch: Batches) -> list[int]:
-    return [int(frame[0, 0, 0]) for index in range(len(epoch)) for frame in epoch[index][0]]
+    return [number for batch in shown_batches(epoch) for number in batch]
+
+
+def shown_batches(epoch: Batches) -> list[list[int]]:
+    return [epoch[index][0][:, 0, 0, 0].astype(int).tolist() for index in range(len(epoch))]
 
 
 def test_shapes_ranges_and_targets():
@@ -84,7 +116,16 @@ def test_shapes_ranges_and_targets():
     numbers = frames[:, 0, 0, 0].astype(int)
     assert (targets["presence"][:, 0] == (numbers % 4 == 0)).all()
     assert (targets["mask"][:, 0, 0, 0] == targets["presence"][:, 0]).all()
-    assert "presence" not in batches(presence=False)[0][1]
+
+
+def test_every_output_of_the_network_gets_its_target():
+    _, targets = batches(outputs=("mask", "mask_1", "mask_2", "presence"))[0]
+    assert list(targets) == ["mask", "mask_1", "mask_2", "presence"]
+    assert targets["presence"].shape == (8, 1)
+    assert targets["mask"].any()
+    assert (targets["mask_1"] == targets["mask"]).all()
+    assert (targets["mask_2"] == targets["mask"]).all()
+    assert set(batches(outputs=("mask",))[0][1]) == {"mask"}
 
 
 def test_an_epoch_shows_every_frame_once_in_another_order():
@@ -127,3 +168,164 @@ def test_a_rate_without_frames_of_one_kind_still_fills_the_epoch():
 def test_the_last_part_of_a_batch_is_left_out():
     assert len(batches(count=41)) == 5
     assert len(batches(count=5, batch=8)) == 1
+
+
+def test_how_many_batches_of_different_subjects_there_are():
+    # 2 subjects of 3 and 1 frames: one batch of two. 3, 3 and 3: four of two (8 of 9 frames).
+    assert most_batches(np.array([3, 1]), 2) == 1
+    assert most_batches(np.array([3, 0, 3, 3]), 2) == 4
+    assert most_batches(np.array([9, 2, 2]), 2) == 4
+    assert most_batches(np.array([9, 2, 2]), 3) == 2
+    assert most_batches(np.array([9, 2]), 3) == 0
+
+
+def test_no_more_batches_can_be_dealt_than_that():
+    # Always taking from those who have most left is known to deal the most.
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        counts, batch = random.integers(0, 9, random.integers(3, 8)), int(random.integers(1, 4))
+        left, number = counts.copy(), 0
+        while np.count_nonzero(left) >= batch:
+            left[np.argsort(-left)[:batch]] -= 1
+            number += 1
+        assert most_batches(counts, batch) == number
+
+
+def test_dealing_keeps_all_rows_and_parts_their_groups():
+    groups = np.repeat(np.arange(5), [8, 8, 5, 2, 1])
+    for seed in range(30):
+        order = dealt(np.random.default_rng(seed), np.arange(24), groups, 3)
+        assert sorted(order) == list(range(24))
+        assert all(len(set(batch)) == 3 for batch in groups[order].reshape(8, 3))
+        # The first two have as many rows as there are batches, so they are in each.
+        assert all({0, 1} <= set(batch) for batch in groups[order].reshape(8, 3))
+
+
+def test_dealing_mixes_subjects():
+    # 6 subjects of 20 frames in batches of 2: a pair of subjects meets in 1 of 15 batches, about.
+    groups = np.repeat(np.arange(6), 20)
+    met = np.zeros((6, 6))
+    for seed in range(30):
+        order = dealt(np.random.default_rng(seed), np.arange(120), groups, 2)
+        for one, other in groups[order].reshape(60, 2):
+            met[min(one, other), max(one, other)] += 1
+    shares = met[np.triu_indices(6, 1)] / met.sum()
+    assert shares.min() > 0.7 / comb(6, 2)
+    assert shares.max() < 1.3 / comb(6, 2)
+
+
+def test_drawing_ends_where_no_group_has_room():
+    groups = np.array([0, 0, 0, 1])
+    found = drawn(np.random.default_rng(0), [(np.arange(4), 9)], groups, room=2)
+    assert len(found) == 4
+    assert sorted(groups[found]) == [0, 0, 1, 1]
+    assert len(set(found[groups[found] == 0])) == 2
+
+
+SUBJECTS = np.repeat([7, 3, 11, 50, 2], [12, 12, 8, 6, 2])
+
+
+def test_no_batch_has_two_frames_of_a_subject_and_few_frames_are_left_out():
+    # At most 10 frames of each can be shown in 10 batches of 4: 10 + 10 + 8 + 6 + 2 = 36 < 40; in 9: 34 < 36.
+    # In 8: 8 + 8 + 8 + 6 + 2 = 32 = 8 * 4.
+    epoch = batches(batch=4, subjects=SUBJECTS)
+    assert len(epoch) == 8
+    first = shown_batches(epoch)
+    assert all(len({SUBJECTS[number] for number in batch}) == 4 for batch in first)
+    numbers = [number for batch in first for number in batch]
+    assert len(set(numbers)) == 32
+    epoch.start_epoch(1)
+    again = shown_batches(epoch)
+    assert again != first
+    # Other frames of the two big subjects are left out.
+    assert set(numbers) != {number for batch in again for number in batch}
+
+
+def test_subjects_of_equal_size_lose_no_frame():
+    epoch = batches(batch=4, subjects=np.arange(40) % 5)
+    assert sorted(shown(epoch)) == list(range(40))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25, 0.5, 0.75])
+def test_subjects_kept_apart_go_with_a_positive_rate(rate):
+    # Every subject has frames of both kinds, so the rate is met exactly.
+    subjects = np.arange(40) // 8
+    epoch = batches(batch=4, subjects=subjects)
+    epoch.start_epoch(3, rate)
+    found = shown_batches(epoch)
+    assert len(found) == len(epoch) == 10
+    assert all(len({subjects[number] for number in batch}) == 4 for batch in found)
+    assert sum(number % 4 == 0 for batch in found for number in batch) == round(40 * rate)
+
+
+def test_a_rate_that_subjects_kept_apart_cannot_give_is_met_as_far_as_can_be():
+    # Masks are in frames 0, 4, ..., 36: with these subjects all of subject 0, who gives one frame a batch.
+    subjects = np.where(np.arange(40) % 4 == 0, 0, np.arange(40) % 4)
+    epoch = batches(batch=2, subjects=subjects)
+    assert len(epoch) == 20
+    epoch.start_epoch(0, 0.9)
+    found = shown_batches(epoch)
+    assert len(found) == 20
+    assert all(subjects[one] != subjects[other] for one, other in found)
+    assert sum(number % 4 == 0 for batch in found for number in batch) == 20
+
+
+def test_held_out_subjects_are_no_subjects_to_deal():
+    frames = np.zeros((12, 6, 10), np.uint8)
+    rows, subjects = np.arange(6), np.arange(12) // 2
+    options = {"seed": 0, "ranges": None, "subjects": subjects}
+    epoch = Batches(frames, frames, np.arange(12) % 2 == 0, rows, batch=3, **options)
+    assert len(epoch) == 2
+    assert sorted(epoch.order) == list(range(6))
+    told = r"^training\.batch=4 is more than the 3 subjects to train on, .* set training\.batch=3 or less\.$"
+    with pytest.raises(NerveError, match=told):
+        Batches(frames, frames, np.arange(12) % 2 == 0, rows, batch=4, **options)
+
+
+def test_a_resumed_epoch_of_subjects_kept_apart_is_the_same_epoch():
+    one, other = batches(batch=4, subjects=SUBJECTS), batches(batch=4, subjects=SUBJECTS)
+    one.start_epoch(1)
+    one.start_epoch(2, 0.5)
+    other.start_epoch(2, 0.5)
+    assert shown(one) == shown(other)
+
+
+def test_doubted_labels_count_less_in_every_output():
+    weights = np.linspace(0, 1, 40).astype(np.float32)
+    frames, targets, counting = batches(noise=Marks(weights=weights))[1]
+    numbers = frames[:, 0, 0, 0].astype(int)
+    assert set(counting) == set(targets) == {"mask", "presence"}
+    for values in counting.values():
+        assert values.dtype == np.float32
+        assert (values == weights[numbers]).all()
+    assert (targets["presence"][:, 0] == (numbers % 4 == 0)).all()
+
+
+def test_softened_labels_change_the_presence_target_alone():
+    presence = np.linspace(0, 1, 40).astype(np.float32)
+    frames, targets = batches(noise=Marks(presence=presence))[1]
+    numbers = frames[:, 0, 0, 0].astype(int)
+    assert (targets["presence"][:, 0] == presence[numbers]).all()
+    assert (targets["mask"][:, 0, 0, 0] == (numbers % 4 == 0)).all()
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_keras_trains_on_deep_masks_and_weights(jit):
+    # A network that says 0.5 of everything: Dice loss of a mask's image 1 - (60 + 1) / (60 + 30 + 1), of an empty
+    # one 1 - 1 / (30 + 1); entropy ln 2. Only the frames 0 (with a mask) and 1 (without) count, and half.
+    frames = keras.Input((6, 10, 1))
+    logit = keras.layers.Conv2D(1, 1, kernel_initializer="zeros")(frames)
+    outputs = {name: keras.layers.Activation("sigmoid", name=name)(logit) for name in ("mask", "mask_1")}
+    mean = keras.layers.GlobalAveragePooling2D()(logit)
+    outputs["presence"] = keras.layers.Activation("sigmoid", name="presence")(mean)
+    model = keras.Model(frames, outputs)
+    loss = {"mask": MaskLoss(1, 0), "mask_1": MaskLoss(1, 0), "presence": keras.losses.BinaryCrossentropy()}
+    share = {"mask": 1.0, "mask_1": 0.5, "presence": 1.0}
+    model.compile(keras.optimizers.SGD(0.0), loss=loss, loss_weights=share, jit_compile=jit)
+    weights = np.zeros(40, np.float32)
+    weights[:2] = 0.5
+    found = model.fit(
+        batches(outputs=tuple(model.output), noise=Marks(weights=weights)), shuffle=False, verbose=0
+    ).history["loss"][0]
+    dice = (1 - 61 / 91) + (1 - 1 / 31)
+    assert found == pytest.approx(0.5 * (1.5 * dice + 2 * np.log(2)) / 40, rel=1e-5)

@@ -10,9 +10,12 @@ import pytest
 from click.testing import CliRunner
 from support import write_competition
 
-from kaggle_nerve.cli import cli
+from kaggle_nerve.cli import cli, terminal, training
 from kaggle_nerve.cli.options import Duration
 from kaggle_nerve.competition import submission
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import apply_changes, load_preset, parse
+from kaggle_nerve.training import run_folds
 
 COMMANDS = sorted(cli.commands)
 
@@ -98,6 +101,80 @@ def test_presets_show_what_they_hold():
     assert "unet-64x80" in run("presets").stdout
     shown = json.loads(run("presets", "small", "--json").stdout)
     assert shown["size"] == [96, 128]
+
+
+def test_a_preset_shows_its_layers_without_a_file_of_weights(monkeypatch):
+    pretrained = apply_changes(
+        load_preset("tiny"), ("model.stem=1", "model.encoder=resnet50", "model.weights=/no/such.h5")
+    )
+    plain = load_preset("tiny")
+    monkeypatch.setattr(training, "load_preset", lambda name: pretrained if name == "small" else plain)
+    shown = CliRunner().invoke(cli, ["presets", "tiny"]).output
+    settings, table = shown.split("\n\nlayer ")
+    assert parse(settings, "what is shown") == plain
+    rows = {line.split()[0]: line.split()[-1] for line in table.splitlines()[1:-1]}
+    # 3x3 from 8 channels to 8; at the end from 8 channels and a bias to one number a pixel.
+    assert (rows["down0b_conv"], rows["mask_logit"]) == ("576", "9")
+    total = int(table.splitlines()[-1].split()[0].replace(",", ""))
+    assert total == sum(int(number.replace(",", "")) for number in rows.values())
+    assert CliRunner().invoke(cli, ["presets", "small"]).output.endswith(" of them trained\n")
+
+
+def train(monkeypatch, tmp_path, *words: str, failures: dict | None = None):
+    """``train-folds`` with a training that only takes down what it is asked, and what that was."""
+    from kaggle_nerve.runs import Run
+    from kaggle_nerve.training.fold import FoldResult
+
+    asked = {}
+
+    def record(data_dir, runs_dir, name, settings, **options):
+        asked.update(options, name=name, settings=settings)
+        found = Run(runs_dir / name, settings)
+        results = [FoldResult(1, True, 9, 7, 0.75, "best", 0.75, 0.5, 1 / 3, 0.9875)]
+        if failures:
+            raise run_folds.FoldsError(found, results, failures)
+        return found, results
+
+    monkeypatch.setattr(run_folds, "train_folds", record)
+    monkeypatch.setattr(terminal, "load_keras", lambda **options: asked.update(options))
+    words = ["train-folds", "--preset", "tiny", "--runs", str(tmp_path), *words]
+    return CliRunner().invoke(cli, words), asked
+
+
+def test_options_of_train_folds_are_settings_and_name_the_run(monkeypatch, tmp_path):
+    # A name that TOML would take for a date.
+    words = "--jobs", "3", "--deterministic", "--start-from", "2026-11-20"
+    done, asked = train(monkeypatch, tmp_path, *words)
+    assert done.exit_code == 0, done.output
+    assert asked["jobs"] == 3
+    assert asked["deterministic"] is asked["settings"].training.deterministic is True
+    assert asked["settings"].training.start == "2026-11-20"
+    assert asked["name"].startswith("tiny-")
+    assert (
+        "Fold 1 finished after 9 epochs: best mean Dice on its held-out subjects 0.7500 (epoch 7); over all "
+        "pixels Dice 0.5000, IoU 0.3333, accuracy 0.9875"
+    ) in done.stdout
+    assert train(monkeypatch, tmp_path)[1]["jobs"] is None
+    assert train(monkeypatch, tmp_path, "--jobs", "0")[0].exit_code == 2
+
+
+def test_folds_that_failed_are_told_after_those_that_did_not(monkeypatch, tmp_path):
+    failures = {
+        2: NerveError("Fold 2 ended with signal 9; its log: x"),
+        0: NerveError("The loss became nan."),
+    }
+    done, _ = train(monkeypatch, tmp_path, failures=failures)
+    assert done.exit_code == 1
+    assert "Fold 1 finished" in done.stdout
+    assert "Next: kaggle-nerve submit" not in done.stdout
+    assert done.stderr.splitlines() == [
+        "Error: Fold 0: The loss became nan.",
+        "Fold 2 ended with signal 9; its log: x",
+        "Finished folds are kept; the same command goes on with the rest.",
+    ]
+    told = json.loads(train(monkeypatch, tmp_path, "--json", failures=failures)[0].stdout)
+    assert told["folds"][0]["pixel_dice"] == 0.5
+    assert list(told["failures"]) == ["0", "2"]
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from kaggle_nerve.models import blocks, forward, registry
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.models import blocks, forward, registry, summary
 from kaggle_nerve.settings import apply_changes, load_preset
 
 
@@ -51,6 +52,127 @@ def test_parameters_equal_a_count_by_hand():
     up = (1 * 8 + 1) * 4 + (9 * 8 + 1) * 4 + (9 * 4 + 1) * 4
     heads = (4 + 1) * 1 + (8 + 1) * 1
     assert model.count_params() == down + bottom + up + heads
+
+
+def convolved(before: int, after: int, kernel: int = 3) -> int:
+    """Parameters of a convolution with bias."""
+    return (kernel * kernel * before + 1) * after
+
+
+def double(before: int, after: int) -> int:
+    return convolved(before, after) + convolved(after, after)
+
+
+def test_the_parameters_of_options_equal_a_count_by_hand():
+    plain = built("model.batch_norm=false").count_params()  # width 4, depth 2: 4, 8 and 16 channels
+
+    def more(*changes: str) -> int:
+        return built("model.batch_norm=false", *changes).count_params() - plain
+
+    assert more("model.down=stride") == convolved(4, 4) + convolved(8, 8)
+    assert more("model.skip=residual") == convolved(4, 4, 1) + convolved(8, 8, 1)
+    gates = (4 * 4 * 2 + convolved(8, 2, 1) + 3) + (4 * 8 * 4 + convolved(16, 4, 1) + 5)
+    assert more("model.skip=attention") == gates
+    shortcuts = sum(
+        convolved(before, after, 1) for before, after in [(1, 4), (4, 8), (8, 16), (16, 8), (8, 4)]
+    )
+    assert more("model.block=residual") == shortcuts
+    squeezes = {
+        channels: convolved(channels, channels // 2, 1) + convolved(channels // 2, channels, 1) + channels + 1
+        for channels in (4, 8, 16)
+    }
+    assert more("model.scse=true") == 2 * squeezes[4] + 2 * squeezes[8] + squeezes[16]
+    assert more("model.hypercolumns=true") == 8
+    assert more("model.deep_supervision=true") == 8 + 1
+    assert more("model.activation=elu") == more("model.skip_dropout=0.5") == 0
+
+
+def test_unet_plus_plus_parameters_equal_a_count_by_hand():
+    model = built("model.architecture=unet++", "model.batch_norm=false")
+    encoder = double(1, 4) + double(4, 8) + double(8, 16)
+    first = convolved(8, 4, 1) + double(4 + 4, 4)
+    below = convolved(16, 8, 1) + double(8 + 8, 8)
+    last = convolved(8, 4, 1) + double(4 + 4 + 4, 4)
+    assert model.count_params() == encoder + first + below + last + (4 + 1) + (16 + 1)
+
+
+def test_segnet_parameters_equal_a_count_by_hand():
+    changes = ("model.architecture=segnet", "model.depth=1", "model.batch_norm=false")
+    shared = double(1, 4) + double(4, 8) + convolved(8, 4, 1) + (4 + 1) + (8 + 1)
+    assert built(*changes).count_params() == shared + double(4, 4)
+    gate = 4 * 4 * 2 + convolved(8, 2, 1) + 3
+    assert built(*changes, "model.skip=attention").count_params() == shared + gate + double(4 + 4, 4)
+
+
+def test_a_segnet_unpools_where_it_pooled():
+    model = built("model.architecture=segnet", "model.depth=1")
+    inside = keras.Model(
+        model.input, [model.get_layer("down0b_relu").output, model.get_layer("unpool0").output]
+    )
+    frame = np.random.default_rng(0).uniform(0, 255, (1, 48, 64, 1)).astype(np.float32)
+    features, unpooled = inside.predict_on_batch(frame)
+    windows = features.reshape(1, 24, 2, 32, 2, 4)
+    largest = (windows == windows.max(axis=(2, 4), keepdims=True)).reshape(features.shape)
+    assert (unpooled > 0).any()
+    assert not unpooled[~largest].any()
+
+
+def test_a_segnet_refuses_what_leaves_no_positions():
+    with pytest.raises(NerveError, match=r"model\.down"):
+        built("model.architecture=segnet", "model.down=stride")
+    with pytest.raises(NerveError, match=r"model\.encoder"):
+        built("model.architecture=segnet", "model.encoder=resnet50")
+
+
+@pytest.mark.parametrize(("depth", "count"), [(1, 0), (2, 1), (5, 3)])
+@pytest.mark.parametrize("architecture", ["unet", "unet++", "segnet"])
+def test_deep_supervision_has_a_mask_for_each_coarser_level_but_three_at_most(architecture, depth, count):
+    model = built(
+        f"model.architecture={architecture}",
+        f"model.depth={depth}",
+        "model.width=1",
+        "model.deep_supervision=true",
+    )
+    masks = [f"mask_{number}" for number in range(1, count + 1)]
+    assert set(model.output) == {"mask", "presence", *masks}
+    assert all(model.output[name].shape == (None, 48, 64, 1) for name in masks)
+
+
+def test_coarser_masks_of_unet_plus_plus_are_read_at_the_finest_resolution():
+    model = built("model.architecture=unet++", "model.depth=3", "model.deep_supervision=true")
+    for name, node in {"mask": "node0_3b", "mask_1": "node0_2b", "mask_2": "node0_1b"}.items():
+        assert model.get_layer(f"{name}_logit").input is model.get_layer(f"{node}_relu").output
+
+
+def test_layers_keep_the_names_that_stored_weights_go_by():
+    def pair(name):
+        return [f"{name}{part}_{kind}" for part in "ab" for kind in ("conv", "norm", "relu")]
+
+    wanted = ["frames", "unit", "standardise", "pad", "stem", *pair("down0"), "pool0", *pair("bottom")]
+    wanted += ["bottom_dropout", "narrow0_conv", "narrow0_norm", "narrow0_relu", "enlarge0", "join0"]
+    wanted += [*pair("up0"), "mask_logit", "enlarge_mask", "crop", "mask", "presence_mean", "presence"]
+    names = [layer.name for layer in built("model.depth=1", "model.stem=2").layers]
+    assert sorted(names) == sorted(wanted)
+
+
+def test_the_table_of_layers():
+    model = built("model.depth=1", "model.architecture=segnet")
+    rows = {row.name: row for row in summary.layer_table(model)}
+    assert rows["down0b_conv"] == ("down0b_conv", "Conv2D", "48 x 64 x 4", 9 * 4 * 4)
+    assert rows["pool0"] == ("pool0", "PoolWithPositions", "24 x 32 x 4, 24 x 32 x 4", 0)
+    assert rows["presence"] == ("presence", "Dense", "1", 8 + 1)
+    counts = summary.parameter_counts(model)
+    assert sum(row.parameters for row in rows.values()) == sum(counts) == model.count_params()
+    # A mean and a variance for each channel that is normalised.
+    assert counts.fixed == 2 * (4 + 4 + 8 + 8 + 4 + 4 + 4)
+
+
+def test_a_network_within_a_network_is_one_row():
+    frame = keras.Input((4, 6, 1))
+    inner = keras.Model(frame, keras.layers.Conv2D(3, 1)(frame), name="encoder")
+    outer = keras.Input((4, 6, 1))
+    table = summary.layer_table(keras.Model(outer, inner(outer)))
+    assert table[1:] == [("encoder", "Functional", "4 x 6 x 3", 6)]
 
 
 def test_standardised_frames_do_not_depend_on_gain_and_brightness():

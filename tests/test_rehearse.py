@@ -23,7 +23,6 @@ FAST = [
     "--set=model.stem=1",
     "--set=model.width=4",
     "--set=model.depth=2",
-    "--set=training.jit=false",
     "--set=training.epochs=6",
     "--set=training.batch=4",
     "--set=optimiser.learning_rate=0.01",

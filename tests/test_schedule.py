@@ -1,7 +1,14 @@
 import pytest
 
-from kaggle_nerve.settings import OptimiserSettings, TrainingSettings
-from kaggle_nerve.training.schedule import Pace, learning_rate, positive_rate
+from kaggle_nerve.settings import OptimiserSettings, Settings, TrainingSettings, apply_changes
+from kaggle_nerve.training.schedule import (
+    Pace,
+    ends_cycle,
+    is_scored,
+    learning_rate,
+    plateau_factor,
+    positive_rate,
+)
 
 
 def test_warm_up_then_half_a_cosine():
@@ -88,3 +95,58 @@ def test_a_machine_that_got_faster_gets_its_epochs_back():
     pace.start_epoch(30.0, 5.0)
     assert pace.epochs == 7
     assert pace.step_size == pytest.approx((1 - 1 / 3) / 24)
+
+
+def test_steps_fall_after_each_part():
+    settings = OptimiserSettings(learning_rate=0.08, warmup=0.0, schedule="step", steps=3, factor=0.5)
+    rates = [learning_rate(p, settings) for p in (0, 0.3, 1 / 3, 0.6, 0.7, 1)]
+    assert rates == pytest.approx([0.08, 0.08, 0.04, 0.04, 0.02, 0.02])
+
+
+def test_cycles_restart_at_the_full_rate():
+    settings = OptimiserSettings(learning_rate=0.01, warmup=0.2, schedule="cyclic", cycles=2)
+    rates = [learning_rate(p, settings) for p in (0.1, 0.2, 0.4, 0.599999, 0.6, 0.8, 1)]
+    assert rates == pytest.approx([0.005, 0.01, 0.005, 0, 0.01, 0.005, 0], abs=1e-6)
+
+
+def test_the_plateau_factor_falls_after_epochs_without_a_better_score():
+    settings = OptimiserSettings(schedule="plateau", plateau=2, factor=0.5, learning_rate=0.01, warmup=0.0)
+    assert plateau_factor([], settings) == 1
+    assert plateau_factor([0.5, 0.4], settings) == 1
+    assert plateau_factor([0.5, 0.4, None], settings) == 0.5
+    assert plateau_factor([0.5, 0.4, 0.5, 0.6, 0.6, 0.6], settings) == 0.25
+    assert learning_rate(0.9, settings, plateau_factor=0.25) == 0.0025
+
+
+def test_the_plateau_factor_is_for_its_schedule_only():
+    assert learning_rate(0.5, OptimiserSettings(learning_rate=0.01, schedule="constant"), 0.1) == 0.01
+
+
+def last_epochs(epochs: int, cycles: int) -> list[int]:
+    settings = OptimiserSettings(warmup=0.0, schedule="cyclic", cycles=cycles)
+    ends = [sum([1 / epochs] * epoch) for epoch in range(epochs + 2)]
+    return [epoch for epoch in range(1, epochs + 1) if ends_cycle(ends[epoch], ends[epoch + 1], settings)]
+
+
+def test_a_cycle_s_last_epoch_is_the_last_whole_one():
+    assert last_epochs(8, 4) == [2, 4, 6, 8]
+    assert last_epochs(30, 4) == [7, 15, 22, 30]
+    assert last_epochs(10, 3) == [3, 6, 10]
+    assert last_epochs(2, 5) == [1, 2]
+
+
+def test_which_epochs_are_scored():
+    def scored(*changes: str) -> list[int]:
+        settings = apply_changes(Settings(), changes)
+        return [epoch for epoch in range(1, 9) if is_scored(epoch, epoch / 8, settings)]
+
+    assert scored() == [2, 4, 5, 6, 7, 8]
+    assert scored("training.patience=3") == scored("optimiser.schedule=plateau") == list(range(1, 9))
+
+
+def test_where_one_more_epoch_would_end():
+    pace = Pace(4, 5)
+    run(pace, 2)
+    assert pace.after_next_epoch() == pytest.approx(0.75)
+    run(pace, 2)
+    assert pace.after_next_epoch() == pytest.approx(1.25)

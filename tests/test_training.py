@@ -1,8 +1,6 @@
 """Training on real files: a fold from start to end, killed, interrupted, out of time, collapsed."""
 
-import csv
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -13,37 +11,27 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 from support import write_competition
+from training_support import Told, fold_job, history, kill_when, settings
 
 from kaggle_nerve.data import folds as folding
+from kaggle_nerve.data.batches import Batches
 from kaggle_nerve.data.fullsize import Truths, enlarge
 from kaggle_nerve.decision import tune
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.pipeline import learn_decision, prepare
 from kaggle_nerve.prediction.ensemble import predict_test
 from kaggle_nerve.prediction.stored import open_oof, open_test
-from kaggle_nerve.progress import Bar, Reporter
 from kaggle_nerve.runs import open_run
-from kaggle_nerve.settings import apply_changes, load_preset
 from kaggle_nerve.storage import completed
+from kaggle_nerve.training import stage, watch
+from kaggle_nerve.training.checkpoint import Checkpoint, State
+from kaggle_nerve.training.fold import train_fold
+from kaggle_nerve.training.optimisers import compiled
 from kaggle_nerve.training.run_folds import train_folds
-from kaggle_nerve.training.validation import EpochScore, score_epoch
-from kaggle_nerve.training.watch import CollapseDetector, CollapseError
-
-FAST = (
-    "size=[45, 62]",
-    "model.stem=1",
-    "training.jit=false",
-    "model.width=4",
-    "model.depth=2",
-    "training.epochs=4",
-    "training.batch=4",
-    "optimiser.learning_rate=0.01",
-    "folds=2",
-)
-
-
-def settings(*changes: str):
-    return apply_changes(load_preset("tiny"), (*FAST, *changes))
+from kaggle_nerve.training.schedule import learning_rate
+from kaggle_nerve.training.speed import measure
+from kaggle_nerve.training.steps import run_steps
+from kaggle_nerve.training.validation import score_epoch
 
 
 @pytest.fixture(scope="module")
@@ -61,25 +49,6 @@ def trained(data, tmp_path_factory):
     return run
 
 
-def history(run, fold=0) -> list[dict]:
-    with (run.fold_folder(fold) / "history.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-class Told(Reporter):
-    """Keeps what was said, and counts bars."""
-
-    def __init__(self):
-        self.lines, self.bars = [], []
-
-    def say(self, text):
-        self.lines.append(text)
-
-    def bar(self, label, total, unit="frame"):
-        self.bars.append(label)
-        return Bar()
-
-
 def test_a_run_leaves_what_the_design_promises(trained):
     names = {path.name for path in trained.folder.iterdir()}
     assert names >= {"settings.toml", "environment.json", "folds.csv", "fold-0", "fold-1"}
@@ -87,6 +56,7 @@ def test_a_run_leaves_what_the_design_promises(trained):
         folder = trained.fold_folder(fold)
         inside = {path.name for path in folder.iterdir()}
         assert inside - {".lock"} == {
+            "environment.json",
             "model.keras",
             "history.csv",
             "oof.npy",
@@ -95,7 +65,7 @@ def test_a_run_leaves_what_the_design_promises(trained):
             "tensorboard",
         }
         assert list((folder / "tensorboard").iterdir())
-        assert len(history(trained, fold)) == completed(folder)["epochs"] == 8
+        assert len(history(trained.fold_folder(fold))) == completed(folder)["epochs"] == 8
     environment = json.loads((trained.folder / "environment.json").read_text())
     assert environment["backend"] == keras.backend.backend()
 
@@ -190,7 +160,7 @@ def test_an_interrupted_fold_goes_on_as_if_nothing_had_happened(data, tmp_path):
     run, results = train_folds(data, tmp_path, "run", settings(), fold=0)
     assert results[0].finished
     undisturbed, _ = train_folds(data, tmp_path, "other", settings(), fold=0)
-    mine, theirs = history(run), history(undisturbed)
+    mine, theirs = history(run.fold_folder(0)), history(undisturbed.fold_folder(0))
     assert [row["epoch"] for row in mine] == [row["epoch"] for row in theirs] == ["1", "2", "3", "4"]
     assert [row["learning_rate"] for row in mine] == [row["learning_rate"] for row in theirs]
     # The same frames, optimiser state and schedule; only sums in another order differ.
@@ -201,8 +171,15 @@ TRAIN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from test_training import settings
+from training_support import settings
+from kaggle_nerve.training import stage
+from kaggle_nerve.training.checkpoint import Checkpoint, State
+from kaggle_nerve.training.fold import train_fold
+from kaggle_nerve.training.optimisers import compiled
 from kaggle_nerve.training.run_folds import train_folds
+from kaggle_nerve.training.schedule import learning_rate
+from kaggle_nerve.training.speed import measure
+from kaggle_nerve.training.steps import run_steps
 train_folds(Path(sys.argv[1]), Path(sys.argv[2]), "run", settings("training.epochs=6"), fold=0)
 """
 
@@ -216,7 +193,7 @@ def test_kill_9_while_training_keeps_every_whole_epoch(data, tmp_path, request):
     run, results = train_folds(data, tmp_path, "run", settings("training.epochs=6"), fold=0, reporter=told)
     assert any(f"going on after epoch {kept}" in line for line in told.lines)
     assert results[0].finished
-    assert [row["epoch"] for row in history(run)] == [str(epoch) for epoch in range(1, 7)]
+    assert [row["epoch"] for row in history(run.fold_folder(0))] == [str(epoch) for epoch in range(1, 7)]
     assert not (run.fold_folder(0) / "checkpoint").exists()
 
 
@@ -246,18 +223,6 @@ run = open_run(Path(sys.argv[2]), sys.argv[3])
 storage._flush = lambda path: time.sleep(60)  # the file is written, its name is not given yet
 prepare([run], Path(sys.argv[1]), Path(sys.argv[4]))
 """
-
-
-def kill_when(command: list[str], ready) -> None:
-    """Start ``command`` and kill it as soon as ``ready()`` holds."""
-    process = subprocess.Popen([sys.executable, "-c", *command])
-    deadline = time.monotonic() + 120
-    while not ready():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
 
 
 def test_kill_9_while_predicting_ends_as_if_nothing_had_happened(trained, data):
@@ -291,7 +256,7 @@ def test_a_time_budget_ends_cleanly_with_the_schedule_at_its_end(data, tmp_path)
     )
     assert time.monotonic() - started < 40
     assert results[0].finished
-    rows = history(run)
+    rows = history(run.fold_folder(0))
     assert 1 <= len(rows) < 5000
     assert float(rows[-1]["learning_rate"]) < 0.2 * run.settings.optimiser.learning_rate
     assert completed(run.fold_folder(0))
@@ -303,25 +268,244 @@ def test_patience_stops_early(data, tmp_path):
     run, results = train_folds(data, tmp_path, "run", settings(*changes), fold=0)
     assert results[0].finished
     assert results[0].epochs == results[0].best_epoch + 2 < 40
-    assert len(history(run)) == results[0].epochs
+    assert len(history(run.fold_folder(0))) == results[0].epochs
 
 
-def score(empty=0.0, full=0.0) -> EpochScore:
-    return EpochScore(0.5, 0.0, 0.5, 0.5, empty, full)
+def rows(*shares) -> list[dict]:
+    """A history with the empty share of each epoch; None where it was not scored."""
+    return [
+        {"epoch": number, "loss": 1.0, **({} if share is None else {"empty_share": share, "full_share": 0.0})}
+        for number, share in enumerate(shares, 1)
+    ]
 
 
-def test_the_detector_counts_epochs_in_a_row():
-    detector = CollapseDetector(2)
-    detector.check(1, 1.0, score(empty=1))
-    detector.check(2, 1.0, score())
-    detector.check(3, 1.0, score(empty=1))
-    with pytest.raises(CollapseError, match="empty for 2 epochs"):
-        detector.check(4, 1.0, score(empty=1))
-    detector = CollapseDetector(1)
-    with pytest.raises(CollapseError, match="half the frame"):
-        detector.check(1, 1.0, score(full=1))
-    with pytest.raises(CollapseError, match="became nan"):
-        CollapseDetector(9).check(1, float("nan"), score())
+def test_collapse_is_counted_over_epochs_in_a_row():
+    watch.check(rows(1, 0, 1), 2)
+    with pytest.raises(watch.CollapseError, match=r"empty for 2 epochs \(now 4\)"):
+        watch.check(rows(1, 0, 1, 1), 2)
+    full = [{"epoch": 1, "loss": 1.0, "empty_share": 0.0, "full_share": 1.0}]
+    with pytest.raises(watch.CollapseError, match="half the frame"):
+        watch.check(full, 1)
+    for loss in (float("nan"), None):
+        with pytest.raises(watch.CollapseError, match="loss became"):
+            watch.check([{"epoch": 1, "loss": loss}], 9)
+
+
+def test_epochs_without_a_score_count_as_those_around_them():
+    watch.check(rows(None, 1, None), 2)
+    with pytest.raises(watch.CollapseError, match="empty for 3 epochs"):
+        watch.check(rows(0, 1, None, 1), 3)
+    watch.check(rows(None, None), 1)
+
+
+def same_weights(one: keras.Model, other: keras.Model) -> bool:
+    pairs = zip(one.get_weights(), other.get_weights(), strict=True)
+    return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
+
+
+def test_each_step_has_its_own_learning_rate(data, tmp_path):
+    job = fold_job(
+        data, tmp_path, settings("optimiser.name=sgd", "optimiser.momentum=0", "optimiser.weight_decay=0")
+    )
+    batches = Batches(
+        job.cache.frames,
+        job.cache.masks,
+        job.cache.table.has_mask.to_numpy(),
+        np.arange(12),
+        batch=4,
+        seed=0,
+        ranges=None,
+    )
+    model = compiled(job.run.settings)
+    path = "mask_logit/kernel"
+    kernel = next(variable for variable in model.trainable_variables if variable.path == path)
+    seen = []
+
+    def after():
+        seen.append(keras.ops.convert_to_numpy(kernel).copy())
+        return False
+
+    start = keras.ops.convert_to_numpy(kernel).copy()
+    run_steps(model, batches, 3, rate=iter([0.0, 0.5, 0.0]).__next__, after=after)
+    # Plain gradient descent: a rate of 0 moves nothing, so only the second step may.
+    np.testing.assert_array_equal(seen[0], start)
+    assert np.abs(seen[1] - seen[0]).max() > 1e-4
+    np.testing.assert_array_equal(seen[2], seen[1])
+    assert float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) == 0
+
+
+def test_measuring_leaves_no_trace(data, tmp_path):
+    job = fold_job(data, tmp_path, settings("training.average=ema", "model.dropout=0.5"))
+    rows = np.arange(16)
+    batches = Batches(
+        job.cache.frames,
+        job.cache.masks,
+        job.cache.table.has_mask.to_numpy(),
+        rows,
+        batch=4,
+        seed=0,
+        ranges=None,
+    )
+    model = compiled(job.run.settings)
+    variables = [*model.variables, *model.optimizer.variables]
+    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    measure(model, batches, job.cache.frames[:3], job.run.settings)
+    assert len(variables) == len([*model.variables, *model.optimizer.variables])
+    for variable, value in zip(variables, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value, err_msg=variable.path)
+
+
+def test_the_history_has_the_schedule_s_rates(trained):
+    rates = [float(row["learning_rate"]) for row in history(trained.fold_folder(0))]
+    steps = 24 // 4
+    for epoch, rate in enumerate(rates, 1):
+        progress = (epoch * steps - 1) / (8 * steps)  # at the start of the epoch's last step
+        assert rate == pytest.approx(learning_rate(progress, trained.settings.optimiser), rel=1e-4)
+
+
+def test_early_epochs_are_scored_every_other_time(trained):
+    scored = [bool(row["dice"]) for row in history(trained.fold_folder(0))]
+    assert scored == [False, True, False, True, True, True, True, True]
+
+
+def test_weights_without_decay_stay_so_after_a_resume(data, tmp_path):
+    job = fold_job(data, tmp_path, settings("optimiser.weight_decay=0.9"))
+    model = compiled(job.run.settings)
+    Checkpoint(job.folder).save(model, State(epoch=1))
+    restored, _ = Checkpoint(job.folder).restore(job.run.settings)
+    zeros = [keras.ops.zeros(variable.shape) for variable in restored.trainable_variables]
+    before = {
+        variable.path: np.array(keras.ops.convert_to_numpy(variable))
+        for variable in restored.trainable_variables
+    }
+    restored.optimizer.learning_rate = 0.1
+    restored.optimizer.apply(zeros, restored.trainable_variables)
+    for variable in restored.trainable_variables:
+        factor = 1 if variable.name in ("bias", "gamma", "beta") else 1 - 0.9 * 0.1
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(variable),
+            before[variable.path] * factor,
+            rtol=1e-5,
+            err_msg=variable.path,
+        )
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_an_interrupted_fold_ends_with_the_same_weights(data, tmp_path, name):
+    chosen = settings(
+        f"optimiser.name={name}", "model.dropout=0.5", "training.average=ema", "training.epochs=2"
+    )
+    asked = iter([True])
+    assert not train_fold(fold_job(data, tmp_path, chosen, stop=lambda: next(asked))).finished
+    assert train_fold(fold_job(data, tmp_path, chosen)).finished
+    train_fold(fold_job(data, tmp_path, chosen, "other"))
+    models = [
+        keras.saving.load_model(tmp_path / run / "fold-0" / "model.keras", compile=False)
+        for run in ("run", "other")
+    ]
+    for mine, theirs in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-3)
+
+
+DETERMINED = """
+import sys
+from pathlib import Path
+import keras
+sys.path.insert(0, sys.argv[3])
+from training_support import fold_job, settings
+from kaggle_nerve import devices
+from kaggle_nerve.training.fold import train_fold
+devices.make_deterministic()
+changes = ("training.deterministic=true", "model.dropout=0.3", "training.epochs=2")
+train_fold(fold_job(Path(sys.argv[1]), Path(sys.argv[2]), settings(*changes), sys.argv[4]))
+"""
+
+
+def test_a_deterministic_run_is_the_same_to_the_last_bit(data, tmp_path, request):
+    for name in ("one", "two"):
+        words = [str(data), str(tmp_path), str(request.path.parent), name]
+        subprocess.run([sys.executable, "-c", DETERMINED, *words], check=True)
+    one, two = tmp_path / "one" / "fold-0", tmp_path / "two" / "fold-0"
+    assert (one / "oof.npy").read_bytes() == (two / "oof.npy").read_bytes()
+    assert (one / "oof.csv").read_bytes() == (two / "oof.csv").read_bytes()
+    for mine, theirs in zip(history(one), history(two), strict=True):
+        assert {**mine, "seconds": ""} == {**theirs, "seconds": ""}
+    assert same_weights(
+        *(keras.saving.load_model(folder / "model.keras", compile=False) for folder in (one, two))
+    )
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_resumes_and_loads_in_a_float32_session(data, tmp_path, precision):
+    chosen = settings(f"training.precision={precision}", "training.epochs=2", "optimiser.clip_norm=1")
+    asked = iter([True])
+    assert not train_fold(fold_job(data, tmp_path, chosen, stop=lambda: next(asked))).finished
+    state = json.loads((tmp_path / "run/fold-0/checkpoint/state.json").read_text())
+    assert state["precision"] == precision
+    model, _ = Checkpoint(tmp_path / "run/fold-0").restore(chosen)
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
+    assert (
+        int(model.optimizer.iterations) == 6 or precision == "mixed_float16"
+    )  # a step may have been skipped
+    assert train_fold(fold_job(data, tmp_path, chosen)).finished
+    assert keras.config.dtype_policy().name == "float32"
+    model = keras.saving.load_model(tmp_path / "run/fold-0/model.keras", compile=False)
+    assert {layer.compute_dtype for layer in model.layers if "conv" in layer.name} == {
+        precision.removeprefix("mixed_")
+    }
+    outputs = model.predict_on_batch(np.zeros((1, 45, 62, 1), np.float32))
+    assert {values.dtype for values in outputs.values()} == {np.dtype(np.float32)}
+    rates = [float(row["learning_rate"]) for row in history(tmp_path / "run/fold-0")]
+    assert rates == pytest.approx([learning_rate(part / 12, chosen.optimiser) for part in (5, 11)], rel=1e-4)
+
+
+def test_a_warm_start_is_trained_smaller_first_and_goes_on_after_a_stop_in_either_stage(data, tmp_path):
+    chosen = settings("training.warm_size=[24, 32]", "training.warm_share=0.5", "training.epochs=4")
+    folder = tmp_path / "run" / "fold-0"
+    for warm, full in ((1, None), (2, 1)):
+        # The first session stops after an epoch; the second one finishes the warm stage and stops again.
+        asked = iter([True] if warm == 1 else [False, True])
+        assert not train_fold(fold_job(data, tmp_path, chosen, stop=lambda asked=asked: next(asked))).finished
+        assert len(history(folder / "warm")) == warm
+        assert (len(history(folder)) if (folder / "history.csv").exists() else None) == full
+    result = train_fold(fold_job(data, tmp_path, chosen))
+    assert (result.finished, result.epochs) == (True, 2)
+    assert len(history(folder)) == 2
+    assert not (folder / "checkpoint").exists()
+    assert {path.name for path in (folder / "warm").iterdir()} == {
+        "history.csv",
+        "tensorboard",
+        "complete.json",
+    }
+    assert np.load(folder / "oof.npy").shape[1:] == (45, 62)
+
+
+def test_the_warm_stage_s_weights_are_where_the_full_one_begins(data, tmp_path, monkeypatch):
+    chosen = settings("training.warm_size=[24, 32]", "training.warm_share=0.5", "training.epochs=2")
+    begun = []
+    ended = []
+    real = stage.train
+
+    def noted(of, model, *rest):
+        begun.append((of.settings.size, model.get_weights()))
+        real(of, model, *rest)
+        ended.append(model.get_weights())
+
+    monkeypatch.setattr(stage, "train", noted)
+    train_fold(fold_job(data, tmp_path, chosen))
+    assert [size for size, _ in begun] == [(24, 32), (45, 62)]
+    for last, first in zip(ended[0], begun[1][1], strict=True):
+        np.testing.assert_array_equal(last, first)
+
+
+def test_smoothing_pixels_shrink_with_the_warm_area():
+    chosen = settings(
+        "training.warm_size=[9, 31]", "loss.smooth=40", "training.warm_share=0.3", "training.epochs=10"
+    )
+    assert stage.warm_settings(chosen).loss.smooth == pytest.approx(40 * 0.1)
+    assert stage.warm_settings(chosen).training.epochs == 3
+    assert stage.full_settings(chosen).training.epochs == 7
+    assert stage.full_settings(settings()).training.epochs == 4
 
 
 class Oracle:

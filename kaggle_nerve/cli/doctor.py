@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from kaggle_nerve import devices
 from kaggle_nerve.cli import options
 
 PACKAGES = (
@@ -60,10 +61,11 @@ def _devices() -> dict[str, str]:
     load_keras()
     import keras
 
-    devices = keras.distribution.list_devices()
     return {
         "backend": keras.backend.backend(),
-        "devices": ", ".join(devices),
+        "devices": ", ".join(devices.names()),
+        "automatic precision": devices.preferred_precision(),
+        "folds side by side": str(max(1, len(devices.several()))),
         "processors": str(os.cpu_count()),
     }
 

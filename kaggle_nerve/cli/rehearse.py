@@ -83,7 +83,7 @@ def rehearse(
         if serve:
             _serve(server, folder)
             return
-        load_keras()
+        load_keras(deterministic=settings.training.deterministic)
         with GentleInterrupt() as interrupt:
             ended = run.rehearse(
                 server,

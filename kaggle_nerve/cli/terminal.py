@@ -10,14 +10,16 @@ from types import FrameType
 import click
 from tqdm import tqdm
 
+from kaggle_nerve import devices
 from kaggle_nerve.progress import Bar, Reporter
 
 
-def load_keras() -> None:
-    """Import Keras and wake its devices without the backend's start-up lines.
+def load_keras(*, deterministic: bool = False) -> None:
+    """Import Keras and wake its device without the backend's start-up lines.
 
     TensorFlow writes them before its log level counts, straight to the process's standard error. They
-    are shown where the import fails.
+    are shown where the import fails. Of several GPUs none is woken: who wakes them takes their memory,
+    and each is for a process of its own. ``deterministic`` counts from the first use of the device.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -26,7 +28,10 @@ def load_keras() -> None:
         try:
             import keras
 
-            keras.ops.convert_to_numpy(keras.ops.zeros(1))
+            if deterministic:
+                devices.make_deterministic()
+            if not devices.several():
+                keras.ops.convert_to_numpy(keras.ops.zeros(1))
         except BaseException:
             lines.seek(0)
             os.write(kept, lines.read())

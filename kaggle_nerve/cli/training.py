@@ -1,33 +1,65 @@
 """presets and train-folds."""
 
+import dataclasses
+import json
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kaggle_nerve.cli import options
 from kaggle_nerve.settings import Settings, dump, load_preset, preset_names
 
+if TYPE_CHECKING:
+    from kaggle_nerve.training.fold import FoldResult
+
 
 @click.command()
 @click.argument("name", required=False)
 @options.json_option
 def presets(name: str | None, as_json: bool) -> None:
-    """List the presets, or show one with all its settings.
+    """List the presets, or show one with all its settings and its network's layers.
 
     \b
     Example: kaggle-nerve presets small
     """
     if name:
         settings = load_preset(name)
-        options.print_json(settings.flat()) if as_json else click.echo(dump(settings).strip())
+        if as_json:
+            options.print_json(settings.flat())
+            return
+        click.echo(dump(settings).strip())
+        _print_layers(settings)
         return
     listed = {each: load_preset(each) for each in preset_names()}
     if as_json:
         options.print_json({each: settings.flat() for each, settings in listed.items()})
         return
+    wide = max(map(len, listed))
     for each, settings in listed.items():
         size = "x".join(map(str, settings.size))
-        click.echo(f"{each:<12} {size:>8}  {settings.training.epochs:>3} epochs  {settings.description}")
+        click.echo(f"{each:<{wide}}  {size:>8}  {settings.training.epochs:>3} epochs  {settings.description}")
+
+
+def _print_layers(settings: Settings) -> None:
+    from kaggle_nerve.cli.terminal import load_keras
+
+    load_keras()
+    from kaggle_nerve.models import registry, summary
+
+    # What a network consists of needs no file of weights.
+    bare = dataclasses.replace(settings.model, weights="none")
+    model = registry.build(dataclasses.replace(settings, model=bare))
+    rows = [(*row[:3], f"{row.parameters:,}") for row in summary.layer_table(model)]
+    rows = [("layer", "kind", "output", "parameters"), *rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    click.echo("")
+    for name, kind, shape, parameters in rows:
+        words = f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {shape:<{widths[2]}}"
+        click.echo(f"{words}  {parameters:>{widths[3]}}")
+    counts = summary.parameter_counts(model)
+    click.echo(f"{counts.trainable + counts.fixed:,} parameters, {counts.trainable:,} of them trained")
 
 
 @click.command("train-folds")
@@ -41,6 +73,18 @@ def presets(name: str | None, as_json: bool) -> None:
     "--run", "run_name", metavar="NAME", help="The run's name.  [default: the preset's, with a tag for --set]"
 )
 @click.option("--folds", metavar="K", help="Number of patient-grouped folds, or a hold-out such as 42/5.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Folds trained side by side, each in a process of its own.  [default: one for each GPU]",
+)
+@click.option(
+    "--start-from",
+    metavar="RUN_OR_FILE",
+    help="Start from the weights of another run's folds, or of a model file (training.start).",
+)
+@click.option("--deterministic", is_flag=True, help="The same again, if slower (training.deterministic).")
 @click.option("--fold", type=click.IntRange(0), metavar="k", help="Train only this fold.")
 @click.option(
     "--time-budget", type=options.Duration(), help="All the time there is, such as 30m; dealt over the folds."
@@ -55,6 +99,9 @@ def train_folds(
     changes: tuple[str, ...],
     run_name: str | None,
     folds: str | None,
+    jobs: int | None,
+    start_from: str | None,
+    deterministic: bool,
     fold: int | None,
     time_budget: float | None,
     seed: int | None,
@@ -70,44 +117,74 @@ def train_folds(
 
     \b
     Example: kaggle-nerve train-folds --preset small --folds 5 --fold 0 --time-budget 30m
+             kaggle-nerve train-folds --preset small --set size=[192,256] --start-from small --jobs 2
     """
     if folds is not None:
         changes += (f"folds={folds}",)
     if seed is not None:
         changes += (f"seed={seed}",)
+    if start_from is not None:
+        # Quoted: a run may have a name that TOML would read as a date.
+        changes += (f"training.start={json.dumps(start_from)}",)
+    if deterministic:
+        changes += ("training.deterministic=true",)
     settings = load_preset(preset, changes)
     name = run_name or _default_name(preset, settings)
 
     from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
 
-    load_keras()
+    load_keras(deterministic=settings.training.deterministic)
     from kaggle_nerve.training import run_folds
 
+    failures: dict[int, str] = {}
     with GentleInterrupt() as interrupt:
-        run, results = run_folds.train_folds(
-            data_dir,
-            runs_dir,
-            name,
-            settings,
-            fold=fold,
-            time_budget=time_budget,
-            reporter=TerminalReporter(),
-            stop=interrupt.stop,
-            workers=workers,
-        )
+        try:
+            run, results = run_folds.train_folds(
+                data_dir,
+                runs_dir,
+                name,
+                settings,
+                fold=fold,
+                time_budget=time_budget,
+                reporter=TerminalReporter(),
+                stop=interrupt.stop,
+                workers=workers,
+                jobs=jobs,
+            )
+        except run_folds.FoldsError as fault:
+            run, results, failures = fault.run, fault.results, fault.failures
     if as_json:
-        options.print_json({"run": run.name, "folds": [vars(result) for result in results]})
+        told = [{key: _json_number(value) for key, value in vars(result).items()} for result in results]
+        options.print_json({"run": run.name, "folds": told, "failures": failures})
     else:
         for result in results:
-            state = "finished" if result.finished else "stopped"
-            click.echo(
-                f"Fold {result.fold} {state} after {result.epochs} epochs: best mean Dice on its held-out "
-                f"subjects {result.dice:.4f} (epoch {result.best_epoch})"
-            )
+            _print_result(result)
+    if failures:
+        rest = "Finished folds are kept; the same command goes on with the rest."
+        raise click.ClickException("\n".join([*failures.values(), rest]))
     if not all(result.finished for result in results):
         raise click.Abort
     if not as_json:
         click.echo(f"Run {run.name} is in {run.folder}. Next: kaggle-nerve submit --run {run.name}")
+
+
+def _print_result(result: "FoldResult") -> None:
+    if not result.finished:
+        best = f"; the best so far has {result.best_dice:.4f}" if result.best_epoch else ""
+        click.echo(f"Fold {result.fold} stopped after {result.epochs} epochs{best}")
+        return
+    best = result.average == "best"
+    weights = f"epoch {result.best_epoch}" if best else result.average
+    click.echo(
+        f"Fold {result.fold} finished after {result.epochs} epochs: {'best ' * best}mean Dice on its held-out "
+        f"subjects {result.dice:.4f} ({weights}); over all pixels Dice {result.pixel_dice:.4f}, IoU {result.iou:.4f}, "
+        f"accuracy {result.pixel_accuracy:.4f}"
+    )
+
+
+def _json_number(value: Any) -> Any:
+    """None for NaN, which JSON has not."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _default_name(preset: str, settings: Settings) -> str:

@@ -4,16 +4,21 @@ import keras
 import numpy as np
 
 from kaggle_nerve.data.augment import augment
+from kaggle_nerve.data.draw import dealt, drawn, most_batches
+from kaggle_nerve.data.noise import Marks
+from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import AugmentationSettings
 
 
 class Batches(keras.utils.PyDataset):
     """Batches of one epoch at a time; `start_epoch` chooses it.
 
-    A batch is ``(frames, {"mask": masks, "presence": present})``: float32 frames
-    (batch, height, width, 1) from 0 to 255, masks of the same shape from 0 to 1, and present
-    (batch, 1) 0 or 1. Everything random follows from (seed, epoch, position), so a resumed run sees
-    what an undisturbed one would have seen, in whatever thread a batch is made.
+    A batch is ``(frames, targets)`` with float32 frames (batch, height, width, 1) from 0 to 255. Of the
+    targets, ``presence`` is (batch, 1), 0 or 1 (between them where a doubted label is softened), and
+    every other one the masks: of the frames' shape, from 0 to 1. Where labels are weighted, a third
+    part has for each output the frames' weights, float32 (batch,). Everything random follows from
+    (seed, epoch, position), so a resumed run sees what an undisturbed one would have seen, in whatever
+    thread a batch is made.
     """
 
     def __init__(
@@ -26,33 +31,52 @@ class Batches(keras.utils.PyDataset):
         batch: int,
         seed: int,
         ranges: AugmentationSettings | None,
-        presence: bool = True,
+        outputs: tuple[str, ...] = ("mask", "presence"),
+        subjects: np.ndarray | None = None,
+        noise: Marks | None = None,
     ):
         """``frames`` and ``masks`` are uint8 (n, height, width); ``rows`` those to train on.
 
-        ``ranges`` None shows the frames as they are. ``presence`` False leaves that target out.
+        ``ranges`` None shows the frames as they are. ``outputs`` are the network's. With ``subjects``
+        (n,) no two frames of a batch are of one subject: NerveError where there are fewer of them than
+        ``batch``. ``noise`` says which labels are doubted.
         """
         super().__init__(workers=1)
         self.frames, self.masks, self.has_mask, self.rows = frames, masks, has_mask, rows
-        self.batch, self.seed, self.ranges, self.presence = min(batch, len(rows)), seed, ranges, presence
+        self.batch, self.seed, self.ranges = min(batch, len(rows)), seed, ranges
+        self.outputs, self.noise = outputs, noise or Marks()
         self.epoch, self.order = 0, rows
         self.natural_rate = float(has_mask[rows].mean())
+        self.apart = subjects is not None
+        self._groups = np.zeros(len(frames), int)
+        # The last, smaller batch is left out: another frame is left out in each epoch, and one shape compiles once.
+        self._count = len(rows) // self.batch
+        if subjects is not None:
+            self._groups = np.unique(subjects, return_inverse=True)[1]
+            self._count = self._most_batches()
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int, positive_rate: float | None = None) -> None:
-        """Draw the order of ``epoch``; ``positive_rate`` is its share of frames with a mask (None: natural)."""
+        """Draw the order of ``epoch``; ``positive_rate`` is its share of frames with a mask (None: natural).
+
+        Where subjects are kept apart, those with a mask may be too few for a high rate; then it is as
+        high as can be.
+        """
         self.epoch = epoch
         random = np.random.default_rng((self.seed, 1, epoch))
-        if positive_rate is None or self.natural_rate in (0, 1):
-            self.order = random.permutation(self.rows)
-        else:
-            self.order = self._drawn(random, positive_rate)
+        total = self._count * self.batch if self.apart else len(self.rows)
+        wanted = [(self.rows, total)]
+        if positive_rate is not None and self.natural_rate not in (0, 1):
+            present = self.has_mask[self.rows]
+            positive, negative = self.rows[present], self.rows[~present]
+            wanted = [(positive, round(total * positive_rate)), (negative, total), (positive, total)]
+        rows = drawn(random, wanted, self._groups, room=self._count if self.apart else total)
+        self.order = dealt(random, rows, self._groups, self.batch) if self.apart else random.permutation(rows)
 
     def __len__(self) -> int:
-        # The last, smaller batch is left out: another frame is left out in each epoch, and one shape compiles once.
-        return len(self.rows) // self.batch
+        return self._count
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray | dict[str, np.ndarray], ...]:
         rows = self.order[index * self.batch : (index + 1) * self.batch]
         frames = np.empty((len(rows), *self.frames.shape[1:], 1), np.float32)
         masks = np.empty_like(frames)
@@ -63,22 +87,19 @@ class Batches(keras.utils.PyDataset):
                 frame, mask = augment(frame, mask, random, self.ranges)
             frames[place, ..., 0], masks[place, ..., 0] = frame, mask
         masks /= 255
-        targets = {"mask": masks}
-        if self.presence:
-            targets["presence"] = self.has_mask[rows].astype(np.float32)[:, None]
-        return frames, targets
+        there = self.has_mask if self.noise.presence is None else self.noise.presence
+        presence = there[rows].astype(np.float32)[:, None]
+        targets = {name: presence if name == "presence" else masks for name in self.outputs}
+        if self.noise.weights is None:
+            return frames, targets
+        return frames, targets, dict.fromkeys(self.outputs, self.noise.weights[rows])
 
-    def _drawn(self, random: np.random.Generator, rate: float) -> np.ndarray:
-        present = self.has_mask[self.rows]
-        wanted = round(len(self.rows) * rate)
-        chosen = [
-            _take(random, self.rows[present], wanted),
-            _take(random, self.rows[~present], len(self.rows) - wanted),
-        ]
-        return random.permutation(np.concatenate(chosen))
-
-
-def _take(random: np.random.Generator, rows: np.ndarray, wanted: int) -> np.ndarray:
-    """``wanted`` of ``rows``, each as often as any other, give or take one."""
-    times, rest = divmod(wanted, len(rows))
-    return np.concatenate([*[rows] * times, random.choice(rows, rest, replace=False)])
+    def _most_batches(self) -> int:
+        counts = np.bincount(self._groups[self.rows])
+        subjects = np.count_nonzero(counts)
+        if subjects < self.batch:
+            raise NerveError(
+                f"training.batch={self.batch} is more than the {subjects} subjects to train on, and "
+                f"training.one_per_subject is set; set training.batch={subjects} or less."
+            )
+        return most_batches(counts, self.batch)

@@ -1,27 +1,65 @@
-"""The pieces that networks are built of: stock Keras layers only, so that a saved model loads anywhere."""
+"""The pieces that networks are built of."""
 
 import keras
 from keras import layers
 
+from kaggle_nerve.models.normalisation import FusedBatchNormalization
 from kaggle_nerve.settings import ModelSettings
 
 
 def convolution(
-    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str, kernel: int = 3
+    tensor: keras.KerasTensor,
+    channels: int,
+    settings: ModelSettings,
+    name: str,
+    kernel: int | tuple[int, int] = 3,
+    strides: int = 1,
 ) -> keras.KerasTensor:
-    """Convolution, batch normalisation if wanted, ReLU."""
+    """Convolution, batch normalisation if wanted, ReLU or ELU: (batch, h / strides, w / strides, channels)."""
+    tensor = normed_convolution(tensor, channels, settings, name, kernel, strides)
+    return activated(tensor, settings, name)
+
+
+def normed_convolution(
+    tensor: keras.KerasTensor,
+    channels: int,
+    settings: ModelSettings,
+    name: str,
+    kernel: int | tuple[int, int] = 3,
+    strides: int = 1,
+) -> keras.KerasTensor:
+    """A ``convolution`` without its activation."""
     tensor = layers.Conv2D(
         channels,
         kernel,
+        strides=strides,
         padding="same",
         use_bias=not settings.batch_norm,
         kernel_initializer="he_normal",
         name=f"{name}_conv",
     )(tensor)
-    if settings.batch_norm:
-        # A short memory: runs on a processor have too few steps for the usual 0.99.
-        tensor = layers.BatchNormalization(momentum=0.95, name=f"{name}_norm")(tensor)
+    return normed(tensor, settings, name)
+
+
+def normed(tensor: keras.KerasTensor, settings: ModelSettings, name: str) -> keras.KerasTensor:
+    """Batch normalisation (Ioffe, Szegedy 2015, arXiv:1502.03167), if the settings want it."""
+    if not settings.batch_norm:
+        return tensor
+    # A short memory: runs on a processor have too few steps for the usual 0.99.
+    return FusedBatchNormalization(momentum=0.95, name=f"{name}_norm")(tensor)
+
+
+def activated(tensor: keras.KerasTensor, settings: ModelSettings, name: str) -> keras.KerasTensor:
+    """ReLU, or ELU (Clevert, Unterthiner, Hochreiter 2015, arXiv:1511.07289)."""
+    if settings.activation == "elu":
+        return layers.ELU(name=f"{name}_elu")(tensor)
     return layers.ReLU(name=f"{name}_relu")(tensor)
+
+
+def block(tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str) -> keras.KerasTensor:
+    """One resolution's step, of the kind that the settings name: (batch, h, w, channels)."""
+    tensor = BLOCKS[settings.block](tensor, channels, settings, name)
+    return squeeze_excite(tensor, name) if settings.scse else tensor
 
 
 def double_convolution(
@@ -30,6 +68,77 @@ def double_convolution(
     """Two convolutions: the step of a U-Net at one resolution."""
     tensor = convolution(tensor, channels, settings, f"{name}a")
     return convolution(tensor, channels, settings, f"{name}b")
+
+
+def residual(
+    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str
+) -> keras.KerasTensor:
+    """Two convolutions around a shortcut (He and others 2015, arXiv:1512.03385).
+
+    The shortcut is a 1x1 convolution where the number of channels changes.
+    """
+    branch = convolution(tensor, channels, settings, f"{name}a")
+    branch = normed_convolution(branch, channels, settings, f"{name}b")
+    if tensor.shape[-1] != channels:
+        tensor = normed_convolution(tensor, channels, settings, f"{name}_shortcut", kernel=1)
+    tensor = layers.Add(name=f"{name}_sum")([tensor, branch])
+    return activated(tensor, settings, name)
+
+
+def inception(
+    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str
+) -> keras.KerasTensor:
+    """Four parallel branches, the larger kernels split in two (Szegedy and others 2015, arXiv:1512.00567).
+
+    In the proportions of E. Tyantov's network for this competition: of 16 channels 4 come from a 1x1
+    convolution, 8 from a 1x3 and a 3x1, 2 from a 1x5 and a 5x1, and 2 from a 1x1 after a 3x3 maximum.
+    Below 8 channels, where a share is less than one channel, the sum may be up to 3 more than ``channels``.
+    """
+    half, eighth = max(1, channels // 2), max(1, channels // 8)
+    point = layers.Conv2D(
+        max(1, channels - half - 2 * eighth), 1, kernel_initializer="he_normal", name=f"{name}_point"
+    )(tensor)
+    small = _split(tensor, max(1, channels * 3 // 8), half, 3, settings, f"{name}_small")
+    large = _split(tensor, max(1, channels // 16), eighth, 5, settings, f"{name}_large")
+    pooled = layers.MaxPooling2D(3, strides=1, padding="same", name=f"{name}_maximum")(tensor)
+    pooled = layers.Conv2D(eighth, 1, kernel_initializer="he_normal", name=f"{name}_pooled")(pooled)
+    tensor = layers.Concatenate(name=f"{name}_branches")([point, small, large, pooled])
+    return activated(normed(tensor, settings, name), settings, name)
+
+
+def _split(
+    tensor: keras.KerasTensor, before: int, channels: int, kernel: int, settings: ModelSettings, name: str
+) -> keras.KerasTensor:
+    """1x1 to ``before`` channels, then a flat and a tall convolution; the last one is left as it is."""
+    tensor = layers.Conv2D(before, 1, kernel_initializer="he_normal", name=f"{name}_narrow")(tensor)
+    tensor = activated(tensor, settings, f"{name}_narrow")
+    tensor = convolution(tensor, channels, settings, f"{name}_flat", kernel=(1, kernel))
+    return layers.Conv2D(
+        channels, (kernel, 1), padding="same", kernel_initializer="he_normal", name=f"{name}_tall"
+    )(tensor)
+
+
+BLOCKS = {"plain": double_convolution, "residual": residual, "inception": inception}
+"""Blocks by the name that settings use."""
+
+
+def squeeze_excite(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Concurrent spatial and channel squeeze and excitation (Roy and others 2018, arXiv:1803.02579).
+
+    Each value is multiplied by the sum of its channel's weight, computed from the channels' means over
+    the frame, and its pixel's weight, computed from the channels there; both lie between 0 and 1.
+    """
+    channels = tensor.shape[-1]
+    means = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(tensor)
+    hidden = layers.Dense(max(1, channels // 2), activation="relu", name=f"{name}_excite_a")(means)
+    of_channel = layers.Dense(channels, activation="sigmoid", name=f"{name}_excite_b")(hidden)
+    of_pixel = layers.Conv2D(1, 1, activation="sigmoid", name=f"{name}_excite_pixel")(tensor)
+    # Not the weights' sum: Keras on TensorFlow adds a single column or row as if it were a bias.
+    parts = [
+        layers.Multiply(name=f"{name}_by_channel")([tensor, of_channel]),
+        layers.Multiply(name=f"{name}_by_pixel")([tensor, of_pixel]),
+    ]
+    return layers.Add(name=f"{name}_scse")(parts)
 
 
 def normalised(frames: keras.KerasTensor, how: str) -> keras.KerasTensor:
@@ -52,7 +161,6 @@ def margins(size: tuple[int, int], multiple: int) -> tuple[tuple[int, int], tupl
     return tuple((pixels // 2, pixels - pixels // 2) for pixels in missing)  # type: ignore[return-value]
 
 
-def presence_head(bottleneck: keras.KerasTensor) -> keras.KerasTensor:
-    """P(mask not empty), (batch, 1) in float32, from the deepest features averaged over the frame."""
-    pooled = layers.GlobalAveragePooling2D(name="presence_mean")(bottleneck)
-    return layers.Dense(1, activation="sigmoid", dtype="float32", name="presence")(pooled)
+def level_channels(settings: ModelSettings, levels: int) -> list[int]:
+    """Channels of each of ``levels`` resolutions, finest first: ``width`` doubled up to ``widest``."""
+    return [min(settings.width * 2**level, settings.widest) for level in range(levels)]

@@ -3,51 +3,44 @@
 import keras
 from keras import layers
 
-from kaggle_nerve.models import blocks
+from kaggle_nerve.models import blocks, downward, heads, skips
 from kaggle_nerve.settings import ModelSettings
 
 
 def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
     """A U-Net for frames of ``size`` (height, width).
 
-    Input: (batch, height, width, 1), grey values from 0 to 255. Outputs, as a dict in float32:
-    ``mask`` (batch, height, width, 1), the probability of each pixel; ``presence`` (batch, 1), if the
-    settings want it. Frames are padded to what the poolings need and the mask is cropped back
-    exactly. ``stem`` 2 or 4 runs the network at that fraction of the resolution.
+    Input: (batch, height, width, 1), grey values from 0 to 255. Outputs: those of ``heads.outputs``.
+    Frames are padded to what the halvings need and masks are cropped back exactly. ``stem`` 2 or 4 runs
+    the network at that fraction of the resolution. All options of ``settings`` go together; a pretrained
+    encoder takes the place of the downward half, and of ``depth``, ``stem`` and ``down``.
     """
     frames = keras.Input((*size, 1), name="frames")
-    channels = [min(settings.width * 2**level, settings.widest) for level in range(settings.depth + 1)]
-    margins = blocks.margins(size, settings.stem * 2**settings.depth)
-
-    tensor = blocks.normalised(frames, settings.normalise)
-    tensor = layers.ZeroPadding2D(margins, name="pad")(tensor)
-    if settings.stem > 1:
-        tensor = layers.Conv2D(
-            channels[0], 2 * settings.stem, strides=settings.stem, padding="same", name="stem"
-        )(tensor)
-
-    skips = []
-    for level in range(settings.depth):
-        tensor = blocks.double_convolution(tensor, channels[level], settings, f"down{level}")
-        skips.append(tensor)
-        tensor = layers.MaxPooling2D(name=f"pool{level}")(tensor)
-    tensor = blocks.double_convolution(tensor, channels[-1], settings, "bottom")
-    tensor = layers.SpatialDropout2D(settings.dropout, name="bottom_dropout")(tensor)
-    bottleneck = tensor
-    for level in reversed(range(settings.depth)):
-        # Narrowing before enlarging costs a quarter of the other way round,.
-        tensor = blocks.convolution(tensor, channels[level], settings, f"narrow{level}", kernel=1)
-        tensor = layers.UpSampling2D(name=f"enlarge{level}")(tensor)
-        tensor = layers.Concatenate(name=f"join{level}")([skips[level], tensor])
-        tensor = blocks.double_convolution(tensor, channels[level], settings, f"up{level}")
-
-    tensor = layers.Conv2D(1, 1, dtype="float32", name="mask_logit")(tensor)
-    if settings.stem > 1:
-        tensor = layers.UpSampling2D(
-            settings.stem, interpolation="bilinear", dtype="float32", name="enlarge_mask"
-        )(tensor)
-    tensor = layers.Cropping2D(margins, dtype="float32", name="crop")(tensor)
-    outputs = {"mask": layers.Activation("sigmoid", dtype="float32", name="mask")(tensor)}
-    if settings.presence:
-        outputs["presence"] = blocks.presence_head(bottleneck)
+    found = downward.features(frames, size, settings)
+    levels = decoder(found, settings)
+    outputs = heads.outputs(
+        levels[0], found.bottom, settings, found.margins, found.stem, deep=levels[1:], columns=levels[1:]
+    )
     return keras.Model(frames, outputs, name="unet")
+
+
+def decoder(found: downward.Features, settings: ModelSettings) -> list[keras.KerasTensor]:
+    """The upward half's features at each resolution of the skips, finest first."""
+    channels = blocks.level_channels(settings, len(found.skips))
+    tensor, levels = found.bottom, []
+    for level in reversed(range(len(found.skips))):
+        skip = skips.connection(found.skips[level], tensor, settings, f"skip{level}")
+        tensor = enlarged(tensor, channels[level], settings, str(level))
+        tensor = layers.Concatenate(name=f"join{level}")([skip, tensor])
+        tensor = blocks.block(tensor, channels[level], settings, f"up{level}")
+        levels.append(tensor)
+    return levels[::-1]
+
+
+def enlarged(
+    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, place: str
+) -> keras.KerasTensor:
+    """``tensor`` with ``channels`` channels, twice as high and wide."""
+    # Narrowing before enlarging costs a quarter of the other way round.
+    tensor = blocks.convolution(tensor, channels, settings, f"narrow{place}", kernel=1)
+    return layers.UpSampling2D(name=f"enlarge{place}")(tensor)

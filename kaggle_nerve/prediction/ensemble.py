@@ -57,7 +57,7 @@ def _load(run: Run, fold: int) -> keras.Model:
         raise NerveError(
             f"{path} cannot be loaded ({str(fault).splitlines()[0]}); delete {path.parent} and train the fold again."
         ) from fault
-    model.compile(jit_compile=run.settings.training.jit)
+    model.compile(jit_compile=run.settings.training.jit_compile)
     return model
 
 

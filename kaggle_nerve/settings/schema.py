@@ -7,7 +7,6 @@ from typing import Any
 
 from kaggle_nerve.storage import digest_text
 
-
 ENCODERS = (
     "efficientnetv2-b0",
     "efficientnetv2-b1",
@@ -125,7 +124,8 @@ class TrainingSettings:
     ``warm_size`` (height, width), if not [0, 0], trains the first ``warm_share`` of the epochs at that
     size. ``start`` is a model file, or a run whose fold of the same number is taken, to start from.
     ``noise``: what to do with the frames that the table ``noise_table`` (``audit`` writes it) marks:
-    ``weight`` counts them less, ``soft`` softens their presence target.
+    ``weight`` counts them less, ``soft`` softens their presence target. ``jit`` lets XLA compile the
+    network where that is faster.
     """
 
     epochs: int = _within(30, 1, 10000)
@@ -147,6 +147,13 @@ class TrainingSettings:
     noise: str = _choice("none", "none", "weight", "soft")
     noise_table: str = ""
     deterministic: bool = False
+
+    @property
+    def jit_compile(self) -> str | bool:
+        """What Keras is told. Its ``auto`` compiles on JAX and on GPUs, but not TensorFlow on a processor,
+        whose own kernels were measured to be faster than what XLA makes there.
+        """
+        return "auto" if self.jit else False
 
 
 @dataclass(frozen=True)

@@ -1,49 +1,60 @@
 """One fold from start, or from where it was killed, to its model and out-of-fold predictions."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 
-from kaggle_nerve.data.batches import Batches
 from kaggle_nerve.data.cache import Cache
 from kaggle_nerve.data.folds import split
-from kaggle_nerve.data.fullsize import Truths
-from kaggle_nerve.models import registry
+from kaggle_nerve.data.noise import Marks
 from kaggle_nerve.models.forward import probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
-from kaggle_nerve.settings import OptimiserSettings, Settings
 from kaggle_nerve.storage import atomic_path, completed, mark_complete, write_text
-from kaggle_nerve.training.callbacks import Clock, EpochKeeper, PaceKeeper
-from kaggle_nerve.training.checkpoint import Checkpoint, State
-from kaggle_nerve.training.losses import MaskLoss
-from kaggle_nerve.training.schedule import Pace
-from kaggle_nerve.training.speed import Speed, measure
+from kaggle_nerve.training import averaging, stage, start
+from kaggle_nerve.training.checkpoint import Checkpoint, State, without_nan
+from kaggle_nerve.training.optimisers import chosen_precision, compiled, untrained
+from kaggle_nerve.training.stage import Stage
+from kaggle_nerve.training.validation import score_epoch
 
-RESERVE = 1.1
-"""Factor on the measured time of what follows the last epoch, kept free of a time budget."""
+FIGURES = ("dice", "pixel_dice", "iou", "pixel_accuracy")
+"""What is told about a finished fold: fields of an epoch's score."""
 
 
 @dataclass(frozen=True)
 class FoldResult:
-    """How a fold ended: finished, or stopped by the user after ``epochs`` epochs."""
+    """How a fold ended: finished, or stopped by the user after ``epochs`` epochs.
+
+    ``dice`` and what follows are those of the final model, which is what ``average`` says, on the
+    held-out subjects; None is a figure that is not known, as all are while the fold is unfinished.
+    ``best_dice`` was the best epoch's.
+    """
 
     fold: int
     finished: bool
     epochs: int
     best_epoch: int
-    dice: float
+    best_dice: float
+    average: str
+    dice: float | None = None
+    pixel_dice: float | None = None
+    iou: float | None = None
+    pixel_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
 class FoldJob:
     """What a fold is trained on, and who is told. ``budget``: seconds for all of it, or None.
 
-    ``stop`` is asked after each epoch whether the user wants to end here.
+    ``stop`` is asked after each epoch whether the user wants to end here. ``warm``: the same frames at
+    ``training.warm_size``, where the settings want that. ``noise``: the labels that are doubted.
     """
 
     run: Run
@@ -53,160 +64,187 @@ class FoldJob:
     budget: float | None = None
     reporter: Reporter = SILENT
     stop: Callable[[], bool] = lambda: False
+    warm: Cache | None = None
+    noise: Marks | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The fold's folder."""
+        return self.run.fold_folder(self.fold)
+
+    @property
+    def label(self) -> str:
+        """What bars and messages call it."""
+        return f"Fold {self.fold}"
+
+    @property
+    def seed(self) -> int:
+        """What everything random in this fold follows from."""
+        return self.run.settings.seed + self.fold
 
 
 def train_fold(job: FoldJob) -> FoldResult:
     """Train one fold and write model.keras, history.csv, oof.npy, oof.csv and complete.json.
 
     A finished fold is not trained again; an unfinished one goes on after its last whole epoch, with
-    the optimiser and the schedule that it had.
+    the optimiser and the schedule that it had. A stage at ``training.warm_size`` leaves its own
+    history in the sub-folder ``warm``, its epochs numbered from 1 there and again in ``history.csv``.
     """
-    deadline = None if job.budget is None else time.monotonic() + job.budget
-    done = completed(job.run.fold_folder(job.fold))
+    began = time.monotonic()
+    done = completed(job.folder)
     if done:
-        return FoldResult(job.fold, True, done["epochs"], done["best_epoch"], done["dice"])
+        Checkpoint(job.folder).remove()
+        return _result(job, done)
+    main = _stage(job, began)
+    keras.utils.clear_session()  # the graphs of the fold before would stay in memory
+    keras.utils.set_random_seed(job.seed)
+    found = Checkpoint(job.folder).restore(main.settings) or _begin(job, main, began)
+    if found is None:
+        return _unfinished(job, State())
+    model, state = found
+    stage.train(main, model, state, job.stop)
+    if not state.ended(main.settings):
+        return _unfinished(job, state)
+    return _finish(job, main, model, state)
+
+
+def _stage(job: FoldJob, began: float) -> Stage:
     rows, held = split(job.cache.table, job.folds, job.fold)
-    settings = job.run.settings
-    model, state = _model(job)
-    if not _ended(state, settings):
-        batches, frames = _batches(job, rows), job.cache.frames[held]
-        truths = Truths(list(job.cache.table.pixels.iloc[held]))
-        speed = measure(model, batches, frames, settings)
-        _announce(job, speed, len(batches), state)
-        clock = Clock(deadline, speed.epoch(len(batches)))
-        if deadline is not None:
-            clock.deadline = deadline - RESERVE * (speed.finish + speed.validation)
-        interrupted = _fit(job, model, state, batches, (frames, truths), clock)
-        if interrupted and not _ended(state, settings):
-            return FoldResult(job.fold, False, state.epoch, state.best_epoch, state.best_dice)
-    _finish(job, model, state, held)
-    return FoldResult(job.fold, True, state.epoch, state.best_epoch, state.best_dice)
-
-
-def compiled(settings: Settings) -> keras.Model:
-    """A new network of ``settings``, ready for training."""
-    model = registry.build(settings)
-    loss = {"mask": MaskLoss(settings.loss.dice, settings.loss.bce, settings.loss.smooth)}
-    weights = {"mask": 1.0}
-    if settings.model.presence:
-        loss["presence"] = keras.losses.BinaryCrossentropy(name="presence_loss")
-        weights["presence"] = settings.loss.presence
-    model.compile(
-        optimizer=_optimiser(settings.optimiser),
-        loss=loss,
-        loss_weights=weights,
-        jit_compile=settings.training.jit,
+    return Stage(
+        label=job.label,
+        folder=job.folder,
+        settings=stage.full_settings(job.run.settings),
+        cache=job.cache,
+        rows=rows,
+        held=held,
+        seed=job.seed,
+        noise=job.noise,
+        deadline=None if job.budget is None else began + job.budget,
+        last=True,
+        reporter=job.reporter,
     )
+
+
+def _begin(job: FoldJob, main: Stage, began: float) -> tuple[keras.Model, State] | None:
+    """The network before its first epoch at the working size; None where the user stopped before that."""
+    precision = chosen_precision(main.settings)
+    state = State(precision=precision)
+    if job.warm is not None:
+        weights = _warm_up(job, job.warm, main, began)
+        if weights is None:
+            return None
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(job.seed)
+        model = untrained(main.settings, precision)
+        start.put(model, weights)
+        return model, state
+    return _first_model(job, main, precision), state
+
+
+def _first_model(job: FoldJob, first: Stage, precision: str) -> keras.Model:
+    """The network before any epoch: new, or with the weights of ``training.start``."""
+    if not first.settings.training.start:
+        return compiled(first.settings, precision)
+    source = start.find(first.settings.training.start, job.run, job.fold)
+    model = untrained(first.settings, precision)
+    taken, wanted = start.put(model, source.path)
+    part = "" if taken == wanted else f" Only {taken} of the network's {wanted} arrays of weights match it."
+    job.reporter.say(source.told + part)
     return model
 
 
-def _optimiser(settings: OptimiserSettings) -> keras.optimizers.Optimizer:
-    options = {"learning_rate": settings.learning_rate, "global_clipnorm": settings.clip_norm or None}
-    if settings.name == "adam":
-        return keras.optimizers.Adam(**options)
-    optimiser = keras.optimizers.AdamW(weight_decay=settings.weight_decay, **options)
-    # Decay pulls convolutions towards 0; on biases and normalisation it only does harm.
-    optimiser.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimiser
-
-
-def _model(job: FoldJob) -> tuple[keras.Model, State]:
-    keras.utils.clear_session()  # the graphs of the fold before would stay in memory
-    keras.utils.set_random_seed(job.run.settings.seed + job.fold)
-    restored = Checkpoint(job.run.fold_folder(job.fold)).restore()
-    return restored or (compiled(job.run.settings), State())
-
-
-def _batches(job: FoldJob, rows: np.ndarray) -> Batches:
-    settings = job.run.settings
-    return Batches(
-        job.cache.frames,
-        job.cache.masks,
-        job.cache.table.has_mask.to_numpy(),
-        rows,
-        batch=settings.training.batch,
-        seed=settings.seed + job.fold,
-        ranges=settings.augmentation,
-        presence=settings.model.presence,
-    )
-
-
-def _ended(state: State, settings: Settings) -> bool:
-    """Whether the schedule ran to its end, or patience did."""
-    patience = settings.training.patience
-    waited = bool(patience) and state.epoch - state.best_epoch >= patience
-    return bool(state.epoch) and (state.epoch >= state.epochs or waited)
-
-
-def _announce(job: FoldJob, speed: Speed, steps: int, state: State) -> None:
-    epochs = job.run.settings.training.epochs - state.epoch
-    seconds = epochs * speed.epoch(steps)
-    again = f", going on after epoch {state.epoch}" if state.epoch else ""
-    fits = ""
-    if job.budget is not None:
-        fitting = min(epochs, max(1, int((job.budget - speed.finish) / speed.epoch(steps))))
-        fits = f"; the time budget of {job.budget / 60:.1f} min holds about {fitting}"
-    job.reporter.say(
-        f"Fold {job.fold}{again}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would take "
-        f"about {seconds / 60:.1f} min{fits}"
-    )
-
-
-def _fit(
-    job: FoldJob,
-    model: keras.Model,
-    state: State,
-    batches: Batches,
-    held: tuple[np.ndarray, Truths],
-    clock: Clock,
-) -> bool:
-    """Train until the schedule, the deadline or the user ends it; returns whether it was the user."""
-    settings = job.run.settings
-    pace = Pace(settings.training.epochs, len(batches), epoch=state.epoch, progress=state.progress)
-    total = (settings.training.epochs - state.epoch) * len(batches)
-    with job.reporter.bar(f"Fold {job.fold}", total, "step") as bar:
-        folder = job.run.fold_folder(job.fold)
-        keeper = EpochKeeper(folder, state, pace, settings, held, clock, bar, job.stop)
-        model.fit(
-            batches,
-            initial_epoch=state.epoch,
-            epochs=settings.training.epochs,
-            verbose=0,
-            shuffle=False,
-            callbacks=[PaceKeeper(pace, batches, settings, clock, bar), keeper],
-        )
-    return keeper.interrupted
-
-
-def _finish(job: FoldJob, model: keras.Model, state: State, held: np.ndarray) -> None:
-    folder, settings = job.run.fold_folder(job.fold), job.run.settings
+def _warm_up(job: FoldJob, cache: Cache, main: Stage, began: float) -> Path | None:
+    """Train at the smaller size; returns the file of the last epoch's weights, None where the user stopped."""
+    folder = job.folder / "warm"
+    weights = folder / "last.weights.h5"
     checkpoint = Checkpoint(folder)
-    checkpoint.load_best(model, state)
-    frames = job.cache.frames[held]
-    masks = np.empty((len(held), *settings.size), np.float16)
-    presence = np.empty(len(held))
+    if not completed(folder):
+        settings = stage.warm_settings(job.run.settings)
+        share = job.run.settings.training.warm_share
+        warm = dataclasses.replace(
+            main,
+            label=f"{job.label} at {settings.size[0]}x{settings.size[1]}",
+            folder=folder,
+            settings=settings,
+            cache=cache,
+            deadline=None if job.budget is None else began + share * job.budget,
+            last=False,
+        )
+        found = checkpoint.restore(settings)
+        if found is None:
+            precision = chosen_precision(settings)
+            found = _first_model(job, warm, precision), State(precision=precision)
+        model, state = found
+        stage.train(warm, model, state, job.stop)
+        if not state.ended(settings):
+            return None
+        with atomic_path(weights) as path:
+            model.save_weights(path)
+        mark_complete(folder, {"epochs": state.epoch, "seconds": round(state.seconds, 1)})
+    checkpoint.remove()
+    return weights
+
+
+def _finish(job: FoldJob, main: Stage, model: keras.Model, state: State) -> FoldResult:
+    """The final model, its score and its out-of-fold predictions; then the fold is complete."""
+    settings, checkpoint = main.settings, Checkpoint(job.folder)
+    final = averaging.final_model(model, state, checkpoint, settings, main.batches(model))
+    if final is not model:
+        final.compile(jit_compile=settings.training.jit_compile)
+    figures = _figures(main, final, state)
+    _predict_held(job, main, final)
+    # Without the optimiser the file is a third of the size.
+    final.compile(jit_compile=settings.training.jit_compile)
+    with atomic_path(job.folder / "model.keras") as path:
+        keras.saving.save_model(final, path)
+    done = {
+        "source": job.cache.source,
+        "settings": job.run.settings.digest(),
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        "best_dice": state.best_dice,
+        "average": settings.training.average,
+        **without_nan(figures),
+        "seconds": round(state.seconds, 1),
+    }
+    mark_complete(job.folder, done)
+    checkpoint.remove()
+    (job.folder / "warm" / "last.weights.h5").unlink(missing_ok=True)
+    return _result(job, done)
+
+
+def _figures(main: Stage, final: keras.Model, state: State) -> dict[str, float]:
+    """The final model's score; the best epoch has been scored already."""
+    if main.settings.training.average == "best":
+        row = next(row for row in state.history if row["epoch"] == state.best_epoch)
+    else:
+        frames = main.cache.frames[main.held]
+        row = asdict(score_epoch(final, frames, main.truths(), batch=main.settings.prediction.batch))
+    return {name: row[name] for name in FIGURES}
+
+
+def _predict_held(job: FoldJob, main: Stage, final: keras.Model) -> None:
+    """Write oof.npy (float16, n x height x width) and oof.csv."""
+    frames, prediction = main.cache.frames[main.held], main.settings.prediction
+    masks = np.empty(frames.shape, np.float16)
+    presence = np.empty(len(frames))
     row = 0
-    options = asdict(settings.prediction)
-    with job.reporter.bar(f"Fold {job.fold} out-of-fold", len(held)) as bar:
-        for mask, present in probabilities(model, frames, **options):
+    with job.reporter.bar(f"{job.label} out-of-fold", len(frames)) as bar:
+        for mask, present in probabilities(final, frames, batch=prediction.batch, tta=prediction.tta):
             masks[row : row + len(mask)], presence[row : row + len(mask)] = mask, present
             row += len(mask)
             bar.update(len(mask))
-    with atomic_path(folder / "oof.npy") as path:
+    with atomic_path(job.folder / "oof.npy") as path:
         np.save(path, masks)
-    table = job.cache.table.iloc[held][["subject", "img"]].assign(fold=job.fold, presence=presence)
-    write_text(folder / "oof.csv", table.to_csv(index=False))
-    with atomic_path(folder / "model.keras") as path:
-        keras.saving.save_model(model, path)
-    mark_complete(
-        folder,
-        {
-            "source": job.cache.source,
-            "settings": settings.digest(),
-            "epochs": state.epoch,
-            "best_epoch": state.best_epoch,
-            "dice": state.best_dice,
-            "seconds": round(state.seconds, 1),
-        },
-    )
-    checkpoint.remove()
+    table = main.cache.table.iloc[main.held][["subject", "img"]].assign(fold=job.fold, presence=presence)
+    write_text(job.folder / "oof.csv", table.to_csv(index=False))
+
+
+def _unfinished(job: FoldJob, state: State) -> FoldResult:
+    average = job.run.settings.training.average
+    return FoldResult(job.fold, False, state.epoch, state.best_epoch, max(0.0, state.best_dice), average)
+
+
+def _result(job: FoldJob, done: dict[str, Any]) -> FoldResult:
+    names = ("epochs", "best_epoch", "best_dice", "average", *FIGURES)
+    return FoldResult(job.fold, True, **{name: done[name] for name in names})

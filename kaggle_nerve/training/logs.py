@@ -16,6 +16,11 @@ COLUMNS = [
     "presence_threshold",
     "empty_share",
     "full_share",
+    "pixel_dice",
+    "iou",
+    "pixel_accuracy",
+    "train_frames",
+    "train_seconds",
     "seconds",
 ]
 

@@ -1,19 +1,113 @@
-"""The mask's loss. Sums are taken in float32, image by image, so that an empty frame counts as one."""
+"""The mask's losses. Each function gives one value an image, so that an empty frame counts as one.
+
+Truths and probabilities are (batch, height, width, 1) from 0 to 1, truths soft where a working pixel
+is covered in part; values are (batch,), float32, and 0 for a perfect frame, the empty one included.
+Sums are taken in float32 whatever comes in: 420x580 ones are more than the largest float16.
+"""
+
+from collections.abc import Callable
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import LossSettings
+
+PIXELS = (1, 2, 3)
+EPSILON = 1e-7
+"""How far probabilities are kept from 0 and 1 where a logarithm or a power of them is taken."""
+
+
+def dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
+    """1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth) of each image; ``smooth`` in pixels.
+
+    From V-Net (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797) with a smoothing term, so that a
+    perfect empty image has loss 0 (`keras.losses.Dice` gives it 1).
+
+    Example: for a truth of 2 pixels and probabilities 1 on one of them and on one other, with smooth 1,
+    it is 1 - (2 + 1) / (2 + 2 + 1) = 0.4.
+    """
+    truth, guess = _float32(truth, guess)
+    both = ops.sum(truth * guess, axis=PIXELS)
+    return _dice(both, ops.sum(truth, axis=PIXELS) + ops.sum(guess, axis=PIXELS), smooth)
+
+
+def batch_dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
+    """The Dice loss of all pixels of the batch taken together, the same value for each image."""
+    truth, guess = _float32(truth, guess)
+    value = _dice(ops.sum(truth * guess), ops.sum(truth) + ops.sum(guess), smooth)
+    return value * ops.ones_like(truth[:, 0, 0, 0])
+
+
+def cross_entropy(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
+    """Binary cross-entropy in nats, the mean over the pixels of each image."""
+    truth, guess = _float32(truth, guess)
+    return ops.mean(ops.binary_crossentropy(truth, guess), axis=PIXELS)
+
+
+def focal(truth: KerasTensor, guess: KerasTensor, gamma: float) -> KerasTensor:
+    """Cross-entropy of which each pixel counts (1 - probability of its true class) ** ``gamma``.
+
+    Focal loss (Lin and others 2017, arXiv:1708.02002) without class weights; gamma 0 is the plain
+    cross-entropy.
+    """
+    truth, guess = _float32(truth, guess)
+    guess = ops.clip(guess, EPSILON, 1 - EPSILON)
+    present = truth * (1 - guess) ** gamma * ops.log(guess)
+    absent = (1 - truth) * guess**gamma * ops.log(1 - guess)
+    return -ops.mean(present + absent, axis=PIXELS)
+
+
+def tversky(truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float) -> KerasTensor:
+    """1 - (found + smooth) / (found + alpha false + beta missed + smooth) of each image, in pixels.
+
+    Tversky loss (Salehi, Erdogmus, Gholipour 2017, arXiv:1706.05721). With both weights 0.5 it is the
+    Dice loss smoothed by twice ``smooth``.
+    """
+    truth, guess = _float32(truth, guess)
+    found = ops.sum(truth * guess, axis=PIXELS)
+    false = ops.sum((1 - truth) * guess, axis=PIXELS)
+    missed = ops.sum(truth * (1 - guess), axis=PIXELS)
+    # Not as 1 minus the ratio: rounding would take that below 0, where a power of it is not a number.
+    wrong = alpha * false + beta * missed
+    return wrong / (found + wrong + smooth)
+
+
+def focal_tversky(
+    truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float, gamma: float
+) -> KerasTensor:
+    """The Tversky loss to the power of ``gamma``.
+
+    Abraham and Khan 2018 (arXiv:1810.07842), who write the exponent as 1 / gamma and take 0.75; an
+    exponent over 1 makes good images count less.
+    """
+    # The shift keeps the slope finite at 0 for exponents below 1.
+    return (tversky(truth, guess, alpha, beta, smooth) + EPSILON) ** gamma - EPSILON**gamma
+
+
+def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
+    """Lovasz hinge of each image, on logits: a convex surrogate of 1 - intersection over union.
+
+    Berman, Triki, Blaschko 2018 (arXiv:1705.08790). Pixels are sorted by their hinge error
+    1 - (+1 or -1) logit, and each error counts what the Jaccard loss grows by when its pixel is wrong
+    beside all worse ones. Truths are taken as present from 0.5 on. An empty image costs its largest
+    error, 0 where every logit is -1 or less.
+    """
+    truth, guess = (ops.reshape(value, (ops.shape(value)[0], -1)) for value in _float32(truth, guess))
+    truth = ops.cast(truth >= 0.5, "float32")
+    guess = ops.clip(guess, EPSILON, 1 - EPSILON)
+    errors = 1 - (ops.log(guess) - ops.log(1 - guess)) * (2 * truth - 1)
+    order = ops.argsort(-errors, axis=1)
+    growth = _jaccard_growth(ops.take_along_axis(truth, order, axis=1))
+    return ops.sum(ops.relu(ops.take_along_axis(errors, order, axis=1)) * growth, axis=1)
 
 
 @keras.saving.register_keras_serializable("kaggle_nerve")
 class MaskLoss(keras.losses.Loss):
-    """``dice`` x smoothed Dice loss + ``bce`` x binary cross-entropy, both per image.
+    """Weighted sum of the losses of this module, image by image.
 
-    The Dice loss of an image is 1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth), as in V-Net
-    (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797) with a smoothing term, so that a perfect empty
-    image has loss 0 (`keras.losses.Dice` gives it 1).
-
-    Example: for a truth of 2 pixels and probabilities 1 on one of them and on one other,
-    with smooth 1, the Dice loss is 1 - (2 + 1) / (2 + 2 + 1) = 0.4.
+    Arguments are those of `LossSettings`: ``dice`` to ``lovasz`` are weights (0: not computed), the
+    others shape the losses. Raises NerveError where every weight is 0.
     """
 
     def __init__(
@@ -21,25 +115,82 @@ class MaskLoss(keras.losses.Loss):
         dice: float = 1.0,
         bce: float = 1.0,
         smooth: float = 1.0,
+        *,
+        batch_dice: float = 0.0,
+        focal: float = 0.0,
+        tversky: float = 0.0,
+        focal_tversky: float = 0.0,
+        lovasz: float = 0.0,
+        focal_gamma: float = 2.0,
+        tversky_alpha: float = 0.3,
+        tversky_beta: float = 0.7,
         reduction: str = "sum_over_batch_size",
         name: str = "mask_loss",
         dtype: str = "float32",
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.dice, self.bce, self.smooth = dice, bce, smooth
+        self.weights = {
+            "dice": dice,
+            "batch_dice": batch_dice,
+            "bce": bce,
+            "focal": focal,
+            "tversky": tversky,
+            "focal_tversky": focal_tversky,
+            "lovasz": lovasz,
+        }
+        self.shape = {
+            "smooth": smooth,
+            "focal_gamma": focal_gamma,
+            "tversky_alpha": tversky_alpha,
+            "tversky_beta": tversky_beta,
+        }
+        if not any(self.weights.values()):
+            names = ", ".join(f"loss.{name}" for name in self.weights)
+            raise NerveError(f"Every loss of the mask has weight 0; give one of {names} a weight.")
+        self._terms = _terms(**self.shape)
 
-    def call(self, y_true, y_pred):
+    @classmethod
+    def of(cls, settings: LossSettings) -> "MaskLoss":
+        """The loss that ``settings`` describe; their weights of presence and deep masks are not its own."""
+        options = {name: value for name, value in vars(settings).items() if name not in ("presence", "deep")}
+        return cls(**options)
+
+    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         """Loss of each image, (batch,), from truths and probabilities (batch, height, width, 1)."""
-        y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-        loss = 0.0
-        if self.dice:
-            both = ops.sum(y_true * y_pred, axis=(1, 2, 3))
-            either = ops.sum(y_true, axis=(1, 2, 3)) + ops.sum(y_pred, axis=(1, 2, 3))
-            loss += self.dice * (1 - (2 * both + self.smooth) / (either + self.smooth))
-        if self.bce:
-            loss += self.bce * ops.mean(ops.binary_crossentropy(y_true, y_pred), axis=(1, 2, 3))
-        return loss
+        used = {name: weight for name, weight in self.weights.items() if weight}
+        return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
 
-    def get_config(self):
-        """The weights, so that a saved model compiles again."""
-        return {**super().get_config(), "dice": self.dice, "bce": self.bce, "smooth": self.smooth}
+    def get_config(self) -> dict:
+        """The weights and shapes, so that a saved model compiles again."""
+        return {**super().get_config(), **self.weights, **self.shape}
+
+
+def _terms(
+    smooth: float, focal_gamma: float, tversky_alpha: float, tversky_beta: float
+) -> dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]]:
+    ratio = (tversky_alpha, tversky_beta, smooth)
+    return {
+        "dice": lambda truth, guess: dice(truth, guess, smooth),
+        "batch_dice": lambda truth, guess: batch_dice(truth, guess, smooth),
+        "bce": cross_entropy,
+        "focal": lambda truth, guess: focal(truth, guess, focal_gamma),
+        "tversky": lambda truth, guess: tversky(truth, guess, *ratio),
+        "focal_tversky": lambda truth, guess: focal_tversky(truth, guess, *ratio, focal_gamma),
+        "lovasz": lovasz,
+    }
+
+
+def _float32(*values: KerasTensor) -> tuple[KerasTensor, ...]:
+    return tuple(ops.cast(value, "float32") for value in values)
+
+
+def _dice(both: KerasTensor, either: KerasTensor, smooth: float) -> KerasTensor:
+    return 1 - (2 * both + smooth) / (either + smooth)
+
+
+def _jaccard_growth(truth: KerasTensor) -> KerasTensor:
+    """What the Jaccard loss grows by when pixel k of each row is wrong too, rows (batch, pixels) sorted."""
+    total = ops.sum(truth, axis=1, keepdims=True)
+    left = total - ops.cumsum(truth, axis=1)
+    loss = 1 - left / (total + ops.cumsum(1 - truth, axis=1))
+    return ops.concatenate([loss[:, :1], loss[:, 1:] - loss[:, :-1]], axis=1)

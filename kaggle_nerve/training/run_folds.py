@@ -1,27 +1,33 @@
-"""All folds of a run, one after the other, within one time budget."""
+"""All folds of a run within one time budget: one after the other here, or side by side in processes."""
 
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import keras
-import pandas as pd
-
-from kaggle_nerve import __version__, runs
-from kaggle_nerve.data import cache as caches
+from kaggle_nerve import devices, runs
 from kaggle_nerve.data import folds as folding
-from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import Settings
-from kaggle_nerve.storage import completed, locked
-from kaggle_nerve.training.fold import FoldJob, FoldResult, train_fold
+from kaggle_nerve.storage import completed
+from kaggle_nerve.training import material as materials
+from kaggle_nerve.training.environment import environment
+from kaggle_nerve.training.fold import FoldResult
+from kaggle_nerve.training.material import Material
+from kaggle_nerve.training.parallel import SideBySide, failed
+
+
+class FoldsError(NerveError):
+    """Some folds failed while the others were trained; ``failures`` has a sentence for each of them.
+
+    ``results`` are those of the other folds, which keep what they have.
+    """
+
+    def __init__(self, run: Run, results: list[FoldResult], failures: dict[int, NerveError]):
+        self.run, self.results = run, results
+        self.failures = {fold: failed(fold, failures[fold]) for fold in sorted(failures)}
+        super().__init__("\n".join(self.failures.values()))
 
 
 def train_folds(
@@ -35,69 +41,83 @@ def train_folds(
     reporter: Reporter = SILENT,
     stop: Callable[[], bool] = lambda: False,
     workers: int = 2,
+    jobs: int | None = None,
 ) -> tuple[Run, list[FoldResult]]:
     """Train the folds of run ``name``, or only ``fold``; what is finished is skipped.
 
     ``time_budget``: seconds for everything, caching included, dealt evenly over the folds still to
-    be trained. ``stop`` is asked after each epoch; once true, the remaining folds are left for later.
+    be trained. ``stop`` is asked at least after each epoch; once true, the remaining folds are left
+    for later. ``jobs``: how many folds are trained side by side, each in a process of its own; None
+    is one for each visible GPU. A single one is trained in this process.
+
+    Raises FoldsError after all folds where some of them failed, or the fault itself where ``fold``
+    names the only one.
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
-    cache = caches.open_training(locate(data_dir), settings.size, reporter=reporter, workers=workers)
-    machine = environment()
-    run = runs.create(runs_dir, name, settings, machine, cache.source)
+    frames = materials.open_frames(data_dir, settings, reporter=reporter, workers=workers)
+    jobs = jobs or max(1, len(devices.several()))
+    machine = environment(_devices(jobs))
+    run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
-    folds = _folds(run, cache.table)
-    numbers = _numbers(folds, fold)
+    material = materials.gather(run, data_dir, frames)
+    numbers = _numbers(folding.count(material.folds), fold)
     left = [number for number in numbers if not completed(run.fold_folder(number))]
     if len(left) < len(numbers):
         reporter.say(f"{len(numbers) - len(left)} of {len(numbers)} folds are finished already.")
-    results = []
-    for number in numbers:
-        budget = None
-        if deadline is not None and number in left:
-            budget = (deadline - time.monotonic()) / (len(left) - left.index(number))
-        told = f"Another process trains fold {number} of run {name}; wait for it, or name another --fold."
-        with locked(run.fold_folder(number) / ".lock", told):
-            results.append(train_fold(FoldJob(run, cache, folds, number, budget, reporter, stop)))
-        if not results[-1].finished:
+    jobs = min(jobs, len(left))
+    results = {number: materials.train(material.job(number), 1) for number in numbers if number not in left}
+    if jobs > 1:
+        reporter.say(f"{jobs} folds are trained side by side.")
+        pool = SideBySide(material, jobs, deadline=deadline, reporter=reporter, stop=stop)
+        pool.train(left)
+        trained, failures = pool.results, pool.failures
+    else:
+        trained, failures = _one_by_one(material, left, deadline, reporter, stop)
+    results |= trained
+    for number in left:
+        if number not in trained and number not in failures:
+            results[number] = materials.not_begun(material.job(number))
+    told = [results[number] for number in sorted(results)]
+    if fold in failures:
+        raise failures[fold]
+    if failures:
+        raise FoldsError(run, told, failures)
+    return run, told
+
+
+def _one_by_one(
+    material: Material,
+    folds: list[int],
+    deadline: float | None,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+) -> tuple[dict[int, FoldResult], dict[int, NerveError]]:
+    """Train ``folds`` in this process; a fold that fails does not keep the next from its turn."""
+    results: dict[int, FoldResult] = {}
+    failures: dict[int, NerveError] = {}
+    for place, fold in enumerate(folds):
+        budget = None if deadline is None else (deadline - time.monotonic()) / (len(folds) - place)
+        try:
+            job = material.job(fold, budget=budget, reporter=reporter, stop=stop)
+            results[fold] = materials.train(job, 1)
+        except NerveError as fault:
+            failures[fold] = fault
+            if place < len(folds) - 1:
+                reporter.say(failed(fold, fault))
+            continue
+        if not results[fold].finished:
             break
-    return run, results
+    return results, failures
 
 
-def environment() -> dict[str, Any]:
-    """Versions and machine of this session, for environment.json."""
-    backend = keras.backend.backend()
-    packages = ["keras", "numpy", "opencv-python-headless", "pandas", "scikit-learn", backend]
-    return {
-        "kaggle_nerve": __version__,
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "backend": backend,
-        "devices": keras.distribution.list_devices(),
-        "versions": {package: _version(package) for package in packages},
-    }
+def _devices(jobs: int) -> list[str]:
+    """The devices of this session; where processes will use them, this one does not wake them."""
+    return list(devices.visible()) or ["cpu:0"] if jobs > 1 else devices.names()
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except ModuleNotFoundError:
-        return None
-
-
-def _folds(run: Run, frames: pd.DataFrame) -> pd.DataFrame:
-    if run.folds_csv.is_file():
-        return folding.load(run.folds_csv)
-    folds = folding.assign(frames, run.settings.folds, run.settings.seed)
-    folding.save(folds, run.folds_csv)
-    return folds
-
-
-def _numbers(folds: pd.DataFrame, fold: int | None) -> list[int]:
-    number = folding.count(folds)
+def _numbers(count: int, fold: int | None) -> list[int]:
     if fold is None:
-        return list(range(number))
-    if not 0 <= fold < number:
-        raise NerveError(f"There is no fold {fold}: this run has the folds 0 to {number - 1}.")
+        return list(range(count))
+    if not 0 <= fold < count:
+        raise NerveError(f"There is no fold {fold}: this run has the folds 0 to {count - 1}.")
     return [fold]

@@ -1,21 +1,75 @@
 """What changes over a run, as plain functions of progress (0 at its start, 1 at its end)."""
 
 import math
+from collections.abc import Iterable
 
-from kaggle_nerve.settings import OptimiserSettings, TrainingSettings
+from kaggle_nerve.settings import OptimiserSettings, Settings, TrainingSettings
+
+CLOSE = 1e-6
+"""Progress is a sum of many steps: this close to a boundary is on it."""
 
 
-def learning_rate(progress: float, settings: OptimiserSettings) -> float:
-    """The learning rate: a straight warm-up, then constant or half a cosine down to 0.
+def learning_rate(progress: float, settings: OptimiserSettings, plateau_factor: float = 1.0) -> float:
+    """The learning rate: a straight warm-up, then what ``schedule`` says.
 
-    Cosine annealing after Loshchilov and Hutter 2017 (arXiv:1608.03983), without restarts.
+    ``cosine`` falls from the full rate to 0 as half a cosine; ``cyclic`` does so ``cycles`` times, each
+    restart at the full rate (SGDR, Loshchilov and Hutter 2017, arXiv:1608.03983). ``plateau_factor``
+    counts for the schedule ``plateau`` only.
     """
     if progress < settings.warmup:
         return settings.learning_rate * progress / settings.warmup
+    done = _done(progress, settings)
     if settings.schedule == "constant":
-        return settings.learning_rate
-    done = min(1.0, (progress - settings.warmup) / (1 - settings.warmup))
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        share = 1.0
+    elif settings.schedule == "plateau":
+        share = plateau_factor
+    elif settings.schedule == "step":
+        share = settings.factor ** min(int(done * settings.steps + CLOSE), settings.steps - 1)
+    elif settings.schedule == "cyclic":
+        share = _half_cosine((done * settings.cycles + CLOSE) % 1 if done < 1 else 1.0)
+    else:
+        share = _half_cosine(min(done, 1.0))
+    return settings.learning_rate * share
+
+
+def ends_cycle(progress: float, next_progress: float, settings: OptimiserSettings) -> bool:
+    """Whether the epoch that ends at ``progress`` is the last whole one of its learning-rate cycle.
+
+    ``next_progress`` is where one more epoch would end. The ends of cycles are where snapshot
+    ensembles take their members (Huang and others 2017, arXiv:1704.00109).
+    """
+    before = math.floor(_done(progress, settings) * settings.cycles - CLOSE)
+    after = math.floor(_done(next_progress, settings) * settings.cycles - CLOSE)
+    return after > before >= 0
+
+
+def plateau_factor(scores: Iterable[float | None], settings: OptimiserSettings) -> float:
+    """The factor on the learning rate after epochs with ``scores``, one an epoch.
+
+    After ``plateau`` epochs without a better score the rate is multiplied by ``factor``, and the count
+    begins again. A whole history gives what it gave step by step, so that a resumed run has it too.
+    """
+    best, waited, factor = -math.inf, 0, 1.0
+    for score in scores:
+        if score is not None and score > best:
+            best, waited = score, 0
+            continue
+        waited += 1
+        if waited >= settings.plateau:
+            factor, waited = factor * settings.factor, 0
+    return factor
+
+
+def is_scored(epoch: int, progress: float, settings: Settings) -> bool:
+    """Whether epoch number ``epoch`` (from 1), that ends at ``progress``, is scored on the held-out subjects.
+
+    In the first half of a run every second one is: scores are for watching then, and a score at full
+    resolution costs up to a tenth of an epoch. Where patience or the learning rate counts epochs
+    without a better score, every one. The last epoch is scored whatever this says.
+    """
+    if settings.training.patience or settings.optimiser.schedule == "plateau":
+        return True
+    return progress >= 0.5 - CLOSE or epoch % 2 == 0
 
 
 def positive_rate(progress: float, natural: float, settings: TrainingSettings) -> float | None:
@@ -56,3 +110,16 @@ class Pace:
     def finish_epoch(self) -> None:
         """Count an epoch as done."""
         self.epoch += 1
+
+    def after_next_epoch(self) -> float:
+        """The progress that one more epoch would reach; beyond 1 after the last one."""
+        return self.progress + self.step_size * self.steps
+
+
+def _done(progress: float, settings: OptimiserSettings) -> float:
+    """The share of the way after the warm-up."""
+    return (progress - settings.warmup) / (1 - settings.warmup)
+
+
+def _half_cosine(share: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * share))

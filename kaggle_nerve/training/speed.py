@@ -7,26 +7,13 @@ import keras
 import numpy as np
 
 from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.models.forward import probabilities
+from kaggle_nerve.models.forward import VIEWS, probabilities
 from kaggle_nerve.settings import Settings
+from kaggle_nerve.training.steps import run_steps
 
 STEPS = 3
 FULL_SIZE_SECONDS = 0.002
 """Resizing and scoring one held-out frame at full resolution, about."""
-
-
-class _First(keras.utils.PyDataset):
-    """The first batches of an epoch, fed to the same compiled step as a whole epoch."""
-
-    def __init__(self, batches: Batches, count: int):
-        super().__init__(workers=1)
-        self.batches, self.count = batches, min(count, len(batches))
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int):
-        return self.batches[index]
 
 
 @dataclass(frozen=True)
@@ -48,12 +35,12 @@ def measure(model: keras.Model, batches: Batches, held: np.ndarray, settings: Se
     The compilation that this pays for is not lost: training uses the same compiled step.
     """
     variables = [*model.variables, *model.optimizer.variables]
-    before = [np.array(variable) for variable in variables]
-    few_batches = _First(batches, STEPS)
-    model.fit(_First(batches, 1), verbose=0, shuffle=False)
+    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    count = min(STEPS, len(batches))
+    _steps(model, batches, 1)
     started = time.perf_counter()
-    model.fit(few_batches, verbose=0, shuffle=False)
-    step = (time.perf_counter() - started) / len(few_batches)
+    _steps(model, batches, count)
+    step = (time.perf_counter() - started) / count
     for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
 
@@ -63,6 +50,9 @@ def measure(model: keras.Model, batches: Batches, held: np.ndarray, settings: Se
     started = time.perf_counter()
     list(probabilities(model, few, batch=batch, tta="none"))
     frame = (time.perf_counter() - started) / len(few)
-    views = 2 if settings.prediction.tta == "hflip" else 1
     validation = len(held) * (frame + FULL_SIZE_SECONDS)
-    return Speed(step, validation, len(held) * frame * views + 5.0)
+    return Speed(step, validation, len(held) * frame * len(VIEWS[settings.prediction.tta]) + 5.0)
+
+
+def _steps(model: keras.Model, batches: Batches, count: int) -> None:
+    run_steps(model, batches, count, rate=lambda: None, after=lambda: False)

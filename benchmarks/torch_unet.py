@@ -1,0 +1,98 @@
+"""The U-Net of a preset in PyTorch, for `benchmarks/step.py`; runs in an environment of its own with torch alone.
+
+Reads one JSON line (the network), answers ``{"parameters": n}``, then for each line ``N`` on standard input
+takes N training steps and answers their seconds.
+"""
+
+import json
+import sys
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+def convolution(before: int, after: int, kernel: int = 3) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(after, eps=1e-3, momentum=0.05),
+        nn.ReLU(inplace=True),
+    )
+
+
+def double(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(convolution(before, after), convolution(after, after))
+
+
+class UNet(nn.Module):
+    def __init__(self, width: int, depth: int, widest: int, stem: int, dropout: float):
+        super().__init__()
+        channels = [min(width * 2**level, widest) for level in range(depth + 1)]
+        self.stem = nn.Conv2d(1, channels[0], 2 * stem, stem, padding=stem // 2) if stem > 1 else None
+        first = channels[0] if stem > 1 else 1
+        self.down = nn.ModuleList(
+            double(a, b) for a, b in zip([first, *channels], channels[:-1], strict=False)
+        )
+        self.bottom = double(channels[-2], channels[-1])
+        self.dropout = nn.Dropout2d(dropout)
+        levels = list(reversed(range(depth)))
+        self.narrow = nn.ModuleList(convolution(channels[n + 1], channels[n], 1) for n in levels)
+        self.up = nn.ModuleList(double(2 * channels[n], channels[n]) for n in levels)
+        self.mask = nn.Conv2d(channels[0], 1, 1)
+        self.presence = nn.Linear(channels[-1], 1)
+        self.scale = stem
+
+    def forward(self, frames):
+        tensor = frames / 255
+        tensor = functional.layer_norm(tensor, tensor.shape[1:], eps=1e-5)
+        if self.stem is not None:
+            tensor = self.stem(tensor)
+        skips = []
+        for block in self.down:
+            tensor = block(tensor)
+            skips.append(tensor)
+            tensor = functional.max_pool2d(tensor, 2)
+        tensor = bottom = self.dropout(self.bottom(tensor))
+        for narrow, up, skip in zip(self.narrow, self.up, reversed(skips), strict=True):
+            tensor = functional.interpolate(narrow(tensor), scale_factor=2)
+            tensor = up(torch.cat([skip, tensor], 1))
+        tensor = self.mask(tensor)
+        if self.scale > 1:
+            tensor = functional.interpolate(tensor, scale_factor=self.scale, mode="bilinear")
+        return torch.sigmoid(tensor), torch.sigmoid(self.presence(bottom.mean((2, 3))))
+
+
+def loss_of(mask, presence, truth, there, smooth: float):
+    both, either = (truth * mask).sum((1, 2, 3)), (truth + mask).sum((1, 2, 3))
+    dice = 1 - (2 * both + smooth) / (either + smooth)
+    entropy = functional.binary_cross_entropy(mask, truth)
+    return dice.mean() + entropy + 0.5 * functional.binary_cross_entropy(presence, there)
+
+
+def main() -> None:
+    asked = json.loads(sys.stdin.readline())
+    torch.set_num_threads(asked["threads"])
+    torch.manual_seed(0)
+    layout = torch.channels_last if asked["channels_last"] else torch.contiguous_format
+    model = UNet(**asked["network"]).to(memory_format=layout).train()
+    shape = (asked["batch"], 1, *asked["size"])
+    frames = (torch.rand(shape) * 255).to(memory_format=layout)
+    truth = (torch.rand(shape) > 0.9).float().to(memory_format=layout)
+    there = torch.ones(asked["batch"], 1)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    parameters = sum(values.numel() for values in model.parameters())
+    print(json.dumps({"parameters": parameters, "version": torch.__version__}), flush=True)
+    for line in sys.stdin:
+        started = time.perf_counter()
+        for _ in range(int(line)):
+            optimiser.zero_grad(set_to_none=True)
+            loss = loss_of(*model(frames), truth, there, asked["smooth"])
+            loss.backward()
+            optimiser.step()
+            loss.item()
+        print(time.perf_counter() - started, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Frames whose labels are doubted: the table that `audit` writes, and what training makes of it."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kaggle_nerve.competition import csv_text
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import TrainingSettings
+
+COLUMNS = ("subject", "img", "weight", "presence")
+"""A marked frame; what share of its losses counts; the presence target in place of 0 or 1. Both 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What becomes of each row of a cache; None: of no row anything.
+
+    ``weights``: float32 (n,), the share of its losses that counts, 1 for frames that are not marked.
+    ``presence``: float32 (n,), the presence target, 0 or 1 for frames that are not marked.
+    """
+
+    weights: np.ndarray | None = None
+    presence: np.ndarray | None = None
+
+
+def marks(settings: TrainingSettings, table: pd.DataFrame) -> Marks | None:
+    """The marks that ``settings`` want for the frames of ``table`` (subject, img, has_mask); None: none.
+
+    Raises NerveError where there is no table of doubted labels, or a fault in it.
+    """
+    if settings.noise == "none":
+        return None
+    if not settings.noise_table:
+        raise NerveError(
+            f"training.noise={settings.noise} needs the table of doubted labels; write it with "
+            f"`kaggle-nerve audit` and name it in training.noise_table."
+        )
+    weights, presence = read(Path(settings.noise_table), table)
+    return Marks(weights=weights) if settings.noise == "weight" else Marks(presence=presence)
+
+
+def read(path: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and presence target, float32 (n,), of each row of ``table`` (subject, img, has_mask).
+
+    The file has `COLUMNS`, in any order and among others, and lists marked frames only. Raises
+    NerveError with the line of an unknown frame, one listed twice, or a value that is none from 0 to 1.
+    """
+    places = {frame: row for row, frame in enumerate(zip(table.subject, table.img, strict=True))}
+    weights = np.ones(len(table), np.float32)
+    presence = table.has_mask.to_numpy(np.float32, copy=True)
+    seen: dict[tuple[int, int], int] = {}
+    for line, values in _rows(path):
+        frame = (_number(values, "subject", int), _number(values, "img", int))
+        if frame not in places:
+            shown = csv_text.shown(f"{values['subject']}_{values['img']}")
+            raise NerveError(
+                f"{path}, line {line}: {shown} is no training frame; run `kaggle-nerve audit` again."
+            )
+        name = f"{frame[0]}_{frame[1]}"
+        if frame in seen:
+            raise NerveError(
+                f"{path}, line {line}: frame {name} stands in line {seen[frame]} already; keep one of the two."
+            )
+        seen[frame] = line
+        for column, array in (("weight", weights), ("presence", presence)):
+            value = _number(values, column, float)
+            if value is None or not 0 <= value <= 1:
+                raise NerveError(
+                    f"{path}, line {line}: {column} of frame {name} is {csv_text.shown(values[column])}; write a "
+                    f"number from 0 to 1."
+                )
+            array[places[frame]] = value
+    return weights, presence
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line number and values of each row that is not blank."""
+    if not path.is_file():
+        raise NerveError(
+            f"There is no file {path}; write it with `kaggle-nerve audit` or mend training.noise_table."
+        )
+    data = csv_text.read_bytes(path)
+    if fault := csv_text.unreadable(data):
+        raise NerveError(f"{path}: {fault[1]}; write it anew with `kaggle-nerve audit`.")
+    reader = csv.DictReader(csv_text.lines(data), restval="")
+    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    if missing:
+        raise NerveError(
+            f"{path}, line 1: there is no column {missing[0]}; it takes {','.join(COLUMNS)}: run `kaggle-nerve "
+            f"audit` again."
+        )
+    return [(reader.line_num, values) for values in reader]
+
+
+def _number(values: dict[str, str], column: str, kind: type) -> int | float | None:
+    try:
+        return kind(values[column])
+    except ValueError:
+        return None

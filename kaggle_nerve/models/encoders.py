@@ -1,0 +1,163 @@
+"""Encoders of keras.applications, with or without pretrained weights, as one layer of a larger network."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import keras
+from keras import applications, layers
+
+from kaggle_nerve.models import blocks, weights
+from kaggle_nerve.settings import ModelSettings
+
+STRIDES = (2, 4, 8, 16, 32)
+"""The maps that ``features`` gives: each is 1/stride of the padded frame."""
+
+RED_GREEN_BLUE = (0.485, 0.456, 0.406)
+DEVIATIONS = (0.229, 0.224, 0.225)
+"""Mean and deviation of ImageNet's images, in red, green, blue, of a full range of 1."""
+
+BLUE_GREEN_RED = (103.939 / 255, 116.779 / 255, 123.68 / 255)
+"""The means that networks converted from Caffe, which swaps the channels, were trained with."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What an encoder's first convolution was trained to see: ``scale`` x colour + ``offset``.
+
+    Colours are from 0 to 1; ``mean`` and ``deviation`` are those of ImageNet's colours, in the order of
+    the encoder's channels.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    def of_grey(self) -> tuple[list[float], list[float]]:
+        """Scale and offset of each channel for grey values from 0 to 1, taken as colours."""
+        return list(self.scale), list(self.offset)
+
+    def of_standardised(self) -> tuple[list[float], list[float]]:
+        """Scale and offset for values of mean 0 and deviation 1, which get those of ImageNet's colours."""
+        scale = [factor * deviation for factor, deviation in zip(self.scale, self.deviation, strict=True)]
+        offset = [
+            factor * mean + shift
+            for factor, mean, shift in zip(self.scale, self.mean, self.offset, strict=True)
+        ]
+        return scale, offset
+
+
+STANDARD = Preprocessing(
+    RED_GREEN_BLUE,
+    DEVIATIONS,
+    tuple(1 / deviation for deviation in DEVIATIONS),
+    tuple(-mean / deviation for mean, deviation in zip(RED_GREEN_BLUE, DEVIATIONS, strict=True)),
+)
+"""Each channel less its mean, by its deviation: EfficientNet, EfficientNetV2-B0 to B3, ConvNeXt."""
+
+SYMMETRIC = Preprocessing(RED_GREEN_BLUE, DEVIATIONS, (255 / 128,) * 3, (-1.0,) * 3)
+"""From -1 to 1: EfficientNetV2-S."""
+
+CAFFE = Preprocessing(
+    BLUE_GREEN_RED, DEVIATIONS[::-1], (255.0,) * 3, tuple(-255 * mean for mean in BLUE_GREEN_RED)
+)
+"""Blue, green, red, each less its mean, in steps of 1/255: ResNet50."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How keras.applications builds an encoder, what it was trained to see, and the layer it begins at.
+
+    Its own preprocessing layers are left out in favour of ``Preprocessing``; where the application cannot
+    be built without them, ``first`` names the layer that comes after them.
+    """
+
+    application: Callable[..., keras.Model]
+    preprocessing: Preprocessing
+    options: Mapping[str, bool]
+    first: str | None = None
+
+
+BARE = {"include_preprocessing": False}
+
+ENCODERS = {
+    # Tan, Le 2021, arXiv:2104.00298
+    "efficientnetv2-b0": Encoder(applications.EfficientNetV2B0, STANDARD, BARE),
+    "efficientnetv2-b1": Encoder(applications.EfficientNetV2B1, STANDARD, BARE),
+    "efficientnetv2-b2": Encoder(applications.EfficientNetV2B2, STANDARD, BARE),
+    "efficientnetv2-b3": Encoder(applications.EfficientNetV2B3, STANDARD, BARE),
+    "efficientnetv2-s": Encoder(applications.EfficientNetV2S, SYMMETRIC, BARE),
+    # Tan, Le 2019, arXiv:1905.11946. Keras scales its input twice where it loads ImageNet's weights and
+    # not at all where it loads none, so that only our own preprocessing is the same in both cases.
+    "efficientnet-b1": Encoder(applications.EfficientNetB1, STANDARD, {}, "stem_conv_pad"),
+    # He and others 2015, arXiv:1512.03385
+    "resnet50": Encoder(applications.ResNet50, CAFFE, {}),
+    # Liu and others 2022, arXiv:2201.03545
+    "convnext-tiny": Encoder(applications.ConvNeXtTiny, STANDARD, BARE),
+}
+"""By the name that settings use."""
+
+
+def features(
+    frames: keras.KerasTensor, settings: ModelSettings, size: tuple[int, int]
+) -> tuple[list[keras.KerasTensor], tuple[tuple[int, int], tuple[int, int]]]:
+    """Feature maps of ``settings.encoder`` at strides 2, 4, 8, 16 and 32, and the margins to crop later.
+
+    ``frames``: (batch, height, width, 1) of ``size``, grey values from 0 to 255; a map is (batch,
+    h / stride, w / stride, channels), h and w being ``size`` padded to multiples of 32. The encoder is
+    one layer, named ``encoder``. A map is the last of its resolution before the block that halves it
+    begins to widen it; the coarsest is the application's own output.
+
+    ConvNeXt begins at stride 4; its map at stride 2 is a convolution of ours on what the encoder sees.
+    """
+    margins = blocks.margins(size, STRIDES[-1])
+    tensor = prepared(frames, settings, margins)
+    maps = build(settings.encoder, tuple(tensor.shape[1:]), settings.weights)(tensor)
+    if len(maps) < len(STRIDES):
+        maps = [blocks.convolution(tensor, settings.width, settings, "half", strides=2), *maps]
+    return list(maps), margins
+
+
+def prepared(
+    frames: keras.KerasTensor, settings: ModelSettings, margins: tuple[tuple[int, int], tuple[int, int]]
+) -> keras.KerasTensor:
+    """Grey ``frames`` as the three channels that the encoder was trained to see, padded with zeros.
+
+    ``normalise`` ``unit`` takes grey for a colour; ``image`` gives each frame the mean and deviation of
+    ImageNet's images first. 0 is what the encoder's own convolutions pad with, and what ImageNet's mean
+    colour becomes (for EfficientNetV2-S, a quarter of a deviation above it).
+    """
+    preprocessing = ENCODERS[settings.encoder].preprocessing
+    standardised = settings.normalise == "image"
+    scale, offset = preprocessing.of_standardised() if standardised else preprocessing.of_grey()
+    tensor = blocks.normalised(frames, settings.normalise)
+    tensor = layers.Concatenate(name="three_channels")([tensor] * 3)
+    tensor = layers.Rescaling(scale, offset, name="as_imagenet")(tensor)
+    return layers.ZeroPadding2D(margins, name="pad")(tensor)
+
+
+def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:
+    """The encoder ``name`` for preprocessed colours of ``shape``, with the weights that ``where`` names.
+
+    Its outputs are the maps at those of the strides 2 to 32 that it has, finest first. Raises NerveError
+    as ``weights.load`` does.
+    """
+    encoder = ENCODERS[name]
+    application = encoder.application(include_top=False, weights=None, input_shape=shape, **encoder.options)
+    weights.load(application, name, where)
+    first = application.get_layer(encoder.first).input if encoder.first else application.input
+    return keras.Model(first, _maps(application), name="encoder")
+
+
+def _maps(application: keras.Model) -> list[keras.KerasTensor]:
+    height, width = application.input.shape[1:3]
+    last: dict[int, keras.KerasTensor] = {}
+    for operation in application.operations:
+        shape = operation.output.shape
+        # The layers that widen a block's channels before its stride belong to the next resolution.
+        if len(shape) != 4 or "expand" in operation.name:
+            continue
+        for stride in STRIDES:
+            if (shape[1] * stride, shape[2] * stride) == (height, width):
+                last[stride] = operation.output
+    return [last[stride] for stride in sorted(last)]

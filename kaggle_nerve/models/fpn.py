@@ -1,0 +1,67 @@
+"""Feature pyramid network for segmentation (Lin and others 2017, arXiv:1612.03144)."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks, downward, heads
+from kaggle_nerve.settings import ModelSettings
+
+
+def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
+    """An FPN for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
+
+    The pyramid has 4 x ``width`` channels and the head 2 x ``width``, at most ``widest``: those of the
+    papers, 256 and 128, for a ``width`` of 64. As in the papers it has the encoder's strides 4 to 32, and
+    the mask is computed at a quarter of the frame. Coarser masks of deep supervision and hypercolumns
+    read the pyramid.
+    """
+    frames = keras.Input((*size, 1), name="frames")
+    found = downward.features(frames, size, settings)
+    levels = pyramid([*found.skips[1:], found.bottom], settings)
+    outputs = heads.outputs(
+        merged(levels, settings),
+        found.bottom,
+        settings,
+        found.margins,
+        2 * found.stem,
+        deep=levels[1:],
+        columns=levels[1:],
+    )
+    return keras.Model(frames, outputs, name="fpn")
+
+
+def pyramid(maps: list[keras.KerasTensor], settings: ModelSettings) -> list[keras.KerasTensor]:
+    """``maps``, finest first and each half of the one before, with what the coarser ones know added.
+
+    Each becomes (batch, h, w, 4 x ``width``): a 1x1 convolution of it plus the coarser sum, enlarged,
+    and a 3x3 convolution over the sum, neither with an activation.
+    """
+    channels = min(4 * settings.width, settings.widest)
+    levels: list[keras.KerasTensor] = []
+    above = None
+    for level in reversed(range(len(maps))):
+        total = layers.Conv2D(channels, 1, name=f"lateral{level}")(maps[level])
+        if above is not None:
+            above = layers.UpSampling2D(name=f"enlarge{level}")(above)
+            total = layers.Add(name=f"sum{level}")([total, above])
+        levels.append(layers.Conv2D(channels, 3, padding="same", name=f"smooth{level}")(total))
+        above = total
+    return levels[::-1]
+
+
+def merged(levels: list[keras.KerasTensor], settings: ModelSettings) -> keras.KerasTensor:
+    """The sum of all ``levels``, finest first, at the resolution of the first.
+
+    As the head of panoptic FPN (Kirillov and others 2019, arXiv:1901.02446): each level is convolved and
+    enlarged twofold, bilinearly, until it has that resolution; the finest is convolved once.
+    """
+    channels = min(2 * settings.width, settings.widest)
+    parts = []
+    for level, tensor in enumerate(levels):
+        tensor = blocks.convolution(tensor, channels, settings, f"head{level}_0")
+        for step in range(level):
+            if step:
+                tensor = blocks.convolution(tensor, channels, settings, f"head{level}_{step}")
+            tensor = layers.UpSampling2D(interpolation="bilinear", name=f"head{level}_{step}_enlarge")(tensor)
+        parts.append(tensor)
+    return layers.Add(name="merge")(parts)

@@ -1,0 +1,76 @@
+"""What every architecture ends in: the mask, coarser masks of deep supervision, and the presence."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+from kaggle_nerve.settings import ModelSettings
+
+DEEP = 3
+"""The most coarser masks that deep supervision trains."""
+
+
+def outputs(
+    tensor: keras.KerasTensor,
+    bottleneck: keras.KerasTensor,
+    settings: ModelSettings,
+    margins: tuple[tuple[int, int], tuple[int, int]],
+    stem: int,
+    deep: Sequence[keras.KerasTensor] = (),
+    columns: Sequence[keras.KerasTensor] = (),
+) -> dict[str, keras.KerasTensor]:
+    """The network's outputs by name, all float32 and from 0 to 1.
+
+    ``tensor`` (batch, h, w, channels) are the finest features, at 1/``stem`` of the padded frame;
+    ``margins`` are the rows and columns that were padded. ``mask`` (batch, height, width, 1) has the
+    frame's own size; ``presence`` (batch, 1), if the settings want it, is read from ``bottleneck``.
+
+    With deep supervision (Lee and others 2014, arXiv:1409.5185) the first three of ``deep``, finest
+    first, become ``mask_1``, ``mask_2``, ``mask_3``, as large as ``mask``. With hypercolumns (Hariharan
+    and others 2015, arXiv:1411.5752) ``mask`` also reads ``columns``. Both may be coarser than ``tensor``
+    by whole factors.
+    """
+    logit = layers.Conv2D(1, 1, dtype="float32", name="mask_logit")(tensor)
+    if settings.hypercolumns and columns:
+        logit = _with_columns(logit, columns)
+    found = {"mask": _mask(logit, margins, stem, "")}
+    if settings.deep_supervision:
+        for number, features in enumerate(deep[:DEEP], start=1):
+            logit = layers.Conv2D(1, 1, dtype="float32", name=f"mask_{number}_logit")(features)
+            scale = stem * tensor.shape[1] // features.shape[1]
+            found[f"mask_{number}"] = _mask(logit, margins, scale, f"_{number}")
+    if settings.presence:
+        found["presence"] = presence_head(bottleneck)
+    return found
+
+
+def presence_head(bottleneck: keras.KerasTensor) -> keras.KerasTensor:
+    """P(mask not empty), (batch, 1) in float32, from the deepest features averaged over the frame."""
+    pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_mean")(bottleneck)
+    return layers.Dense(1, activation="sigmoid", dtype="float32", name="presence")(pooled)
+
+
+def enlarged(tensor: keras.KerasTensor, scale: int, name: str) -> keras.KerasTensor:
+    """``tensor`` ``scale`` times as high and wide, bilinear, in float32."""
+    if scale == 1:
+        return tensor
+    return layers.UpSampling2D(scale, interpolation="bilinear", dtype="float32", name=name)(tensor)
+
+
+def _mask(
+    logit: keras.KerasTensor, margins: tuple[tuple[int, int], tuple[int, int]], scale: int, suffix: str
+) -> keras.KerasTensor:
+    logit = enlarged(logit, scale, f"enlarge_mask{suffix}")
+    logit = layers.Cropping2D(margins, dtype="float32", name=f"crop{suffix}")(logit)
+    return layers.Activation("sigmoid", dtype="float32", name=f"mask{suffix}")(logit)
+
+
+def _with_columns(logit: keras.KerasTensor, columns: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
+    # A 1x1 convolution of concatenated features is the sum of one for each of them, and enlarging can
+    # wait until after it: one channel is enlarged in the place of hundreds, with the same result.
+    parts = [logit]
+    for number, features in enumerate(columns, start=1):
+        part = layers.Conv2D(1, 1, use_bias=False, dtype="float32", name=f"column_{number}")(features)
+        parts.append(enlarged(part, logit.shape[1] // features.shape[1], f"enlarge_column_{number}"))
+    return layers.Add(dtype="float32", name="hypercolumns")(parts)

@@ -1,0 +1,70 @@
+"""SegNet (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561), with or without attention gates."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.models import blocks, downward, heads, skips
+from kaggle_nerve.models.layers import PoolWithPositions, Unpool
+from kaggle_nerve.settings import ModelSettings
+
+
+def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
+    """A SegNet for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
+
+    Each unpooling puts values where its pooling took them from. With ``skip`` ``plain`` the decoder
+    learns nothing else of the encoder; ``residual`` and ``attention`` join the encoder's features, too.
+    Raises NerveError for what a SegNet cannot have: strided convolutions or a pretrained encoder.
+    """
+    _check(settings)
+    frames = keras.Input((*size, 1), name="frames")
+    tensor, margins = downward.prepared(frames, size, settings)
+    channels = blocks.level_channels(settings, settings.depth + 1)
+    features, positions = [], []
+    for level in range(settings.depth):
+        tensor = blocks.block(tensor, channels[level], settings, f"down{level}")
+        features.append(tensor)
+        tensor, taken = PoolWithPositions(name=f"pool{level}")(tensor)
+        positions.append(taken)
+    tensor = blocks.block(tensor, channels[-1], settings, "bottom")
+    bottom = downward.dropped(tensor, settings)
+    levels = _decoder(bottom, features, positions, settings)
+    outputs = heads.outputs(
+        levels[0], bottom, settings, margins, settings.stem, deep=levels[1:], columns=levels[1:]
+    )
+    return keras.Model(frames, outputs, name="segnet")
+
+
+def _decoder(
+    tensor: keras.KerasTensor,
+    features: list[keras.KerasTensor],
+    positions: list[keras.KerasTensor],
+    settings: ModelSettings,
+) -> list[keras.KerasTensor]:
+    """The upward half's features at each resolution, finest first."""
+    channels = blocks.level_channels(settings, settings.depth)
+    levels = []
+    for level in reversed(range(settings.depth)):
+        coarse = tensor
+        # A value for each position: as many channels as were pooled.
+        pooled = features[level].shape[-1]
+        tensor = blocks.convolution(coarse, pooled, settings, f"narrow{level}", kernel=1)
+        tensor = Unpool(name=f"unpool{level}")(tensor, positions[level])
+        if settings.skip != "plain":
+            skip = skips.connection(features[level], coarse, settings, f"skip{level}")
+            tensor = layers.Concatenate(name=f"join{level}")([skip, tensor])
+        tensor = blocks.block(tensor, channels[level], settings, f"up{level}")
+        levels.append(tensor)
+    return levels[::-1]
+
+
+def _check(settings: ModelSettings) -> None:
+    if settings.encoder != "none":
+        raise NerveError(
+            f'model.encoder = "{settings.encoder}" has no pooling positions for a segnet; '
+            'set it to "none" or take another model.architecture.'
+        )
+    if settings.down != "pool":
+        raise NerveError(
+            f'model.down = "{settings.down}" leaves no pooling positions for a segnet; set it to "pool".'
+        )

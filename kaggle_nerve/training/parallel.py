@@ -1,0 +1,192 @@
+"""Folds side by side, each in a process of its own with its own device: folds are independent jobs."""
+
+import contextlib
+import json
+import math
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kaggle_nerve
+from kaggle_nerve import devices
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.progress import Reporter
+from kaggle_nerve.training.fold import FoldResult
+from kaggle_nerve.training.material import Material
+from kaggle_nerve.training.messages import Replay
+from kaggle_nerve.training.worker import STOP, Order
+
+TICK = 0.2
+"""Seconds between two looks at whether the user wants to stop."""
+
+LOG = "worker.log"
+
+Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
+"""What workers send; None says that one has ended."""
+
+
+def failed(fold: int, fault: NerveError) -> str:
+    """One sentence that says which fold failed, and how."""
+    text = str(fault)
+    return text if text.startswith(f"Fold {fold} ") else f"Fold {fold}: {text}"
+
+
+class Worker:
+    """The process of one fold, seen from the one that started it. ``slot``: which device is its own."""
+
+    def __init__(self, order: Order, slot: int, environment: dict[str, str], log: Path, events: Events):
+        self.fold, self.slot, self.log = order.fold, slot, log
+        self.last: dict[str, Any] = {}
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "kaggle_nerve.training.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, **environment},
+                # Ctrl-C reaches the whole session of a terminal; workers finish their epoch instead.
+                start_new_session=True,
+            )
+        self._write(order.line())
+        threading.Thread(target=self._read, args=(events,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask for an end after the epoch."""
+        self._write(STOP)
+
+    def kill(self) -> None:
+        """End it now. Its checkpoint stays whole."""
+        self._process.kill()
+        self._process.wait()
+
+    def failure(self) -> NerveError:
+        """How it ended, where it sent no result."""
+        if self.last.get("event") == "failed":
+            return NerveError(self.last["text"])
+        code = self._process.returncode
+        if self.last.get("event") == "crashed":
+            first = (self.last["text"].splitlines() or [""])[0][:200]
+            how = f"failed ({first.rstrip('.')})"
+        elif code < 0:
+            how = f"ended with signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+        else:
+            how = f"ended with exit code {code}"
+        return NerveError(f"Fold {self.fold} {how}; its log: {self.log}")
+
+    def _write(self, line: bytes) -> None:
+        # A worker that has ended already is found out by its silence.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+
+    def _read(self, events: Events) -> None:
+        for line in self._process.stdout:
+            # A killed process may leave half a line.
+            if line.endswith(b"\n"):
+                events.put((self, json.loads(line)))
+        self._process.wait()
+        self._process.stdout.close()
+        events.put((self, None))
+
+
+class SideBySide:
+    """Trains folds in ``jobs`` processes; what comes of it lies in ``results`` and ``failures``, by fold.
+
+    A fold that fails leaves the others alone. ``deadline``, of ``time.monotonic``, is that of all folds.
+    ``stop`` is asked a few times a second; once true, workers finish their epoch and no other starts.
+    """
+
+    def __init__(
+        self,
+        material: Material,
+        jobs: int,
+        *,
+        deadline: float | None,
+        reporter: Reporter,
+        stop: Callable[[], bool],
+    ):
+        self._material, self._jobs, self._deadline = material, jobs, deadline
+        self._reporter, self._stop = reporter, stop
+        self._gpus = len(devices.visible())
+        self._events: Events = queue.Queue()
+        self._running: dict[Worker, Replay] = {}
+        self.results: dict[int, FoldResult] = {}
+        self.failures: dict[int, NerveError] = {}
+
+    def train(self, folds: list[int]) -> None:
+        """Train ``folds``, in this order as places become free. Whatever is raised here, no process stays."""
+        rounds = math.ceil(len(folds) / self._jobs)
+        waiting = deque((fold, rounds - place // self._jobs) for place, fold in enumerate(folds))
+        free, stopping = deque(range(self._jobs)), False
+        try:
+            while self._running or (waiting and not stopping):
+                if not stopping and self._stop():
+                    stopping = True
+                    for worker in self._running:
+                        worker.stop()
+                while waiting and free and not stopping:
+                    self._start(*waiting.popleft(), free.popleft())
+                free.extend(self._look())
+        finally:
+            for worker, replay in self._running.items():
+                worker.kill()
+                replay.close()
+
+    def _start(self, fold: int, rounds: int, slot: int) -> None:
+        """Start ``fold``; the time left is dealt over the ``rounds`` that are still to come, this one included."""
+        run, ends = self._material.run, None
+        if self._deadline is not None:
+            ends = time.time() + (self._deadline - time.monotonic()) / rounds
+        order = Order(
+            data_dir=str(self._material.data_dir.absolute()),
+            runs_dir=str(run.folder.parent.absolute()),
+            run=run.name,
+            fold=fold,
+            ends=ends,
+            jobs=self._jobs,
+        )
+        environment = self._environment(slot)
+        worker = Worker(order, slot, environment, run.fold_folder(fold) / LOG, self._events)
+        self._running[worker] = Replay(self._reporter, f"Fold {fold}")
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        found = devices.environment_for(slot, self._jobs, self._gpus)
+        # The same package as here, wherever this process has found it.
+        package = str(Path(kaggle_nerve.__file__).parents[1])
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        if self._material.run.settings.training.deterministic:
+            found |= devices.deterministic_environment(os.environ)
+        return found
+
+    def _look(self) -> list[int]:
+        """Wait a moment for a message; returns the slot that became free, if one did."""
+        try:
+            worker, message = self._events.get(timeout=TICK)
+        except queue.Empty:
+            return []
+        if message is None:
+            self._running.pop(worker).close()
+            self._conclude(worker)
+            return [worker.slot]
+        if message["event"] in ("result", "failed", "crashed"):
+            worker.last = message
+        else:
+            self._running[worker].take(message)
+        return []
+
+    def _conclude(self, worker: Worker) -> None:
+        last = dict(worker.last)
+        if last.pop("event", None) == "result":
+            self.results[worker.fold] = FoldResult(**last)
+        else:
+            fault = self.failures[worker.fold] = worker.failure()
+            self._reporter.say(failed(worker.fold, fault))
