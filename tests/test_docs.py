@@ -16,13 +16,14 @@ def reference() -> str:
         "# Command line\n\nGenerated from the commands' own help by `make docs`; do not edit.\n",
     ]
 
-    def add(command, path):
-        context = Context(command, info_name=" ".join(path), max_content_width=100, terminal_width=100)
-        parts.append(f"## `{' '.join(path)}`\n\n```text\n{command.get_help(context)}\n```\n")
-        for name, inner in getattr(command, "commands", {}).items():
-            add(inner, (*path, name))
+    def add(command, name, parent):
+        settings = {**command.context_settings, "max_content_width": 100, "terminal_width": 100}
+        context = Context(command, info_name=name, parent=parent, **settings)
+        parts.append(f"## `{context.command_path}`\n\n```text\n{command.get_help(context)}\n```\n")
+        for inner_name, inner in getattr(command, "commands", {}).items():
+            add(inner, inner_name, context)
 
-    add(cli, ("kaggle-nerve",))
+    add(cli, "kaggle-nerve", None)
     return "\n".join(parts)
 
 

@@ -421,6 +421,10 @@ train_fold(fold_job(Path(sys.argv[1]), Path(sys.argv[2]), settings(*changes), sy
 """
 
 
+def without_times(row: dict) -> dict:
+    return {name: value for name, value in row.items() if "seconds" not in name}
+
+
 def test_a_deterministic_run_is_the_same_to_the_last_bit(data, tmp_path, request):
     for name in ("one", "two"):
         words = [str(data), str(tmp_path), str(request.path.parent), name]
@@ -429,7 +433,7 @@ def test_a_deterministic_run_is_the_same_to_the_last_bit(data, tmp_path, request
     assert (one / "oof.npy").read_bytes() == (two / "oof.npy").read_bytes()
     assert (one / "oof.csv").read_bytes() == (two / "oof.csv").read_bytes()
     for mine, theirs in zip(history(one), history(two), strict=True):
-        assert {**mine, "seconds": ""} == {**theirs, "seconds": ""}
+        assert without_times(mine) == without_times(theirs)
     assert same_weights(
         *(keras.saving.load_model(folder / "model.keras", compile=False) for folder in (one, two))
     )
