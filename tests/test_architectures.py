@@ -1,7 +1,11 @@
 """Each architecture and each option learns, keeps the frame's size, and comes back from its file."""
 
 import battery
+import keras
 import pytest
+
+COMPILED = keras.backend.backend() == "jax"
+"""TensorFlow would compile for longer than it trains."""
 
 CASES = {
     "residual": ("model.block=residual", "model.down=stride", "model.batch_norm=false"),
@@ -46,5 +50,5 @@ CASES = {
 def test_it_keeps_the_size_learns_eight_frames_and_loads_as_it_was_saved(changes, tmp_path):
     model = battery.build(*changes)
     battery.check_builds(model, presence="model.presence=false" not in changes)
-    battery.check_overfits(model)
+    battery.check_overfits(model, jit=COMPILED)
     battery.check_saves(model, tmp_path)

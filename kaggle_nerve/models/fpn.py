@@ -34,7 +34,7 @@ def pyramid(maps: list[keras.KerasTensor], settings: ModelSettings) -> list[kera
     """``maps``, finest first and each half of the one before, with what the coarser ones know added.
 
     Each becomes (batch, h, w, 4 x ``width``): a 1x1 convolution of it plus the coarser sum, enlarged,
-    and a 3x3 convolution over the sum, neither with an activation.
+    and a 3x3 convolution over the sum. Unlike the paper's, the latter is normalised and activated.
     """
     channels = min(4 * settings.width, settings.widest)
     levels: list[keras.KerasTensor] = []
@@ -44,7 +44,9 @@ def pyramid(maps: list[keras.KerasTensor], settings: ModelSettings) -> list[kera
         if above is not None:
             above = layers.UpSampling2D(name=f"enlarge{level}")(above)
             total = layers.Add(name=f"sum{level}")([total, above])
-        levels.append(layers.Conv2D(channels, 3, padding="same", name=f"smooth{level}")(total))
+        # The sums have any scale, and masks may be read from them directly: logits beyond 16 or so come
+        # out as exactly 0 or 1 for the loss, which then has no gradient on backends other than TensorFlow.
+        levels.append(blocks.convolution(total, channels, settings, f"smooth{level}"))
         above = total
     return levels[::-1]
 
