@@ -102,7 +102,8 @@ def test_every_encoder_builds_at_any_size_and_saves(name, tmp_path):
 )
 def test_encoders_learn_by_heart(architecture, name):
     model = network(f"model.architecture={architecture}", f"model.encoder={name}")
-    battery.check_overfits(model, steps=80, rate=2e-3, jit=COMPILED)
+    # The last to go are single false pixels in the empty frames: some encoders need 140 steps for them.
+    battery.check_overfits(model, steps=80 if name == CHEAP else 160, rate=2e-3, jit=COMPILED)
 
 
 @pytest.mark.parametrize("name", ENCODERS)

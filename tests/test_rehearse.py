@@ -22,7 +22,7 @@ FAST = [
     "--set=size=[45, 62]",
     "--set=model.stem=1",
     "--set=model.width=4",
-    "--set=model.depth=2",
+    "--set=model.depth=1",
     "--set=training.epochs=6",
     "--set=training.batch=4",
     "--set=optimiser.learning_rate=0.01",
