@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import kaggle_nerve.models  # noqa: F401 - makes the networks' own layers known
 from kaggle_nerve.pipeline import learn_decision
 from kaggle_nerve.runs import Run, open_run
 from kaggle_nerve.settings import Settings, load_preset, preset_names
