@@ -1,6 +1,8 @@
 """Pretrained encoders, their weights, and the architectures that read them."""
 
 import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import battery
 import h5py
@@ -92,13 +94,10 @@ def test_every_encoder_builds_at_any_size_and_saves(name, tmp_path):
     battery.check_saves(model, tmp_path)
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(
     ("architecture", "name"),
-    [
-        pytest.param("unet", CHEAP),
-        *(pytest.param("unet", name, marks=pytest.mark.large) for name in ENCODERS if name != CHEAP),
-        *(pytest.param(name, CHEAP, marks=pytest.mark.large) for name in ("unet++", "fpn", "deeplabv3+")),
-    ],
+    [*(("unet", name) for name in ENCODERS), *((name, CHEAP) for name in ("unet++", "fpn", "deeplabv3+"))],
 )
 def test_encoders_learn_by_heart(architecture, name):
     model = network(f"model.architecture={architecture}", f"model.encoder={name}")
@@ -220,6 +219,25 @@ def test_keras_own_cache_is_read(tmp_path, monkeypatch):
     application = randomised(CHEAP)
     weights.load(application, CHEAP, "imagenet", tmp_path / "none")
     np.testing.assert_array_equal(application.get_weights()[0], published.get_weights()[0])
+
+
+def test_folds_side_by_side_take_turns_at_the_download(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv(weights.FOLDER_VARIABLE, raising=False)
+    inside, most, path = [], [], tmp_path / "file.h5"
+
+    def download(name, *_, **__):
+        inside.append(name)
+        most.append(len(inside))
+        time.sleep(0.1)
+        inside.remove(name)
+        return path
+
+    monkeypatch.setattr(keras.utils, "get_file", download)
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(weights._imagenet, CHEAP, tmp_path / "none") for _ in range(3)]
+        assert [one.result() for one in asked] == [path] * 3
+    assert most == [1, 1, 1]
 
 
 def test_without_the_file_one_sentence_says_what_to_do(tmp_path, monkeypatch):

@@ -1,11 +1,12 @@
 """Pretrained weights of encoders: where their files are looked for, and how they are loaded."""
 
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+from filelock import FileLock
 
 from kaggle_nerve.errors import NerveError
 
@@ -94,21 +95,25 @@ def _imagenet(encoder: str, attached: Path) -> Path:
         if found:
             return found[0]
     cache = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    models = cache / "models"
     with suppress(OSError):
-        # Keras takes another folder where this one is missing.
-        cache.mkdir(parents=True, exist_ok=True)
+        # Keras takes another folder where this one cannot be written.
+        models.mkdir(parents=True, exist_ok=True)
+    # Folds that begin side by side want the same file at once, and Keras downloads to its final name.
+    lock = FileLock(models / f".{file.name}.lock") if os.access(models, os.W_OK) else nullcontext()
     try:
-        path = keras.utils.get_file(
-            file.name,
-            f"{file.folder}/{file.name}",
-            cache_dir=str(cache),
-            cache_subdir="models",
-            file_hash=file.digest,
-        )
+        with lock:
+            path = keras.utils.get_file(
+                file.name,
+                f"{file.folder}/{file.name}",
+                cache_dir=str(cache),
+                cache_subdir="models",
+                file_hash=file.digest,
+            )
     except Exception as fault:  # Keras raises bare Exception where a download fails
         own = f"${FOLDER_VARIABLE} ({folder})" if folder else f"${FOLDER_VARIABLE} (not set)"
         raise NerveError(
-            f"The ImageNet weights of {encoder}, {file.name}, are not in {own}, {attached} or {cache / 'models'}, "
+            f"The ImageNet weights of {encoder}, {file.name}, are not in {own}, {attached} or {models}, "
             f"and could not be downloaded ({_first_line(fault)}); give the file with --set model.weights=FILE, "
             f"or begin with random weights: --set model.weights=none."
         ) from fault
