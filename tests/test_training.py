@@ -23,7 +23,7 @@ from kaggle_nerve.prediction.ensemble import predict_test
 from kaggle_nerve.prediction.stored import open_oof, open_test
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.storage import completed
-from kaggle_nerve.training import stage, watch
+from kaggle_nerve.training import averaging, stage, watch
 from kaggle_nerve.training.checkpoint import Checkpoint, State
 from kaggle_nerve.training.fold import train_fold
 from kaggle_nerve.training.optimisers import compiled
@@ -349,7 +349,8 @@ def test_measuring_leaves_no_trace(data, tmp_path):
     model = compiled(job.run.settings)
     variables = [*model.variables, *model.optimizer.variables]
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-    measure(model, batches, job.cache.frames[:3], job.run.settings)
+    speed = measure(model, batches, job.cache.frames[:3], job.run.settings)
+    assert speed.finish > averaging.STATISTICS_BATCHES * speed.step
     assert len(variables) == len([*model.variables, *model.optimizer.variables])
     for variable, value in zip(variables, before, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value, err_msg=variable.path)

@@ -17,6 +17,9 @@ from kaggle_nerve.settings import Settings
 from kaggle_nerve.training import schedule
 from kaggle_nerve.training.checkpoint import Checkpoint, State, Weights
 
+MEANS = ("ema", "swa", "top")
+"""The ways that end in weights which no batch has seen."""
+
 STATISTICS_BATCHES = 32
 """Training batches whose statistics averaged weights get."""
 

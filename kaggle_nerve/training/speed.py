@@ -9,6 +9,7 @@ import numpy as np
 from kaggle_nerve.data.batches import Batches
 from kaggle_nerve.models.forward import VIEWS, probabilities
 from kaggle_nerve.settings import Settings
+from kaggle_nerve.training import averaging
 from kaggle_nerve.training.steps import run_steps
 
 STEPS = 3
@@ -51,7 +52,11 @@ def measure(model: keras.Model, batches: Batches, held: np.ndarray, settings: Se
     list(probabilities(model, few, batch=batch, tta="none"))
     frame = (time.perf_counter() - started) / len(few)
     validation = len(held) * (frame + FULL_SIZE_SECONDS)
-    return Speed(step, validation, len(held) * frame * len(VIEWS[settings.prediction.tta]) + 5.0)
+    finish = len(held) * frame * len(VIEWS[settings.prediction.tta]) + 5.0
+    if settings.training.average in averaging.MEANS:
+        # Their statistics are measured without the compiled step, so that a pass costs as much as a step.
+        finish += averaging.STATISTICS_BATCHES * step
+    return Speed(step, validation, finish)
 
 
 def _steps(model: keras.Model, batches: Batches, count: int) -> None:
