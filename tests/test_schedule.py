@@ -141,6 +141,9 @@ def test_which_epochs_are_scored():
         return [epoch for epoch in range(1, 9) if is_scored(epoch, epoch / 8, settings)]
 
     assert scored() == [2, 4, 5, 6, 7, 8]
+    assert scored("training.average=top") == scored()
+    assert scored("training.average=ema") == scored("training.average=swa") == [2, 4, 6, 8]
+    assert scored("training.average=ema", "training.patience=3") == list(range(1, 9))
     assert scored("training.patience=3") == scored("optimiser.schedule=plateau") == list(range(1, 9))
 
 

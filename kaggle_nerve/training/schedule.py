@@ -63,13 +63,16 @@ def plateau_factor(scores: Iterable[float | None], settings: OptimiserSettings) 
 def is_scored(epoch: int, progress: float, settings: Settings) -> bool:
     """Whether epoch number ``epoch`` (from 1), that ends at ``progress``, is scored on the held-out subjects.
 
-    In the first half of a run every second one is: scores are for watching then, and a score at full
-    resolution costs up to a tenth of an epoch. Where patience or the learning rate counts epochs
-    without a better score, every one. The last epoch is scored whatever this says.
+    A score at full resolution costs up to a tenth of an epoch. Every one is scored where patience or the
+    learning rate counts epochs without a better score, and in the second half where epochs are chosen
+    by it (``best`` and ``top``); else every second one, for watching. The last is
+    scored whatever this says.
     """
-    if settings.training.patience or settings.optimiser.schedule == "plateau":
+    training = settings.training
+    if training.patience or settings.optimiser.schedule == "plateau":
         return True
-    return progress >= 0.5 - CLOSE or epoch % 2 == 0
+    choosing = training.average in ("best", "top") and progress >= 0.5 - CLOSE
+    return choosing or epoch % 2 == 0
 
 
 def positive_rate(progress: float, natural: float, settings: TrainingSettings) -> float | None:
