@@ -21,10 +21,10 @@ from kaggle_nerve.training.validation import EpochScore, score_epoch
 
 @dataclass
 class Clock:
-    """When a stage has to end (None: never), and what the latest epoch's steps and score took, in seconds."""
+    """When a stage has to end (None: never), and what a step and the score of late took, in seconds."""
 
     deadline: float | None
-    steps: float
+    step: float
     score: float
 
     def left(self) -> float | None:
@@ -58,7 +58,7 @@ class Epochs:
         self.board_folder = folder / "tensorboard"
         self.checkpoint = Checkpoint(folder)
         self.mean = self.checkpoint.mean(state)
-        self.first, self.taken = state.epoch, 0
+        self.done = self.taken = 0  # steps, in earlier epochs of this session and in this epoch
         self.pace = schedule.Pace(
             settings.training.epochs, len(batches), epoch=state.epoch, progress=state.progress
         )
@@ -78,10 +78,12 @@ class Epochs:
         """One epoch, stored; returns its row of the history."""
         started = time.monotonic()
         loss = self._train()
-        self.clock.steps = time.monotonic() - started
+        seconds = time.monotonic() - started
+        self.clock.step = seconds / self.taken
+        if self.clock.over():
+            self.pace.end()
         self.state.epoch, self.state.progress = self.pace.epoch, self.pace.progress
-        # A deadline that passed within an epoch makes it the last one.
-        self.state.epochs = self.pace.epoch if self.clock.over() else self.pace.epochs
+        self.state.epochs = self.pace.epochs
         score = self._score()
         row = {
             "epoch": self.state.epoch,
@@ -89,7 +91,7 @@ class Epochs:
             "loss": loss,
             **(asdict(score) if score else {}),
             "train_frames": self.taken * self.batches.batch,
-            "train_seconds": self.clock.steps,
+            "train_seconds": seconds,
             "seconds": time.monotonic() - started,
         }
         self._record(row, score)
@@ -97,9 +99,9 @@ class Epochs:
 
     def _train(self) -> float:
         pace, settings = self.pace, self.settings
-        self.taken = 0
-        pace.start_epoch(self.clock.left(), self.clock.steps + self.clock.score)
-        self.bar.expect((pace.epochs - self.first) * pace.steps)
+        count = pace.start_epoch(self.clock.left(), self.clock.step, self.clock.score)
+        self.done, self.taken = self.done + self.taken, 0
+        self.bar.expect(self.done + pace.left)
         rate = schedule.positive_rate(pace.progress, self.batches.natural_rate, settings.training)
         self.batches.start_epoch(pace.epoch, rate)
         scores = [row.get("dice") for row in self.state.history]
@@ -107,7 +109,7 @@ class Epochs:
         loss = run_steps(
             self.model,
             self.batches,
-            pace.steps,
+            count,
             rate=lambda: schedule.learning_rate(pace.step(), settings.optimiser, factor),
             after=self._after_step,
         )

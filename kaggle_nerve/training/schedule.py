@@ -8,6 +8,9 @@ from kaggle_nerve.settings import OptimiserSettings, Settings, TrainingSettings
 CLOSE = 1e-6
 """Progress is a sum of many steps: this close to a boundary is on it."""
 
+LEAST = 0.1
+"""The share of an epoch's steps for which a last one is worth its score."""
+
 
 def learning_rate(progress: float, settings: OptimiserSettings, plateau_factor: float = 1.0) -> float:
     """The learning rate: a straight warm-up, then what ``schedule`` says.
@@ -87,36 +90,60 @@ class Pace:
     """How far a run is, and how far one step takes it.
 
     Without a deadline each of ``epochs`` is an equal part. With one, the rest of the way is dealt
-    anew at each epoch over the epochs that still fit, so that the schedule ends with the time even
-    if the machine is slower or faster than was measured.
+    anew at each epoch over the steps that still fit, so that the schedule ends with the time even
+    if the machine is slower or faster than was measured. The last epoch may then be a shorter one.
     """
 
     def __init__(self, epochs: int, steps: int, *, epoch: int = 0, progress: float = 0.0):
+        """``steps``: those of a whole epoch."""
         self.limit, self.epochs, self.steps = epochs, epochs, steps
         self.epoch, self.progress = epoch, progress
+        self.left = (epochs - epoch) * steps
         self.step_size = 1 / (epochs * steps)
 
-    def start_epoch(self, seconds_left: float | None, epoch_seconds: float) -> None:
-        """Deal the rest of the way over the epochs left, fewer if ``seconds_left`` holds fewer."""
-        epochs_left = self.limit - self.epoch
+    @property
+    def next_steps(self) -> int:
+        """The steps of the next epoch; those of a whole one after the last."""
+        return min(self.left, self.steps) or self.steps
+
+    def start_epoch(self, seconds_left: float | None, step: float, score: float) -> int:
+        """Deal the rest of the way over the steps left, fewer if ``seconds_left`` holds fewer.
+
+        ``step`` and ``score``: the seconds of one step and of the score after an epoch, for which
+        ``seconds_left`` needs room between epochs only. Returns the steps of this epoch.
+        """
+        self.left = (self.limit - self.epoch) * self.steps
         if seconds_left is not None:
-            epochs_left = max(1, min(epochs_left, int(seconds_left / epoch_seconds)))
-        self.epochs = self.epoch + epochs_left
-        self.step_size = (1 - self.progress) / (epochs_left * self.steps)
+            self.left = min(self.left, self._fitting(seconds_left, step, score))
+        self.epochs = self.epoch + math.ceil(self.left / self.steps)
+        self.step_size = (1 - self.progress) / self.left
+        return self.next_steps
 
     def step(self) -> float:
         """Take one step; returns the progress at its start."""
         before = self.progress
         self.progress = min(1.0, before + self.step_size)
+        self.left -= 1
         return before
 
     def finish_epoch(self) -> None:
         """Count an epoch as done."""
         self.epoch += 1
 
+    def end(self) -> None:
+        """The time is over: no epoch follows."""
+        self.epochs, self.left = self.epoch, 0
+
     def after_next_epoch(self) -> float:
         """The progress that one more epoch would reach; beyond 1 after the last one."""
-        return self.progress + self.step_size * self.steps
+        return self.progress + self.step_size * self.next_steps
+
+    def _fitting(self, seconds: float, step: float, score: float) -> int:
+        whole = int(seconds / (self.steps * step + score))
+        more = min(self.steps, int((seconds - whole * (self.steps * step + score)) / step))
+        if whole and more < LEAST * self.steps:
+            more = 0
+        return max(1, whole * self.steps + more)
 
 
 def _done(progress: float, settings: OptimiserSettings) -> float:

@@ -91,7 +91,7 @@ def train(stage: Stage, model: keras.Model, state: State, stop: Callable[[], boo
     batches, frames = stage.batches(model), stage.cache.frames[stage.held]
     speed = measure(model, batches, frames, stage.settings)
     _announce(stage, speed, len(batches), state)
-    clock = Clock(stage.deadline, speed.step * len(batches), speed.validation)
+    clock = Clock(stage.deadline, speed.step, speed.validation)
     if stage.deadline is not None and stage.last:
         clock.deadline = stage.deadline - RESERVE * (speed.finish + speed.validation)
     total = (stage.settings.training.epochs - state.epoch) * len(batches)
@@ -112,8 +112,8 @@ def _announce(stage: Stage, speed: Speed, steps: int, state: State) -> None:
     fits = ""
     if stage.deadline is not None:
         left = stage.deadline - time.monotonic()
-        fitting = min(epochs, max(1, int((left - speed.finish) / speed.epoch(steps))))
-        fits = f"; the {left / 60:.1f} min that are left of the time budget hold about {fitting}"
+        fitting = max(0.0, min(epochs, (left - speed.finish) / speed.epoch(steps)))
+        fits = f"; the {left / 60:.1f} min that are left of the time budget hold about {fitting:.1f}"
     stage.reporter.say(
         f"{stage.label}{again}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would take "
         f"about {seconds / 60:.1f} min{fits}"
