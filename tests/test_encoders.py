@@ -94,10 +94,13 @@ def test_every_encoder_builds_at_any_size_and_saves(name, tmp_path):
     battery.check_saves(model, tmp_path)
 
 
-@pytest.mark.large
 @pytest.mark.parametrize(
     ("architecture", "name"),
-    [*(("unet", name) for name in ENCODERS), *((name, CHEAP) for name in ("unet++", "fpn", "deeplabv3+"))],
+    [
+        pytest.param("unet", CHEAP),
+        *(pytest.param("unet", name, marks=pytest.mark.large) for name in ENCODERS if name != CHEAP),
+        *(pytest.param(name, CHEAP, marks=pytest.mark.large) for name in ("unet++", "fpn", "deeplabv3+")),
+    ],
 )
 def test_encoders_learn_by_heart(architecture, name):
     model = network(f"model.architecture={architecture}", f"model.encoder={name}")

@@ -391,7 +391,7 @@ def test_weights_without_decay_stay_so_after_a_resume(data, tmp_path):
         )
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_an_interrupted_fold_ends_with_the_same_weights(data, tmp_path, name):
     chosen = settings(
         f"optimiser.name={name}", "model.dropout=0.5", "training.average=ema", "training.epochs=2"

@@ -68,8 +68,8 @@ def is_scored(epoch: int, progress: float, settings: Settings) -> bool:
 
     A score at full resolution costs up to a tenth of an epoch. Every one is scored where patience or the
     learning rate counts epochs without a better score, and in the second half where epochs are chosen
-    by it (``best`` and ``top``); else every second one, for watching. The last is
-    scored whatever this says.
+    by it (``best`` and ``top``); else every second one, for watching. The last is scored whatever this
+    says.
     """
     training = settings.training
     if training.patience or settings.optimiser.schedule == "plateau":
@@ -139,8 +139,9 @@ class Pace:
         return self.progress + self.step_size * self.next_steps
 
     def _fitting(self, seconds: float, step: float, score: float) -> int:
-        whole = int(seconds / (self.steps * step + score))
-        more = min(self.steps, int((seconds - whole * (self.steps * step + score)) / step))
+        epoch = self.steps * step + score
+        whole = int(seconds / epoch)
+        more = min(self.steps, int((seconds - whole * epoch) / step))
         if whole and more < LEAST * self.steps:
             more = 0
         return max(1, whole * self.steps + more)
