@@ -21,9 +21,51 @@ def combine(maps: np.ndarray, method: str = "mean", weights: np.ndarray | None =
         weights = weights * agreement_weights(maps)
     weights = (weights / weights.sum()).astype(np.float32)
     if method == "logits":
-        clipped = np.clip(maps.astype(np.float32), _CLIP, 1 - _CLIP)
-        return 1 / (1 + np.exp(-np.tensordot(weights, np.log(clipped / (1 - clipped)), 1)))
+        return _from_log_odds(np.tensordot(weights, _log_odds(maps), 1))
     return np.tensordot(weights, maps.astype(np.float32), 1)
+
+
+class Mixer:
+    """Maps and presences of the same frames from several members, combined as the members come in.
+
+    ``method`` is one of `METHODS`, for each frame as in `combine`; the presences get the same weights as
+    the frame's maps. ``mean`` and ``logits`` keep running sums; ``agreement`` has to see all members of a
+    frame first, and keeps their maps as float16.
+    """
+
+    def __init__(self, method: str = "mean"):
+        self.method = method
+        self._count = 0
+        self._sums: list[np.ndarray] = []
+        self._maps: list[np.ndarray] = []
+        self._presences: list[np.ndarray] = []
+
+    def add(self, maps: np.ndarray, presence: np.ndarray) -> None:
+        """Take a member's maps (n, height, width) and presences (n,), all from 0 to 1."""
+        self._count += 1
+        if self.method == "agreement":
+            self._maps.append(maps.astype(np.float16))
+            self._presences.append(presence)
+            return
+        values = [_log_odds(each) if self.method == "logits" else each for each in (maps, presence)]
+        self._sums = [a + b for a, b in zip(self._sums, values, strict=True)] if self._sums else values
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the members make together, float32: maps (n, height, width) and presences (n,)."""
+        if self.method == "agreement":
+            return self._agreed()
+        maps, presence = (total / self._count for total in self._sums)
+        return (maps, presence) if self.method == "mean" else (_from_log_odds(maps), _from_log_odds(presence))
+
+    def _agreed(self) -> tuple[np.ndarray, np.ndarray]:
+        maps = np.empty(self._maps[0].shape, np.float32)
+        presence = np.empty(len(maps), np.float32)
+        for row in range(len(maps)):
+            members = np.stack([each[row] for each in self._maps])
+            weights = agreement_weights(members)
+            maps[row] = combine(members, "mean", weights)
+            presence[row] = weights @ np.array([each[row] for each in self._presences])
+        return maps, presence
 
 
 def agreement_weights(maps: np.ndarray) -> np.ndarray:
@@ -50,3 +92,12 @@ def mean_agreement(maps: np.ndarray) -> float:
     """Mean Dice over the pairs of different members, 1 for a single one."""
     count = len(maps)
     return 1.0 if count == 1 else float((pairwise_dice(maps).sum() - count) / (count * (count - 1)))
+
+
+def _log_odds(probability: np.ndarray) -> np.ndarray:
+    clipped = np.clip(probability.astype(np.float32), _CLIP, 1 - _CLIP)
+    return np.log(clipped / (1 - clipped))
+
+
+def _from_log_odds(value: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-value))

@@ -5,12 +5,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kaggle_nerve.competition import submission
-from kaggle_nerve.data.frames import locate, read_train_csv
+from kaggle_nerve.data import folds
+from kaggle_nerve.data.frames import Layout, locate, read_train_csv
+from kaggle_nerve.data.tiff import read_grey
+from kaggle_nerve.decision import decision as decisions
+from kaggle_nerve.decision import shaping
 from kaggle_nerve.decision import tune as tuning
+from kaggle_nerve.decision.decision import Decision, UnreadableDecisionError
+from kaggle_nerve.decision.figures import far_share
 from kaggle_nerve.decision.masks import encoded_masks
-from kaggle_nerve.decision.tune import Decision
+from kaggle_nerve.decision.shaping import SHAPES, Images
 from kaggle_nerve.kaggle_api.ledger import Origin
-from kaggle_nerve.prediction.stored import blend, open_oof, open_test
+from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.storage import digest_text
@@ -26,26 +32,56 @@ class Prepared:
 
 
 def learn_decision(
-    runs: list[Run], data_dir: Path, *, force: bool = False, reporter: Reporter = SILENT, workers: int = 2
+    runs: list[Run],
+    data_dir: Path,
+    *,
+    take: dict[str, str] | None = None,
+    force: bool = False,
+    reporter: Reporter = SILENT,
+    workers: int = 2,
 ) -> Decision:
-    """The decision for a run, or for the blend of several: read back where its inputs are unchanged."""
+    """The decision for a run, or for the blend of several: read back where its inputs are unchanged.
+
+    ``take`` names choices that are the user's (see `tune.tune`), and makes the decision anew.
+    """
+    runs = in_order(runs)
+    for run in runs:
+        _tell_missing_folds(run, reporter)
     stored = blend([open_oof(run) for run in runs])
     path = decision_file(runs)
-    if path.is_file() and not force:
-        decision = tuning.load(path)
-        if decision.source == stored.source:
-            return decision
-    frames = read_train_csv(locate(data_dir).train_csv)
-    decision = tuning.tune(stored, frames, seed=runs[0].settings.seed, reporter=reporter, workers=workers)
+    if path.is_file() and not force and not take:
+        try:
+            decision = decisions.load(path)
+        except UnreadableDecisionError as fault:
+            reporter.say(f"{fault} It is learned anew.")
+        else:
+            if decision.source == stored.source:
+                return decision
+    layout = locate(data_dir)
+    crf = bool(take) and take.get("shape") == shaping.CRF
+    decision = tuning.tune(
+        stored,
+        read_train_csv(layout.train_csv),
+        images=_training_images(layout, stored) if crf else None,
+        take=take,
+        seed=runs[0].settings.seed,
+        reporter=reporter,
+        workers=workers,
+    )
     decision.save(path)
     return decision
+
+
+def in_order(runs: list[Run]) -> list[Run]:
+    """Runs by name, whatever the order in which they were given: a blend's weights follow that order."""
+    return sorted(runs, key=lambda run: run.name)
 
 
 def decision_file(runs: list[Run]) -> Path:
     """Where the decision of these runs lies: in the run's folder, or in one made for the blend."""
     if len(runs) == 1:
         return runs[0].decision_file
-    names = sorted(run.name for run in runs)
+    names = [run.name for run in in_order(runs)]
     return runs[0].folder.parent / f"blend-{digest_text(*names)[:12]}" / "decision.json"
 
 
@@ -54,16 +90,42 @@ def prepare(
 ) -> Prepared:
     """Predict and tune where that is missing, write ``out``, and check it against the sample."""
     # Keras is imported only where a prediction may be missing.
+    from kaggle_nerve.prediction.again import predict_oof
     from kaggle_nerve.prediction.ensemble import predict_test
 
+    runs = in_order(runs)
     for run in runs:
+        predict_oof(run, data_dir, reporter=reporter, workers=workers)
         predict_test(run, data_dir, reporter=reporter, workers=workers)
     decision = learn_decision(runs, data_dir, reporter=reporter, workers=workers)
-    stored = blend([open_test(run) for run in runs])
-    submission.write(out, encoded_masks(stored, decision.rule, reporter=reporter, workers=workers))
-    report = submission.check(out, locate(data_dir).sample_csv)
+    stored, layout = blend([open_test(run) for run in runs]), locate(data_dir)
+    images = _test_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
+    masks = encoded_masks(stored, decision, images=images, reporter=reporter, workers=workers)
+    submission.write(out, masks)
+    report = submission.check(out, layout.sample_csv)
     report.raise_if_faulty()
+    if warning := far_share(report.share, decision.figures.true_share):
+        reporter.say(f"Warning: {warning}")
     return Prepared(out, decision, report)
+
+
+def _tell_missing_folds(run: Run, reporter: Reporter) -> None:
+    planned, finished = folds.count(folds.load(run.folds_csv)), run.needs_finished_folds()
+    if len(finished) < planned:
+        reporter.say(
+            f"Run {run.name} has {len(finished)} of its {planned} folds: the decision is learned on the "
+            "subjects of these alone; `kaggle-nerve train-folds` trains the others."
+        )
+
+
+def _training_images(layout: Layout, stored: Stored) -> Images:
+    rows = stored.table[["subject", "img"]].to_numpy()
+    return lambda row: read_grey(layout.train / "{}_{}.tif".format(*rows[row]))
+
+
+def _test_images(layout: Layout, stored: Stored) -> Images:
+    imgs = stored.table.img.to_numpy()
+    return lambda row: read_grey(layout.test / f"{imgs[row]}.tif")
 
 
 def new_csv(submissions_dir: Path, runs: list[Run]) -> Path:

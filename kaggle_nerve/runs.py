@@ -1,5 +1,6 @@
 """A run's folder: where each stage leaves its work and finds that of the stage before."""
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import Settings, load_settings, save_settings
+from kaggle_nerve.settings.schema import COMBINE, TTA
 from kaggle_nerve.storage import completed, read_json, write_json
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")
@@ -14,15 +16,20 @@ NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")
 
 @dataclass(frozen=True)
 class Run:
-    """A run: its name, folder and settings. Made by `create`, found again by `open_run`."""
+    """A run: its folder and settings. Made by `create`, found again by `open_run`.
+
+    ``views``: empty, or, as in ``small@flips``, what stands after the ``@``: the same models predict with
+    other views. Then ``settings.prediction`` says how, and the predictions lie apart from the run's own.
+    """
 
     folder: Path
     settings: Settings
+    views: str = ""
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.folder.name
+        """The folder's name, and after an ``@`` the views."""
+        return f"{self.folder.name}@{self.views}" if self.views else self.folder.name
 
     @property
     def folds_csv(self) -> Path:
@@ -32,16 +39,25 @@ class Run:
     @property
     def test_folder(self) -> Path:
         """Where the test probabilities lie."""
-        return self.folder / "test"
+        return self.views_folder / "test"
 
     @property
     def decision_file(self) -> Path:
         """The learned rule and the figures it was chosen on."""
-        return self.folder / "decision.json"
+        return self.views_folder / "decision.json"
+
+    @property
+    def views_folder(self) -> Path:
+        """Where all that depends on the views lies: the run's folder, or one inside it."""
+        return self.folder / f"tta-{self.views}" if self.views else self.folder
 
     def fold_folder(self, fold: int) -> Path:
-        """Where fold ``fold`` leaves its model, history and out-of-fold predictions."""
+        """Where fold ``fold`` leaves its model and history."""
         return self.folder / f"fold-{fold}"
+
+    def oof_folder(self, fold: int) -> Path:
+        """Where the out-of-fold predictions of fold ``fold`` lie: beside its model, or with other views apart."""
+        return self.views_folder / f"fold-{fold}"
 
     def finished_folds(self) -> list[int]:
         """The numbers of the folds that are complete, rising."""
@@ -76,13 +92,37 @@ def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str,
 
 
 def open_run(runs_dir: Path, name: str) -> Run:
-    """The existing run ``name``; NerveError names those there are."""
-    folder = runs_dir / name
-    if not NAME.match(name) or not (folder / "settings.toml").is_file():
+    """The existing run ``name``; NerveError names those there are.
+
+    ``small@flips`` is run ``small`` predicting with other views (`PredictionSettings.tta`), and
+    ``small@flips-logits`` with these combined in another way; NerveError names the known ones. Where this
+    is what the run does anyway, it is the run itself.
+    """
+    plain, at, views = name.partition("@")
+    folder = runs_dir / plain
+    if not NAME.match(plain) or not (folder / "settings.toml").is_file():
         there = sorted(path.parent.name for path in runs_dir.glob("*/settings.toml"))
         hint = f"there are {', '.join(there)}" if there else "there are none yet: `kaggle-nerve train-folds`"
-        raise NerveError(f"No run is called {name!r} in {runs_dir}; {hint}.")
-    return Run(folder, load_settings(folder / "settings.toml"))
+        raise NerveError(f"No run is called {plain!r} in {runs_dir}; {hint}.")
+    run = Run(folder, load_settings(folder / "settings.toml"))
+    return _with_views(run, views) if at else run
+
+
+def _with_views(run: Run, views: str) -> Run:
+    own = run.settings.prediction
+    tta, dash, combine = views.partition("-")
+    combine = combine if dash else own.combine
+    if tta not in TTA or combine not in COMBINE:
+        raise NerveError(
+            f"There are no views {views!r} for run {run.name}@{views}: known are {', '.join(TTA)}, each alone or "
+            f"followed by one of -{', -'.join(COMBINE)}."
+        )
+    prediction = dataclasses.replace(own, tta=tta, combine=combine)
+    if prediction == own:
+        return run
+    # One spelling for one thing, or it would be predicted twice.
+    views = tta if combine == own.combine else f"{tta}-{combine}"
+    return Run(run.folder, dataclasses.replace(run.settings, prediction=prediction), views)
 
 
 def _refuse_difference(run: Run, source: str) -> None:

@@ -187,7 +187,7 @@ def test_without_a_presence_head_the_mask_tells():
     model = built("model.presence=false")
     assert set(model.output) == {"mask"}
     frames = np.random.default_rng(0).integers(0, 256, (3, 48, 64), np.uint8)
-    ((masks, presence),) = forward.probabilities(model, frames, batch=4, tta="none")
+    ((masks, presence, *_),) = forward.probabilities(model, frames, batch=4, tta="none")
     np.testing.assert_allclose(presence, masks.max(axis=(1, 2)))
 
 
@@ -197,7 +197,7 @@ def test_forward_passes_give_the_rows_in_order_whatever_the_batch():
 
     def joined(batch):
         parts = list(forward.probabilities(model, frames, batch=batch, tta="none"))
-        return np.concatenate([m for m, _ in parts]), np.concatenate([p for _, p in parts])
+        return np.concatenate([m for m, *_ in parts]), np.concatenate([p for _, p, *_ in parts])
 
     masks, presence = joined(3)
     whole, whole_presence = joined(7)
@@ -209,9 +209,11 @@ def test_forward_passes_give_the_rows_in_order_whatever_the_batch():
 def test_flip_augmentation_is_the_mean_of_both_views():
     model = built()
     frames = np.random.default_rng(0).integers(0, 256, (2, 48, 64), np.uint8)
-    ((plain, presence),) = forward.probabilities(model, frames, batch=2, tta="none")
-    ((mirrored, presence_mirrored),) = forward.probabilities(model, frames[:, :, ::-1], batch=2, tta="none")
-    ((both, presence_both),) = forward.probabilities(model, frames, batch=2, tta="hflip")
+    ((plain, presence, *_),) = forward.probabilities(model, frames, batch=2, tta="none")
+    ((mirrored, presence_mirrored, *_),) = forward.probabilities(
+        model, frames[:, :, ::-1], batch=2, tta="none"
+    )
+    ((both, presence_both, *_),) = forward.probabilities(model, frames, batch=2, tta="hflip")
     np.testing.assert_allclose(both, (plain + mirrored[:, :, ::-1]) / 2, atol=1e-6)
     np.testing.assert_allclose(presence_both, (presence + presence_mirrored) / 2, atol=1e-6)
 

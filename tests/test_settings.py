@@ -1,7 +1,10 @@
+import json
+
 import pytest
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import apply_changes, dump, load_preset, parse, preset_names
+from kaggle_nerve.storage import digest_text
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -82,3 +85,14 @@ def test_broken_toml_is_named():
 
 def test_the_description_does_not_change_what_a_run_is():
     assert apply_changes(load_preset("tiny"), ("description=other",)).digest() == load_preset("tiny").digest()
+
+
+def test_a_younger_key_leaves_the_digests_of_older_runs_as_they_were():
+    settings = load_preset("tiny")
+    older = {
+        key: value
+        for key, value in settings.flat().items()
+        if key not in ("description", "prediction.combine")
+    }
+    assert settings.digest() == digest_text(json.dumps(older, sort_keys=True))
+    assert apply_changes(settings, ("prediction.combine=logits",)).digest() != settings.digest()

@@ -7,7 +7,7 @@ import sys
 import click
 
 from kaggle_nerve import __version__
-from kaggle_nerve.cli import data, decide, doctor, rehearse, submit, training
+from kaggle_nerve.cli import data, decide, doctor, rehearse, submissions, submit, training
 from kaggle_nerve.errors import NerveError
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENCV_LOG_LEVEL": "SILENT"}
@@ -66,7 +66,7 @@ for command in (
     submit.submit,
     submit.validate,
     submit.score,
-    submit.submissions,
+    submissions.submissions,
     rehearse.rehearse,
     doctor.doctor,
 ):

@@ -1,15 +1,14 @@
 """predict and tune."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from kaggle_nerve.cli import options
 
-if TYPE_CHECKING:
-    from kaggle_nerve.decision.tune import Decision
+# As decision.candidates and decision.shaping have them, whose import would slow down --help.
+RULES = ("fixed", "area", "thresholds", "triplet", "classifier", "expected")
+SHAPES = ("none", "largest", "close", "smooth", "hull", "ellipse", "prior", "crf")
 
 
 @click.command()
@@ -21,17 +20,24 @@ if TYPE_CHECKING:
 def predict(run_name: str, data_dir: Path, runs_dir: Path, force: bool, workers: int) -> None:
     """Write the test probabilities of a run's ensemble.
 
+    small@flips predicts with run small and other views, its held-out frames too: none, hflip, flips or
+    scales; small@flips-agreement combines them in another way than small: mean, logits or agreement.
+    tune and submit take such names as well.
+
     \b
     Example: kaggle-nerve predict --run small
+             kaggle-nerve predict --run small@flips-agreement
     """
     from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
 
     load_keras()
+    from kaggle_nerve.prediction.again import predict_oof
     from kaggle_nerve.prediction.ensemble import predict_test
     from kaggle_nerve.runs import open_run
 
-    run = open_run(runs_dir, run_name)
-    folder = predict_test(run, data_dir, force=force, reporter=TerminalReporter(), workers=workers)
+    run, reporter = open_run(runs_dir, run_name), TerminalReporter()
+    predict_oof(run, data_dir, force=force, reporter=reporter, workers=workers)
+    folder = predict_test(run, data_dir, force=force, reporter=reporter, workers=workers)
     click.echo(f"Test probabilities are in {folder}")
 
 
@@ -44,47 +50,55 @@ def predict(run_name: str, data_dir: Path, runs_dir: Path, force: bool, workers:
     metavar="NAME",
     help="The run; more than one: their blend.",
 )
+@click.option("--rule", type=click.Choice(RULES), help="Take this rule.  [default: the best, see below]")
+@click.option("--shape", type=click.Choice(SHAPES), help="Finish masks this way.  [default: the best]")
+@click.option("--blend", metavar="WAY", help="Combine runs this way.  [default: the best]")
 @options.data_option
 @options.runs_option
 @options.force_option
 @options.workers_option
 @options.json_option
 def tune(
-    run_names: tuple[str, ...], data_dir: Path, runs_dir: Path, force: bool, workers: int, as_json: bool
+    run_names: tuple[str, ...],
+    rule: str | None,
+    shape: str | None,
+    blend: str | None,
+    data_dir: Path,
+    runs_dir: Path,
+    force: bool,
+    workers: int,
+    as_json: bool,
 ) -> None:
-    """Learn the decision (thresholds) on a run's out-of-fold predictions.
+    """Learn the decision on out-of-fold predictions: from probabilities to the masks that score best.
+
+    Rules, shapes and, with several runs, blends are compared nested by patient; of those within noise of
+    the best the simplest is taken, unless you name one. submit applies the decision that lies there.
+    Blends are a run's name, mean, logits, agreement, weights and vote. The crf is compared only where
+    --shape asks for it, for it takes minutes.
 
     \b
     Example: kaggle-nerve tune --run small
+             kaggle-nerve tune --run small@flips --run tiny --blend logits
+             kaggle-nerve tune --run small --rule expected --shape none
     """
     from kaggle_nerve import pipeline
+    from kaggle_nerve.cli.decision_text import echo_comparison, echo_decision
     from kaggle_nerve.cli.terminal import TerminalReporter
     from kaggle_nerve.runs import open_run
 
+    named = {"rule": rule, "shape": shape, "blend": blend}
     runs = [open_run(runs_dir, name) for name in run_names]
     decision = pipeline.learn_decision(
-        runs, data_dir, force=force, reporter=TerminalReporter(), workers=workers
+        runs,
+        data_dir,
+        take={what: name for what, name in named.items() if name},
+        force=force,
+        reporter=TerminalReporter(),
+        workers=workers,
     )
     if as_json:
-        options.print_json(asdict(decision))
+        options.print_json(decision.as_dict())
         return
-    print_decision(decision)
+    echo_comparison(decision)
+    echo_decision(decision)
     click.echo(f"Stored in {pipeline.decision_file(runs)}")
-
-
-def print_decision(decision: "Decision") -> None:
-    """The rule and what it was chosen on, for people."""
-    rule, figures = decision.rule, decision.figures
-    auc = "-" if figures.presence_auc is None else f"{figures.presence_auc:.3f}"
-    click.echo(
-        f"Rule: pixels from probability {rule.threshold:g}, masks from {rule.area} pixels, "
-        f"frames from presence {rule.presence:g}"
-    )
-    click.echo(
-        f"Out-of-fold mean Dice {figures.dice:.4f} (95 % interval over patients {figures.low:.4f} to "
-        f"{figures.high:.4f}), all-empty {figures.all_empty:.4f}"
-    )
-    click.echo(
-        f"On {figures.frames} frames of {figures.subjects} subjects; frames with a mask {figures.present_dice:.4f}, "
-        f"presence AUC {auc}; masks on {figures.predicted_share:.1%} of frames, truly {figures.true_share:.1%}"
-    )

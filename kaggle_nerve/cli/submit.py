@@ -1,4 +1,4 @@
-"""submit, validate, score, submissions."""
+"""submit, validate, score."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def submit(
         raise click.UsageError("Name a run with --run, or a file with --file.")
 
     from kaggle_nerve import pipeline
-    from kaggle_nerve.cli.decide import print_decision
+    from kaggle_nerve.cli.decision_text import echo_decision
     from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
     from kaggle_nerve.competition.facts import SAMPLE_CSV
     from kaggle_nerve.competition.submission import check
@@ -66,7 +66,7 @@ def submit(
         target = out or pipeline.new_csv(submissions_dir, runs)
         prepared = pipeline.prepare(runs, data_dir, target, reporter=reporter, workers=workers)
         csv, origin = prepared.csv, pipeline.ledger_origin(runs, prepared.decision)
-        print_decision(prepared.decision)
+        echo_decision(prepared.decision)
         message = message or pipeline.default_message(runs, prepared.decision)
         click.echo(f"{csv}: {prepared.report.rows} rows, {prepared.report.non_empty} with a mask, valid")
     if dry_run:
@@ -149,55 +149,3 @@ def score(csv: Path, solution: Path, as_json: bool) -> None:
     for name, value in (("public", found.public), ("private", found.private)):
         if value is not None:
             click.echo(f"{name:<8} {value:.5f}")
-
-
-@click.group()
-def submissions() -> None:
-    """The ledger of what was submitted, and what it scored.
-
-    \b
-    Example: kaggle-nerve submissions list
-    """
-
-
-@submissions.command("list")
-@options.submissions_option
-@options.json_option
-def list_submissions(submissions_dir: Path, as_json: bool) -> None:
-    """Show the ledger: out-of-fold estimate, public and private score side by side.
-
-    \b
-    Example: kaggle-nerve submissions list
-    """
-    from kaggle_nerve.kaggle_api.ledger import Ledger
-
-    rows = Ledger(submissions_dir / "ledger.csv").rows()
-    if as_json:
-        options.print_json([row.as_dict() for row in rows])
-        return
-    if not rows:
-        click.echo("Nothing was submitted yet.")
-        return
-    click.echo(f"{'when':<20} {'run':<16} {'status':<10} {'oof':>7} {'public':>7} {'private':>7}  file")
-    for row in rows:
-        figures = " ".join(f"{_short(value):>7}" for value in (row.oof, row.public, row.private))
-        click.echo(f"{row.timestamp[:19]:<20} {row.run:<16} {row.status:<10} {figures}  {row.file}")
-
-
-@submissions.command()
-@options.submissions_option
-def refresh(submissions_dir: Path) -> None:
-    """Take the scores of submitted files from Kaggle into the ledger.
-
-    \b
-    Example: kaggle-nerve submissions refresh
-    """
-    from kaggle_nerve.kaggle_api import ledger
-    from kaggle_nerve.kaggle_api.client import Client
-
-    changed = ledger.refresh(Client(), ledger.Ledger(submissions_dir / "ledger.csv"))
-    click.echo(f"{changed} rows of the ledger have new figures.")
-
-
-def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

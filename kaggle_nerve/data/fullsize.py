@@ -27,6 +27,16 @@ class Truths:
     def __len__(self) -> int:
         return len(self._where)
 
+    def inside(self, row: int, values: np.ndarray) -> np.ndarray:
+        """The pixels of ``values`` (height, width) that lie in true mask ``row``, flat."""
+        return values.reshape(-1)[self._where[row]]
+
+    def mask(self, row: int) -> np.ndarray:
+        """True mask ``row`` as bool (height, width)."""
+        mask = np.zeros(self.size, bool)
+        mask.reshape(-1)[self._where[row]] = True
+        return mask
+
     def counts(self, row: int, full: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predicted area and intersection with true mask ``row`` at each threshold (rising), in pixels.
 

@@ -1,28 +1,47 @@
-"""The rule applied to stored probabilities: a submission's rows, one frame in memory at a time."""
+"""A decision applied to stored probabilities: a submission's rows, a few frames in memory at a time."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from kaggle_nerve.competition import rle
-from kaggle_nerve.decision.rule import Rule
+from kaggle_nerve.decision import levels
+from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.evidence import look, of_looks
+from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
+from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Stored
 from kaggle_nerve.progress import SILENT, Reporter
 
 
 def encoded_masks(
-    stored: Stored, rule: Rule, *, reporter: Reporter = SILENT, workers: int = 2
+    stored: Stored,
+    decision: Decision,
+    *,
+    images: Images | None = None,
+    reporter: Reporter = SILENT,
+    workers: int = 2,
 ) -> Iterator[tuple[int, str]]:
-    """Yield (img, run-length encoding) for each frame of ``stored``, in its order; '' for an empty mask."""
+    """Yield (img, run-length encoding) for each frame of ``stored``, in its order; '' for an empty mask.
+
+    ``stored`` holds the runs that the decision was learned on, in the same order. ``images`` is needed
+    where the decision's shape is the CRF.
+    """
+    weights = decision.blend.weights or decision.blend.thresholds
+    if weights and len(weights) != len(stored.parts):
+        raise NerveError(
+            f"The decision combines {len(weights)} runs, not {len(stored.parts)}; run `kaggle-nerve tune --force`."
+        )
+    stored = replace(stored, blend=decision.blend)
+    finish = Shaper(SHAPES[decision.shape], decision.prior, images)
+
+    def decide(row: int) -> str:
+        seen, found = look(stored, row)
+        cut = int(decision.learned.cuts(of_looks([found]))[0])
+        return "" if cut == levels.NOTHING else rle.encode(finish(seen, cut, row))
+
     imgs = stored.table.img.to_list()
-    presence = stored.table.presence.to_list()
-
-    def finish(row: int) -> str:
-        if presence[row] < rule.presence:
-            return ""
-        mask = rule.mask(stored.full(row), presence[row])
-        return "" if mask is None else rle.encode(mask)
-
     with ThreadPoolExecutor(workers) as pool, reporter.bar("Writing masks", len(imgs)) as bar:
-        for img, text in zip(imgs, pool.map(finish, range(len(imgs))), strict=True):
+        for img, text in zip(imgs, pool.map(decide, range(len(imgs))), strict=True):
             yield int(img), text
             bar.update()

@@ -1,163 +1,202 @@
-"""Learning the rule on out-of-fold predictions, and what it may be expected to score on new patients."""
+"""Learning a decision on out-of-fold predictions, and what it may be expected to score on new patients.
 
-from dataclasses import asdict, dataclass
-from itertools import product
-from pathlib import Path
+Three choices, one after the other: how to combine the runs (where there are several), by which rule
+to decide, and how to finish the mask. Each takes the simplest way within noise of the best. What is
+reported leaves all three choices, and all learning, to the patients that are not scored by them.
+"""
+
+import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from kaggle_nerve.data.fullsize import Truths
-from kaggle_nerve.decision.rule import Rule
-from kaggle_nerve.decision.table import Table, measure
+from kaggle_nerve.decision import blends, reliability, shaping
+from kaggle_nerve.decision.blends import BlendWay
+from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, dice
+from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.evidence import Evidence, measure
+from kaggle_nerve.decision.figures import Row, compared, figures
+from kaggle_nerve.decision.nested import Choice, Nested, choose, judge
+from kaggle_nerve.decision.shaping import CRF, PRIOR, SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Stored
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.storage import read_json, write_json
-
-THRESHOLDS = np.round(np.arange(0.2, 0.71, 0.05), 2)
-AREAS = (0, 1000, 1500, 2000, 2500, 3000, 3500, 4000)
-"""Pixels at full resolution; the smallest training mask has 2684."""
-PRESENCES = np.round(np.arange(0.0, 0.96, 0.05), 2)
-
-DRAWS = 2000
-"""Bootstrap draws of subjects."""
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What was measured on out-of-fold frames, each share from 0 to 1.
-
-    ``dice`` is the nested figure: each subject is scored by the rule that is best on the others.
-    ``low`` and ``high`` are its 95 % interval over a bootstrap of subjects. ``in_sample`` is what the
-    chosen rule scores on the very frames it was chosen on. ``present_dice`` is the nested Dice over
-    frames with a mask; ``kept_present_dice`` the same if no frame had been dropped.
+class _Task:
+    """What all steps share. ``texts`` and ``truths``: the true masks of the rows of ``stored``; ``take``:
+    choices that the user has made.
     """
 
-    frames: int
-    subjects: int
-    dice: float
-    low: float
-    high: float
-    in_sample: float
-    all_empty: float
-    present_dice: float
-    kept_present_dice: float
-    presence_auc: float | None
-    false_positive_rate: float | None
-    false_negative_rate: float | None
-    predicted_share: float
-    true_share: float
+    stored: Stored
+    texts: list[str]
+    truths: Truths
+    images: Images | None
+    take: dict[str, str]
+    seed: int
+    how: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Decision:
-    """A rule, the figures it was chosen on, and the digest of the data."""
+class _Chosen:
+    """The outcome of one choice: what every way scores, nested, and the rows to tell of it."""
 
-    rule: Rule
-    figures: Figures
-    source: str
+    choice: Choice
+    options: list[Nested]
+    rows: tuple[Row, ...]
 
-    def save(self, path: Path) -> None:
-        """Write decision.json, atomically."""
-        write_json(path, asdict(self))
-
-
-def load(path: Path) -> Decision:
-    """Read decision.json."""
-    stored: dict[str, Any] = read_json(path)
-    try:
-        return Decision(Rule(**stored["rule"]), Figures(**stored["figures"]), stored["source"])
-    except (KeyError, TypeError) as fault:
-        raise NerveError(f"{path} is not a decision ({fault}); run `kaggle-nerve tune` again.") from fault
+    def verdicts(self, refined: Nested) -> Nested:
+        """The verdicts with the choice left to the other subjects; ``refined`` are those of the way taken
+        after the later choices, too.
+        """
+        options = [*self.options]
+        options[self.choice.place] = refined
+        picks, frames = self.choice.picks, np.arange(len(refined.cuts))
+        names = [item.name for item in dataclasses.fields(Nested)]
+        stacks = {name: np.stack([getattr(option, name) for option in options]) for name in names}
+        return Nested(**{name: stack[picks, frames] for name, stack in stacks.items()})
 
 
 def tune(
-    stored: Stored, frames: pd.DataFrame, *, seed: int = 0, reporter: Reporter = SILENT, workers: int = 2
+    stored: Stored,
+    frames: pd.DataFrame,
+    *,
+    images: Images | None = None,
+    take: dict[str, str] | None = None,
+    seed: int = 0,
+    reporter: Reporter = SILENT,
+    workers: int = 2,
 ) -> Decision:
-    """Choose the rule with the best mean Dice over the out-of-fold frames of ``stored``.
+    """Choose and learn the decision with the best mean Dice over the out-of-fold frames of ``stored``.
 
     ``frames`` has subject, img and pixels (the true masks). Every frame counts, contradictory ones too.
+    With ``images`` the CRF, which looks at the frames, is compared too. ``take`` names a ``blend``, a
+    ``rule`` or a ``shape`` to take whatever the others score.
+
+    Raises NerveError for frames without a row in ``frames``, and an unknown name in ``take``.
     """
-    pixels = stored.table.merge(
-        frames[["subject", "img", "pixels"]], on=["subject", "img"], how="left"
-    ).pixels
+    # The work is spread over frames and subjects; threads inside each piece would only get in its way.
+    with threadpool_limits(1, "blas"):
+        texts = _truth_texts(stored, frames)
+        how = {"reporter": reporter, "workers": workers}
+        task = _Task(stored, texts, Truths(texts), images, take or {}, seed, how)
+        way, evidence, blended = _blend(task)
+        ruled = _rule(task, evidence)
+        shaped = _shape(task, way, evidence, ruled.options[ruled.choice.place])
+        verdicts = ruled.verdicts(shaped.verdicts(shaped.options[shaped.choice.place]))
+        if blended:
+            verdicts = blended.verdicts(verdicts)
+        return _learned(task, way, evidence, verdicts, {"blends": blended, "rules": ruled, "shapes": shaped})
+
+
+def _learned(
+    task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested, chosen: dict[str, _Chosen | None]
+) -> Decision:
+    """What was chosen, learned on all frames."""
+    stored = dataclasses.replace(task.stored, blend=way.final)
+    # Where the blend was learned, nested evidence differs from what the learned blend gives.
+    final = measure(stored, task.truths, **task.how)[0] if way.is_learned else evidence
+    candidate = CANDIDATES[chosen["rules"].choice.place]
+    learned = candidate.learn(final)
+    shape = _shapes(task)[chosen["shapes"].choice.place]
+    prior = shaping.learn_prior(task.texts) if PRIOR in SHAPES[shape] else None
+    cuts = learned.cuts(final)
+    if SHAPES[shape]:
+        finished = [Shaper(SHAPES[shape], prior, task.images)]
+        in_sample = shaping.score(stored, task.truths, cuts, lambda row: finished, **task.how)[0]
+    else:
+        in_sample = dice(final, cuts)
+    return Decision(
+        candidate.name,
+        learned,
+        shape,
+        way.final,
+        figures(evidence, verdicts, float(in_sample.mean()), task.seed),
+        {what: found.rows for what, found in chosen.items() if found},
+        {"pixels": reliability.of_pixels(evidence), "presence": reliability.of_presence(evidence)},
+        stored.source,
+        prior,
+    )
+
+
+def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Chosen | None]:
+    """How to combine the runs, judged by the baseline rule."""
+    if len(task.stored.parts) == 1:
+        return blends.ALONE, measure(task.stored, task.truths, **task.how)[0], None
+    ways = blends.ways(task.stored, task.truths, **task.how)
+    found = measure(task.stored, task.truths, [way.way for way in ways], **task.how)
+    rule = next(one for one in CANDIDATES if one.name == BASELINE)
+    told = [(way.name, way.meaning) for way in ways]
+    options = _judged(task, "Comparing blends", [(rule, evidence) for evidence in found])
+    chosen = _choose(task, "blend", found[0], told, options, blends.BASELINE)
+    return ways[chosen.choice.place], found[chosen.choice.place], chosen
+
+
+def _rule(task: _Task, evidence: Evidence) -> _Chosen:
+    options = _judged(task, "Comparing rules", [(one, evidence) for one in CANDIDATES])
+    told = [(one.name, one.meaning) for one in CANDIDATES]
+    return _choose(task, "rule", evidence, told, options, BASELINE)
+
+
+def _judged(task: _Task, label: str, pairs: list[tuple[Candidate, Evidence]]) -> list[Nested]:
+    subjects = len(np.unique(pairs[0][1].subjects))
+    with task.how["reporter"].bar(label, subjects * len(pairs), "subject") as bar:
+        return [judge(*pair, bar=bar, workers=task.how["workers"]) for pair in pairs]
+
+
+def _shape(task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested) -> _Chosen:
+    names = _shapes(task)
+    priors = shaping.cross_fitted_priors(task.texts, evidence.subjects)
+
+    def shapers(row: int) -> list[Shaper]:
+        return [Shaper(SHAPES[name], priors[row], task.images) for name in names]
+
+    scores = shaping.score(task.stored, task.truths, verdicts.cuts, shapers, way=way.way, **task.how)
+    options = [dataclasses.replace(verdicts, dice=values) for values in scores]
+    told = [(name, ", then ".join(SHAPES[name]) or "the pixels as they are") for name in names]
+    return _choose(task, "shape", evidence, told, options, names[0])
+
+
+def _choose(
+    task: _Task,
+    what: str,
+    evidence: Evidence,
+    told: list[tuple[str, str]],
+    options: list[Nested],
+    baseline: str,
+) -> _Chosen:
+    names = [name for name, _ in told]
+    if what in task.take:
+        choice = _taken(what, task.take[what], names, len(evidence))
+    else:
+        choice = choose([option.dice for option in options], evidence.subjects, task.seed)
+    against = options[names.index(baseline)].dice
+    rows = [
+        compared(name, meaning, option, against, evidence, task.seed, chosen=place == choice.place)
+        for place, ((name, meaning), option) in enumerate(zip(told, options, strict=True))
+    ]
+    return _Chosen(choice, options, tuple(rows))
+
+
+def _taken(what: str, name: str, names: list[str], frames: int) -> Choice:
+    """The choice that the user has made."""
+    if name not in names:
+        raise NerveError(f"There is no {what} {name!r} here; there are {', '.join(names)}.")
+    return Choice(names.index(name), np.full(frames, names.index(name)))
+
+
+def _shapes(task: _Task) -> list[str]:
+    return [name for name in SHAPES if name != CRF or task.images is not None]
+
+
+def _truth_texts(stored: Stored, frames: pd.DataFrame) -> list[str]:
+    keys = ["subject", "img"]
+    pixels = stored.table[keys].merge(frames[[*keys, "pixels"]], on=keys, how="left").pixels
     if pixels.isna().any():
         raise NerveError("The data has no mask rows for some out-of-fold frames; name the run's own --data.")
-    table = measure(stored, Truths(list(pixels)), THRESHOLDS, reporter=reporter, workers=workers)
-    return decide(table, stored.source, seed)
-
-
-def decide(table: Table, source: str, seed: int = 0) -> Decision:
-    """The decision for measured counts."""
-    grid = [Rule(float(t), a, float(p)) for t, a, p in product(THRESHOLDS, AREAS, PRESENCES)]
-    names, groups = np.unique(table.subjects, return_inverse=True)
-    sizes = np.bincount(groups)
-    sums = np.array([np.bincount(groups, table.dice(rule)) for rule in grid])
-    chosen = grid[int(sums.sum(axis=1).argmax())]
-    nested = _nested(table, grid, sums, groups)
-    return Decision(chosen, _figures(table, chosen, nested, groups, sizes, len(names), seed), source)
-
-
-def interval(sums: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean over frames, subjects drawn with replacement.
-
-    ``sums``: (subjects,) sum of the frames' values of each subject; ``sizes``: its number of frames.
-    """
-    draws = np.random.default_rng(seed).integers(0, len(sums), (DRAWS, len(sums)))
-    means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
-@dataclass(frozen=True)
-class _Nested:
-    dice: np.ndarray
-    kept: np.ndarray
-    open_dice: np.ndarray
-
-
-def _nested(table: Table, grid: list[Rule], sums: np.ndarray, groups: np.ndarray) -> _Nested:
-    """Each subject scored by the rule that is best on all others (on itself, where it is the only one)."""
-    total = sums.sum(axis=1)
-    result = _Nested(*(np.zeros(len(groups)) for _ in range(3)))
-    for subject in range(sums.shape[1]):
-        others = total - sums[:, subject] if sums.shape[1] > 1 else total
-        rule = grid[int(others.argmax())]
-        mine = groups == subject
-        result.dice[mine] = table.dice(rule)[mine]
-        result.kept[mine] = table.kept(rule)[mine]
-        result.open_dice[mine] = table.dice(Rule(rule.threshold))[mine]
-    return result
-
-
-def _figures(
-    table: Table,
-    chosen: Rule,
-    nested: _Nested,
-    groups: np.ndarray,
-    sizes: np.ndarray,
-    subjects: int,
-    seed: int,
-) -> Figures:
-    there = table.truth > 0
-    low, high = interval(np.bincount(groups, nested.dice), sizes, seed)
-    mixed = 0 < there.sum() < len(there)
-    return Figures(
-        frames=len(there),
-        subjects=subjects,
-        dice=float(nested.dice.mean()),
-        low=low,
-        high=high,
-        in_sample=float(table.dice(chosen).mean()),
-        all_empty=float((~there).mean()),
-        present_dice=float(nested.dice[there].mean()) if there.any() else 0.0,
-        kept_present_dice=float(nested.open_dice[there].mean()) if there.any() else 0.0,
-        presence_auc=float(roc_auc_score(there, table.presence)) if mixed else None,
-        false_positive_rate=float(nested.kept[~there].mean()) if (~there).any() else None,
-        false_negative_rate=float(1 - nested.kept[there].mean()) if there.any() else None,
-        predicted_share=float(nested.kept.mean()),
-        true_share=float(there.mean()),
-    )
+    return list(pixels)

@@ -1,43 +1,62 @@
 """Forward passes with test-time augmentation: frames in, probabilities out, a batch at a time."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
 
-VIEWS: dict[str, tuple[tuple[int, ...], ...]] = {
-    "none": ((),),
-    "hflip": ((), (2,)),
-    "flips": ((), (2,), (1,), (1, 2)),
-}
-"""For each kind of test-time augmentation the axes of (n, height, width) that its views mirror."""
+from kaggle_nerve.blending import Mixer, mean_agreement
+from kaggle_nerve.models.views import VIEWS, View, brought_back, seen
 
 PREDICTED = ("mask", "presence")
 _short: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
 
 
-def probabilities(
-    model: keras.Model, frames: np.ndarray, *, batch: int, tta: str
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (masks, presence) for consecutive batches of ``frames`` (uint8, n x height x width).
+class Predicted(NamedTuple):
+    """What is said about some frames, float32, all from 0 to 1.
 
-    ``masks``: float32 (b, height, width); ``presence``: float32 (b,), both from 0 to 1, the mean over
-    the views that `VIEWS` names for ``tta``. A network without a presence head gets the largest
-    probability of its mask as presence. Masks of deep supervision are not computed.
+    ``masks`` (n, height, width) and ``presence`` (n,) are the views' together. ``agreement`` (n,): the mean
+    Dice over pairs of the views' masks at 0.5, 1 for a single view or where all are empty. ``spread`` (n,):
+    the standard deviation of the views' presences. Both compare views of one model, never folds: an
+    out-of-fold frame is seen by one model alone, and what is learned there about these figures has to
+    meet the same figures on test frames.
+    """
+
+    masks: np.ndarray
+    presence: np.ndarray
+    agreement: np.ndarray
+    spread: np.ndarray
+
+
+def probabilities(
+    model: keras.Model, frames: np.ndarray, *, batch: int, tta: str, combine: str = "mean"
+) -> Iterator[Predicted]:
+    """Yield what ``model`` says about consecutive batches of ``frames`` (uint8, n x height x width).
+
+    The views are those that `VIEWS` names for ``tta``, combined as `blending.combine` does by
+    ``combine``. A network without a presence head gets the largest probability of its mask as presence.
+    Masks of deep supervision are not computed.
     """
     model = _without_deep_masks(model)
     for start in range(0, len(frames), batch):
         chunk = np.asarray(frames[start : start + batch], np.float32)
-        views = [_view(model, chunk, batch, axes) for axes in VIEWS[tta]]
-        yield sum(masks for masks, _ in views) / len(views), sum(there for _, there in views) / len(views)
+        yield _predicted(model, chunk, batch, VIEWS[tta], combine)
 
 
-def _view(
-    model: keras.Model, chunk: np.ndarray, batch: int, axes: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    masks, presence = _pass(model, np.flip(chunk, axes)[..., None], batch)
-    return np.flip(masks, axes), presence
+def _predicted(
+    model: keras.Model, chunk: np.ndarray, batch: int, views: tuple[View, ...], combine: str
+) -> Predicted:
+    mixer, inside, presences = Mixer(combine), [], []
+    for view in views:
+        masks, presence = _pass(model, seen(chunk, view)[..., None], batch)
+        masks = brought_back(masks, view)
+        mixer.add(masks, presence)
+        inside.append(masks >= np.float32(0.5))
+        presences.append(presence)
+    agreement = [mean_agreement(np.stack([each[row] for each in inside])) for row in range(len(chunk))]
+    return Predicted(*mixer.result(), np.array(agreement, np.float32), np.std(presences, axis=0))
 
 
 def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,46 +2,94 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from kaggle_nerve.blending import combine
 from kaggle_nerve.data.fullsize import enlarge
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs import Run
 from kaggle_nerve.storage import completed, digest_text
 
+VIEWS = {"agreement": 1.0, "spread": 0.0}
+"""How far the views of a frame agree on its mask, and how their presences differ; what a single view has."""
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How the maps of several runs become one. ``method``: ``mean``, ``logits`` or ``agreement`` (see
+    `blending.combine`), or ``vote``: the share of the runs whose pixel reaches the run's own threshold.
+
+    ``weights`` and ``thresholds`` have one entry a run; no weights mean equal ones.
+    """
+
+    method: str = "mean"
+    weights: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] = ()
+
 
 @dataclass(frozen=True)
 class Stored:
-    """Probabilities of some frames.
+    """Probabilities of some frames by one or several runs.
 
-    ``table``: img and presence (0 to 1), and for out-of-fold frames subject and fold; one row a
-    frame. ``parts``: memory-mapped float16 maps (n, height, width), and for each row of the table
-    its place ``rows[part]`` in each of them; a frame's map is the mean over the parts, taken at full
-    resolution because runs may differ in working size. ``source`` is a digest of all inputs.
+    ``table``: img and, for out-of-fold frames, subject and fold; agreement and spread of the views; one
+    row a frame. ``presences``: P(mask not empty), float (n, runs). ``parts``: for each run memory-mapped
+    float16 maps (n, height, width), and for each row of the table its place ``rows[part]`` in them. Runs
+    may differ in working size, so they are combined at full resolution, by ``blend``. ``source`` is a
+    digest of all inputs, ``names`` are those of the runs.
     """
 
     table: pd.DataFrame
-    parts: tuple[np.ndarray, ...]
+    presences: np.ndarray
+    parts: tuple[Any, ...]
     rows: tuple[np.ndarray, ...]
     source: str
+    names: tuple[str, ...] = ("run",)
+    blend: Blend = Blend()
 
     def __len__(self) -> int:
         return len(self.table)
 
+    @property
+    def presence(self) -> np.ndarray:
+        """P(mask not empty) of each frame, (n,): the weighted mean over the runs."""
+        return np.average(self.presences, axis=1, weights=self.blend.weights or None)
+
+    def members(self, row: int) -> np.ndarray:
+        """The map of each run for a row at the competition's size, float32 (runs, height, width)."""
+        maps = [enlarge(self._working(part, row)) for part in range(len(self.parts))]
+        return np.stack(maps)
+
     def full(self, row: int) -> np.ndarray:
         """The probability map of a row at the competition's size, float32 (height, width)."""
-        total = enlarge(self.parts[0][self.rows[0][row]])
-        for part, places in zip(self.parts[1:], self.rows[1:], strict=True):
-            total += enlarge(part[places[row]])
-        return total / len(self.parts) if len(self.parts) > 1 else total
+        return self.mixed(self.members(row), self.blend)
+
+    def mixed(self, members: np.ndarray, blend: Blend) -> np.ndarray:
+        """One map of the runs' maps."""
+        if len(members) == 1:
+            return members[0]
+        weights = np.array(blend.weights) if blend.weights else None
+        if blend.method == "vote":
+            reached = members >= np.array(blend.thresholds, np.float32)[:, None, None]
+            return combine(reached, "mean", weights)
+        return combine(members, blend.method, weights)
+
+    def _working(self, part: int, row: int) -> np.ndarray:
+        probability = self.parts[part][self.rows[part][row]]
+        if not np.isfinite(probability).all():
+            raise NerveError(
+                f"Frame {self.table.img.iloc[row]} has a probability that is no number in a stored prediction; "
+                "predict it again with `kaggle-nerve predict --force`, or train its fold again."
+            )
+        return probability
 
 
 def open_oof(run: Run) -> Stored:
     """The out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
     numbers = run.needs_finished_folds()
-    return _joined([_open_fold(run, fold) for fold in numbers], _identity(run, numbers))
+    return _joined([_open_fold(run, fold) for fold in numbers], run.name, _identity(run, numbers))
 
 
 def open_test(run: Run) -> Stored:
@@ -51,51 +99,74 @@ def open_test(run: Run) -> Stored:
         raise NerveError(
             f"Run {run.name} has no test probabilities; run `kaggle-nerve predict --run {run.name}`."
         )
-    table = _read_index(run.test_folder / "index.csv")
-    maps = _read_maps(run.test_folder / "probabilities.npy", len(table))
-    return Stored(table, (maps,), (np.arange(len(table)),), done["source"])
+    again = f"run `kaggle-nerve predict --run {run.name} --force`"
+    files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
+    return _open(*files, run.name, done["source"], again)
 
 
 def blend(stored: list[Stored]) -> Stored:
-    """The mean of several runs, over the frames that all of them have."""
+    """Several runs side by side, over the frames that all of them have, combined by their mean."""
     if len(stored) == 1:
         return stored[0]
     keys = [name for name in ("subject", "img") if name in stored[0].table]
-    table = stored[0].table[keys].assign(row0=range(len(stored[0])), presence0=stored[0].table.presence)
+    table = stored[0].table.assign(row0=range(len(stored[0])))
     for number, other in enumerate(stored[1:], 1):
-        columns = {f"row{number}": range(len(other)), f"presence{number}": other.table.presence}
-        table = table.merge(other.table[keys].assign(**columns), on=keys, validate="one_to_one")
+        columns = {f"row{number}": range(len(other)), **{name: other.table[name] for name in VIEWS}}
+        table = table.merge(
+            other.table[keys].assign(**columns), on=keys, suffixes=("", f"_{number}"), validate="one_to_one"
+        )
     if table.empty:
         raise NerveError("The runs to blend have no frame in common; name runs of the same data.")
-    presence = table[[f"presence{number}" for number in range(len(stored))]].mean(axis=1)
-    parts, rows = [], []
+    parts, rows, presences = [], [], []
     for number, other in enumerate(stored):
         mine = table[f"row{number}"].to_numpy()
         parts += other.parts
         rows += [places[mine] for places in other.rows]
+        presences.append(other.presences[mine])
+    for name in VIEWS:
+        columns = [name, *(f"{name}_{number}" for number in range(1, len(stored)))]
+        table[name] = table[columns].mean(axis=1)
     source = "+".join(other.source for other in stored)
-    return Stored(table[keys].assign(presence=presence), tuple(parts), tuple(rows), source)
+    table = table[[*stored[0].table.columns]]
+    names = tuple(name for other in stored for name in other.names)
+    return Stored(table, np.concatenate(presences, axis=1), tuple(parts), tuple(rows), source, names)
 
 
 def _open_fold(run: Run, fold: int) -> Stored:
-    folder = run.fold_folder(fold)
-    table = _read_index(folder / "oof.csv")
-    maps = _read_maps(folder / "oof.npy", len(table))
-    return Stored(table, (maps,), (np.arange(len(table)),), "")
+    folder = run.oof_folder(fold)
+    if not completed(folder):
+        raise NerveError(
+            f"Run {run.name} has no out-of-fold predictions of fold {fold}; "
+            f"run `kaggle-nerve predict --run {run.name}`."
+        )
+    again = f"delete {folder} and run `kaggle-nerve {'predict' if run.views else 'train-folds'}` again"
+    return _open(folder / "oof.csv", folder / "oof.npy", run.name, "", again)
+
+
+def _open(index: Path, maps: Path, name: str, source: str, again: str) -> Stored:
+    """Predictions on disk; ``again`` says how to get them anew."""
+    table = _read_index(index, again)
+    array = _read_maps(maps, len(table), again)
+    presences = table.presence.to_numpy(float)[:, None]
+    # Predictions made before the views were compared: as from a single view.
+    views = {name: table.get(name, alone) for name, alone in VIEWS.items()}
+    table = table.drop(columns="presence").assign(**views)
+    return Stored(table, presences, (array,), (np.arange(len(table)),), source, (name,))
 
 
 def _identity(run: Run, folds: list[int]) -> str:
     """What out-of-fold predictions were made from: data, settings and the folds that are finished."""
-    facts = [completed(run.fold_folder(fold)) for fold in folds]
+    facts = [completed(run.oof_folder(fold)) for fold in folds]
     return digest_text(facts[0]["source"], facts[0]["settings"], *map(str, folds))
 
 
-def _joined(folds: list[Stored], source: str) -> Stored:
+def _joined(folds: list[Stored], name: str, source: str) -> Stored:
     """Folds one after the other, as one: their maps stay where they are."""
     table = pd.concat([fold.table for fold in folds], ignore_index=True)
     maps = _Chained([fold.parts[0] for fold in folds])
     order = np.lexsort((table.img, table.subject))
-    return Stored(table.iloc[order].reset_index(drop=True), (maps,), (order,), source)
+    presences = np.concatenate([fold.presences for fold in folds])[order]
+    return Stored(table.iloc[order].reset_index(drop=True), presences, (maps,), (order,), source, (name,))
 
 
 class _Chained:
@@ -110,23 +181,21 @@ class _Chained:
         return self.arrays[which][row - self.starts[which]]
 
 
-def _read_index(path: Path) -> pd.DataFrame:
+def _read_index(path: Path, again: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as fault:
-        raise NerveError(f"{path} cannot be read ({fault}); predict again with --force.") from fault
+        raise NerveError(f"{path} cannot be read ({fault}); {again}.") from fault
     if not np.isfinite(table.presence).all():
-        raise NerveError(f"{path} has a presence that is no number; train or predict again.")
+        raise NerveError(f"{path} has a presence that is no number; {again}.")
     return table
 
 
-def _read_maps(path: Path, count: int) -> np.ndarray:
+def _read_maps(path: Path, count: int, again: str) -> np.ndarray:
     try:
         maps = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as fault:
-        raise NerveError(f"{path} cannot be read ({fault}); predict again with --force.") from fault
+        raise NerveError(f"{path} cannot be read ({fault}); {again}.") from fault
     if len(maps) != count:
-        raise NerveError(
-            f"{path} holds {len(maps)} frames and its index {count}; predict again with --force."
-        )
+        raise NerveError(f"{path} holds {len(maps)} frames and its index {count}; {again}.")
     return maps

@@ -11,7 +11,7 @@ from kaggle_nerve.competition import metric
 from kaggle_nerve.competition.facts import SAMPLE_CSV
 from kaggle_nerve.data.phantom import write_competition
 from kaggle_nerve.data.verify import verify
-from kaggle_nerve.decision.tune import Decision
+from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.client import Client
 from kaggle_nerve.kaggle_api.fetch import fetch

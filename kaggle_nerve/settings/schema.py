@@ -19,6 +19,12 @@ ENCODERS = (
 )
 """Encoders of keras.applications."""
 
+TTA = ("none", "hflip", "flips", "scales")
+COMBINE = ("mean", "logits", "agreement")
+
+LATER = {"prediction.combine": "mean"}
+"""Keys younger than stored runs, and the value that those were made with: it leaves their digests as they were."""
+
 
 def _choice(default: Any, *choices: Any) -> Any:
     return field(default=default, metadata={"choices": choices})
@@ -178,11 +184,16 @@ class AugmentationSettings:
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How frames are predicted, out-of-fold and test alike. ``tta`` adds the mirrored view, or
-    (``flips``) all four of left-right and up-down.
+    """How frames are predicted, out-of-fold and test alike.
+
+    ``tta`` adds the mirrored view, or (``flips``) all four of left-right and up-down, or (``scales``) both
+    left-right ones at zoom 0.9, 1 and 1.1. ``combine``: how the views of a frame, and a run's folds on a
+    test frame, become one: the mean of probabilities or of their log-odds, or a mean in which those count
+    most that agree with the others on this frame.
     """
 
-    tta: str = _choice("hflip", "none", "hflip", "flips")
+    tta: str = _choice("hflip", *TTA)
+    combine: str = _choice("mean", *COMBINE)
     batch: int = _within(32, 1, 4096)
 
 
@@ -211,7 +222,11 @@ class Settings:
 
     def digest(self) -> str:
         """SHA-256 of what the run computes; the description does not count."""
-        values = {key: value for key, value in self.flat().items() if key != "description"}
+        values = {
+            key: value
+            for key, value in self.flat().items()
+            if key != "description" and value != LATER.get(key)
+        }
         return digest_text(json.dumps(values, sort_keys=True))
 
 

@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pandas as pd
 
 from kaggle_nerve.data.cache import Cache
 from kaggle_nerve.data.folds import split
 from kaggle_nerve.data.noise import Marks
-from kaggle_nerve.models.forward import probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
-from kaggle_nerve.storage import atomic_path, completed, mark_complete, write_text
-from kaggle_nerve.training import averaging, stage, start
+from kaggle_nerve.storage import atomic_path, completed, mark_complete
+from kaggle_nerve.training import averaging, oof, stage, start
 from kaggle_nerve.training.checkpoint import Checkpoint, State, without_nan
 from kaggle_nerve.training.optimisers import chosen_precision, compiled, untrained
 from kaggle_nerve.training.stage import Stage
@@ -192,7 +190,7 @@ def _finish(job: FoldJob, main: Stage, model: keras.Model, state: State) -> Fold
     if final is not model:
         final.compile(jit_compile=settings.training.jit_compile)
     figures = _figures(main, final, state)
-    _predict_held(job, main, final)
+    oof.predict(job.folder, final, job.cache, main.held, settings.prediction, job.fold, job.reporter)
     # Without the optimiser the file is a third of the size.
     final.compile(jit_compile=settings.training.jit_compile)
     with atomic_path(job.folder / "model.keras") as path:
@@ -221,23 +219,6 @@ def _figures(main: Stage, final: keras.Model, state: State) -> dict[str, float]:
         frames = main.cache.frames[main.held]
         row = asdict(score_epoch(final, frames, main.truths(), batch=main.settings.prediction.batch))
     return {name: row[name] for name in FIGURES}
-
-
-def _predict_held(job: FoldJob, main: Stage, final: keras.Model) -> None:
-    """Write oof.npy (float16, n x height x width) and oof.csv."""
-    frames, prediction = main.cache.frames[main.held], main.settings.prediction
-    masks = np.empty(frames.shape, np.float16)
-    presence = np.empty(len(frames))
-    row = 0
-    with job.reporter.bar(f"{job.label} out-of-fold", len(frames)) as bar:
-        for mask, present in probabilities(final, frames, batch=prediction.batch, tta=prediction.tta):
-            masks[row : row + len(mask)], presence[row : row + len(mask)] = mask, present
-            row += len(mask)
-            bar.update(len(mask))
-    with atomic_path(job.folder / "oof.npy") as path:
-        np.save(path, masks)
-    table = main.cache.table.iloc[main.held][["subject", "img"]].assign(fold=job.fold, presence=presence)
-    write_text(job.folder / "oof.csv", table.to_csv(index=False))
 
 
 def _unfinished(job: FoldJob, state: State) -> FoldResult:

@@ -47,8 +47,8 @@ def score_epoch(
     shared = np.zeros(len(frames), int)
     presence = np.zeros(len(frames))
     row = 0
-    for masks, present in probabilities(model, frames, batch=batch, tta="none"):
-        for mask, value in zip(masks, present, strict=True):
+    for part in probabilities(model, frames, batch=batch, tta="none"):
+        for mask, value in zip(part.masks, part.presence, strict=True):
             area, both = truths.counts(row, enlarge(mask, truths.size), np.array([threshold]))
             areas[row], shared[row], presence[row] = area[0], both[0], value
             row += 1

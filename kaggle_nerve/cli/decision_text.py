@@ -1,0 +1,86 @@
+"""A decision in words and tables, for people."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from kaggle_nerve.decision.decision import Decision
+    from kaggle_nerve.decision.figures import Row
+
+TITLES = {"blends": "Blends", "rules": "Rules", "shapes": "Shapes"}
+
+
+def echo_decision(decision: "Decision") -> None:
+    """The rule and what it may be expected to score."""
+    figures = decision.figures
+    auc = "-" if figures.presence_auc is None else f"{figures.presence_auc:.3f}"
+    click.echo(_rule(decision))
+    click.echo(
+        f"Out-of-fold mean Dice {figures.dice:.4f} (95 % interval over patients {figures.low:.4f} to "
+        f"{figures.high:.4f}), all-empty {figures.all_empty:.4f}, perfect presence {figures.perfect_presence:.4f}"
+    )
+    click.echo(
+        f"On {figures.frames} frames of {figures.subjects} subjects; frames with a mask {figures.present_dice:.4f}, "
+        f"presence AUC {auc}; masks on {figures.predicted_share:.1%} of frames, truly {figures.true_share:.1%}"
+    )
+
+
+def echo_comparison(decision: "Decision") -> None:
+    """What the decision was chosen from."""
+    for what, rows in decision.comparison.items():
+        click.echo(f"{_heading(TITLES[what])}\n" + "\n".join(map(_row, rows)) + "\n")
+    ways = decision.reliability["presence"]
+    said = ", ".join(f"{how} {found.error:.3f}" for how, found in ways.items())
+    click.echo(f"Calibration error of presence: {said}")
+    click.echo(
+        "* taken: the simplest within noise of the best. Differences are paired, from the row without one.\n"
+    )
+
+
+def _rule(decision: "Decision") -> str:
+    from kaggle_nerve.decision.rule import Thresholds
+
+    rule = decision.learned.rule
+    if isinstance(rule, Thresholds):
+        confident = "" if rule.confident is None else f" of probability {rule.confident:g}"
+        text = (
+            f"pixels from probability {rule.threshold:g}, masks from {rule.area} pixels{confident}, "
+            f"frames from presence {rule.presence:g}"
+        )
+    else:
+        text = "the mask with the largest expected Dice, where it is worth more than an empty one"
+    told = f"Rule {decision.rule}: {text}"
+    if decision.learned.classifier is not None:
+        told += "; presence by the classifier"
+    if decision.blend.method != "mean" or decision.blend.weights:
+        told += f"; runs combined by {_blend(decision)}"
+    return told if decision.shape == "none" else f"{told}; shape {decision.shape}"
+
+
+def _blend(decision: "Decision") -> str:
+    blend = decision.blend
+    numbers = blend.weights or blend.thresholds
+    return f"{blend.method} {', '.join(f'{number:g}' for number in numbers)}".rstrip()
+
+
+def _heading(title: str) -> str:
+    return f"{title:<22} {'mean Dice (95 %)':^24} {'difference (95 %)':^28} {'with mask':>9} {'FPR':>6} {'FNR':>6}"
+
+
+def _row(row: "Row") -> str:
+    mark = "*" if row.chosen else " "
+    difference = (
+        f"{row.difference:+.4f} ({row.difference_low:+.4f} to {row.difference_high:+.4f})"
+        if row.difference or row.difference_low or row.difference_high
+        else ""
+    )
+    rates = " ".join(f"{_share(rate):>6}" for rate in (row.false_positive_rate, row.false_negative_rate))
+    return (
+        f"{mark} {row.name[:20]:<20} {row.dice:.4f} ({row.low:.4f} to {row.high:.4f}) {difference:<28} "
+        f"{row.present_dice:>9.4f} {rates}"
+    )
+
+
+def _share(rate: float | None) -> str:
+    return "-" if rate is None else f"{rate:.1%}"

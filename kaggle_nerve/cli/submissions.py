@@ -1,0 +1,172 @@
+"""submissions: list, refresh, compare, merge."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kaggle_nerve.cli import options
+
+if TYPE_CHECKING:
+    from kaggle_nerve.competition.compare import Comparison
+    from kaggle_nerve.competition.merge import Merged
+
+sample_option = click.option(
+    "--sample", type=options.FILE, help="sample_submission.csv.  [default: the one in --data, if there]"
+)
+
+
+@click.group()
+def submissions() -> None:
+    """What was submitted and what it scored; submission files compared and merged.
+
+    \b
+    Example: kaggle-nerve submissions list
+             kaggle-nerve submissions compare first.csv second.csv
+    """
+
+
+@submissions.command("list")
+@options.submissions_option
+@options.json_option
+def list_submissions(submissions_dir: Path, as_json: bool) -> None:
+    """Show the ledger: out-of-fold estimate, public and private score side by side.
+
+    \b
+    Example: kaggle-nerve submissions list
+    """
+    from kaggle_nerve.kaggle_api.ledger import Ledger
+
+    rows = Ledger(submissions_dir / "ledger.csv").rows()
+    if as_json:
+        options.print_json([row.as_dict() for row in rows])
+        return
+    if not rows:
+        click.echo("Nothing was submitted yet.")
+        return
+    click.echo(f"{'when':<20} {'run':<16} {'status':<10} {'oof':>7} {'public':>7} {'private':>7}  file")
+    for row in rows:
+        figures = " ".join(f"{_short(value):>7}" for value in (row.oof, row.public, row.private))
+        click.echo(f"{row.timestamp[:19]:<20} {row.run:<16} {row.status:<10} {figures}  {row.file}")
+
+
+@submissions.command()
+@options.submissions_option
+def refresh(submissions_dir: Path) -> None:
+    """Take the scores of submitted files from Kaggle into the ledger.
+
+    \b
+    Example: kaggle-nerve submissions refresh
+    """
+    from kaggle_nerve.kaggle_api import ledger
+    from kaggle_nerve.kaggle_api.client import Client
+
+    changed = ledger.refresh(Client(), ledger.Ledger(submissions_dir / "ledger.csv"))
+    click.echo(f"{changed} rows of the ledger have new figures.")
+
+
+@submissions.command()
+@click.argument("first", metavar="A", type=options.FILE)
+@click.argument("second", metavar="B", type=options.FILE)
+@click.option(
+    "--worst",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="List the N frames on which they disagree most.",
+)
+@sample_option
+@options.data_option
+@options.json_option
+def compare(
+    first: Path, second: Path, worst: int, sample: Path | None, data_dir: Path, as_json: bool
+) -> None:
+    """Show how far the submission files A and B agree on presence and on the masks.
+
+    \b
+    Example: kaggle-nerve submissions compare first.csv second.csv --worst 20
+    """
+    from kaggle_nerve.competition.compare import compare
+
+    found = compare(first, second, _sample(sample, data_dir))
+    if as_json:
+        options.print_json({"first": str(first), "second": str(second)} | found.as_dict(worst))
+    else:
+        click.echo(f"A  {first}\nB  {second}\n")
+        _print_comparison(found, worst)
+
+
+@submissions.command()
+@click.argument("csvs", metavar="CSV CSV...", type=options.FILE, nargs=-1, required=True)
+@click.option("--out", type=options.FILE, required=True, metavar="CSV", help="Where to write the consensus.")
+@click.option(
+    "--method",
+    type=click.Choice(["presence", "pixels", "agreement"]),
+    default="presence",
+    show_default=True,
+    help="presence: vote on whether there is a mask, then on its pixels among the files that have one. "
+    "pixels: keep what more than half of all files have. agreement: as presence, but files that agree "
+    "with the others weigh more.",
+)
+@sample_option
+@options.data_option
+@options.json_option
+def merge(
+    csvs: tuple[Path, ...], out: Path, method: str, sample: Path | None, data_dir: Path, as_json: bool
+) -> None:
+    """Write the consensus of two or more submission files, whose order does not matter.
+
+    \b
+    Example: kaggle-nerve submissions merge a.csv b.csv c.csv --out consensus.csv
+    """
+    from kaggle_nerve.cli.terminal import TerminalReporter
+    from kaggle_nerve.competition.merge import merge
+
+    done = merge(csvs, out, method, sample=_sample(sample, data_dir), reporter=TerminalReporter())
+    if as_json:
+        options.print_json({"csv": str(out)} | done.as_dict())
+    else:
+        _print_merged(done, out)
+
+
+def _sample(sample: Path | None, data_dir: Path) -> Path | None:
+    from kaggle_nerve.competition.facts import SAMPLE_CSV
+
+    lying = data_dir / SAMPLE_CSV
+    return lying if sample is None and lying.is_file() else sample
+
+
+def _print_comparison(found: "Comparison", worst: int) -> None:
+    click.echo(f"{'frames':<10} {'mask in B':>10} {'none in B':>10}")
+    click.echo(f"{'mask in A':<10} {found.both_present:>10} {found.only_first:>10}")
+    click.echo(f"{'none in A':<10} {found.only_second:>10} {found.both_empty:>10}")
+    click.echo(
+        f"\nPresence agrees on {found.presence_agreement:.2%} of {found.frames} frames; "
+        f"A has a mask on {found.first_share:.2%}, B on {found.second_share:.2%}."
+    )
+    where_both = (
+        "" if found.dice_where_both is None else f", {found.dice_where_both:.4f} where both have a mask"
+    )
+    click.echo(
+        f"Mean Dice {found.dice:.4f} over all frames{where_both}; {found.identical} rows are identical."
+    )
+    shown = found.differences[:worst]
+    if shown:
+        click.echo(f"\nThe worst {len(shown)} of {len(found.differences)} frames that differ:")
+        click.echo(f"{'img':>7} {'Dice':>7} {'pixels in A':>12} {'pixels in B':>12}")
+        for frame in shown:
+            click.echo(f"{frame.img:>7} {frame.dice:>7.4f} {frame.first_area:>12} {frame.second_area:>12}")
+
+
+def _print_merged(done: "Merged", out: Path) -> None:
+    click.echo(f"{'with mask':>9} {'weight':>7} {'Dice with the consensus':>24}  file")
+    for voter in done.voters:
+        click.echo(f"{voter.share:>9.2%} {voter.weight:>7.4f} {voter.dice:>24.4f}  {voter.path}")
+    ties = f", {done.ties} of them a tie" if done.ties else ""
+    click.echo(f"The files disagree on whether there is a mask on {done.disputed} frames{ties}.")
+    click.echo(f"{out}: {done.frames} rows, {done.non_empty} with a mask, by {done.method}")
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

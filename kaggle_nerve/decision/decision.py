@@ -1,0 +1,126 @@
+"""A learned decision: what `tune` leaves on disk and `submit` applies."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from kaggle_nerve.decision import shape_prior
+from kaggle_nerve.decision.calibration import Calibration, Reliability
+from kaggle_nerve.decision.candidates import Learned
+from kaggle_nerve.decision.figures import Figures, Row
+from kaggle_nerve.decision.presence import Classifier
+from kaggle_nerve.decision.rule import ExpectedDice, Rule, Thresholds
+from kaggle_nerve.decision.shape_prior import ShapePrior
+from kaggle_nerve.decision.shaping import PRIOR, SHAPES
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction.stored import Blend
+from kaggle_nerve.storage import read_json, write_json
+
+VERSION = 2
+
+
+class UnreadableDecisionError(NerveError):
+    """A decision.json that is damaged, or of another version."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How probabilities become masks, and what it was chosen on.
+
+    ``blend`` combines the runs, ``learned`` decides, ``shape`` (of `SHAPES`) finishes the mask.
+    ``comparison``: the rows of `figures.Row` for rules, shapes and blends. ``reliability``: for pixels
+    and for presence, raw and by each calibration. ``source``: digest of the predictions that it was
+    learned on. ``prior``: where the shape asks for one.
+    """
+
+    rule: str
+    learned: Learned
+    shape: str
+    blend: Blend
+    figures: Figures
+    comparison: dict[str, tuple[Row, ...]]
+    reliability: dict[str, dict[str, Reliability]]
+    source: str
+    prior: ShapePrior | None = None
+
+    def save(self, path: Path) -> None:
+        """Write decision.json, and beside it shape-prior.npz where there is one, atomically."""
+        if self.prior is not None:
+            self.prior.save(_prior_file(path))
+        write_json(path, self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the shape prior, ready for JSON."""
+        rule = self.learned.rule
+        kind = next(name for name, known in RULES.items() if isinstance(rule, known))
+        return {
+            "version": VERSION,
+            "name": self.rule,
+            "rule": {"kind": kind, **asdict(rule)},
+            "shape": self.shape,
+            "blend": asdict(self.blend),
+            "figures": asdict(self.figures),
+            "comparison": {what: [asdict(row) for row in rows] for what, rows in self.comparison.items()},
+            "reliability": {
+                what: {how: asdict(found) for how, found in ways.items()}
+                for what, ways in self.reliability.items()
+            },
+            "source": self.source,
+            "classifier": self.learned.classifier and asdict(self.learned.classifier),
+        }
+
+
+RULES: dict[str, type] = {"thresholds": Thresholds, "expected": ExpectedDice}
+
+
+def load(path: Path) -> Decision:
+    """Read decision.json; raises UnreadableDecisionError where it is none of this version."""
+    try:
+        return _read(read_json(path), path)
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise UnreadableDecisionError(
+            f"{path} is not a decision of this version ({fault}); run `kaggle-nerve tune --force`."
+        ) from fault
+
+
+def _read(stored: dict[str, Any], path: Path) -> Decision:
+    if stored["version"] != VERSION:
+        raise ValueError(f"version {stored['version']}")
+    classifier = stored["classifier"] and Classifier(**_tuples(stored["classifier"]))
+    steps = SHAPES[stored["shape"]]
+    return Decision(
+        stored["name"],
+        Learned(_rule(stored["rule"]), classifier),
+        stored["shape"],
+        Blend(**_tuples(stored["blend"])),
+        Figures(**stored["figures"]),
+        {what: tuple(Row(**row) for row in rows) for what, rows in stored["comparison"].items()},
+        {
+            what: {how: Reliability(**_tuples(found)) for how, found in ways.items()}
+            for what, ways in stored["reliability"].items()
+        },
+        stored["source"],
+        shape_prior.load(_prior_file(path)) if PRIOR in steps else None,
+    )
+
+
+def _rule(stored: dict[str, Any]) -> Rule:
+    values = dict(stored)
+    rule = RULES[values.pop("kind")]
+    for item in fields(rule):
+        if isinstance(values[item.name], dict):
+            values[item.name] = Calibration(**_tuples(values[item.name]))
+    return rule(**values)
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Lists at any depth as tuples: JSON has only lists, and what is frozen holds tuples."""
+
+    def frozen(value: Any) -> Any:
+        return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+    return {name: frozen(value) for name, value in values.items()}
+
+
+def _prior_file(path: Path) -> Path:
+    return path.with_name("shape-prior.npz")

@@ -1,0 +1,112 @@
+"""What a frame's probability map says about whether there is a nerve, in numbers for a classifier."""
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.decision import levels
+
+SHRINK = 4
+"""Blobs are looked at on maps of a quarter of the height and width: 105x145 for a full frame."""
+
+COARSE = 20
+"""The place of a blob is compared with that of true masks on maps of a twentieth: 21x29."""
+
+TOP = 2000
+"""Pixels, fewer than the smallest true mask has (2684)."""
+
+AREAS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Probabilities from which areas are counted."""
+
+NAMES = (
+    "head",
+    "maximum",
+    "top",
+    *(f"area{round(100 * value)}" for value in AREAS),
+    "sharpness",
+    "inside",
+    "compactness",
+    "largest",
+    "agreement",
+    "spread",
+    "runs_agreement",
+    "runs_spread",
+)
+"""The columns of `measure`: log-odds of the head's presence, of the largest pixel and of the mean of the
+top pixels; square roots of areas as shares of the median mask; share of the area at 0.3 that is also
+there at 0.7; mean probability inside the mask at 0.5; 4 pi area / perimeter^2 of its largest blob and
+that blob's share of it; how far views and runs agree on the mask, and how their presences differ. The
+place, against the mean of the training masks, is added by the classifier, which knows these masks."""
+
+MEDIAN_AREA = 6976
+_CLIP = 1e-4
+
+
+def measure(
+    map_levels: np.ndarray,
+    reached: np.ndarray,
+    presence: float,
+    agreements: tuple[float, float, float, float],
+) -> np.ndarray:
+    """The features (len(NAMES),) of one frame, float32.
+
+    ``map_levels``: uint8 (height, width); ``reached``: pixels that reach each cut (257,); ``agreements``:
+    agreement and spread of the views, then of the runs.
+    """
+    areas = {value: int(reached[levels.cut(value)]) for value in AREAS}
+    top_level = int(np.flatnonzero(reached)[-1])
+    return np.array(
+        [
+            log_odds(presence),
+            log_odds(levels.probability(top_level)),
+            log_odds(_top_mean(reached)),
+            *(np.sqrt(area / MEDIAN_AREA) for area in areas.values()),
+            areas[0.7] / max(areas[0.3], 1),
+            _inside(reached, levels.cut(0.5)),
+            *_blob(map_levels),
+            *agreements,
+        ],
+        np.float32,
+    )
+
+
+def coarse(map_levels: np.ndarray) -> np.ndarray:
+    """The map at a twentieth of its height and width, uint8."""
+    return _shrunk(map_levels, COARSE)
+
+
+def log_odds(probability: np.ndarray | float) -> np.ndarray | float:
+    """The logarithm of p / (1 - p), with p kept in [0.0001, 0.9999]."""
+    clipped = np.clip(probability, _CLIP, 1 - _CLIP)
+    return np.log(clipped / (1 - clipped))
+
+
+def _top_mean(reached: np.ndarray) -> float:
+    """Mean probability of the `TOP` largest pixels."""
+    # The sum of the top k levels is the sum over cuts of how many of the k reach each.
+    return float(np.minimum(reached[1:], TOP).sum() / TOP / (levels.COUNT - 1))
+
+
+def _inside(reached: np.ndarray, cut: int) -> float:
+    area = int(reached[cut])
+    if not area:
+        return 0.0
+    return float((cut * area + reached[cut + 1 :].sum()) / area / (levels.COUNT - 1))
+
+
+def _blob(map_levels: np.ndarray) -> tuple[float, float]:
+    """Compactness of the largest blob, and its share of all blobs' area."""
+    mask = (_shrunk(map_levels, SHRINK) >= levels.cut(0.5)).astype(np.uint8)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not contours:
+        return 0.0, 0.0
+    areas = [cv2.contourArea(contour) for contour in contours]
+    largest = int(np.argmax(areas))
+    length = cv2.arcLength(contours[largest], closed=True)
+    compactness = 4 * np.pi * areas[largest] / length**2 if length else 0.0
+    return compactness, areas[largest] / max(sum(areas), 1e-9)
+
+
+def _shrunk(map_levels: np.ndarray, factor: int) -> np.ndarray:
+    height, width = map_levels.shape
+    size = (max(width // factor, 1), max(height // factor, 1))
+    return cv2.resize(map_levels, size, interpolation=cv2.INTER_AREA)

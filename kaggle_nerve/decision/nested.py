@@ -1,0 +1,127 @@
+"""What a decision may be expected to score on new patients: each patient is decided by what the others taught."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from kaggle_nerve.decision import levels
+from kaggle_nerve.decision.candidates import Candidate, dice
+from kaggle_nerve.decision.evidence import Evidence
+from kaggle_nerve.progress import Bar
+
+DRAWS = 2000
+"""Bootstrap draws of subjects."""
+
+LEAST = 0.001
+"""Mean Dice below which a gain is not worth a more elaborate way, however certain it is."""
+
+
+@dataclass(frozen=True)
+class Nested:
+    """For each frame, by rules learned without its subject: ``cuts`` int (n,), `levels.NOTHING` where it is
+    called empty; ``outlines`` (n,), the cuts if none were; ``presence`` (n,); and ``dice`` (n,) of the cuts.
+    """
+
+    cuts: np.ndarray
+    outlines: np.ndarray
+    presence: np.ndarray
+    dice: np.ndarray
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Which frames keep a mask, bool (n,)."""
+        return self.cuts < levels.NOTHING
+
+
+def splits(subjects: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(others, mine) as bool (n,) for each subject; a single subject is judged by itself."""
+    names = np.unique(subjects)
+    for name in names:
+        mine = subjects == name
+        yield (~mine if len(names) > 1 else mine), mine
+
+
+def judge(candidate: Candidate, evidence: Evidence, *, bar: Bar | None = None, workers: int = 2) -> Nested:
+    """Decide every subject by what the others teach; ``bar`` counts subjects."""
+    held = list(splits(evidence.subjects))
+
+    def one(split: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
+        others, mine = split
+        learned, unseen = candidate.learn(evidence.take(others)), evidence.take(mine)
+        return learned.cuts(unseen), learned.rule.outlines(unseen), learned.presence(unseen)
+
+    cuts, outlines = np.zeros(len(evidence), int), np.zeros(len(evidence), int)
+    presence = np.zeros(len(evidence))
+    with ThreadPoolExecutor(workers) as pool:
+        for (_, mine), found in zip(held, pool.map(one, held), strict=True):
+            cuts[mine], outlines[mine], presence[mine] = found
+            if bar:
+                bar.update()
+    return Nested(cuts, outlines, presence, dice(evidence, cuts))
+
+
+def by_subject(values: np.ndarray, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the frames' ``values`` (n,) and numbers of frames, both (subjects,)."""
+    _, groups = np.unique(subjects, return_inverse=True)
+    return np.bincount(groups, values), np.bincount(groups)
+
+
+def interval(sums: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % bootstrap interval of a mean over frames, subjects drawn with replacement.
+
+    ``sums``: (subjects,) sum of the frames' values of each subject; ``sizes``: its number of frames.
+    """
+    low, high = np.percentile(_means(sums, sizes, seed), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def deviation(sums: np.ndarray, sizes: np.ndarray, seed: int) -> float:
+    """The standard error of the same mean."""
+    return float(_means(sums, sizes, seed).std())
+
+
+def _means(sums: np.ndarray, sizes: np.ndarray, seed: int) -> np.ndarray:
+    draws = np.random.default_rng(seed).integers(0, len(sums), (DRAWS, len(sums)))
+    return sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
+
+
+def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, seed: int) -> int:
+    """Which candidate to take: the first whose mean is within one standard error, or `LEAST`, of the best one's.
+
+    ``sums``: (candidates, subjects), from the simplest on. The error is that of the paired difference
+    over a bootstrap of subjects: the one-standard-error rule of Breiman et al., "Classification and
+    Regression Trees" (1984).
+    """
+    best = int(sums.sum(axis=1).argmax())
+    for place in range(best):
+        lead = sums[best] - sums[place]
+        if lead.sum() / sizes.sum() <= max(deviation(lead, sizes, seed), LEAST):
+            return place
+    return best
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several ways, from the simplest on. ``place`` is the one taken on all subjects; ``picks`` (n,)
+    is for each frame the one that would be taken if its subject were not there.
+    """
+
+    place: int
+    picks: np.ndarray
+
+
+def choose(dices: list[np.ndarray], subjects: np.ndarray, seed: int) -> Choice:
+    """The simplest way within noise of the best, by the Dice (n,) of the frames with each way."""
+    names, groups = np.unique(subjects, return_inverse=True)
+    sums = np.stack([by_subject(values, subjects)[0] for values in dices])
+    sizes = np.bincount(groups)
+    place = simplest_within_noise(sums, sizes, seed)
+    if len(names) == 1:
+        return Choice(place, np.full(len(subjects), place))
+    without = [
+        simplest_within_noise(np.delete(sums, one, axis=1), np.delete(sizes, one), seed)
+        for one in range(len(names))
+    ]
+    return Choice(place, np.array(without)[groups])

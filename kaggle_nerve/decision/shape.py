@@ -1,0 +1,162 @@
+"""Named refinements of one mask: what is known of a nerve's outline, as operations on pixels.
+
+Each takes a mask, bool (height, width), and returns one of the same size; the array given is never
+changed and may be returned as it is. An empty mask stays empty and a non-empty one never becomes
+empty. All but ``ellipse`` act as if the frame went on, empty, beyond its border. Only the mask's
+bounding box and a margin are looked at: a fraction of a millisecond for a nerve in a full-size frame.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.errors import NerveError
+
+Operation = Callable[[np.ndarray], np.ndarray]
+
+CLOSING = 21
+"""Diameter of the closing's kernel in pixels, a fifth of a nerve's. True masks keep a Dice of 0.9992 with
+their closing by it (0.995 at worst, 367 masks): notches and gaps this narrow are not in them."""
+
+SMOOTHING = 31
+"""Width of the smoothing's Gaussian kernel in pixels: a deviation of 5, a tenth of a nerve's diameter."""
+
+
+def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
+    """Let an operation on uint8 0/1 see the bounding box with ``margin`` empty pixels around it only."""
+
+    def decorate(operation: Operation) -> Operation:
+        @wraps(operation)
+        def whole(mask: np.ndarray) -> np.ndarray:
+            pixels = _pixels(mask)
+            left, top, width, height = cv2.boundingRect(pixels)
+            if not width:
+                return mask
+            box = pixels[top : top + height, left : left + width]
+            # Padding, not a wider cut: near the frame's border there is nothing to cut.
+            padded = cv2.copyMakeBorder(box, *[margin] * 4, cv2.BORDER_CONSTANT, value=0)
+            found = operation(padded)[margin : margin + height, margin : margin + width]
+            if not found.any():
+                return mask
+            result = np.zeros(mask.shape, bool)
+            result[top : top + height, left : left + width] = found
+            return result
+
+        return whole
+
+    return decorate
+
+
+@_near_the_mask(1)
+def fill(mask: np.ndarray) -> np.ndarray:
+    """The mask and its holes: background that no path of side-by-side pixels joins to the outside."""
+    outside = mask.copy()
+    cv2.floodFill(outside, None, (0, 0), 2, flags=4)
+    return outside != 2
+
+
+@_near_the_mask(0)
+def largest(mask: np.ndarray) -> np.ndarray:
+    """The component with the most pixels; pixels that touch at a corner are joined.
+
+    Of equally large ones, that which comes first when the frame is read row by row.
+    """
+    count, labels, facts, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    if count == 2:
+        return mask
+    areas = facts[1:, cv2.CC_STAT_AREA]
+    chosen = 1 + np.flatnonzero(areas == areas.max())
+    if len(chosen) > 1:
+        # OpenCV leaves open in which order it numbers components.
+        chosen = labels.flat[np.isin(labels, chosen).argmax()]
+    return labels == chosen
+
+
+@_near_the_mask(CLOSING // 2 + 1)
+def close(mask: np.ndarray) -> np.ndarray:
+    """The morphological closing by a disc of ``CLOSING`` pixels: gaps that do not hold the disc fill up."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (CLOSING, CLOSING))
+    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel)
+
+
+@_near_the_mask(SMOOTHING // 2)
+def smooth(mask: np.ndarray) -> np.ndarray:
+    """The mask blurred by a Gaussian kernel ``SMOOTHING`` pixels wide and cut at one half.
+
+    A mask too small to reach one half anywhere is returned as it is.
+    """
+    return cv2.GaussianBlur(mask * np.uint8(255), (SMOOTHING, SMOOTHING), 0) > 127
+
+
+def ellipse(mask: np.ndarray) -> np.ndarray:
+    """The filled ellipse through the outline of the mask's largest component, in the least-squares sense.
+
+    The fit is OpenCV's: A. W. Fitzgibbon and R. B. Fisher, A buyer's guide to conic fitting, 1995. The
+    mask is returned as it is where the outline has fewer than 5 points or gives no ellipse of this frame:
+    centred outside it, or longer than twice its diagonal.
+    """
+    pixels = largest(mask).view(np.uint8) if mask.any() else _pixels(mask)
+    outlines, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not outlines or len(outlines[0]) < 5:
+        return mask
+    centre, axes, angle = cv2.fitEllipse(outlines[0])
+    height, width = mask.shape
+    # Comparisons that a NaN fails, as the fit to points on one line has them.
+    within = -0.5 <= centre[0] <= width - 0.5 and -0.5 <= centre[1] <= height - 0.5
+    if not (within and 0 < max(axes) <= 2 * np.hypot(height, width) and min(axes) >= 0):
+        return mask
+    drawn = np.zeros(mask.shape, np.uint8)
+    cv2.ellipse(drawn, (centre, axes, angle), 1, cv2.FILLED)
+    return drawn.view(bool) if drawn.any() else mask
+
+
+@_near_the_mask(0)
+def hull(mask: np.ndarray) -> np.ndarray:
+    """The convex hull of all pixels, components together: every pixel whose centre lies in the hull."""
+    height, width = mask.shape
+    rows = np.flatnonzero(mask.any(axis=1))
+    first = mask[rows].argmax(axis=1)
+    last = width - 1 - mask[rows, ::-1].argmax(axis=1)
+    ends = np.concatenate([np.stack([first, rows], axis=1), np.stack([last, rows], axis=1)])
+    corners = cv2.convexHull(ends.astype(np.int32)).reshape(-1, 2)
+    # OpenCV's own filling draws the outline too, which bulges by rounding: the hull of a hull would grow.
+    (x, y), (dx, dy) = corners.T, (np.roll(corners, -1, axis=0) - corners).T
+    steps = np.arange(height)[:, None] - y
+    on_edge = (steps * np.sign(dy) >= 0) & (abs(steps) <= abs(dy))
+    crossing = x + dx * steps / np.where(dy, dy, 1)
+    # A crossing is a whole number or at least 1/height away from one.
+    left = np.where(on_edge, np.ceil(crossing - 1e-6), width).min(axis=1)
+    right = np.where(on_edge, np.floor(crossing + 1e-6), -1).max(axis=1)
+    columns = np.arange(width)
+    return (columns >= left[:, None]) & (columns <= right[:, None])
+
+
+OPERATIONS: dict[str, Operation] = {
+    "fill": fill,
+    "largest": largest,
+    "close": close,
+    "smooth": smooth,
+    "ellipse": ellipse,
+    "hull": hull,
+}
+"""Every refinement by its name."""
+
+
+def refine(mask: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """The mask after the refinements ``names``, one after the other; no names, no change.
+
+    Raises NerveError for a name that ``OPERATIONS`` does not have, before anything is done.
+    """
+    for name in names:
+        if name not in OPERATIONS:
+            raise NerveError(f"There is no mask refinement {name!r}; there are {', '.join(OPERATIONS)}.")
+    for name in names:
+        mask = OPERATIONS[name](mask)
+    return mask
+
+
+def _pixels(mask: np.ndarray) -> np.ndarray:
+    """A boolean mask as OpenCV reads it: uint8 0/1, row by row in memory, without a copy where it can."""
+    return np.ascontiguousarray(mask, bool).view(np.uint8)

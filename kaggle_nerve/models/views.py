@@ -1,0 +1,50 @@
+"""Views of a frame for test-time augmentation: mirrored and zoomed there, and their masks brought back."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+
+class View(NamedTuple):
+    """A frame seen differently: mirrored along ``axes`` of (n, height, width), enlarged ``zoom`` times."""
+
+    axes: tuple[int, ...] = ()
+    zoom: float = 1.0
+
+
+VIEWS: dict[str, tuple[View, ...]] = {
+    "none": (View(),),
+    "hflip": (View(), View((2,))),
+    "flips": (View(), View((2,)), View((1,)), View((1, 2))),
+    "scales": tuple(View(axes, zoom) for zoom in (0.9, 1.0, 1.1) for axes in ((), (2,))),
+}
+"""The views of each kind of test-time augmentation."""
+
+
+def seen(frames: np.ndarray, view: View) -> np.ndarray:
+    """``frames`` (float32, n x height x width) as ``view`` shows them, in the same shape."""
+    return _zoomed(np.flip(frames, view.axes), view.zoom, cv2.BORDER_REPLICATE)
+
+
+def brought_back(masks: np.ndarray, view: View) -> np.ndarray:
+    """The masks (float32, n x height x width) of a view's frames, where they lie in the frames themselves.
+
+    What the view did not show, at the rim of a frame that it enlarged, is 0.
+    """
+    return np.flip(_zoomed(masks, 1 / view.zoom, cv2.BORDER_CONSTANT), view.axes)
+
+
+def _zoomed(images: np.ndarray, factor: float, border: int) -> np.ndarray:
+    """``images`` enlarged about the centre of the frame, which keeps its height and width."""
+    if factor == 1:
+        return images
+    height, width = images.shape[1:]
+    across, down = (1 - factor) * (width - 1) / 2, (1 - factor) * (height - 1) / 2
+    matrix = np.array([[factor, 0, across], [0, factor, down]])
+    result = np.empty(images.shape, np.float32)
+    for image, target in zip(images, result, strict=True):
+        cv2.warpAffine(
+            np.ascontiguousarray(image), matrix, (width, height), target, cv2.INTER_LINEAR, border, 0
+        )
+    return result

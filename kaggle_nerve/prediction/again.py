@@ -1,0 +1,57 @@
+"""The held-out frames once more, with other views than in training and without training again."""
+
+from pathlib import Path
+from typing import Any
+
+from kaggle_nerve.data import folds as folding
+from kaggle_nerve.data.cache import open_training
+from kaggle_nerve.data.frames import locate
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction.ensemble import load_fold
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.runs import Run
+from kaggle_nerve.storage import COMPLETE, completed, digest_file, locked, mark_complete
+from kaggle_nerve.training import oof
+
+
+def predict_oof(
+    run: Run, data_dir: Path, *, force: bool = False, reporter: Reporter = SILENT, workers: int = 2
+) -> None:
+    """Write the out-of-fold predictions of every finished fold of a run such as ``small@flips``.
+
+    A run with its own views has them since training, so that nothing is done. Folds that are predicted
+    already, from the model that is there now, are not predicted again. NerveError where ``data_dir`` holds
+    other training data than the folds were trained on.
+    """
+    if not run.views:
+        return
+    told = f"Another process predicts the held-out frames of run {run.name}; wait for it."
+    with locked(run.views_folder / ".lock", told):
+        inputs = {fold: _inputs(run, fold) for fold in run.needs_finished_folds()}
+        missing = [fold for fold in inputs if force or completed(run.oof_folder(fold)) != inputs[fold]]
+        if not missing:
+            reporter.say(f"The out-of-fold predictions of run {run.name} are there already.")
+            return
+        cache = open_training(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
+        for fold in missing:
+            if cache.source != inputs[fold]["source"]:
+                raise NerveError(
+                    f"Fold {fold} of run {run.name} was trained on other data than that in {data_dir}; "
+                    f"name its own with --data."
+                )
+        folds = folding.load(run.folds_csv)
+        for fold in missing:
+            (run.oof_folder(fold) / COMPLETE).unlink(missing_ok=True)
+            _, held = folding.split(cache.table, folds, fold)
+            model = load_fold(run, fold)
+            oof.predict(run.oof_folder(fold), model, cache, held, run.settings.prediction, fold, reporter)
+            mark_complete(run.oof_folder(fold), inputs[fold])
+
+
+def _inputs(run: Run, fold: int) -> dict[str, Any]:
+    """What the predictions of a fold are made from."""
+    model = run.fold_folder(fold) / "model.keras"
+    if not model.is_file():
+        raise NerveError(f"{model} is missing; delete {model.parent} and train the fold again.")
+    source = completed(run.fold_folder(fold))["source"]
+    return {"source": source, "settings": run.settings.digest(), "model": digest_file(model)}
