@@ -6,7 +6,8 @@ METHODS = ("mean", "logits", "agreement")
 SHARPNESS = 100.0
 """Base of the weights by agreement, as in jwliao1209's entry to this competition."""
 
-_CLIP = 1e-4
+CERTAIN = 1e-4
+"""How near to 0 or 1 a probability is believed."""
 
 
 def combine(maps: np.ndarray, method: str = "mean", weights: np.ndarray | None = None) -> np.ndarray:
@@ -21,7 +22,7 @@ def combine(maps: np.ndarray, method: str = "mean", weights: np.ndarray | None =
         weights = weights * agreement_weights(maps)
     weights = (weights / weights.sum()).astype(np.float32)
     if method == "logits":
-        return _from_log_odds(np.tensordot(weights, _log_odds(maps), 1))
+        return from_log_odds(np.tensordot(weights, log_odds(maps), 1))
     return np.tensordot(weights, maps.astype(np.float32), 1)
 
 
@@ -47,7 +48,7 @@ class Mixer:
             self._maps.append(maps.astype(np.float16))
             self._presences.append(presence)
             return
-        values = [_log_odds(each) if self.method == "logits" else each for each in (maps, presence)]
+        values = [log_odds(each) if self.method == "logits" else each for each in (maps, presence)]
         self._sums = [a + b for a, b in zip(self._sums, values, strict=True)] if self._sums else values
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +56,7 @@ class Mixer:
         if self.method == "agreement":
             return self._agreed()
         maps, presence = (total / self._count for total in self._sums)
-        return (maps, presence) if self.method == "mean" else (_from_log_odds(maps), _from_log_odds(presence))
+        return (maps, presence) if self.method == "mean" else (from_log_odds(maps), from_log_odds(presence))
 
     def _agreed(self) -> tuple[np.ndarray, np.ndarray]:
         maps = np.empty(self._maps[0].shape, np.float32)
@@ -94,10 +95,14 @@ def mean_agreement(maps: np.ndarray) -> float:
     return 1.0 if count == 1 else float((pairwise_dice(maps).sum() - count) / (count * (count - 1)))
 
 
-def _log_odds(probability: np.ndarray) -> np.ndarray:
-    clipped = np.clip(probability.astype(np.float32), _CLIP, 1 - _CLIP)
-    return np.log(clipped / (1 - clipped))
+def log_odds(probability: np.ndarray | float) -> np.ndarray:
+    """The logarithm of p / (1 - p), with p kept `CERTAIN` away from 0 and 1; float32 at least."""
+    values = np.asarray(probability)
+    kept = np.clip(values.astype(np.promote_types(values.dtype, np.float32)), CERTAIN, 1 - CERTAIN)
+    return np.log(kept / (1 - kept))
 
 
-def _from_log_odds(value: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-value))
+def from_log_odds(odds: np.ndarray) -> np.ndarray:
+    """The probability of log-odds of any size."""
+    # By way of tanh, which nothing overflows.
+    return (1 + np.tanh(odds / 2)) / 2

@@ -18,10 +18,8 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
+from kaggle_nerve.blending import from_log_odds, log_odds
 from kaggle_nerve.errors import NerveError
-
-CERTAIN = 1e-4
-"""Probabilities are taken as no nearer than this to 0 and 1: log-odds of 9.2, which weights can outvote."""
 
 SPACING, REACH = 0.8, 1.5
 """Places of the filter's grid, and how far it goes on beyond the values, in deviations."""
@@ -75,15 +73,15 @@ def refine(
             f"The CRF needs a probability map and a grey image of one size, got {probability.shape} and "
             f"{image.shape}."
         )
-    odds = _log_odds(np.asarray(probability, np.float32))
+    odds = log_odds(np.asarray(probability, np.float32))
     if not settings.iterations:
-        return _probability(odds)
+        return from_log_odds(odds)
     height, width = image.shape
     small = max(1, round(height / settings.shrink)), max(1, round(width / settings.shrink))
     scale = small[0] / height, small[1] / width
     shrunk = _resized(np.asarray(probability, np.float32), small, cv2.INTER_AREA)
     kernels = _kernels(_resized(image.astype(np.float32), small, cv2.INTER_AREA), scale, settings)
-    own = _log_odds(shrunk)
+    own = log_odds(shrunk)
     field = np.tanh(own / 2)
     votes = np.zeros_like(own)
     for iteration in range(settings.iterations):
@@ -92,7 +90,7 @@ def refine(
         votes = np.zeros_like(own)
         for weight, kernel in kernels:
             votes += weight * kernel(field)
-    return _probability(odds + _resized(votes, image.shape, cv2.INTER_LINEAR))
+    return from_log_odds(odds + _resized(votes, image.shape, cv2.INTER_LINEAR))
 
 
 class _Appearance:
@@ -170,13 +168,3 @@ def _bells(values: np.ndarray, deviation: float) -> np.ndarray:
 
 def _resized(values: np.ndarray, size: tuple[int, int], how: int) -> np.ndarray:
     return values if values.shape == size else cv2.resize(values, size[::-1], interpolation=how)
-
-
-def _log_odds(probability: np.ndarray) -> np.ndarray:
-    kept = np.clip(probability, CERTAIN, 1 - CERTAIN)
-    return np.log(kept / (1 - kept))
-
-
-def _probability(odds: np.ndarray) -> np.ndarray:
-    # By way of tanh, which no log-odds can overflow.
-    return (1 + np.tanh(odds / 2)) / 2

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from kaggle_nerve.blending import log_odds
 from kaggle_nerve.decision import levels
 
 SHRINK = 4
@@ -38,7 +39,6 @@ that blob's share of it; how far views and runs agree on the mask, and how their
 place, against the mean of the training masks, is added by the classifier, which knows these masks."""
 
 MEDIAN_AREA = 6976
-_CLIP = 1e-4
 
 
 def measure(
@@ -72,12 +72,6 @@ def measure(
 def coarse(map_levels: np.ndarray) -> np.ndarray:
     """The map at a twentieth of its height and width, uint8."""
     return _shrunk(map_levels, COARSE)
-
-
-def log_odds(probability: np.ndarray | float) -> np.ndarray | float:
-    """The logarithm of p / (1 - p), with p kept in [0.0001, 0.9999]."""
-    clipped = np.clip(probability, _CLIP, 1 - _CLIP)
-    return np.log(clipped / (1 - clipped))
 
 
 def _top_mean(reached: np.ndarray) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
+from kaggle_nerve.blending import from_log_odds
 from kaggle_nerve.decision import features
 from kaggle_nerve.decision.evidence import Evidence
 
@@ -36,7 +37,7 @@ class Classifier:
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """P(mask not empty), float (n,)."""
         values = (_columns(evidence, np.array(self.prior)) - self.mean) / self.scale
-        return 1 / (1 + np.exp(-((values * self.weights).sum(axis=1) + self.intercept)))
+        return from_log_odds((values * self.weights).sum(axis=1) + self.intercept)
 
 
 def fit(evidence: Evidence) -> Classifier:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kaggle_nerve.blending import from_log_odds, log_odds
 from kaggle_nerve.competition.metric import dice_of_counts
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import crf, levels, presence, shape, shape_prior
 from kaggle_nerve.decision.evidence import Way, look
-from kaggle_nerve.decision.features import log_odds
 from kaggle_nerve.decision.shape_prior import ShapePrior
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Stored
@@ -65,7 +65,7 @@ class Shaper:
             raise NerveError("The CRF looks at the frames themselves; name their --data.")
         # Seen from the cut: a pixel at it is as likely inside as outside.
         odds = log_odds(levels.probability(seen)) - log_odds(levels.probability(cut - 0.5))
-        probability = (1 / (1 + np.exp(-odds))).astype(np.float32)
+        probability = from_log_odds(odds).astype(np.float32)
         mask = crf.refine(probability, self.images(row)) >= 0.5
         return mask if mask.any() else seen >= cut
 

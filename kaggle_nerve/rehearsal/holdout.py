@@ -15,6 +15,8 @@ from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.storage import completed, digest_text, mark_complete, write_text
 
 SOLUTION = "solution.csv"
+ORIGIN = "origin.csv"
+"""Which training frame each test frame was: img, subject and, as source_img, its number there."""
 
 
 def hold_out(
@@ -52,7 +54,7 @@ def _write(
 ) -> pd.DataFrame:
     train = table[~held]
     test = table[held].sample(frac=1, random_state=seed)
-    test = test.assign(img=range(1, len(test) + 1))
+    test = test.assign(img=range(1, len(test) + 1), source_img=test.img)
     copies = [(row.path, out / facts.TRAIN_FOLDER / row.path.name) for row in train.itertuples()]
     copies += [(row.mask_path, out / facts.TRAIN_FOLDER / row.mask_path.name) for row in train.itertuples()]
     copies += [(row.path, out / facts.TEST_FOLDER / f"{row.img}.tif") for row in test.itertuples()]
@@ -66,6 +68,7 @@ def _write(
     submission.write(out / facts.SAMPLE_CSV, ((img, "1 1") for img in test.img))
     solution = test[["img", "pixels"]].reset_index(drop=True)
     write_text(out / SOLUTION, solution.to_csv(index=False))
+    write_text(out / ORIGIN, test[["img", "subject", "source_img"]].to_csv(index=False))
     return solution
 
 
