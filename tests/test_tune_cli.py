@@ -1,0 +1,189 @@
+"""`tune` as people meet it, on runs of made-up predictions; and what bad input gets."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from decision_support import stored
+
+from kaggle_nerve.data import folds as folding
+from kaggle_nerve.settings import load_preset
+from kaggle_nerve.settings.files import save_settings
+from kaggle_nerve.storage import mark_complete, write_text
+
+COUNT = 3
+
+
+def write_run(folder: Path, shift: int = 2) -> None:
+    """A run of three folds as training leaves it, but for the models."""
+    found, table = stored(subjects=6, frames=8, shift=shift, name=folder.name)
+    save_settings(load_preset("tiny", ["size=[42, 58]"]), folder / "settings.toml")
+    has_mask = table.assign(has_mask=table.pixels != "")
+    folds = folding.assign(has_mask, str(COUNT), 0)
+    folding.save(folds, folder / "folds.csv")
+    for fold in range(COUNT):
+        rows = np.flatnonzero(table.subject.isin(folds.subject[folds.fold == fold]))
+        inside = folder / f"fold-{fold}"
+        inside.mkdir()
+        np.save(inside / "oof.npy", found.parts[0][rows])
+        index = found.table.iloc[rows].assign(fold=fold, presence=found.presence[rows])
+        write_text(inside / "oof.csv", index.to_csv(index=False))
+        mark_complete(inside, {"source": "made", "settings": f"of {folder.name}"})
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("tune")
+    (root / "data" / "train").mkdir(parents=True)
+    table = stored(subjects=6, frames=8)[1]
+    table.to_csv(root / "data" / "train_masks.csv", index=False)
+    write_run(root / "runs" / "one")
+    write_run(root / "runs" / "two", shift=-1)
+    return root
+
+
+@pytest.fixture
+def root(original, tmp_path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "copy"))
+
+
+def tune(root: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "kaggle_nerve", "tune", "--data", "data", *words]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def refused(root: Path, *words: str) -> str:
+    """The one sentence that bad input gets, after the bars."""
+    said = tune(root, *words, code=1).stderr.strip().splitlines()
+    assert said[-1].startswith("Error: ")
+    assert sum(line.startswith("Error: ") for line in said) == 1
+    assert not (root / "runs" / "one" / "decision.json").exists()
+    return said[-1]
+
+
+def test_people_read_what_was_compared_and_taken(root):
+    done = tune(root, "--run", "one")
+    for word in (
+        "Rules",
+        "Shapes",
+        "thresholds",
+        "expected",
+        "Calibration error",
+        "Rule ",
+        "perfect presence",
+    ):
+        assert word in done.stdout
+    assert done.stdout.count("\n* ") == 3  # a rule, a shape, and what the star means
+    assert "Comparing rules: 36/36 subjects" in done.stderr
+    again = tune(root, "--run", "one")
+    assert again.stdout == done.stdout
+    assert "Measuring" not in again.stderr
+
+
+def test_machines_read_json_that_is_what_lies_on_disk(root):
+    told = json.loads(tune(root, "--run", "one", "--json").stdout)
+    assert told == json.loads((root / "runs" / "one" / "decision.json").read_text())
+    assert told["figures"]["frames"] == 48
+
+
+def test_runs_are_blended_in_any_order(root):
+    both = tune(root, "--run", "one", "--run", "two", "--json")
+    assert tune(root, "--run", "two", "--run", "one", "--json").stdout == both.stdout
+    names = [row["name"] for row in json.loads(both.stdout)["comparison"]["blends"]]
+    assert names == ["one", "two", "mean", "logits", "agreement", "weights", "vote"]
+
+
+def test_a_choice_can_be_made_by_hand(root):
+    words = ("--rule", "expected", "--shape", "hull", "--blend", "logits", "--run", "one", "--run", "two")
+    told = tune(root, *words).stdout
+    assert "* logits" in told
+    assert "* hull" in told
+    assert (
+        "Rule expected: the mask with the largest expected Dice, where it is worth more than an empty one; "
+        "presence by the classifier; runs combined by logits; shape hull"
+    ) in told
+    assert "No such" not in tune(root, "--run", "one", "--rule", "round", code=2).stderr
+    assert "no blend 'round'" in refused(root, "--run", "one", "--run", "two", "--blend", "round")
+
+
+def test_it_needs_no_deep_learning_framework(root):
+    script = (
+        "import sys; sys.argv[1:] = ['tune', '--run', 'one', '--data', 'data'];"
+        "from kaggle_nerve.cli import cli; cli(standalone_mode=False);"
+        "print([m for m in ('keras', 'tensorflow', 'jax') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_decision_of_the_first_version_is_learned_anew(root):
+    write_text(root / "runs" / "one" / "decision.json", '{"rule": {"threshold": 0.5}, "source": "x"}')
+    done = tune(root, "--run", "one")
+    assert "not a decision of this version" in done.stderr
+    assert "learned anew" in done.stderr
+    assert "Stored in runs/one/decision.json" in done.stdout
+
+
+def test_an_unfinished_fold_is_told(root):
+    (root / "runs" / "one" / "fold-1" / "complete.json").unlink()
+    done = tune(root, "--run", "one")
+    assert "Run one has 2 of its 3 folds" in done.stderr
+    assert "of 4 subjects" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["oof.npy", "oof.csv"])
+def test_lost_predictions_of_a_fold_are_named(root, name):
+    (root / "runs" / "one" / "fold-2" / name).unlink()
+    said = refused(root, "--run", "one")
+    assert f"fold-2/{name} cannot be read" in said
+    assert "delete runs/one/fold-2 and run `kaggle-nerve train-folds` again" in said
+
+
+def test_half_a_file_of_predictions_is_named(root):
+    path = root / "runs" / "one" / "fold-2" / "oof.npy"
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert "fold-2/oof.npy cannot be read" in refused(root, "--run", "one")
+
+
+def test_probabilities_that_are_no_numbers_are_named(root):
+    path = root / "runs" / "one" / "fold-0" / "oof.npy"
+    maps = np.load(path)
+    maps[3, 10, 10] = np.nan
+    np.save(path, maps)
+    said = refused(root, "--run", "one")
+    assert "a probability that is no number" in said
+
+
+def test_a_presence_that_is_no_number_is_named(root):
+    path = root / "runs" / "one" / "fold-0" / "oof.csv"
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1].rsplit(",", 1)[0] + ",nan"
+    write_text(path, "\n".join(lines) + "\n")
+    assert "fold-0/oof.csv has a presence that is no number" in refused(root, "--run", "one")
+
+
+def test_other_data_is_named(root):
+    path = root / "data" / "train_masks.csv"
+    lines = path.read_text().splitlines()
+    write_text(path, "\n".join(line for line in lines if not line.startswith("3,")) + "\n")
+    assert "no mask rows for some out-of-fold frames" in refused(root, "--run", "one")
+
+
+def test_a_table_of_another_competition_is_named(root):
+    write_text(root / "data" / "train_masks.csv", "id,rle_mask\n575d24d81d,1 1\n")
+    assert "is not the competition's training table: its header is id,rle_mask" in refused(
+        root, "--run", "one"
+    )
+
+
+def test_views_that_were_not_predicted_are_named(root):
+    assert "run `kaggle-nerve predict --run one@flips`" in refused(root, "--run", "one@flips")
