@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 from zoo import PLACE
 
-from kaggle_nerve.data import cache
+from kaggle_nerve.data import cache, levels
 from kaggle_nerve.data.frames import locate, read_train_csv
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.data.tiff import read_grey
@@ -210,6 +211,12 @@ def main() -> None:
     parser.add_argument("--run", dest="names", action="append", required=True)
     parser.add_argument("--write", type=Path, help="put the table into this file, at its marker")
     args = parser.parse_args()
+    with threadpool_limits(1, "blas"):  # as `tune` does
+        measure_all(args)
+
+
+def measure_all(args: argparse.Namespace) -> None:
+    """All rows."""
     bench, first = Bench(args), args.names[0]
     plain = f"{first}@none"
     bench.predicted(plain)
@@ -228,38 +235,53 @@ def main() -> None:
         now, there = (measure(found.stored, found.truths)[0] for found in (bench.oof(name), bench.held(name)))
         step = judged(f"+ views: {views}", rule, now, there, seconds)
         table.add(step, base)
-    told = alone(bench, rule, first, table)
     several(bench, table, rule)
+    told = alone(bench, plain)
     if args.write:
         write(args.write, "\n".join(table.lines) + f"\n\n{told}")
 
 
-def alone(bench: Bench, rule: Candidate, name: str, table: Table) -> str:
+def alone(bench: Bench, name: str) -> str:
     """What the ensemble of folds adds: on the held-out patients, for an out-of-fold frame has one model."""
     frames = bench.oof(name)
-    learned = rule.learn(measure(frames.stored, frames.truths)[0])
-    scores = []
-    for found in bench.single_folds(name):
-        evidence = measure(found.stored, found.truths)[0]
-        scores.append(dice(evidence, learned.cuts(evidence)))
-    whole = bench.held(name)
-    evidence = measure(whole.stored, whole.truths)[0]
-    together = dice(evidence, learned.cuts(evidence))
-    lead = together - np.mean(scores, axis=0)
-    low, high = interval(*by_subject(lead, evidence.subjects), 0)
-    empty = np.where(evidence.present, 0.0, 1.0)
-    told = (
-        f"Ensemble of {len(scores)} folds, on the held-out patients alone ({len(evidence)} frames of "
-        f"{len(np.unique(evidence.subjects))} patients, all-empty {empty.mean():.4f}): single folds "
-        f"{', '.join(f'{score.mean():.4f}' for score in scores)}, their mean {np.mean(scores):.4f}, together "
-        f"{_share(together, evidence.subjects)}; paired difference {lead.mean():+.4f} ({low:+.4f} to {high:+.4f})."
+    known = measure(frames.stored, frames.truths)[0]
+    single = [measure(found.stored, found.truths)[0] for found in bench.single_folds(name)]
+    matched = bench.held(name)
+    run = bench.run(name)
+    raw = dataclasses.replace(
+        matched.stored,
+        parts=(np.load(run.test_folder / "probabilities.npy"),),
+        presences=pd.read_csv(run.test_folder / "index.csv").presence.to_numpy()[:, None],
     )
-    print(told, flush=True)
-    return told
+    mean, scaled = (measure(stored, matched.truths)[0] for stored in (raw, matched.stored))
+    head = "| rule | one fold, mean of each | mean of the folds | at a single fold's scale | gain over one fold (95 %) |"
+    lines = [head, "|---" + "|--:" * 4 + "|"]
+    for one in CANDIDATES:
+        learned = one.learn(known)
+
+        def told(evidence: Evidence, learned=learned) -> tuple[np.ndarray, float]:
+            cuts = learned.cuts(evidence)
+            return dice(evidence, cuts), float((cuts < levels.NOTHING).mean())
+
+        each = [told(evidence) for evidence in single]
+        lead = told(scaled)[0] - np.mean([values for values, _ in each], axis=0)
+        low, high = interval(*by_subject(lead, scaled.subjects), 0)
+        cells = [f"{np.mean([values.mean() for values, _ in each]):.4f}, {np.mean([x for _, x in each]):.1%}"]
+        cells += [f"{values.mean():.4f}, {share:.1%}" for values, share in (told(mean), told(scaled))]
+        lines.append(f"| {one.name} | {' | '.join(cells)} | {lead.mean():+.4f} ({low:+.4f} to {high:+.4f}) |")
+        print(lines[-1], flush=True)
+    there = scaled.present
+    return (
+        f"Held-out patients: {len(there)} frames of {len(np.unique(scaled.subjects))} patients, {there.mean():.1%} with "
+        f"a mask, all-empty {(~there).mean():.4f}. Ensemble of {len(single)} folds of `{name}`, mean Dice and share "
+        "of frames that get a mask:\n\n" + "\n".join(lines)
+    )
 
 
 def several(bench: Bench, table: Table, rule: Candidate) -> None:
     """The blends of all runs."""
+    for name in bench.args.names:
+        bench.predicted(name)
     frames, held = bench.oof(*sorted(bench.args.names)), bench.held(*sorted(bench.args.names))
     started = time.perf_counter()
     ways = blends.ways(frames.stored, frames.truths)
@@ -277,7 +299,7 @@ def several(bench: Bench, table: Table, rule: Candidate) -> None:
 
 def write(path: Path, text: str) -> None:
     """Put the table at its place in a Markdown file."""
-    place = PLACE.format(name="decision")
+    place = PLACE.format(name="decision table")
     before, _, rest = path.read_text(encoding="utf-8").partition(place)
     _, _, after = rest.partition(place)
     write_text(path, f"{before}{place}\n{text}\n{place}{after}")

@@ -31,7 +31,7 @@ from kaggle_nerve.runs import Run, open_run
 from kaggle_nerve.settings import Settings, load_preset, preset_names
 from kaggle_nerve.storage import completed, read_json, write_json, write_text
 
-PLACE = "<!-- zoo {name} -->"
+PLACE = "<!-- {name} -->"
 HEAD = (
     "| preset | parameters | ms a frame | frames seen | OOF mean Dice (95 % over patients) | frames with a mask | "
     "the same, none dropped | presence AUC | pixel Dice | IoU | accuracy |"
@@ -102,7 +102,8 @@ def measure(run: Run, args: argparse.Namespace) -> Row:
 
     folder = run.fold_folder(run.finished_folds()[0])
     done, history = completed(folder), pd.read_csv(folder / "history.csv")
-    figures = learn_decision([run], args.data).figures
+    # One rule for all networks, so that the table compares these alone.
+    figures = learn_decision([run], args.data, take={"rule": "thresholds", "shape": "none"}).figures
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     steady = history.iloc[1:] if len(history) > 1 else history
     row = Row(
@@ -165,7 +166,7 @@ def main() -> None:
     parser.add_argument("--all-folds", action="store_true")
     parser.add_argument("--predict", action="store_true", help="time the ensemble over the test frames")
     parser.add_argument("--write", type=Path, help="put the table into this file, at its marker")
-    parser.add_argument("--marker", default="processor")
+    parser.add_argument("--marker", default="zoo processor")
     args = parser.parse_args()
     names = args.presets or preset_names()
     for name in names:

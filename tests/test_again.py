@@ -15,7 +15,7 @@ from kaggle_nerve.data import cache as caches
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.models.forward import Predicted, probabilities
-from kaggle_nerve.prediction import ensemble
+from kaggle_nerve.prediction import ensemble, matching
 from kaggle_nerve.prediction.again import predict_oof
 from kaggle_nerve.prediction.ensemble import load_fold, predict_test
 from kaggle_nerve.prediction.stored import open_oof, open_test
@@ -122,10 +122,10 @@ def test_folds_are_combined_like_views(data, runs_dir, combine):
     for fold in (0, 1):
         parts = list(probabilities(load_fold(run, fold), frames, batch=16, tta="flips", combine=combine))
         folds.append(Predicted(*(np.concatenate(part) for part in zip(*parts, strict=True))))
-    found, table = open_test(run), index(run)
+    found, table = np.load(run.test_folder / "probabilities.npy"), index(run)
     for row in range(len(frames)):
         wanted = blending.combine(np.stack([fold.masks[row] for fold in folds]), combine)
-        np.testing.assert_allclose(found.parts[0][row], wanted, atol=2e-3)
+        np.testing.assert_allclose(found[row], wanted, atol=2e-3)
     for name in ("agreement", "spread"):
         wanted = np.mean([getattr(fold, name) for fold in folds], axis=0)
         np.testing.assert_allclose(table[name], wanted, atol=2e-6)
@@ -172,3 +172,16 @@ def test_predict_does_held_out_and_test_frames(data, runs_dir, monkeypatch):
     done = CliRunner().invoke(cli, ["predict", "--run", "small@mirrors", *words])
     assert done.exit_code == 1
     assert "known are none, hflip, flips, scales" in done.output
+
+
+def test_what_is_opened_has_the_scale_of_single_folds(data, runs_dir):
+    run = open_run(runs_dir, "small@flips")
+    predict_test(run, data)
+    found, stored = open_test(run), index(run)
+    folds = np.load(run.test_folder / "fold_presences.npy")
+    np.testing.assert_allclose(folds.mean(axis=1), stored.presence, atol=1e-6)
+    assert found.presence.tolist() == matching.match_values(stored.presence.to_numpy(), folds).tolist()
+    raw = np.load(run.test_folder / "probabilities.npy").astype(float)
+    order = np.argsort(raw[3], axis=None)
+    assert (np.diff(found.parts[0][3].reshape(-1)[order]) >= 0).all()
+    assert found.parts[0][3].std() > 1.02 * raw[3].std()

@@ -7,8 +7,9 @@ from decision_support import stored
 
 from kaggle_nerve.cli import decide
 from kaggle_nerve.competition import metric
+from kaggle_nerve.data import levels
 from kaggle_nerve.data.fullsize import Truths
-from kaggle_nerve.decision import candidates, decision, evidence, figures, levels, nested, shaping, tune
+from kaggle_nerve.decision import candidates, decision, evidence, figures, nested, shaping, tune
 from kaggle_nerve.decision.masks import encoded_masks
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Blend, Stored, blend

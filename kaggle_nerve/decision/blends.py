@@ -8,8 +8,8 @@ import numpy as np
 from scipy.optimize import nnls
 
 from kaggle_nerve.competition.metric import dice_of_counts
+from kaggle_nerve.data import levels
 from kaggle_nerve.data.fullsize import Truths
-from kaggle_nerve.decision import levels
 from kaggle_nerve.decision.candidates import THRESHOLDS
 from kaggle_nerve.decision.evidence import Way
 from kaggle_nerve.decision.presence import parts

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kaggle_nerve.competition.metric import dice_of_counts
-from kaggle_nerve.decision import calibration, levels, presence
+from kaggle_nerve.data import levels
+from kaggle_nerve.decision import calibration, presence
 from kaggle_nerve.decision.evidence import Evidence
 from kaggle_nerve.decision.presence import Classifier
 from kaggle_nerve.decision.rule import ExpectedDice, Rule, Thresholds, best_cuts

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 
 from kaggle_nerve.blending import mean_agreement
+from kaggle_nerve.data import levels
 from kaggle_nerve.data.fullsize import Truths
-from kaggle_nerve.decision import features, levels
+from kaggle_nerve.decision import features
 from kaggle_nerve.prediction.stored import VIEWS, Blend, Stored
 from kaggle_nerve.progress import SILENT, Reporter
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from kaggle_nerve.blending import log_odds
-from kaggle_nerve.decision import levels
+from kaggle_nerve.data import levels
 
 SHRINK = 4
 """Blobs are looked at on maps of a quarter of the height and width: 105x145 for a full frame."""

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from kaggle_nerve.competition import rle
-from kaggle_nerve.decision import levels
+from kaggle_nerve.data import levels
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.decision.evidence import look, of_looks
 from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaggle_nerve.decision import levels
+from kaggle_nerve.data import levels
 from kaggle_nerve.decision.candidates import Candidate, dice
 from kaggle_nerve.decision.evidence import Evidence
 from kaggle_nerve.progress import Bar

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaggle_nerve.decision import levels
+from kaggle_nerve.data import levels
 from kaggle_nerve.decision.calibration import Calibration
 from kaggle_nerve.decision.evidence import Evidence
 

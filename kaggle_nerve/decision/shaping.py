@@ -8,8 +8,9 @@ import numpy as np
 
 from kaggle_nerve.blending import from_log_odds, log_odds
 from kaggle_nerve.competition.metric import dice_of_counts
+from kaggle_nerve.data import levels
 from kaggle_nerve.data.fullsize import Truths
-from kaggle_nerve.decision import crf, levels, presence, shape, shape_prior
+from kaggle_nerve.decision import crf, presence, shape, shape_prior
 from kaggle_nerve.decision.evidence import Way, look
 from kaggle_nerve.decision.shape_prior import ShapePrior
 from kaggle_nerve.errors import NerveError

@@ -1,6 +1,5 @@
 """The test frames through every finished fold of a run: their combined probabilities, streamed to disk."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -9,6 +8,7 @@ import numpy as np
 import kaggle_nerve.training.losses  # noqa: F401  registers the loss that saved models name
 from kaggle_nerve.arrays import GrowingArrays
 from kaggle_nerve.blending import Mixer
+from kaggle_nerve.data import levels
 from kaggle_nerve.data.cache import Cache, open_test
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
@@ -16,6 +16,9 @@ from kaggle_nerve.models.forward import Predicted, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.storage import completed, digest_text, locked, mark_complete, write_text
+
+FORMAT = "2"
+"""Changes where what is stored changes: older predictions are made anew."""
 
 CHUNK = 4
 """Batches between two notes of how far the prediction has come."""
@@ -36,7 +39,7 @@ def predict_test(
 def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers: int) -> Path:
     folds = run.needs_finished_folds()
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
-    key = digest_text(cache.source, run.settings.digest(), *map(str, folds))
+    key = digest_text(FORMAT, cache.source, run.settings.digest(), *map(str, folds))
     done = completed(run.test_folder)
     if done and done["key"] == key and not force:
         reporter.say(f"The test probabilities of run {run.name} are there already (folds {_listed(folds)}).")
@@ -67,11 +70,9 @@ def load_fold(run: Run, fold: int) -> keras.Model:
 def _stream(
     run: Run, cache: Cache, models: list[keras.Model], key: str, reporter: Reporter
 ) -> dict[str, np.ndarray]:
-    """Fill probabilities.npy; returns the presence, agreement and spread of each frame."""
+    """Fill the arrays of the test folder; returns the presence, agreement and spread of each frame."""
     settings, count = run.settings.prediction, len(cache.frames)
-    shapes = {"probabilities": ((count, *run.settings.size), np.float16)}
-    shapes |= dict.fromkeys(("presence", "agreement", "spread"), ((count,), np.float32))
-    growing = GrowingArrays(run.test_folder, shapes, key)
+    growing = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, len(models)), key)
     step = CHUNK * settings.batch
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     with reporter.bar("Predicting", count) as bar:
@@ -81,30 +82,49 @@ def _stream(
             streams = [probabilities(model, frames, **options) for model in models]
             row = start
             while row < start + len(frames):
-                together = _together((next(stream) for stream in streams), settings.combine)
-                place = slice(row, row + len(together.masks))
-                for array, values in zip(growing.arrays.values(), together, strict=True):
-                    array[place] = values
+                together = _together([next(stream) for stream in streams], settings.combine)
+                place = slice(row, row + len(together["presence"]))
+                for name, values in together.items():
+                    growing.arrays[name][place] = values
                 row = place.stop
             growing.note(row)
             bar.update(len(frames))
-    figures = {name: np.array(values) for name, values in growing.arrays.items() if values.ndim == 1}
+    figures = {name: np.array(growing.arrays[name]) for name in ("presence", "agreement", "spread")}
     growing.finish()
     return figures
 
 
-def _together(folds: Iterator[Predicted], combine: str) -> Predicted:
+def _shapes(count: int, size: tuple[int, int], folds: int) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Name -> (shape, type) of all that is stored, a frame a row: see `_together`."""
+    shapes = {"probabilities": ((count, *size), np.float16), "fold_presences": ((count, folds), np.float32)}
+    shapes |= dict.fromkeys(("presence", "agreement", "spread"), ((count,), np.float32))
+    return shapes | dict.fromkeys(("levels", "fold_levels"), ((count, levels.COUNT), np.int32))
+
+
+def _together(folds: list[Predicted], combine: str) -> dict[str, np.ndarray]:
     """What the folds say about a batch, combined; agreement and spread are means of what each has by itself.
 
     How far the folds differ is left out: an out-of-fold frame has one fold's model alone, so that nothing
-    can be learned there from it.
+    can be learned there from it. ``levels`` and ``fold_levels`` count how many pixels of a frame have each
+    level, in the combined map and in those of all folds: `matching` needs them, and ``fold_presences``.
     """
-    mixer, agreements, spreads = Mixer(combine), [], []
+    mixer = Mixer(combine)
     for one in folds:
         mixer.add(one.masks, one.presence)
-        agreements.append(one.agreement)
-        spreads.append(one.spread)
-    return Predicted(*mixer.result(), np.mean(agreements, axis=0), np.mean(spreads, axis=0))
+    masks, presence = mixer.result()
+    return {
+        "probabilities": masks,
+        "presence": presence,
+        "agreement": np.mean([one.agreement for one in folds], axis=0),
+        "spread": np.mean([one.spread for one in folds], axis=0),
+        "fold_presences": np.stack([one.presence for one in folds], axis=1),
+        "levels": _histograms(masks),
+        "fold_levels": sum(_histograms(one.masks) for one in folds),
+    }
+
+
+def _histograms(masks: np.ndarray) -> np.ndarray:
+    return np.stack([levels.histogram(levels.quantise(mask)) for mask in masks])
 
 
 def _listed(folds: list[int]) -> str:

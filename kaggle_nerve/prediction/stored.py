@@ -1,6 +1,6 @@
 """Probabilities on disk, out-of-fold or test, read frame by frame. Knows no deep-learning framework."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 from kaggle_nerve.blending import combine
 from kaggle_nerve.data.fullsize import enlarge
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction import matching
 from kaggle_nerve.runs import Run
 from kaggle_nerve.storage import completed, digest_text
 
@@ -93,7 +94,10 @@ def open_oof(run: Run) -> Stored:
 
 
 def open_test(run: Run) -> Stored:
-    """The test probabilities of a run; NerveError where `predict` has not finished."""
+    """The test probabilities of a run, at the scale of a single fold's (see `matching`).
+
+    NerveError where `predict` has not finished.
+    """
     done = completed(run.test_folder)
     if not done:
         raise NerveError(
@@ -101,7 +105,8 @@ def open_test(run: Run) -> Stored:
         )
     again = f"run `kaggle-nerve predict --run {run.name} --force`"
     files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
-    return _open(*files, run.name, done["source"], again)
+    stored = _open(*files, run.name, done["source"], again)
+    return _matched(stored, run.test_folder, again) if len(done["folds"]) > 1 else stored
 
 
 def blend(stored: list[Stored]) -> Stored:
@@ -146,12 +151,23 @@ def _open_fold(run: Run, fold: int) -> Stored:
 def _open(index: Path, maps: Path, name: str, source: str, again: str) -> Stored:
     """Predictions on disk; ``again`` says how to get them anew."""
     table = _read_index(index, again)
-    array = _read_maps(maps, len(table), again)
+    array = _read_array(maps, len(table), again)
     presences = table.presence.to_numpy(float)[:, None]
     # Predictions made before the views were compared: as from a single view.
     views = {name: table.get(name, alone) for name, alone in VIEWS.items()}
     table = table.drop(columns="presence").assign(**views)
     return Stored(table, presences, (array,), (np.arange(len(table)),), source, (name,))
+
+
+def _matched(stored: Stored, folder: Path, again: str) -> Stored:
+    arrays = {
+        name: _read_array(folder / f"{name}.npy", len(stored), again)
+        for name in ("levels", "fold_levels", "fold_presences")
+    }
+    curve = matching.curve(arrays["levels"].sum(axis=0), arrays["fold_levels"].sum(axis=0))
+    presence = matching.match_values(stored.presences[:, 0], arrays["fold_presences"])
+    maps = matching.MatchedMaps(stored.parts[0], curve)
+    return replace(stored, presences=presence[:, None], parts=(maps,))
 
 
 def _identity(run: Run, folds: list[int]) -> str:
@@ -191,11 +207,11 @@ def _read_index(path: Path, again: str) -> pd.DataFrame:
     return table
 
 
-def _read_maps(path: Path, count: int, again: str) -> np.ndarray:
+def _read_array(path: Path, count: int, again: str) -> np.ndarray:
     try:
-        maps = np.load(path, mmap_mode="r")
+        array = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as fault:
         raise NerveError(f"{path} cannot be read ({fault}); {again}.") from fault
-    if len(maps) != count:
-        raise NerveError(f"{path} holds {len(maps)} frames and its index {count}; {again}.")
-    return maps
+    if len(array) != count:
+        raise NerveError(f"{path} holds {len(array)} frames and its index {count}; {again}.")
+    return array
