@@ -254,7 +254,7 @@ def alone(bench: Bench, name: str) -> str:
         presences=pd.read_csv(run.test_folder / "index.csv").presence.to_numpy()[:, None],
     )
     mean, scaled = (measure(stored, matched.truths)[0] for stored in (raw, matched.stored))
-    head = "| rule | one fold, mean of each | mean of the folds | at a single fold's scale | gain over one fold (95 %) |"
+    head = "| rule | one fold, their mean | mean of the folds | the same at one fold's scale | gain (95 %) |"
     lines = [head, "|---" + "|--:" * 4 + "|"]
     for one in CANDIDATES:
         learned = one.learn(known)
@@ -272,9 +272,9 @@ def alone(bench: Bench, name: str) -> str:
         print(lines[-1], flush=True)
     there = scaled.present
     return (
-        f"Held-out patients: {len(there)} frames of {len(np.unique(scaled.subjects))} patients, {there.mean():.1%} with "
-        f"a mask, all-empty {(~there).mean():.4f}. Ensemble of {len(single)} folds of `{name}`, mean Dice and share "
-        "of frames that get a mask:\n\n" + "\n".join(lines)
+        f"Held-out patients: {len(there)} frames of {len(np.unique(scaled.subjects))} patients, {there.mean():.1%} "
+        f"with a mask, all-empty {(~there).mean():.4f}. Ensemble of {len(single)} folds of `{name}`, mean Dice and "
+        "share of frames that get a mask:\n\n" + "\n".join(lines)
     )
 
 

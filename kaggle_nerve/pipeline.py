@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 from kaggle_nerve.competition import submission
@@ -15,6 +16,7 @@ from kaggle_nerve.decision.decision import Decision, UnreadableDecisionError
 from kaggle_nerve.decision.figures import far_share
 from kaggle_nerve.decision.masks import encoded_masks
 from kaggle_nerve.decision.shaping import SHAPES, Images
+from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.ledger import Origin
 from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
@@ -73,8 +75,15 @@ def learn_decision(
 
 
 def in_order(runs: list[Run]) -> list[Run]:
-    """Runs by name, whatever the order in which they were given: a blend's weights follow that order."""
-    return sorted(runs, key=lambda run: run.name)
+    """Runs by name, whatever the order in which they were given: a blend's weights follow that order.
+
+    NerveError where one is given twice.
+    """
+    ordered = sorted(runs, key=lambda run: run.name)
+    for one, other in pairwise(ordered):
+        if one.name == other.name:
+            raise NerveError(f"Run {one.name} is named twice; name each run once.")
+    return ordered
 
 
 def decision_file(runs: list[Run]) -> Path:

@@ -122,6 +122,10 @@ def test_held_out_subjects_become_a_test_set_that_does_not_tell_them(data, tmp_p
     given = [Path(tmp_path / "out" / "test" / f"{img}.tif").read_bytes() for img in solution.img]
     assert [by_bytes[content] for content in given] == solution.pixels.tolist()
     assert given != [path.read_bytes() for path in held.path]
+    # Whose frames they were lies beside, for measuring, and is not among what is served.
+    origin = pd.read_csv(tmp_path / "out" / "origin.csv")
+    sources = [data / "train" / f"{row.subject}_{row.source_img}.tif" for row in origin.itertuples()]
+    assert [path.read_bytes() for path in sources] == given
     assert hold_out(data, tmp_path / "out", 2, 0).equals(solution)
 
 

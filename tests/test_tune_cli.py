@@ -113,6 +113,11 @@ def test_a_choice_can_be_made_by_hand(root):
     assert "no blend 'round'" in refused(root, "--run", "one", "--run", "two", "--blend", "round")
 
 
+def test_runs_that_cannot_be_blended_are_named(root):
+    assert "Run one is named twice" in refused(root, "--run", "one", "--run", "one")
+    assert "only run one, so nothing to blend" in refused(root, "--run", "one", "--blend", "logits")
+
+
 def test_it_needs_no_deep_learning_framework(root):
     script = (
         "import sys; sys.argv[1:] = ['tune', '--run', 'one', '--data', 'data'];"

@@ -127,6 +127,10 @@ def _learned(
 def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Chosen | None]:
     """How to combine the runs, judged by the baseline rule."""
     if len(task.stored.parts) == 1:
+        if "blend" in task.take:
+            raise NerveError(
+                f"There is only run {task.stored.names[0]}, so nothing to blend; name others, too."
+            )
         return blends.ALONE, measure(task.stored, task.truths, **task.how)[0], None
     ways = blends.ways(task.stored, task.truths, **task.how)
     found = measure(task.stored, task.truths, [way.way for way in ways], **task.how)
