@@ -17,10 +17,9 @@ from kaggle_nerve.decision.figures import far_share
 from kaggle_nerve.decision.masks import encoded_masks
 from kaggle_nerve.decision.shaping import SHAPES, Images
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.kaggle_api.ledger import Origin
 from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run
+from kaggle_nerve.runs import Run, joined_name
 from kaggle_nerve.storage import digest_text
 
 
@@ -140,22 +139,4 @@ def _test_images(layout: Layout, stored: Stored) -> Images:
 def new_csv(submissions_dir: Path, runs: list[Run]) -> Path:
     """``<timestamp>__<run>.csv`` in the submissions folder, the time in UTC."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return submissions_dir / f"{stamp}__{_joined_name(runs)}.csv"
-
-
-def ledger_origin(runs: list[Run], decision: Decision) -> Origin:
-    """What the ledger keeps of where a submission came from."""
-    figures = decision.figures
-    settings = (
-        digest_text(*(run.settings.digest() for run in runs)) if len(runs) > 1 else runs[0].settings.digest()
-    )
-    return Origin(_joined_name(runs), settings[:12], figures.dice, figures.low, figures.high)
-
-
-def default_message(runs: list[Run], decision: Decision) -> str:
-    """A description for Kaggle: the runs and their out-of-fold figure."""
-    return f"{_joined_name(runs)}, out-of-fold {decision.figures.dice:.4f}"
-
-
-def _joined_name(runs: list[Run]) -> str:
-    return "+".join(run.name for run in runs)
+    return submissions_dir / f"{stamp}__{joined_name(runs)}.csv"

@@ -108,6 +108,11 @@ def open_run(runs_dir: Path, name: str) -> Run:
     return _with_views(run, views) if at else run
 
 
+def joined_name(runs: list[Run]) -> str:
+    """The runs' names in one, for files and messages."""
+    return "+".join(run.name for run in runs)
+
+
 def _with_views(run: Run, views: str) -> Run:
     own = run.settings.prediction
     tta, dash, combine = views.partition("-")

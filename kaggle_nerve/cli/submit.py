@@ -55,6 +55,7 @@ def submit(
     from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
     from kaggle_nerve.competition.facts import SAMPLE_CSV
     from kaggle_nerve.competition.submission import check
+    from kaggle_nerve.kaggle_api.origin import default_message, ledger_origin
     from kaggle_nerve.runs import open_run
 
     reporter, sample, origin = TerminalReporter(), data_dir / SAMPLE_CSV, None
@@ -65,9 +66,9 @@ def submit(
         load_keras()
         target = out or pipeline.new_csv(submissions_dir, runs)
         prepared = pipeline.prepare(runs, data_dir, target, reporter=reporter, workers=workers)
-        csv, origin = prepared.csv, pipeline.ledger_origin(runs, prepared.decision)
+        csv, origin = prepared.csv, ledger_origin(runs, prepared.decision)
         echo_decision(prepared.decision)
-        message = message or pipeline.default_message(runs, prepared.decision)
+        message = message or default_message(runs, prepared.decision)
         click.echo(f"{csv}: {prepared.report.rows} rows, {prepared.report.non_empty} with a mask, valid")
     if dry_run:
         click.echo("Dry run: nothing was uploaded.")

@@ -16,6 +16,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.client import Client
 from kaggle_nerve.kaggle_api.fetch import fetch
 from kaggle_nerve.kaggle_api.ledger import Ledger
+from kaggle_nerve.kaggle_api.origin import ledger_origin
 from kaggle_nerve.kaggle_api.submit import upload
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.rehearsal.competition import ServedCompetition, open_packed, pack
@@ -100,7 +101,7 @@ def rehearse(
         client,
         sample=data_dir / SAMPLE_CSV,
         ledger=Ledger(submissions / "ledger.csv"),
-        origin=pipeline.ledger_origin([run], prepared.decision),
+        origin=ledger_origin([run], prepared.decision),
         again=True,
         reporter=reporter,
     )
