@@ -82,8 +82,8 @@ def tune(
              kaggle-nerve tune --run small --rule expected --shape none
     """
     from kaggle_nerve import pipeline
-    from kaggle_nerve.cli.decision_text import echo_comparison, echo_decision
     from kaggle_nerve.cli.terminal import TerminalReporter
+    from kaggle_nerve.decision import text
     from kaggle_nerve.runs import open_run
 
     named = {"rule": rule, "shape": shape, "blend": blend}
@@ -99,6 +99,6 @@ def tune(
     if as_json:
         options.print_json(decision.as_dict())
         return
-    echo_comparison(decision)
-    echo_decision(decision)
+    click.echo(text.comparison(decision))
+    click.echo(text.told(decision))
     click.echo(f"Stored in {pipeline.decision_file(runs)}")

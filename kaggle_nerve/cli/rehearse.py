@@ -120,12 +120,12 @@ def _print(ended, synthetic: bool, as_json: bool) -> None:
             }
         )
         return
-    from kaggle_nerve.cli.decision_text import echo_decision
+    from kaggle_nerve.decision import text
 
     click.echo("")
     if synthetic:
         click.echo("SYNTHETIC DATA: the scores below are of the phantom, not of the competition.")
-    echo_decision(ended.decision)
+    click.echo(text.told(ended.decision))
     click.echo("")
     click.echo(f"{'':<18}{'public':>8}{'private':>9}")
     click.echo(f"{'this submission':<18}{ended.public:8.4f}{ended.private:9.4f}")

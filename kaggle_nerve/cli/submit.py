@@ -51,10 +51,10 @@ def submit(
         raise click.UsageError("Name a run with --run, or a file with --file.")
 
     from kaggle_nerve import pipeline
-    from kaggle_nerve.cli.decision_text import echo_decision
     from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
     from kaggle_nerve.competition.facts import SAMPLE_CSV
     from kaggle_nerve.competition.submission import check
+    from kaggle_nerve.decision import text
     from kaggle_nerve.kaggle_api.origin import default_message, ledger_origin
     from kaggle_nerve.runs import open_run
 
@@ -67,7 +67,7 @@ def submit(
         target = out or pipeline.new_csv(submissions_dir, runs)
         prepared = pipeline.prepare(runs, data_dir, target, reporter=reporter, workers=workers)
         csv, origin = prepared.csv, ledger_origin(runs, prepared.decision)
-        echo_decision(prepared.decision)
+        click.echo(text.told(prepared.decision))
         message = message or default_message(runs, prepared.decision)
         click.echo(f"{csv}: {prepared.report.rows} rows, {prepared.report.non_empty} with a mask, valid")
     if dry_run:

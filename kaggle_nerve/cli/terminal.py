@@ -4,14 +4,13 @@ import os
 import signal
 import sys
 import tempfile
-import time
 from types import FrameType
 
 import click
 from tqdm import tqdm
 
 from kaggle_nerve import devices
-from kaggle_nerve.progress import Bar, Reporter
+from kaggle_nerve.progress import Bar, LoggedBar, Reporter
 
 
 def load_keras(*, deterministic: bool = False) -> None:
@@ -65,55 +64,14 @@ class LiveBar(Bar):
         self._bar.close()
 
 
-class LoggedBar(Bar):
-    """The same for a log file: a line now and then instead of a bar that redraws itself."""
-
-    EVERY = 30.0
-    """Seconds between two lines."""
-
-    def __init__(self, label: str, total: int | None, unit: str):
-        self.label, self.total, self.unit, self.done = label, total, unit, 0
-        self.started = self.told = time.monotonic()
-
-    def update(self, steps: int = 1) -> None:
-        """Count; write a line if the last one is old."""
-        self.done += steps
-        if time.monotonic() - self.told >= self.EVERY:
-            self.told = time.monotonic()
-            self._tell("")
-
-    def note(self, text: str) -> None:
-        """Write it on a line of its own."""
-        self.told = time.monotonic()
-        self._tell(f", {text}")
-
-    def expect(self, total: int) -> None:
-        """Change the total."""
-        self.total = total
-
-    def close(self) -> None:
-        """Write how it ended."""
-        self._tell("")
-
-    def _tell(self, more: str) -> None:
-        seconds = time.monotonic() - self.started
-        whole = f"/{self.total}" if self.total else ""
-        left = (
-            f", {seconds * (self.total - self.done) / self.done:.0f} s left"
-            if self.total and self.done
-            else ""
-        )
-        left = left if self.total != self.done else ""
-        click.echo(f"{self.label}: {self.done}{whole} {self.unit}s in {seconds:.0f} s{left}{more}", err=True)
-
-
 class TerminalReporter(Reporter):
     """Bars and lines on standard error, so that standard output holds the answer alone."""
 
     def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
         """A new bar."""
-        kind = LiveBar if sys.stderr.isatty() else LoggedBar
-        return kind(label, total, unit)
+        if sys.stderr.isatty():
+            return LiveBar(label, total, unit)
+        return LoggedBar(label, total, unit, lambda line: click.echo(line, err=True))
 
     def say(self, text: str) -> None:
         """One line."""

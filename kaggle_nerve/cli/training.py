@@ -4,15 +4,12 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from kaggle_nerve.cli import options
-from kaggle_nerve.settings import Settings, dump, load_preset, preset_names
-
-if TYPE_CHECKING:
-    from kaggle_nerve.training.fold import FoldResult
+from kaggle_nerve.settings import Settings, default_name, dump, load_preset, preset_names
 
 
 @click.command()
@@ -129,7 +126,7 @@ def train_folds(
     if deterministic:
         changes += ("training.deterministic=true",)
     settings = load_preset(preset, changes)
-    name = run_name or _default_name(preset, settings)
+    name = run_name or default_name(preset, settings)
 
     from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
 
@@ -158,7 +155,7 @@ def train_folds(
         options.print_json({"run": run.name, "folds": told, "failures": failures})
     else:
         for result in results:
-            _print_result(result)
+            click.echo(result.told)
     if failures:
         rest = "Finished folds are kept; the same command goes on with the rest."
         raise click.ClickException("\n".join([*failures.values(), rest]))
@@ -168,26 +165,6 @@ def train_folds(
         click.echo(f"Run {run.name} is in {run.folder}. Next: kaggle-nerve submit --run {run.name}")
 
 
-def _print_result(result: "FoldResult") -> None:
-    if not result.finished:
-        best = f"; the best so far has {result.best_dice:.4f}" if result.best_epoch else ""
-        click.echo(f"Fold {result.fold} stopped after {result.epochs} epochs{best}")
-        return
-    best = result.average == "best"
-    weights = f"epoch {result.best_epoch}" if best else result.average
-    click.echo(
-        f"Fold {result.fold} finished after {result.epochs} epochs: {'best ' * best}mean Dice on its held-out "
-        f"subjects {result.dice:.4f} ({weights}); over all pixels Dice {result.pixel_dice:.4f}, IoU {result.iou:.4f}, "
-        f"accuracy {result.pixel_accuracy:.4f}"
-    )
-
-
 def _json_number(value: Any) -> Any:
     """None for NaN, which JSON has not."""
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _default_name(preset: str, settings: Settings) -> str:
-    """The preset's name; with a tag where settings were changed, so that two variants never mix."""
-    changed = settings.digest() != load_preset(preset).digest()
-    return f"{preset}-{settings.digest()[:6]}" if changed else preset

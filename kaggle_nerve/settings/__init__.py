@@ -4,7 +4,7 @@ A preset is a TOML file in ``kaggle_nerve/presets``; a run keeps the settings it
 ``settings.toml``. Keys have one spelling, ``section.key``.
 """
 
-from kaggle_nerve.settings.files import load_preset, load_settings, preset_names, save_settings
+from kaggle_nerve.settings.files import default_name, load_preset, load_settings, preset_names, save_settings
 from kaggle_nerve.settings.schema import (
     AugmentationSettings,
     LossSettings,
@@ -25,6 +25,7 @@ __all__ = [
     "Settings",
     "TrainingSettings",
     "apply_changes",
+    "default_name",
     "dump",
     "load_preset",
     "load_settings",

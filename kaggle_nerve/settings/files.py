@@ -24,6 +24,14 @@ def load_preset(name: str, changes: tuple[str, ...] = ()) -> Settings:
     return apply_changes(parse(text, f"preset {name}"), changes)
 
 
+def default_name(preset: str, settings: Settings) -> str:
+    """What a run of these settings is called: as the preset, with a tag where some were changed, so that two
+    variants never mix.
+    """
+    changed = settings.digest() != load_preset(preset).digest()
+    return f"{preset}-{settings.digest()[:6]}" if changed else preset
+
+
 def load_settings(path: Path) -> Settings:
     """The settings that a run was made with."""
     if not path.is_file():

@@ -46,6 +46,20 @@ class FoldResult:
     iou: float | None = None
     pixel_accuracy: float | None = None
 
+    @property
+    def told(self) -> str:
+        """The same in a sentence."""
+        if not self.finished:
+            best = f"; the best so far has {self.best_dice:.4f}" if self.best_epoch else ""
+            return f"Fold {self.fold} stopped after {self.epochs} epochs{best}"
+        best = self.average == "best"
+        weights = f"epoch {self.best_epoch}" if best else self.average
+        return (
+            f"Fold {self.fold} finished after {self.epochs} epochs: {'best ' * best}mean Dice on its held-out "
+            f"subjects {self.dice:.4f} ({weights}); over all pixels Dice {self.pixel_dice:.4f}, IoU {self.iou:.4f}, "
+            f"accuracy {self.pixel_accuracy:.4f}"
+        )
+
 
 @dataclass(frozen=True)
 class FoldJob:

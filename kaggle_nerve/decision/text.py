@@ -1,46 +1,43 @@
 """A decision in words and tables, for people."""
 
-from typing import TYPE_CHECKING
-
-import click
-
-if TYPE_CHECKING:
-    from kaggle_nerve.decision.decision import Decision
-    from kaggle_nerve.decision.figures import Row
+from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.figures import Row
+from kaggle_nerve.decision.rule import Thresholds
 
 TITLES = {"blends": "Blends", "rules": "Rules", "shapes": "Shapes"}
 
 
-def echo_decision(decision: "Decision") -> None:
+def told(decision: Decision) -> str:
     """The rule and what it may be expected to score."""
     figures = decision.figures
     auc = "-" if figures.presence_auc is None else f"{figures.presence_auc:.3f}"
-    click.echo(_rule(decision))
-    click.echo(
+    return (
+        f"{_rule(decision)}\n"
         f"Out-of-fold mean Dice {figures.dice:.4f} (95 % interval over patients {figures.low:.4f} to "
-        f"{figures.high:.4f}), all-empty {figures.all_empty:.4f}, perfect presence {figures.perfect_presence:.4f}"
-    )
-    click.echo(
+        f"{figures.high:.4f}), all-empty {figures.all_empty:.4f}, perfect presence {figures.perfect_presence:.4f}\n"
         f"On {figures.frames} frames of {figures.subjects} subjects; frames with a mask {figures.present_dice:.4f}, "
         f"presence AUC {auc}; masks on {figures.predicted_share:.1%} of frames, truly {figures.true_share:.1%}"
     )
 
 
-def echo_comparison(decision: "Decision") -> None:
-    """What the decision was chosen from."""
-    for what, rows in decision.comparison.items():
-        click.echo(f"{_heading(TITLES[what])}\n" + "\n".join(map(_row, rows)) + "\n")
+def comparison(decision: Decision) -> str:
+    """What the decision was chosen from, as tables."""
+    tables = [
+        f"{_heading(TITLES[what])}\n" + "\n".join(map(_row, rows)) + "\n"
+        for what, rows in decision.comparison.items()
+    ]
     ways = decision.reliability["presence"]
     said = ", ".join(f"{how} {found.error:.3f}" for how, found in ways.items())
-    click.echo(f"Calibration error of presence: {said}")
-    click.echo(
-        "* taken: the simplest within noise of the best. Differences are paired, from the row without one.\n"
+    return "\n".join(
+        [
+            *tables,
+            f"Calibration error of presence: {said}",
+            "* taken: the simplest within noise of the best. Differences are paired, from the row without one.\n",
+        ]
     )
 
 
-def _rule(decision: "Decision") -> str:
-    from kaggle_nerve.decision.rule import Thresholds
-
+def _rule(decision: Decision) -> str:
     rule = decision.learned.rule
     if isinstance(rule, Thresholds):
         confident = "" if rule.confident is None else f" of probability {rule.confident:g}"
@@ -50,15 +47,15 @@ def _rule(decision: "Decision") -> str:
         )
     else:
         text = "the mask with the largest expected Dice, where it is worth more than an empty one"
-    told = f"Rule {decision.rule}: {text}"
+    said = f"Rule {decision.rule}: {text}"
     if decision.learned.classifier is not None:
-        told += "; presence by the classifier"
+        said += "; presence by the classifier"
     if decision.blend.method != "mean" or decision.blend.weights:
-        told += f"; runs combined by {_blend(decision)}"
-    return told if decision.shape == "none" else f"{told}; shape {decision.shape}"
+        said += f"; runs combined by {_blend(decision)}"
+    return said if decision.shape == "none" else f"{said}; shape {decision.shape}"
 
 
-def _blend(decision: "Decision") -> str:
+def _blend(decision: Decision) -> str:
     blend = decision.blend
     numbers = blend.weights or blend.thresholds
     return f"{blend.method} {', '.join(f'{number:g}' for number in numbers)}".rstrip()
@@ -68,7 +65,7 @@ def _heading(title: str) -> str:
     return f"{title:<22} {'mean Dice (95 %)':^24} {'difference (95 %)':^28} {'with mask':>9} {'FPR':>6} {'FNR':>6}"
 
 
-def _row(row: "Row") -> str:
+def _row(row: Row) -> str:
     mark = "*" if row.chosen else " "
     difference = (
         f"{row.difference:+.4f} ({row.difference_low:+.4f} to {row.difference_high:+.4f})"
