@@ -7,3 +7,7 @@ class NerveError(Exception):
     The command line prints it without a traceback and exits with 1. Anything else that is raised
     is a defect of this package.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: IPython asks for it."""
+        return [f"{type(self).__name__}: {self}"]

@@ -38,3 +38,5 @@ def pytest_addoption(parser):
     parser.addoption(
         "--regenerate", action="store_true", help="write generated files instead of comparing them"
     )
+    parser.addoption("--kernel-python", help="run notebooks with this Python's packages, not this one's")
+    parser.addoption("--kernel-data", help="run notebooks on this data instead of a phantom")

@@ -24,6 +24,9 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.storage import completed, digest_text, mark_complete, write_json, write_text
 
+FOLDER_VARIABLE = "KAGGLE_NERVE_CACHE"
+"""Names the folder of caches, which else lie beside the data."""
+
 FORMAT = "1"
 CHUNK = 128
 """Frames between two notes of how far a build has come; a killed build loses at most these."""
@@ -136,7 +139,9 @@ def _digest(table: pd.DataFrame, size: tuple[int, int], source: str) -> str:
 
 
 def _root(layout: Layout) -> Path:
-    """Beside the data; in the user's cache folder where the data is read-only, as in a Kaggle notebook."""
+    """The folder that KAGGLE_NERVE_CACHE names; else beside the data, or in the user's where that is read-only."""
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return Path(named)
     beside = layout.root / ".cache"
     try:
         beside.mkdir(exist_ok=True)

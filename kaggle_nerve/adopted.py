@@ -1,0 +1,101 @@
+"""Runs brought from elsewhere: what a Kaggle notebook made goes on on a laptop, and the other way round."""
+
+import shutil
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs import Run
+from kaggle_nerve.settings import load_settings
+from kaggle_nerve.storage import completed, locked, read_json
+
+LOCK = ".lock"
+
+
+def adopt(found: Path, runs_dir: Path) -> list[str]:
+    """Copy what ``found``, a run's folder or a folder of runs, has and ``runs_dir`` has not.
+
+    Returns a line for each run. Finished folds take the place of unfinished ones, begun ones of none; what is
+    finished in ``runs_dir`` stays. Each folder is copied aside and renamed, so that a kill leaves no half of it.
+
+    Raises NerveError, before anything is copied, where a run of the same name has other settings or data.
+    """
+    return [_take(folder, runs_dir / folder.name) for folder in check(found, runs_dir)]
+
+
+def check(found: Path, runs_dir: Path) -> list[Path]:
+    """The folders of the runs in ``found``. NerveError where ``runs_dir`` has another run of the same name."""
+    sources = [found] if (found / "settings.toml").is_file() else sorted(found.glob("*/settings.toml"))
+    folders = [source if source.is_dir() else source.parent for source in sources]
+    for folder in folders:
+        target = runs_dir / folder.name
+        if (target / "settings.toml").is_file() and (difference := _difference(folder, target)):
+            raise NerveError(
+                f"{folder} and {target} are two runs of one name, with {difference}: rename the folder of one of "
+                "them, or use another folder of runs."
+            )
+    return folders
+
+
+def _difference(source: Path, target: Path) -> str:
+    """What makes two folders two runs; "" where they are one: settings, data, or who is held out where."""
+    theirs, mine = (load_settings(folder / "settings.toml").flat() for folder in (source, target))
+    for key, value in theirs.items():
+        if key != "description" and mine[key] != value:
+            return f"{key} = {value!r} and {mine[key]!r}"
+    if None not in (data := [_data(source), _data(target)]) and data[0] != data[1]:
+        return "other training data"
+    folds = [folder / "folds.csv" for folder in (source, target)]
+    if (
+        all(file.is_file() for file in folds)
+        and len({file.read_text(encoding="utf-8") for file in folds}) > 1
+    ):
+        return "other folds.csv"
+    return ""
+
+
+def _data(folder: Path) -> str | None:
+    environment = folder / "environment.json"
+    return read_json(environment).get("source") if environment.is_file() else None
+
+
+def _take(source: Path, target: Path) -> str:
+    if not (target / "settings.toml").is_file():
+        _copy(source, target)
+        run = Run(target, load_settings(target / "settings.toml"))
+        return f"run {target.name} with {len(run.finished_folds())} finished folds"
+    taken = [folder for folder in sorted(source.iterdir()) if folder.is_dir() and _is_ahead(folder, target)]
+    for folder in taken:
+        told = f"Another process works on {target / folder.name}: wait until it has ended, and run again."
+        with locked(target / folder.name / LOCK, told) if (target / folder.name).exists() else nullcontext():
+            _copy(folder, target / folder.name)
+    names = ", ".join(folder.name for folder in taken) or "nothing new"
+    return f"run {target.name}: {names}"
+
+
+def _is_ahead(folder: Path, target: Path) -> bool:
+    """Whether a folder of a run has come further than its namesake in ``target``."""
+    mine = target / folder.name
+    if completed(mine):
+        return False
+    return bool(completed(folder)) or (_is_begun(folder) and not _is_begun(mine)) or not mine.exists()
+
+
+def _is_begun(fold: Path) -> bool:
+    """Whether a fold's folder has a checkpoint, or a finished first stage."""
+    return any(fold.rglob("state.json")) or bool(completed(fold / "warm"))
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Put a copy of folder ``source`` in ``target``'s place, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adopting-") as aside:
+        # Files of a read-only input would stay read-only with their modes.
+        copied = Path(aside) / "new"
+        shutil.copytree(source, copied, ignore=shutil.ignore_patterns(LOCK), copy_function=shutil.copyfile)
+        for folder in (copied, *(path for path in copied.rglob("*") if path.is_dir())):
+            folder.chmod(0o755)
+        if target.exists():
+            target.rename(Path(aside) / "old")
+        copied.rename(target)

@@ -1,0 +1,1 @@
+"""Builds the notebooks in top-level ``kernels/`` from the package's own sources."""

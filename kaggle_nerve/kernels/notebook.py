@@ -1,0 +1,179 @@
+"""A kernel's notebook, and the same as the text of a single cell."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from kaggle_nerve import __version__
+from kaggle_nerve.kernels.closure import File
+from kaggle_nerve.kernels.plans import Plan
+
+DIGITS = 16
+"""Of each file's SHA-256 in the notebook: enough to tell a changed one."""
+
+ABOUT_FLOORS = {
+    "": "the package",
+    "errors": "the one exception for people",
+    "devices": "processors and GPUs",
+    "fused": "batch normalisation in one kernel",
+    "progress": "how long work is told of",
+    "storage": "files that are whole or absent",
+    "settings": "what can be set",
+    "presets": "settings to start from",
+    "arrays": "arrays on disk that grow",
+    "runs": "a run's folder",
+    "adopted": "runs brought from elsewhere",
+    "blending": "several maps become one",
+    "competition": "what Kaggle fixed: facts, run-length encoding, metric, submission format",
+    "data": "frames, cache, folds, batches",
+    "models": "networks",
+    "training": "folds and what they learn by",
+    "prediction": "from models to probabilities",
+    "decision": "from probabilities to masks",
+    "pipeline": "from folds to the CSV",
+    "pictures": "figures",
+    "notebook": "what the last cells call",
+}
+"""What the headings say above the files of a package."""
+
+FACTS = """
+# What this notebook is made of: version, and of each file that the cells below write the beginning of its SHA-256.
+VERSION = "{version}"
+FILES = {{
+{files}
+}}
+
+import importlib.metadata, os, sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow tells of its start at length
+print("kaggle-nerve", VERSION, "on Python", sys.version.split()[0])
+for package in "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "opencv-python", "opencv-python-headless":
+    try:
+        print(f"{{package:<24}}", importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        pass
+for path in FILES:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+""".strip()
+
+CHECK = """
+import hashlib
+
+found = {path: hashlib.sha256(open(path, "rb").read()).hexdigest()[:DIGITS] for path in FILES}
+changed = [path for path in FILES if found[path] != FILES[path]]
+print("Changed by hand:" if changed else f"All {len(FILES)} files are as generated.", *changed)
+sys.path.insert(0, os.getcwd())
+""".strip().replace("DIGITS", str(DIGITS))
+
+NOTHING = "Nothing below needs changing."
+
+WRITE = """
+def write(path, text):
+    with open(path, "w", encoding="utf-8", newline="\\n") as file:
+        file.write(text)
+""".strip()
+
+HIDDEN = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}
+"""Kaggle and JupyterLab show such a cell folded, so that the notebook reads from top to bottom."""
+
+
+def notebook(plan: Plan, files: Sequence[File]) -> str:
+    """The text of ``<name>.ipynb``: the same bytes for the same sources."""
+    cells = [
+        _markdown("title", _title(plan)),
+        _code("settings", plan.settings),
+        _markdown(
+            "what",
+            f"## What runs\n\n{NOTHING} Folded cells hold the package, one file a cell.",
+        ),
+        _code("facts", _facts(files)),
+    ]
+    for floor, group in itertools.groupby(files, lambda file: file.floor):
+        heading = f"### `kaggle_nerve{'.' if floor else ''}{floor}`: {ABOUT_FLOORS[floor]}"
+        cells.append(_markdown(f"floor-{floor or 'root'}", heading))
+        # A file's own last line end is written by the magic.
+        cells += [
+            _code(_slug(file.path), f"%%writefile {file.path}\n{file.text.removesuffix(chr(10))}", HIDDEN)
+            for file in group
+        ]
+    cells += [_markdown("run", "## Run"), _code("check", CHECK)]
+    for place, (title, code) in enumerate(plan.runs, 1):
+        cells += [_markdown(f"run-{place}-title", f"### {title}"), _code(f"run-{place}", code)]
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    made = {
+        "cells": cells,
+        "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
+
+
+def paste(plan: Plan, files: Sequence[File]) -> str:
+    """The same as one cell: for an empty notebook into which it is pasted."""
+    parts = [
+        _commented(_title(plan)),
+        plan.settings,
+        f"# {NOTHING}",
+        _facts(files),
+        WRITE,
+        *(f"write({json.dumps(file.path)}, {_literal(file)})" for file in files),
+        CHECK,
+        *(f"# {title}\n{code}" for title, code in plan.runs),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _title(plan: Plan) -> str:
+    return (
+        f"# {plan.title}\n\n{plan.about}\n\nMade by kaggle-nerve {__version__} from its own tested modules "
+        "(`kaggle-nerve kernels build`). Needs no internet and installs nothing."
+    )
+
+
+def _facts(files: Sequence[File]) -> str:
+    lines = [f'    "{file.path}": "{digest(file)}",' for file in files]
+    return FACTS.format(version=__version__, files="\n".join(lines))
+
+
+def digest(file: File) -> str:
+    """The beginning of a file's SHA-256, in hexadecimal."""
+    return hashlib.sha256(file.text.encode()).hexdigest()[:DIGITS]
+
+
+def _literal(file: File) -> str:
+    """The text as Python would read it back, as readable as the file itself."""
+    if "'''" in file.text or "\r" in file.text or not file.text.endswith("\n"):
+        return repr(file.text) if file.text else '""'
+    return f"r'''{file.text}'''"
+
+
+def _markdown(name: str, text: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": _lines(text)}
+
+
+def _code(name: str, text: str, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": name,
+        "metadata": metadata or {},
+        "outputs": [],
+        "source": _lines(text),
+    }
+
+
+def _lines(text: str) -> list[str]:
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def _slug(path: str) -> str:
+    """A cell's id: letters, digits, - and _ , 64 at most."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", path.removeprefix("kaggle_nerve/"))[-64:]
+
+
+def _commented(text: str) -> str:
+    return "\n".join(f"# {line.lstrip('# ')}".rstrip() for line in text.splitlines())

@@ -1,0 +1,131 @@
+"""Pictures of the data and of an attached run, one function a cell."""
+
+import io
+
+import pandas as pd
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+
+from kaggle_nerve import pipeline
+from kaggle_nerve.competition import rle
+from kaggle_nerve.data import contradictions as pairs
+from kaggle_nerve.data.cache import open_training
+from kaggle_nerve.data.frames import locate, training_frames
+from kaggle_nerve.data.tiff import read_grey
+from kaggle_nerve.decision.review import review
+from kaggle_nerve.notebook.console import ConsoleReporter
+from kaggle_nerve.notebook.places import attached_runs, find_data, here, take_over
+from kaggle_nerve.pictures import charts
+from kaggle_nerve.pictures.sheet import PREDICTED, TRUE, Tile, sheet
+from kaggle_nerve.prediction.stored import open_oof
+from kaggle_nerve.runs import Run, open_run
+
+
+class Exploration:
+    """The data and, where one is attached, a run: ``run`` names it, None takes the first.
+
+    Every method shows a figure and prints what it says in a line.
+    """
+
+    def __init__(self, run: str | None = None, seed: int = 0):
+        self.places, self.reporter, self.seed = here(), ConsoleReporter(), seed
+        self.data = find_data(self.places)
+        self.layout = locate(self.data)
+        self.frames = training_frames(self.layout)
+        self.run = self._run(run)
+        present = self.frames.has_mask
+        self.reporter.say(
+            f"{len(self.frames)} training frames of {self.frames.subject.nunique()} subjects in {self.data}; "
+            f"{present.mean():.1%} have a mask, so an empty submission scores {1 - present.mean():.4f} on them."
+        )
+
+    def show_frames(self, count: int = 12) -> None:
+        """Frames drawn at random, half of them with a mask, which is outlined."""
+        halves = [
+            group.sample(min(len(group), count // 2), random_state=self.seed)
+            for _, group in self.frames.groupby("has_mask")
+        ]
+        chosen = pd.concat(halves).sort_values(["subject", "img"])
+        tiles = [
+            self._tile(row, f"{row.subject}_{row.img}, {row.area} pixels") for row in chosen.itertuples()
+        ]
+        self._show(sheet(tiles, "Training frames; the nerve outlined where it is marked"))
+
+    def show_balance(self) -> None:
+        """How many frames of each subject have a mask."""
+        self._show(charts.balance(self.frames))
+
+    def show_contradictions(self, count: int = 4) -> None:
+        """The likest pairs of a subject's frames of which one has a mask and the other has none."""
+        cache = open_training(self.layout, pairs.SIZE, reporter=self.reporter)
+        found = pairs.contradictions(cache)
+        self.reporter.say(
+            f"{len(found)} of {self.frames.has_mask.sum()} frames with a mask have a twin without one (grey levels "
+            "correlate by 0.8 or more)."
+        )
+        tiles = []
+        for pair in found.head(count).itertuples():
+            for row, what in ((pair.row, "with"), (pair.other, "without")):
+                frame = self.frames.loc[row]
+                title = f"{frame.subject}_{frame.img} {what} a mask, correlation {pair.correlation:.3f}"
+                tiles.append(self._tile(frame, title))
+        if tiles:
+            self._show(sheet(tiles, "Look alike, labelled unlike"))
+
+    def show_curves(self) -> None:
+        """The run's loss and score, epoch by epoch."""
+        if not self._has_run():
+            return
+        folds = self.run.needs_finished_folds()
+        histories = {fold: pd.read_csv(self.run.fold_folder(fold) / "history.csv") for fold in folds}
+        self._show(charts.curves(histories))
+
+    def show_worst(self, count: int = 12) -> None:
+        """Out-of-fold frames with the lowest Dice: what was missed, invented, or drawn elsewhere."""
+        if not self._has_run():
+            return
+        decision = pipeline.learn_decision([self.run], self.data, reporter=self.reporter)
+        found = review(open_oof(self.run), self.frames, decision, reporter=self.reporter)
+        self.reporter.say(
+            f"Of {len(found)} out-of-fold frames {(found.dice == 0).sum()} score 0: a mask that was missed, or one "
+            "where there is none."
+        )
+        drawn = found[found.dice < 1].assign(
+            kind=lambda table: (table.pixels != "") + 2 * (table.predicted != "")
+        )
+        # A third of each kind: missed, invented, drawn elsewhere.
+        kinds = [group.nsmallest(-(-count // 3), "dice") for _, group in drawn.groupby("kind")]
+        rows = pd.concat(kinds).merge(self.frames[["subject", "img", "path"]], on=["subject", "img"])
+        tiles = [
+            Tile(
+                read_grey(row.path),
+                f"{row.subject}_{row.img}, Dice {row.dice:.2f}",
+                [(rle.decode(row.pixels), TRUE), (rle.decode(row.predicted), PREDICTED)],
+            )
+            for row in rows.itertuples()
+        ]
+        self._show(sheet(tiles, "Missed, invented, drawn elsewhere: true outline blue, predicted orange"))
+
+    def _run(self, name: str | None) -> Run | None:
+        folders = attached_runs(self.places, self.data)
+        if name is None and not folders:
+            return None
+        take_over(self.places, self.data)
+        return open_run(self.places.runs, name or folders[0].name)
+
+    def _has_run(self) -> bool:
+        if self.run is None:
+            self.reporter.say(
+                "No run is attached; add the output of nerve-train-folds with 'Add Input' to see its own."
+            )
+        return self.run is not None
+
+    def _tile(self, frame, title: str) -> Tile:
+        outlines = [(rle.decode(frame.pixels), TRUE)] if frame.has_mask else []
+        return Tile(read_grey(frame.path), title, outlines)
+
+    def _show(self, figure: Figure) -> None:
+        # As a picture: which figures a notebook shows by itself depends on its backend.
+        made = io.BytesIO()
+        figure.savefig(made, format="png", dpi=80)
+        display(Image(made.getvalue()))

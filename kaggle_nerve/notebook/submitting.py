@@ -1,0 +1,40 @@
+"""A notebook's last stage: predict, decide, write submission.csv."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kaggle_nerve import pipeline
+from kaggle_nerve.decision import text
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.notebook.console import ConsoleReporter
+from kaggle_nerve.notebook.places import Places, attached_runs, find_data, here, take_over
+from kaggle_nerve.runs import Run, open_run
+
+
+def submit(runs: Sequence[str] = ()) -> None:
+    """Write submission.csv from attached runs: those named, such as ``small`` or ``small@flips``, or all.
+
+    Predictions and the decision are made where the run has none; several runs are blended. Raises NerveError
+    where none is attached.
+    """
+    places, reporter = here(), ConsoleReporter()
+    data = find_data(places)
+    found = {folder.name for folder in attached_runs(places, data)}
+    take_over(places, data)
+    names = list(runs) or sorted(found)
+    if not names:
+        raise NerveError(
+            f"No run is attached: there is no settings.toml under {places.input}; add the output of "
+            "nerve-train-folds, or the dataset that `kaggle-nerve kernels dataset` made, with 'Add Input'."
+        )
+    write_submission([open_run(places.runs, name) for name in names], data, places, reporter)
+
+
+def write_submission(runs: list[Run], data: Path, places: Places, reporter: ConsoleReporter) -> None:
+    """Write the notebook's submission.csv from ``runs`` and tell what it may be expected to score."""
+    prepared = pipeline.prepare(runs, data, places.submission, reporter=reporter)
+    reporter.say("")
+    reporter.say(text.comparison(prepared.decision))
+    reporter.say(text.told(prepared.decision))
+    report = prepared.report
+    reporter.say(f"{places.submission}: {report.rows} rows, {report.non_empty} with a mask, valid")

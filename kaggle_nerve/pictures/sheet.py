@@ -1,0 +1,42 @@
+"""Frames side by side, with the outlines of masks drawn over them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib.figure import Figure
+
+TRUE, PREDICTED = "#00d0ff", "#ffb000"
+"""Outline colours, apart for colour-blind eyes, too."""
+
+WIDTH = 3.4
+"""Inches of a frame."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A frame (height, width), its title, and masks (height, width) with the colours of their outlines."""
+
+    frame: np.ndarray
+    title: str
+    outlines: Sequence[tuple[np.ndarray, str]] = field(default=())
+
+
+def sheet(tiles: Sequence[Tile], title: str = "", columns: int = 4) -> Figure:
+    """A contact sheet of ``tiles``, row by row."""
+    columns = max(1, min(columns, len(tiles)))
+    rows = -(-len(tiles) // columns)
+    height, width = tiles[0].frame.shape if tiles else (3, 4)
+    figure = Figure(
+        figsize=(WIDTH * columns, (WIDTH * height / width + 0.35) * rows + 0.4), layout="constrained"
+    )
+    for place, tile in enumerate(tiles, 1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.imshow(tile.frame, cmap="gray", vmin=0, vmax=255)
+        for mask, colour in tile.outlines:
+            if mask.any():
+                axes.contour(mask, levels=[0.5], colors=[colour], linewidths=1.2)
+        axes.set_title(tile.title, fontsize=9)
+        axes.set_axis_off()
+    figure.suptitle(title)
+    return figure

@@ -1,0 +1,10393 @@
+# Nerve train folds
+#
+# Trains a U-Net ensemble over patient-grouped folds, with out-of-fold predictions, and writes
+# `submission.csv`. Attach the competition's data; choose the GPUs (T4 x2: folds are spread over them). A
+# session that runs out of time leaves its work in `runs/`: attach this notebook's output to it and run
+# it again, and it goes on from there.
+#
+# Made by kaggle-nerve 0.1.0 from its own tested modules (`kaggle-nerve kernels build`). Needs no internet and installs nothing.
+
+# Yours to change. What each setting means: README and docs/models.md of kaggle-nerve.
+
+# Settings to start from: "default", "small", "unet-effb1-448", ... (the cells kaggle_nerve/presets/ below).
+# None takes "default" on a GPU and "small" without one.
+PRESET = None
+
+# Patient-grouped folds: a number, a hold-out such as "42/5", or None for the preset's own.
+FOLDS = None
+
+# Hours that this session may take. Kaggle ends a notebook after 12 and throws its work away.
+HOURS = 11.0
+
+# False: train in full; what does not fit is left for a session with this one's output attached.
+# True: make all folds fit into HOURS, with fewer epochs.
+SHORTEN = False
+
+# Settings changed one by one, such as ["training.epochs=60", "size=[192, 256]"].
+CHANGES = []
+
+# The run's name; None takes the preset's. Another name begins another run.
+RUN = None
+
+# Nothing below needs changing.
+
+# What this notebook is made of: version, and of each file that the cells below write the beginning of its SHA-256.
+VERSION = "0.1.0"
+FILES = {
+    "kaggle_nerve/__init__.py": "fb48a17d2d55d728",
+    "kaggle_nerve/blending.py": "6cb6e862d61aeacb",
+    "kaggle_nerve/devices.py": "4d15ea3618052bbd",
+    "kaggle_nerve/errors.py": "ea88c37a8a017dfd",
+    "kaggle_nerve/fused.py": "faaac81a1297bc9c",
+    "kaggle_nerve/presets/__init__.py": "532ef13800ca2c84",
+    "kaggle_nerve/presets/attention-segnet.toml": "922ef5c6d9edb8c3",
+    "kaggle_nerve/presets/default.toml": "8db72cddde06d08e",
+    "kaggle_nerve/presets/segnet.toml": "0e1b8448e434d0ad",
+    "kaggle_nerve/presets/small.toml": "794185ea49fa86b6",
+    "kaggle_nerve/presets/tiny.toml": "d65ddff569f8c0f2",
+    "kaggle_nerve/presets/unet-64x80.toml": "097bec2070fd44ba",
+    "kaggle_nerve/presets/unet-96.toml": "3f94dae63b0e88e7",
+    "kaggle_nerve/presets/unet-attention.toml": "4c52f1e8741436a1",
+    "kaggle_nerve/presets/unet-effb1-448.toml": "5c64663249c717d7",
+    "kaggle_nerve/presets/unet-inception.toml": "2af06b27073bce0b",
+    "kaggle_nerve/progress.py": "799e3d48a674db34",
+    "kaggle_nerve/storage.py": "d0a7d68331c4fd50",
+    "kaggle_nerve/arrays.py": "bf30f0d1ee01e85e",
+    "kaggle_nerve/competition/__init__.py": "72e1446ce4985880",
+    "kaggle_nerve/competition/csv_text.py": "57f9975ca9b2b692",
+    "kaggle_nerve/competition/facts.py": "9e90177e64a946ae",
+    "kaggle_nerve/competition/metric.py": "c0c6554ef4c88816",
+    "kaggle_nerve/competition/rle.py": "772c81d30941e154",
+    "kaggle_nerve/competition/rle_faults.py": "978ba4810bffc522",
+    "kaggle_nerve/competition/submission.py": "eee6d02588fd6391",
+    "kaggle_nerve/settings/__init__.py": "62e8b24732137654",
+    "kaggle_nerve/settings/files.py": "8f307061db1d6510",
+    "kaggle_nerve/settings/schema.py": "8a2c88c009edca9a",
+    "kaggle_nerve/settings/text.py": "a80f70216c23edd1",
+    "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
+    "kaggle_nerve/data/augment.py": "e801a34ccc26b303",
+    "kaggle_nerve/data/batches.py": "c82507f460b9609f",
+    "kaggle_nerve/data/cache.py": "23977dce29c5198c",
+    "kaggle_nerve/data/draw.py": "2685221dfe415812",
+    "kaggle_nerve/data/folds.py": "03e193043840062d",
+    "kaggle_nerve/data/frames.py": "d8bca5c74c4f55f8",
+    "kaggle_nerve/data/fullsize.py": "ee6a2837e36f2f9e",
+    "kaggle_nerve/data/levels.py": "ec665ef37530a76d",
+    "kaggle_nerve/data/noise.py": "824f60be542fd135",
+    "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
+    "kaggle_nerve/models/__init__.py": "cc24b6aa73804dc7",
+    "kaggle_nerve/models/blocks.py": "10604b9b119ccf91",
+    "kaggle_nerve/models/deeplab.py": "0f4bbec410558b17",
+    "kaggle_nerve/models/downward.py": "af94fd2993514384",
+    "kaggle_nerve/models/encoders.py": "9dc09581e1d11331",
+    "kaggle_nerve/models/forward.py": "4db93fcbabd11cde",
+    "kaggle_nerve/models/fpn.py": "ecb83ea55f18a526",
+    "kaggle_nerve/models/heads.py": "98f63441f0336fae",
+    "kaggle_nerve/models/layers.py": "4f95e354e8479dcb",
+    "kaggle_nerve/models/normalisation.py": "8d2389d1e94205d2",
+    "kaggle_nerve/models/options.py": "3bf9268bb57950a2",
+    "kaggle_nerve/models/registry.py": "bbacec4111f51cfd",
+    "kaggle_nerve/models/segnet.py": "caa0f78a255e0589",
+    "kaggle_nerve/models/skips.py": "75364c721da5993c",
+    "kaggle_nerve/models/statistics.py": "bf67a97f01779afc",
+    "kaggle_nerve/models/unet.py": "449a9603cca48850",
+    "kaggle_nerve/models/unetpp.py": "be4668367bc399a4",
+    "kaggle_nerve/models/views.py": "fc7150c8ce9bfc64",
+    "kaggle_nerve/models/weights.py": "b50a9c8093b9ed45",
+    "kaggle_nerve/runs.py": "d55ceb284702fbb3",
+    "kaggle_nerve/adopted.py": "e9e0b042e86c7280",
+    "kaggle_nerve/training/__init__.py": "d4450ea4c9e092ad",
+    "kaggle_nerve/training/averaging.py": "07945247da6f4ea2",
+    "kaggle_nerve/training/checkpoint.py": "db98ee625f0f971f",
+    "kaggle_nerve/training/environment.py": "f0655964862eb9a3",
+    "kaggle_nerve/training/epochs.py": "01b7e0e1f4f8ca9e",
+    "kaggle_nerve/training/fold.py": "e141016bf3ffeccf",
+    "kaggle_nerve/training/logs.py": "e418f326b48cd0ee",
+    "kaggle_nerve/training/losses.py": "8831b266c8956652",
+    "kaggle_nerve/training/material.py": "0bc893e91e7f0234",
+    "kaggle_nerve/training/messages.py": "385978c575a3655e",
+    "kaggle_nerve/training/oof.py": "bbeecc39835a6ed7",
+    "kaggle_nerve/training/optimisers.py": "b37b816e9ae1c6c1",
+    "kaggle_nerve/training/parallel.py": "1ff581c90753f26c",
+    "kaggle_nerve/training/run_folds.py": "1ec5e725a8cdb908",
+    "kaggle_nerve/training/schedule.py": "40e908fc5b93e894",
+    "kaggle_nerve/training/speed.py": "e1017a3e30eebee3",
+    "kaggle_nerve/training/stage.py": "8e0edd1b4b615be5",
+    "kaggle_nerve/training/start.py": "03085ead5aba5f5a",
+    "kaggle_nerve/training/steps.py": "618c0606e6f907cf",
+    "kaggle_nerve/training/validation.py": "2d788dd427bb1910",
+    "kaggle_nerve/training/watch.py": "bff49a5cb80d48b8",
+    "kaggle_nerve/training/worker.py": "b23cd9cb9b06b419",
+    "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
+    "kaggle_nerve/prediction/again.py": "c328d5b3b68d5b5c",
+    "kaggle_nerve/prediction/ensemble.py": "6f2fa8ba24a43901",
+    "kaggle_nerve/prediction/matching.py": "6b6d9fe9476e424a",
+    "kaggle_nerve/prediction/stored.py": "86bb1ebfdcd75da8",
+    "kaggle_nerve/decision/__init__.py": "d1e38092d99021ca",
+    "kaggle_nerve/decision/blends.py": "cd6acf7afd59fe01",
+    "kaggle_nerve/decision/calibration.py": "a045dda05ee22a22",
+    "kaggle_nerve/decision/candidates.py": "d255fa1eb5c8b293",
+    "kaggle_nerve/decision/crf.py": "3825a400f39db43e",
+    "kaggle_nerve/decision/decision.py": "ed80e419d9b6576f",
+    "kaggle_nerve/decision/evidence.py": "621c9346af8dbc9c",
+    "kaggle_nerve/decision/features.py": "96b68473a7eb8f51",
+    "kaggle_nerve/decision/figures.py": "1ec3e4c8bdfcfe7f",
+    "kaggle_nerve/decision/masks.py": "c9a4d12d9f277541",
+    "kaggle_nerve/decision/nested.py": "f72e3b5da7bca9bf",
+    "kaggle_nerve/decision/presence.py": "32630c5bcab71f23",
+    "kaggle_nerve/decision/reliability.py": "29fb2eab0b57443d",
+    "kaggle_nerve/decision/rule.py": "6a28cf8754e43cc2",
+    "kaggle_nerve/decision/shape.py": "9d37f3991831d68e",
+    "kaggle_nerve/decision/shape_prior.py": "b1e4a8241bda3aae",
+    "kaggle_nerve/decision/shaping.py": "a4e701c6031677d4",
+    "kaggle_nerve/decision/text.py": "1b9900bd4d1b0e40",
+    "kaggle_nerve/decision/tune.py": "639ef69dec8c1308",
+    "kaggle_nerve/pipeline.py": "e6cb9d2fb96dc9f9",
+    "kaggle_nerve/notebook/__init__.py": "650e4f80d063cf17",
+    "kaggle_nerve/notebook/console.py": "9d5224ac84d61d0a",
+    "kaggle_nerve/notebook/places.py": "768754ed90244c13",
+    "kaggle_nerve/notebook/submitting.py": "ed3b08e754d550e7",
+    "kaggle_nerve/notebook/training.py": "d8b18c543eb39530",
+}
+
+import importlib.metadata, os, sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow tells of its start at length
+print("kaggle-nerve", VERSION, "on Python", sys.version.split()[0])
+for package in "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "opencv-python", "opencv-python-headless":
+    try:
+        print(f"{package:<24}", importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        pass
+for path in FILES:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+
+def write(path, text):
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+
+write("kaggle_nerve/__init__.py", r'''"""kaggle-nerve: from Kaggle's Ultrasound Nerve Segmentation files to a score on its leaderboard."""
+
+import os
+
+# TensorFlow decides at its import whether convolutions on a processor take oneDNN's kernels, and by itself
+# does so on few processors; without them a training step was measured to take three times as long.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+__version__ = "0.1.0"
+''')
+
+write("kaggle_nerve/blending.py", r'''"""Several probability maps of one frame, from views, folds or runs, into one."""
+
+import numpy as np
+
+METHODS = ("mean", "logits", "agreement")
+SHARPNESS = 100.0
+"""Base of the weights by agreement, as in jwliao1209's entry to this competition."""
+
+CERTAIN = 1e-4
+"""How near to 0 or 1 a probability is believed."""
+
+
+def combine(maps: np.ndarray, method: str = "mean", weights: np.ndarray | None = None) -> np.ndarray:
+    """One map from ``maps`` (members, height, width), probabilities from 0 to 1; float32 (height, width).
+
+    ``mean`` takes the mean of probabilities and ``logits`` that of their log-odds, both with
+    ``weights`` (members,) of any scale if given; ``agreement`` weighs each member by how far it agrees
+    with the others on this very frame (`agreement_weights`), on top of ``weights``.
+    """
+    weights = np.ones(len(maps)) if weights is None else np.asarray(weights, float)
+    if method == "agreement" and len(maps) > 1:
+        weights = weights * agreement_weights(maps)
+    weights = (weights / weights.sum()).astype(np.float32)
+    if method == "logits":
+        return from_log_odds(np.tensordot(weights, log_odds(maps), 1))
+    return np.tensordot(weights, maps.astype(np.float32), 1)
+
+
+class Mixer:
+    """Maps and presences of the same frames from several members, combined as the members come in.
+
+    ``method`` is one of `METHODS`, for each frame as in `combine`; the presences get the same weights as
+    the frame's maps. ``mean`` and ``logits`` keep running sums; ``agreement`` has to see all members of a
+    frame first, and keeps their maps as float16.
+    """
+
+    def __init__(self, method: str = "mean"):
+        self.method = method
+        self._count = 0
+        self._sums: list[np.ndarray] = []
+        self._maps: list[np.ndarray] = []
+        self._presences: list[np.ndarray] = []
+
+    def add(self, maps: np.ndarray, presence: np.ndarray) -> None:
+        """Take a member's maps (n, height, width) and presences (n,), all from 0 to 1."""
+        self._count += 1
+        if self.method == "agreement":
+            self._maps.append(maps.astype(np.float16))
+            self._presences.append(presence)
+            return
+        values = [log_odds(each) if self.method == "logits" else each for each in (maps, presence)]
+        self._sums = [a + b for a, b in zip(self._sums, values, strict=True)] if self._sums else values
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the members make together, float32: maps (n, height, width) and presences (n,)."""
+        if self.method == "agreement":
+            return self._agreed()
+        maps, presence = (total / self._count for total in self._sums)
+        return (maps, presence) if self.method == "mean" else (from_log_odds(maps), from_log_odds(presence))
+
+    def _agreed(self) -> tuple[np.ndarray, np.ndarray]:
+        maps = np.empty(self._maps[0].shape, np.float32)
+        presence = np.empty(len(maps), np.float32)
+        for row in range(len(maps)):
+            members = np.stack([each[row] for each in self._maps])
+            weights = agreement_weights(members)
+            maps[row] = combine(members, "mean", weights)
+            presence[row] = weights @ np.array([each[row] for each in self._presences])
+        return maps, presence
+
+
+def agreement_weights(maps: np.ndarray) -> np.ndarray:
+    """Weights (members,) that sum to 1 from the pairwise Dice of the maps (members, height, width).
+
+    They grow with the leading eigenvector of the matrix of pairwise Dice, which is large for the
+    members that agree with those that agree. Source: the "ASME" of jwliao1209's entry, after
+    Parisi et al., "Ranking and combining multiple predictors without labeled data", PNAS 2014.
+    """
+    _, vectors = np.linalg.eigh(pairwise_dice(maps))
+    powers = SHARPNESS ** np.abs(vectors[:, -1])
+    return powers / powers.sum()
+
+
+def pairwise_dice(maps: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Dice between all pairs of the maps' masks at ``threshold``, (members, members); 1 for two empty ones."""
+    masks = (maps >= np.float32(threshold)).reshape(len(maps), -1).astype(np.float32)
+    shared, areas = masks @ masks.T, masks.sum(axis=1)
+    both = areas[:, None] + areas[None, :]
+    return np.divide(2 * shared, both, out=np.ones_like(both), where=both > 0).astype(np.float64)
+
+
+def mean_agreement(maps: np.ndarray) -> float:
+    """Mean Dice over the pairs of different members, 1 for a single one."""
+    count = len(maps)
+    return 1.0 if count == 1 else float((pairwise_dice(maps).sum() - count) / (count * (count - 1)))
+
+
+def log_odds(probability: np.ndarray | float) -> np.ndarray:
+    """The logarithm of p / (1 - p), with p kept `CERTAIN` away from 0 and 1; float32 at least."""
+    values = np.asarray(probability)
+    kept = np.clip(values.astype(np.promote_types(values.dtype, np.float32)), CERTAIN, 1 - CERTAIN)
+    return np.log(kept / (1 - kept))
+
+
+def from_log_odds(odds: np.ndarray) -> np.ndarray:
+    """The probability of log-odds of any size."""
+    # By way of tanh, which nothing overflows.
+    return (1 + np.tanh(odds / 2)) / 2
+''')
+
+write("kaggle_nerve/devices.py", r'''"""What computes: accelerators, the precision that suits them, determinism, memory.
+
+The one module that asks TensorFlow or JAX themselves, since Keras has no word for these things. Both
+are imported within the functions: to import one takes seconds, and to wake its devices takes memory
+that another process may need.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+PATIENCE = 120.0
+"""Seconds that a driver may take to list its devices."""
+
+SHARED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+"""Lets several processes use one accelerator: TensorFlow and JAX would else take all of its memory."""
+
+DETERMINISTIC_XLA = "--xla_gpu_deterministic_ops=true"
+
+_LIST = "import json, keras; print(json.dumps(keras.distribution.list_devices()))"
+
+
+@functools.cache
+def visible() -> tuple[str, ...]:
+    """The GPUs that this session may use, by the backend's names for them, such as ``gpu:0``.
+
+    A short process of its own asks the backend, since whoever lists devices takes their memory. That
+    takes seconds, so nobody asks where there is no driver, or CUDA_VISIBLE_DEVICES hides every GPU.
+    """
+    if not _device_files() or _named() == []:
+        return ()
+    try:
+        told = subprocess.run(
+            [sys.executable, "-c", _LIST],
+            env={**os.environ, **SHARED},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        names = json.loads(told.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        # Whoever computes in this process will meet the fault, and the backend's own words for it.
+        return ()
+    return tuple(name for name in names if name.split(":")[0].lower() in ("gpu", "cuda"))
+
+
+def several() -> tuple[str, ...]:
+    """The GPUs where more than one is visible, else none. Takes no time where there cannot be two."""
+    named = _named()
+    most = len(_device_files()) if named is None else len(named)
+    return visible() if most > 1 and len(visible()) > 1 else ()
+
+
+def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
+    """Environment variables of process number ``slot`` (from 0) of ``jobs`` that compute side by side.
+
+    With ``gpus`` visible ones each process sees one of them, and shares it where there are more
+    processes. Without, each gets its share of the processor's cores.
+    """
+    if gpus:
+        index = slot % gpus
+        named = _named()
+        own = {"CUDA_VISIBLE_DEVICES": str(index) if named is None else named[index]}
+        return own | SHARED if jobs > gpus else own
+    if jobs == 1:
+        return {}
+    threads = str(max(1, _cores() // jobs))
+    # NPROC is what XLA's processor client goes by, for JAX.
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
+    return dict.fromkeys(names, threads)
+
+
+def preferred_precision() -> str:
+    """The Keras dtype policy that suits this process's device.
+
+    ``mixed_bfloat16`` on TPUs and from compute capability 8.0, where bfloat16 is as fast as float16 and
+    needs no loss scale; ``mixed_float16`` on 7.x, the first with tensor cores; else ``float32``: on a
+    processor bfloat16 was measured to be many times slower.
+    """
+    kind, capability = _device()
+    return precision_of(kind, capability)
+
+
+def precision_of(kind: str, capability: tuple[int, int] | None) -> str:
+    """As `preferred_precision`, of a device of ``kind`` (``cpu``, ``gpu``, ``tpu``) and compute capability."""
+    if kind == "tpu" or (kind == "gpu" and capability is not None and capability >= (8, 0)):
+        return "mixed_bfloat16"
+    if kind == "gpu" and capability is not None and capability >= (7, 0):
+        return "mixed_float16"
+    return "float32"
+
+
+def make_deterministic() -> None:
+    """Make the backend compute the same again from the same seeds, for the rest of this process.
+
+    TensorFlow is told so; JAX on a GPU goes by a flag of XLA that counts only before the device is
+    first used, and its processor needs none. Seeds are the caller's matter.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    else:
+        os.environ.update(deterministic_environment(os.environ))
+
+
+def deterministic_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What has to be in the environment of a deterministic process, from its start: XLA's flags."""
+    flags = environment.get("XLA_FLAGS", "").split()
+    return {"XLA_FLAGS": " ".join(flags if DETERMINISTIC_XLA in flags else [*flags, DETERMINISTIC_XLA])}
+
+
+def names() -> list[str]:
+    """This process's devices, by the backend's names. Wakes them."""
+    import keras
+
+    return keras.distribution.list_devices()
+
+
+def peak_memory() -> int | None:
+    """The most bytes that were in use on this process's first accelerator; None where nobody counts."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.config.list_physical_devices("GPU"):
+            return None
+        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+    if keras.backend.backend() == "jax":
+        import jax
+
+        peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+        return None if peak is None else int(peak)
+    return None
+
+
+def _device() -> tuple[str, tuple[int, int] | None]:
+    """Kind and compute capability of this process's first device."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        found = tf.config.list_physical_devices("GPU")
+        if not found:
+            return "cpu", None
+        return "gpu", tf.config.experimental.get_device_details(found[0]).get("compute_capability")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        device = jax.local_devices()[0]
+        told = getattr(device, "compute_capability", None)
+        numbers = tuple(int(part) for part in told.split(".")) if isinstance(told, str) else None
+        return "gpu" if device.platform in ("gpu", "cuda") else device.platform, numbers
+    return "cpu", None
+
+
+def _device_files() -> list[Path]:
+    """One file for each GPU that a driver has found; WSL has one for all."""
+    return [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]
+
+
+def _named() -> list[str] | None:
+    """The GPUs that CUDA_VISIBLE_DEVICES allows, None where it says nothing."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is None:
+        return None
+    listed = [name.strip() for name in told.split(",")]
+    # As CUDA reads it: what follows the first name that is none does not count.
+    first_bad = next((place for place, name in enumerate(listed) if name in ("", "-1")), len(listed))
+    return listed[:first_bad]
+
+
+def _cores() -> int:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+''')
+
+write("kaggle_nerve/errors.py", r'''"""The one exception that a user is meant to read."""
+
+
+class NerveError(Exception):
+    """A fault somebody can act on. ``str()`` is one sentence: what is wrong, where, what to do.
+
+    The command line prints it without a traceback and exits with 1. Anything else that is raised
+    is a defect of this package.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: IPython asks for it."""
+        return [f"{type(self).__name__}: {self}"]
+''')
+
+write("kaggle_nerve/fused.py", r'''"""Batch normalisation by TensorFlow's fused kernel; the one computation here that names a framework.
+
+Keras writes it as a dozen elementwise operations. On a processor they cost as much as a third of the
+convolutions between them, for memory is read anew by each; PyTorch, which has one kernel, was that much faster.
+"""
+
+from typing import Any
+
+import keras
+
+
+def batch_normalised(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any] | None:
+    """(outputs, mean, variance) of ``inputs`` (batch, height, width, channels) normalised by their own statistics.
+
+    The variance is the biased one, as Keras keeps it. None on backends that have no such kernel or do
+    not need it: there the compiler fuses the operations.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=inputs,
+        scale=tf.cast(gamma, tf.float32),
+        offset=tf.cast(beta, tf.float32),
+        mean=tf.zeros([0]),
+        variance=tf.zeros([0]),
+        epsilon=epsilon,
+        is_training=True,
+    )
+    count = tf.cast(tf.size(inputs) / tf.shape(inputs)[-1], tf.float32)
+    return outputs, mean, variance * (count - 1) / count
+''')
+
+write("kaggle_nerve/presets/__init__.py", r'''"""The presets: one TOML file each, read by :mod:`kaggle_nerve.settings`."""
+''')
+
+write("kaggle_nerve/presets/attention-segnet.toml", r'''description = "SegNet whose decoder also sees the encoder, through attention gates"
+size = [96, 128]
+folds = "5"
+
+[model]
+architecture = "segnet"
+skip = "attention"
+width = 16
+depth = 4
+dropout = 0.2
+
+[loss]
+smooth = 50.0
+presence = 0.5
+
+[optimiser]
+name = "adam"
+learning_rate = 1e-3
+
+[training]
+epochs = 60
+batch = 16
+patience = 12
+positive_rate = 0.7
+
+[augmentation]
+hflip = 0.5
+rotate = 12.0
+shift = 0.0
+scale = 1.0
+contrast = 0.15
+brightness = 0.0
+gamma = 1.0
+noise = 0.0
+''')
+
+write("kaggle_nerve/presets/default.toml", r'''description = "For a GPU: 224x304"
+size = [224, 304]
+folds = "5"
+
+[model]
+width = 32
+depth = 5
+widest = 512
+dropout = 0.3
+
+[loss]
+# The same share of a nerve as in the preset small.
+smooth = 270.0
+presence = 0.5
+
+[optimiser]
+name = "adamw"
+learning_rate = 1e-3
+
+[training]
+epochs = 60
+batch = 16
+positive_rate = 0.7
+positive_share = 0.5
+average = "ema"
+ema_decay = 0.995
+
+[augmentation]
+hflip = 0.5
+rotate = 12.0
+shift = 0.1
+scale = 1.2
+contrast = 0.15
+brightness = 0.06
+gamma = 1.25
+noise = 0.025
+''')
+
+write("kaggle_nerve/presets/segnet.toml", r'''description = "SegNet with true pooling indices, BCE and Dice, early stopping"
+size = [96, 128]
+folds = "5"
+
+[model]
+architecture = "segnet"
+width = 16
+depth = 4
+dropout = 0.2
+
+[loss]
+smooth = 50.0
+presence = 0.5
+
+[optimiser]
+name = "adam"
+learning_rate = 1e-3
+
+[training]
+epochs = 60
+batch = 16
+patience = 12
+positive_rate = 0.7
+
+[augmentation]
+hflip = 0.5
+rotate = 12.0
+shift = 0.0
+scale = 1.0
+contrast = 0.15
+brightness = 0.0
+gamma = 1.0
+noise = 0.0
+''')
+
+write("kaggle_nerve/presets/small.toml", r'''description = "For a processor: 96x128, a fold in half an hour on two cores"
+size = [96, 128]
+folds = "5"
+
+[model]
+# The network runs at half the size: five times as many frames in the same time are worth more than pixels.
+stem = 2
+width = 16
+depth = 4
+dropout = 0.2
+
+[loss]
+# With 1, an empty frame pushes an unsure pixel down 100 times harder than a missed nerve pulls it up.
+smooth = 50.0
+presence = 0.5
+
+[optimiser]
+name = "adam"
+learning_rate = 2e-3
+
+[training]
+epochs = 60
+batch = 16
+positive_rate = 0.7
+positive_share = 0.5
+average = "ema"
+ema_decay = 0.995
+
+[augmentation]
+hflip = 0.5
+rotate = 12.0
+shift = 0.1
+scale = 1.2
+contrast = 0.15
+brightness = 0.06
+gamma = 1.25
+noise = 0.025
+''')
+
+write("kaggle_nerve/presets/tiny.toml", r'''description = "Tests and the demo: a minute a fold on two cores, to see the whole job work"
+size = [96, 128]
+folds = "3"
+
+[model]
+stem = 2
+width = 8
+depth = 3
+
+[loss]
+smooth = 50.0
+
+[optimiser]
+learning_rate = 3e-3
+
+[training]
+epochs = 14
+batch = 16
+
+[augmentation]
+rotate = 6.0
+shift = 0.05
+scale = 1.1
+noise = 0.0
+''')
+
+write("kaggle_nerve/presets/unet-64x80.toml", r'''description = "The field's first baseline: U-Net, 64x80, intensities in [0, 1], one hold-out of 42/5 subjects"
+size = [64, 80]
+folds = "42/5"
+
+[model]
+width = 32
+depth = 4
+widest = 512
+batch_norm = false
+dropout = 0.0
+presence = false
+normalise = "unit"
+
+[loss]
+dice = 1.0
+bce = 0.0
+presence = 0.0
+
+[optimiser]
+name = "adam"
+learning_rate = 1e-5
+schedule = "constant"
+warmup = 0.0
+
+[training]
+epochs = 20
+batch = 32
+# A rate this low may take many epochs to leave the all-full mask.
+collapse_epochs = 15
+
+[augmentation]
+hflip = 0.0
+rotate = 0.0
+shift = 0.0
+scale = 1.0
+contrast = 0.0
+brightness = 0.0
+gamma = 1.0
+noise = 0.0
+
+[prediction]
+tta = "none"
+''')
+
+write("kaggle_nerve/presets/unet-96.toml", r'''description = "The most copied baseline: U-Net, 96x96, Dice loss, Adam 1e-5, 60 epochs"
+size = [96, 96]
+folds = "5"
+
+[model]
+width = 32
+depth = 4
+widest = 512
+batch_norm = false
+dropout = 0.0
+presence = false
+normalise = "unit"
+
+[loss]
+dice = 1.0
+bce = 0.0
+presence = 0.0
+
+[optimiser]
+name = "adam"
+learning_rate = 1e-5
+schedule = "constant"
+warmup = 0.0
+
+[training]
+epochs = 60
+batch = 32
+# A rate this low may take many epochs to leave the all-full mask.
+collapse_epochs = 15
+
+[augmentation]
+hflip = 0.0
+rotate = 0.0
+shift = 0.0
+scale = 1.0
+contrast = 0.0
+brightness = 0.0
+gamma = 1.0
+noise = 0.0
+
+[prediction]
+tta = "none"
+''')
+
+write("kaggle_nerve/presets/unet-attention.toml", r'''description = "U-Net with attention gates, scSE and deep supervision, 160x224"
+size = [160, 224]
+folds = "5"
+
+[model]
+skip = "attention"
+scse = true
+deep_supervision = true
+stem = 2
+width = 24
+depth = 4
+widest = 384
+dropout = 0.2
+skip_dropout = 0.1
+
+[loss]
+# The same share of a nerve as in the preset small.
+smooth = 146.0
+presence = 0.5
+
+[optimiser]
+name = "adamw"
+learning_rate = 2e-3
+clip_norm = 1.0
+
+[training]
+epochs = 60
+batch = 16
+positive_rate = 0.7
+average = "ema"
+ema_decay = 0.995
+
+[augmentation]
+rotate = 12.0
+shift = 0.1
+scale = 1.2
+contrast = 0.15
+brightness = 0.06
+gamma = 1.25
+noise = 0.025
+''')
+
+write("kaggle_nerve/presets/unet-effb1-448.toml", r'''description = "The best documented public recipe: U-Net on EfficientNet-B1 (ImageNet), 448x576, four flips"
+size = [448, 576]
+folds = "5"
+
+[model]
+encoder = "efficientnet-b1"
+weights = "imagenet"
+width = 16
+dropout = 0.2
+
+[loss]
+# The same share of a nerve as in the preset small.
+smooth = 1050.0
+dice = 1.0
+bce = 0.0
+focal = 1.0
+presence = 0.5
+
+[optimiser]
+name = "adamw"
+learning_rate = 5e-4
+weight_decay = 1e-4
+clip_norm = 1.0
+
+[training]
+epochs = 100
+batch = 8
+positive_rate = 0.5
+precision = "auto"
+
+[augmentation]
+hflip = 0.5
+vflip = 0.25
+rotate = 0.0
+shift = 0.0
+scale = 1.0
+contrast = 0.0
+brightness = 0.1
+gamma = 1.0
+noise = 0.01
+
+[prediction]
+tta = "flips"
+batch = 16
+''')
+
+write("kaggle_nerve/presets/unet-inception.toml", r'''description = "The best Keras entry's network: inception blocks, strided convolutions, residual skips, 80x112"
+size = [80, 112]
+folds = "5"
+
+[model]
+block = "inception"
+down = "stride"
+skip = "residual"
+activation = "elu"
+width = 32
+depth = 4
+widest = 512
+dropout = 0.5
+skip_dropout = 0.5
+
+[loss]
+# The share of a nerve that 50 pixels are at 96x128; the entry's own Dice was that of the batch.
+smooth = 36.0
+dice = 1.0
+bce = 0.0
+presence = 0.5
+
+[optimiser]
+name = "adam"
+learning_rate = 4.5e-3
+schedule = "constant"
+clip_norm = 1.0
+
+[training]
+epochs = 50
+batch = 64
+patience = 8
+
+[augmentation]
+hflip = 0.5
+vflip = 0.5
+rotate = 0.0
+shift = 0.0
+scale = 1.1
+contrast = 0.0
+brightness = 0.02
+gamma = 1.0
+noise = 0.0
+''')
+
+write("kaggle_nerve/progress.py", r'''"""How library code tells of long work without printing: it is handed a Reporter.
+
+The default reports nothing. The command line passes one that draws bars on standard error, a notebook one
+that prints a line now and then.
+"""
+
+import time
+from collections.abc import Callable
+
+
+class Bar:
+    """One running count. Use as a context manager; this base class shows nothing."""
+
+    def update(self, steps: int = 1) -> None:
+        """Count ``steps`` more units as done."""
+
+    def note(self, text: str) -> None:
+        """Show ``text`` beside the bar, such as the current loss."""
+
+    def expect(self, total: int) -> None:
+        """Change the number of units that there are in all."""
+
+    def close(self) -> None:
+        """Finish the bar."""
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Reporter:
+    """Makes bars and takes messages; this base class is silent."""
+
+    def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
+        """A bar of ``total`` units (None: unknown)."""
+        return Bar()
+
+    def say(self, text: str) -> None:
+        """Tell the user one line."""
+
+
+SILENT = Reporter()
+
+
+class LoggedBar(Bar):
+    """For a log: a line now and then instead of a bar that redraws itself. ``write`` gets the lines."""
+
+    EVERY = 30.0
+    """Seconds between two lines."""
+
+    def __init__(self, label: str, total: int | None, unit: str, write: Callable[[str], None]):
+        self.label, self.total, self.unit, self.write, self.done = label, total, unit, write, 0
+        self.started = self.told = time.monotonic()
+
+    def update(self, steps: int = 1) -> None:
+        """Count; write a line if the last one is old."""
+        self.done += steps
+        if time.monotonic() - self.told >= self.EVERY:
+            self.told = time.monotonic()
+            self._tell("")
+
+    def note(self, text: str) -> None:
+        """Write it on a line of its own."""
+        self.told = time.monotonic()
+        self._tell(f", {text}")
+
+    def expect(self, total: int) -> None:
+        """Change the total."""
+        self.total = total
+
+    def close(self) -> None:
+        """Write how it ended."""
+        self._tell("")
+
+    def _tell(self, more: str) -> None:
+        seconds = time.monotonic() - self.started
+        whole = f"/{self.total}" if self.total else ""
+        left = (
+            f", {seconds * (self.total - self.done) / self.done:.0f} s left"
+            if self.total and self.done and self.total != self.done
+            else ""
+        )
+        self.write(f"{self.label}: {self.done}{whole} {self.unit}s in {seconds:.0f} s{left}{more}")
+''')
+
+write("kaggle_nerve/storage.py", r'''"""Files that are either whole or absent: atomic writes, completion markers, digests, locks."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from kaggle_nerve.errors import NerveError
+
+COMPLETE = "complete.json"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it takes ``path``'s place if the block succeeds.
+
+    A reader, and a later run after a kill, sees the old file or the new one, never a part.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".{path.name}")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 ``text`` with ``\\n`` line ends, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically. NaN is refused: JSON has none."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a damaged one is a NerveError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as fault:
+        raise NerveError(f"{path} is not readable JSON ({fault}); delete it and run again.") from fault
+
+
+def mark_complete(folder: Path, facts: dict[str, Any]) -> None:
+    """Say that the work in ``folder`` is finished; ``facts`` are its inputs' digests and figures."""
+    write_json(folder / COMPLETE, facts)
+
+
+def completed(folder: Path) -> dict[str, Any] | None:
+    """The facts of finished work in ``folder``, or None while it is unfinished."""
+    marker = folder / COMPLETE
+    return read_json(marker) if marker.is_file() else None
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_text(*parts: str) -> str:
+    """SHA-256 of some strings, in hexadecimal; the parts are kept apart."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@contextmanager
+def locked(path: Path, told: str, patience: float = 0) -> Iterator[None]:
+    """Hold the lock file ``path``; NerveError ``told`` where another process holds it for ``patience`` seconds.
+
+    The system frees the lock of a process that was killed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout as fault:
+        raise NerveError(told) from fault
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+''')
+
+write("kaggle_nerve/arrays.py", r'''"""Arrays that are filled a chunk at a time, on disk, and go on where a killed process stopped."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from kaggle_nerve.storage import write_text
+
+
+class GrowingArrays:
+    """Memory-mapped arrays ``<name>.npy`` in ``folder``, named ``<name>.partial.npy`` until whole.
+
+    ``shapes``: name -> (shape, dtype), all with the same first length. ``key`` says what they are
+    made from: a partial array of another key is started anew. After each chunk call `note`, at the
+    end `finish`.
+    """
+
+    def __init__(self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], type]], key: str):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.key = folder, key
+        self._pointer = folder / "partial.json"
+        self.done = self._rows_done(shapes)
+        self.arrays = {name: self._open(name, *shapes[name]) for name in shapes}
+
+    def note(self, rows: int) -> None:
+        """Say that the first ``rows`` rows are filled, once they are on disk."""
+        for array in self.arrays.values():
+            array.flush()
+        write_text(self._pointer, json.dumps({"rows": rows, "key": self.key}))
+        self.done = rows
+
+    def finish(self) -> None:
+        """Give the filled arrays their final names."""
+        self.arrays.clear()
+        for partial in self.folder.glob("*.partial.npy"):
+            partial.replace(self._final(partial.name.removesuffix(".partial.npy")))
+        self._pointer.unlink()
+
+    def _rows_done(self, shapes: dict[str, tuple[tuple[int, ...], type]]) -> int:
+        try:
+            stored = json.loads(self._pointer.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+        for name in shapes:
+            # A kill inside `finish` leaves some arrays under their final names: take them back.
+            if not self._partial(name).is_file() and self._final(name).is_file():
+                self._final(name).replace(self._partial(name))
+        whole = all(self._partial(name).is_file() for name in shapes)
+        return stored["rows"] if whole and stored["key"] == self.key else 0
+
+    def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        if self.done:
+            return open_memmap(self._partial(name), mode="r+")
+        return open_memmap(self._partial(name), mode="w+", dtype=dtype, shape=shape)
+
+    def _partial(self, name: str) -> Path:
+        return self.folder / f"{name}.partial.npy"
+
+    def _final(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
+''')
+
+write("kaggle_nerve/competition/__init__.py", r'''"""What Kaggle fixed: the competition's facts, run-length encoding, metric and submission format."""
+''')
+
+write("kaggle_nerve/competition/csv_text.py", r'''"""CSV files that somebody else may have written: their bytes, what makes them unreadable, their lines."""
+
+from pathlib import Path
+
+from kaggle_nerve.errors import NerveError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_MAGIC = (
+    (b"\x1f\x8b", "is gzip-compressed; unpack it first"),
+    (b"PK\x03\x04", "is a zip archive; unpack it first"),
+    (b"BZh", "is bzip2-compressed; unpack it first"),
+    (b"\xfd7zXZ", "is xz-compressed; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "is zstd-compressed; unpack it first"),
+    (b"\xff\xfe", "is UTF-16 text; save it as UTF-8"),
+    (b"\xfe\xff", "is UTF-16 text; save it as UTF-8"),
+)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file. Raises NerveError where it cannot be opened."""
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise NerveError(f"cannot read {path}: {fault.strerror}; check the path") from fault
+
+
+def unreadable(data: bytes) -> tuple[int | None, str] | None:
+    """Line (None: the whole file) and reason why the bytes are no text at all; None if they are text."""
+    if not data.strip():
+        return None, "the file is empty"
+    for magic, what in _MAGIC:
+        if data.startswith(magic):
+            return None, f"the file {what}"
+    try:
+        data.decode("utf-8")
+        at = data.find(b"\0")
+    except UnicodeDecodeError as fault:
+        at = fault.start
+    if at < 0:
+        return None
+    return data[:at].count(b"\n") + 1, f"byte {at + 1} of the file is not UTF-8 text; write a plain CSV file"
+
+
+def lines(data: bytes) -> list[str]:
+    """The lines of readable bytes without their ends (LF, CRLF or CR) and without a byte-order mark.
+
+    The last line may lack its end. str.splitlines is no help: it also splits at form feeds and the like.
+    """
+    text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    return text.removesuffix("\n").split("\n")
+
+
+def shown(text: str) -> str:
+    """``text`` in quotes for a message, cut where it is long."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+''')
+
+write("kaggle_nerve/competition/facts.py", r'''"""The competition's fixed facts, each with where it comes from. Nothing else repeats them.
+
+Sources: the competition's data and evaluation pages (``kaggle.com/c/ultrasound-nerve-segmentation``),
+and counts taken from its ``train_masks.csv``.
+"""
+
+import re
+
+SLUG = "ultrasound-nerve-segmentation"
+"""The competition's name in addresses and in the Kaggle API."""
+
+HEIGHT, WIDTH = 420, 580
+"""Pixels of every frame. Data page: 580 wide, 420 high, 8-bit grey, LZW-compressed TIFF."""
+
+SIZE = (HEIGHT, WIDTH)
+"""(height, width) of every frame and mask."""
+
+TRAIN_FOLDER, TEST_FOLDER = "train", "test"
+
+TRAIN_FRAME = re.compile(r"^(?P<subject>[1-9]\d*)_(?P<img>[1-9]\d*)\.tif$")
+"""A training frame's file name. Data page: ``subject_imageNum.tif``."""
+
+TRAIN_MASK = re.compile(r"^(?P<subject>[1-9]\d*)_(?P<img>[1-9]\d*)_mask\.tif$")
+"""A training mask's file name, beside its frame; its pixels are 0 or 255."""
+
+TEST_FRAME = re.compile(r"^(?P<img>[1-9]\d*)\.tif$")
+"""A test frame's file name: it does not tell the subject."""
+
+TRAIN_CSV = "train_masks.csv"
+TRAIN_HEADER = ("subject", "img", "pixels")
+
+SAMPLE_CSV = "sample_submission.csv"
+SUBMISSION_HEADER = ("img", "pixels")
+"""Data page. Rows are in rising order of ``img``; an empty mask has nothing after the comma."""
+
+TRAIN_FRAMES, TRAIN_SUBJECTS, TRAIN_WITH_MASK = 5635, 47, 2323
+"""Counted in ``train_masks.csv``: 42 subjects with 120 frames, 5 with 119."""
+
+TEST_FRAMES = 5508
+"""Rows of ``sample_submission.csv``; the subjects are others than the training ones (data page)."""
+
+PUBLIC_SHARE = 0.2
+"""Share of the test frames behind the public score (leaderboard page)."""
+
+SMALLEST_MASK = 2684
+"""Pixels of the smallest training mask that is not empty, counted in ``train_masks.csv``."""
+''')
+
+write("kaggle_nerve/competition/metric.py", r'''"""The competition's metric: the mean over frames of Dice, where two empty masks agree perfectly.
+
+Dice of a frame is ``2 |X and Y| / (|X| + |Y|)``, and 1 if both masks are empty. So one pixel on a
+frame that should be empty costs that frame its whole point.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kaggle_nerve.competition import rle
+from kaggle_nerve.competition.facts import SIZE
+from kaggle_nerve.errors import NerveError
+
+Runs = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a submission scores. Means are in [0, 1], or None where no frame belongs to the part.
+
+    Attributes:
+        all: mean Dice of all frames that count.
+        public, private: the same for the frames of that ``Usage``; None if the solution has no such column.
+        frames: how many frames count; with a ``Usage`` column those that are Public or Private.
+        per_frame: table with the columns ``img``, ``usage`` ("public", "private" or ""), ``dice``,
+            ``intersection``, ``truth_area`` and ``predicted_area`` (pixels), in the solution's order.
+    """
+
+    all: float | None
+    public: float | None
+    private: float | None
+    frames: int
+    per_frame: pd.DataFrame = field(repr=False, compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures alone, ready for JSON."""
+        return {"all": self.all, "public": self.public, "private": self.private, "frames": self.frames}
+
+
+def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Dice of two masks of the same (height, width), in [0, 1]; what is not 0 belongs to the mask.
+
+    Raises NerveError where the shapes differ or a mask is not one (see ``rle.checked_mask``).
+
+    >>> dice(np.array([[1, 1, 0]]), np.array([[0, 1, 0]]))
+    0.6666666666666666
+    """
+    truth, predicted = rle.checked_mask(truth) != 0, rle.checked_mask(predicted) != 0
+    if truth.shape != predicted.shape:
+        raise NerveError(
+            f"cannot compare masks of {truth.shape} and {predicted.shape} (height, width); "
+            "enlarge the prediction to the size of the truth first"
+        )
+    counts = ((truth & predicted).sum(), truth.sum(), predicted.sum())
+    return float(dice_of_counts(*counts))
+
+
+def dice_of_counts(intersection: Any, truth_area: Any, predicted_area: Any) -> np.ndarray:
+    """Dice from pixel counts: arrays, or numbers, of shapes that broadcast; float64 in [0, 1].
+
+    The counts are believed: none is negative and the intersection exceeds neither area.
+
+    >>> dice_of_counts([1, 0, 0], [2, 0, 0], [1, 0, 5]).tolist()
+    [0.6666666666666666, 1.0, 0.0]
+    """
+    both = np.add(truth_area, predicted_area, dtype=np.float64)
+    twice = np.multiply(2.0, intersection, dtype=np.float64)
+    twice, both = np.broadcast_arrays(twice, both)
+    return np.divide(twice, both, out=np.ones(both.shape), where=both > 0)
+
+
+def dice_of_texts(truth: str, predicted: str, size: tuple[int, int] = SIZE) -> float:
+    """Dice of two masks given as run-length texts, without drawing them. Raises rle.RunLengthError."""
+    return float(dice_of_counts(*counts_of_texts(truth, predicted, size)))
+
+
+def counts_of_texts(truth: str, predicted: str, size: tuple[int, int] = SIZE) -> tuple[int, int, int]:
+    """(intersection, truth area, predicted area) in pixels of two masks given as run-length texts."""
+    return _counts(rle.runs(truth, size), rle.runs(predicted, size))
+
+
+def score(submission: pd.DataFrame, solution: pd.DataFrame, size: tuple[int, int] = SIZE) -> Score:
+    """Score a submission (columns ``img``, ``pixels``) against the true masks.
+
+    ``solution`` has ``img``, ``pixels`` and perhaps ``Usage``: then frames marked Public or Private
+    count, and others (such as Ignored) do not. Both tables come from ``submission.read`` and
+    ``submission.read_solution``; their rows may stand in different orders.
+
+    Raises NerveError if the frames of the two differ or repeat, or a text that counts is faulty.
+    """
+    truth, predicted = _by_frame(solution, "solution"), _by_frame(submission, "submission")
+    _refuse_other_frames(truth.index, predicted.index)
+    if "Usage" in solution:
+        usage = truth["Usage"].astype(str).str.strip().str.lower()
+        truth, usage = (part[usage.isin(["public", "private"])] for part in (truth, usage))
+    else:
+        usage = pd.Series("", index=truth.index)
+    rows = zip(truth.index, truth["pixels"], predicted["pixels"].loc[truth.index], strict=True)
+    counts = [
+        _counts(_runs("solution", img, true, size), _runs("submission", img, guess, size))
+        for img, true, guess in rows
+    ]
+    counts = np.array(counts, np.int64).reshape(-1, 3)
+    values = dice_of_counts(*counts.T)
+    per_frame = pd.DataFrame({"img": truth.index, "usage": usage.to_numpy(), "dice": values})
+    per_frame[["intersection", "truth_area", "predicted_area"]] = counts
+
+    def mean(chosen: np.ndarray) -> float | None:
+        return float(values[chosen].mean()) if chosen.any() else None
+
+    return Score(
+        all=mean(np.ones(len(values), bool)),
+        public=mean((usage == "public").to_numpy()),
+        private=mean((usage == "private").to_numpy()),
+        frames=len(values),
+        per_frame=per_frame,
+    )
+
+
+def _by_frame(table: pd.DataFrame, what: str) -> pd.DataFrame:
+    for column in ("img", "pixels"):
+        if column not in table:
+            raise NerveError(f"the {what} has no column {column!r}; its header must begin with img,pixels")
+    repeated = table["img"][table["img"].duplicated()]
+    if len(repeated):
+        raise NerveError(f"the {what} has frame {repeated.iloc[0]} more than once; keep one row of it")
+    return table.set_index("img")
+
+
+def _refuse_other_frames(truth: pd.Index, predicted: pd.Index) -> None:
+    missing, unknown = truth.difference(predicted), predicted.difference(truth)
+    complaints = [
+        f"{what} {len(frames)} frames ({', '.join(map(str, frames[:5]))}{', ...' * (len(frames) > 5)})"
+        for what, frames in (("lacks", missing), ("has besides", unknown))
+        if len(frames)
+    ]
+    if complaints:
+        raise NerveError(
+            f"the submission does not belong to the solution: it {' and '.join(complaints)}; "
+            "score it against the solution of the same frames"
+        )
+
+
+def _counts(truth: Runs, predicted: Runs) -> tuple[int, int, int]:
+    return rle.intersection(truth, predicted), int(truth[1].sum()), int(predicted[1].sum())
+
+
+def _runs(whose: str, img: int, text: str, size: tuple[int, int]) -> Runs:
+    try:
+        return rle.runs(text, size)
+    except rle.RunLengthError as fault:
+        raise NerveError(f"frame {img} of the {whose}: {fault}") from fault
+''')
+
+write("kaggle_nerve/competition/rle.py", r'''"""Run-length text of masks: ``start length start length ...``, as the competition's CSV files hold it.
+
+Pixels are counted from 1, column after column (top to bottom, then left to right), so a pixel's
+number is ``column * height + row + 1``. Starts rise and runs never share a pixel. An empty mask is
+the empty text. Numbers are separated by one space.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import numpy as np
+
+from kaggle_nerve.competition.facts import SIZE
+from kaggle_nerve.competition.rle_faults import explain
+from kaggle_nerve.errors import NerveError
+
+T = TypeVar("T")
+_GROUPS = (20, 16, 10, 8, 5, 4, 3, 2, 1)
+
+
+class RunLengthError(NerveError):
+    """A run-length text, or a mask to be written as one, that breaks the rules; it says which and where."""
+
+
+def encode(mask: np.ndarray) -> str:
+    """The run-length text of one mask.
+
+    ``mask`` is (height, width), of booleans or whole numbers; whatever is not 0 belongs to the mask.
+    Any memory layout will do. The result is canonical: touching runs are one run, also where a run
+    goes on from the bottom of a column to the top of the next.
+
+    Raises RunLengthError for an array that is not two-dimensional, or of floating point numbers.
+
+    >>> encode(np.array([[0, 1, 1], [0, 1, 0]], np.uint8))
+    '3 3'
+    """
+    mask = checked_mask(mask)
+    if mask.size == 0:
+        return ""
+    # Seen as unsigned bytes or words, "not 0" is "above 0" whatever the type was.
+    unsigned = f"u{mask.itemsize}"
+    if mask.flags.f_contiguous:
+        edges = _edges_along_lines(mask.T.view(unsigned))
+    else:
+        edges = _edges_across_lines(np.ascontiguousarray(mask).view(unsigned))
+    numbers = edges + 1
+    numbers[1::2] -= numbers[::2]
+    # One formatting call is twice as fast as joining one string per number.
+    return ("%d " * numbers.size)[:-1] % tuple(numbers.tolist())
+
+
+def encode_many(masks: Iterable[np.ndarray]) -> list[str]:
+    """The texts of an (n, height, width) array, or of any iterable of masks, which is read one by one.
+
+    Raises RunLengthError as ``encode`` does, with the position of the mask counted from 0.
+    """
+    return [_numbered(encode, index, mask) for index, mask in enumerate(masks)]
+
+
+def decode(text: str, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """The mask of one run-length text: uint8 of 0 and 1, shape ``size`` = (height, width).
+
+    The array is writable and lies column by column in memory (Fortran order), as the text does.
+    Runs may touch. Every other departure from the format raises RunLengthError: see ``runs``.
+
+    >>> decode("3 3", (2, 3)).tolist()
+    [[0, 1, 1], [0, 1, 0]]
+    """
+    height, width = size
+    flat = np.zeros(height * width, np.uint8)
+    _fill(flat, *runs(text, size))
+    return flat.reshape(width, height).T
+
+
+def decode_many(texts: Iterable[str], size: tuple[int, int] = SIZE) -> np.ndarray:
+    """The masks of many texts: uint8 of 0 and 1, shape (n, height, width), 244 kB for each at full size.
+
+    Raises RunLengthError as ``decode`` does, with the position of the text counted from 0.
+    """
+    texts = list(texts)
+    height, width = size
+    flat = np.zeros((len(texts), height * width), np.uint8)
+    for index, text in enumerate(texts):
+        _fill(flat[index], *_numbered(runs, index, text, size))
+    return flat.reshape(len(texts), width, height).transpose(0, 2, 1)
+
+
+def runs(text: str, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """The runs of a text as (starts, lengths), int64 arrays of one entry per run.
+
+    Here starts count from **0**, column after column. The text is checked completely: RunLengthError
+    names what is not text, not a whole number, a stray space, an odd count of numbers, a start or
+    length below 1, a run past the last pixel of ``size``, and runs that are unsorted or overlap.
+    """
+    if not isinstance(text, str):
+        raise RunLengthError(f"expected run-length text, got {text!r}; an empty mask is the empty text")
+    if not text:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    # The whole check in a few array operations; only a text that fails is looked at again, slowly,
+    # to find out what to say. fromstring stops without a word at what it cannot read, so only
+    # digits and spaces may reach it.
+    if text.isascii() and text.replace(" ", "").isdigit():
+        numbers = np.fromstring(text, np.int64, sep=" ")
+        if numbers.size % 2 == 0 and numbers.size == text.count(" ") + 1:
+            total = size[0] * size[1]
+            # The largest number is looked at first: sums of numbers up to 2**63 would wrap around.
+            if numbers.min() >= 1 and numbers.max() <= total:
+                starts, lengths = numbers[::2] - 1, numbers[1::2]
+                ends = starts + lengths
+                if ends[-1] <= total and not (starts[1:] < ends[:-1]).any():
+                    return starts, lengths
+    raise RunLengthError(explain(text, size))
+
+
+def area(text: str, size: tuple[int, int] = SIZE) -> int:
+    """Pixels in the mask of a text, without drawing it; the text is checked as in ``runs``."""
+    return int(runs(text, size)[1].sum())
+
+
+def intersection(
+    first: tuple[np.ndarray, np.ndarray],
+    second: tuple[np.ndarray, np.ndarray],
+) -> int:
+    """Pixels that two masks share, from their (starts, lengths) as ``runs`` gives them."""
+    if not first[0].size or not second[0].size:
+        return 0
+    starts, lengths = first
+    covered = np.cumsum(lengths)
+
+    def covered_before(positions: np.ndarray) -> np.ndarray:
+        # All runs that start earlier, less what the last of them has at or after the position.
+        last = np.searchsorted(starts, positions) - 1
+        overhang = np.maximum(starts[last] + lengths[last] - positions, 0)
+        return np.where(last < 0, 0, covered[last] - overhang)
+
+    starts_of_second, lengths_of_second = second
+    ends_of_second = starts_of_second + lengths_of_second
+    return int((covered_before(ends_of_second) - covered_before(starts_of_second)).sum())
+
+
+def checked_mask(mask: np.ndarray) -> np.ndarray:
+    """``mask`` as it came, if it is a two-dimensional array of booleans or whole numbers.
+
+    Raises RunLengthError otherwise. Floating point is refused because it is nearly always a
+    probability map that was not thresholded, of which every pixel would count.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2:
+        raise RunLengthError(f"a mask is (height, width), got the shape {mask.shape}; drop the other axes")
+    if mask.dtype.kind not in "bui":
+        raise RunLengthError(
+            f"a mask holds booleans or whole numbers, got {mask.dtype}; compare it with a threshold first"
+        )
+    return mask
+
+
+def _edges_across_lines(rows: np.ndarray) -> np.ndarray:
+    """Where a row-major mask begins and ends, in turn, going down its columns: rising positions from 0.
+
+    Comparing each row with the next and sorting the few hits is far cheaper than turning the image:
+    memory is read in the order in which it lies.
+    """
+    height, width = rows.shape
+    first, stop, largest = _touched(rows)
+    on_border = first == 0 or stop == height
+    # One empty row more on either side shows the mask's upper and lower edge.
+    first, stop = max(first - 1, 0), min(stop + 1, height)
+    hits = _changes(rows[first:stop].reshape(-1), width, largest)
+    # A hit at row * width + column is an edge at column * height + row + 1, below the pixel it names.
+    row = hits // width
+    edges = (hits - row * width) * height + row
+    edges += first + 1
+    if on_border:
+        # What lies on the image's own border has no neighbour to differ from. A run that goes on in
+        # the next column would end and begin at the same place: it does neither.
+        top, bottom = np.flatnonzero(rows[0]), np.flatnonzero(rows[-1])
+        border = np.setxor1d(top * height, (bottom + 1) * height, assume_unique=True)
+        edges = np.concatenate([edges, border])
+    edges.sort()
+    return edges
+
+
+def _edges_along_lines(columns: np.ndarray) -> np.ndarray:
+    """The same for the transposed view of a column-major mask: it lies in memory as the text runs."""
+    first, stop, largest = _touched(columns)
+    flat = columns[first:stop].reshape(-1)
+    begin, end = np.flatnonzero(flat[:1]), np.flatnonzero(flat[-1:]) + flat.size
+    edges = np.concatenate([begin, _changes(flat, 1, largest) + 1, end])
+    return edges + first * columns.shape[1]
+
+
+def _changes(flat: np.ndarray, step: int, largest: int) -> np.ndarray:
+    """Positions of a flat unsigned mask where it is entered or left by the pixel ``step`` further on."""
+    hits = np.flatnonzero(flat[step:] != flat[:-step])
+    if largest > 1:
+        # A step between two values that both belong to the mask is none.
+        hits = hits[(flat[hits] > 0) != (flat[hits + step] > 0)]
+    return hits
+
+
+def _touched(lines: np.ndarray) -> tuple[int, int, int]:
+    """First and stop of a stretch of lines that holds all pixels but zeros, and the largest pixel.
+
+    Several lines are looked at together, because NumPy takes the maximum of a few long rows much
+    faster than that of many short ones; the stretch may be that much too long.
+    """
+    count, length = lines.shape
+    group = next(size for size in _GROUPS if count % size == 0)
+    largest = np.maximum.reduce(lines.reshape(count // group, group * length), axis=1).tolist()
+    touched = [index for index, value in enumerate(largest) if value]
+    if not touched:
+        return 0, 0, 0
+    return touched[0] * group, (touched[-1] + 1) * group, max(largest)
+
+
+def _fill(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+    """Set the pixels of runs to 1 in a flat column-major mask of zeros."""
+    if not starts.size:
+        return
+    edges = np.empty(2 * starts.size, np.int64)
+    edges[::2], edges[1::2] = starts, starts + lengths
+    values = np.zeros(edges.size - 1, np.uint8)
+    values[::2] = 1
+    # From the first run's start to the last one's end, ones and gaps in turn.
+    flat[edges[0] : edges[-1]] = np.repeat(values, np.diff(edges))
+
+
+def _numbered(function: Callable[..., T], index: int, *arguments: object) -> T:
+    try:
+        return function(*arguments)
+    except RunLengthError as fault:
+        raise RunLengthError(f"mask {index}: {fault}") from fault
+''')
+
+write("kaggle_nerve/competition/rle_faults.py", r'''"""Says in words what is wrong with a run-length text. Slow, and only needed for a faulty one."""
+
+import re
+
+_WHOLE_NUMBER = re.compile(r"-?[0-9]+")
+_DIGITS_AT_MOST = 30
+
+
+def explain(text: str, size: tuple[int, int]) -> str:
+    """The first fault of a text that breaks the rules of ``rle`` for masks of ``size`` (height, width).
+
+    Numbers and runs are counted from 1, and starts are given as they stand in the text.
+    """
+    words = text.split(" ")
+    if "" in words:
+        return "the run-length text has a stray space: at its beginning, at its end, or two in a row"
+    for place, word in enumerate(words, 1):
+        if not _WHOLE_NUMBER.fullmatch(word):
+            return f"number {place} of the run-length text, {_short(word)!r}, is not a whole number"
+    if len(words) % 2:
+        return f"the run-length text has an odd count of numbers ({len(words)}): a start lacks its length"
+    height, width = size
+    total, previous_start, end = height * width, 0, 0
+    for place, pair in enumerate(zip(words[::2], words[1::2], strict=True), 1):
+        start, length = map(_number, pair)
+        run = f"run {place} ({' '.join(map(_short, pair))})"
+        if start < 1:
+            return f"{run} has a start below 1: pixels count from 1"
+        if length < 1:
+            return f"{run} has a length below 1: leave the run out"
+        if start + length - 1 > total:
+            return f"{run} goes past the end: {height} x {width} pixels end at {total}"
+        if start < previous_start:
+            return f"{run} is unsorted: the run before it starts at {previous_start}"
+        if start <= end:
+            return f"{run} overlaps the run before it, which ends at {end}"
+        previous_start, end = start, start + length - 1
+    raise AssertionError(f"no fault found in {_short(text)!r}, which failed the check")
+
+
+def _number(word: str) -> int:
+    # Python refuses to read numbers of thousands of digits. They are all too large, or below 1, alike.
+    if len(word) > _DIGITS_AT_MOST:
+        return -1 if word.startswith("-") else 10**_DIGITS_AT_MOST
+    return int(word)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 24 else text[:20] + "..."
+''')
+
+write("kaggle_nerve/competition/submission.py", r'''"""Submission files: write, read, and check down to the last byte.
+
+``write`` gives the one form that is beyond doubt: UTF-8 without a byte-order mark, ``\\n`` line ends,
+header ``img,pixels``, one row for each frame in rising order, nothing quoted, nothing after the comma
+for an empty mask. ``check`` calls every departure from it a fault, except a missing end of the last
+line. ``read`` is for looking at files at home and forgives what does not change their meaning.
+"""
+
+import operator
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kaggle_nerve.competition import csv_text, rle
+from kaggle_nerve.competition.csv_text import shown
+from kaggle_nerve.competition.facts import SUBMISSION_HEADER
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.storage import atomic_path
+
+HEADER = ",".join(SUBMISSION_HEADER)
+_FRAME_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_WORDS_FOR_NOTHING = {"nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nil", "-nan"}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: its line (from 1, the header's) or None where it is the whole file's, and what is wrong."""
+
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        return self.message if self.line is None else f"line {self.line}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``check`` found: rows below the header, those with a readable mask, their pixels, and the faults."""
+
+    path: Path
+    rows: int
+    non_empty: int
+    pixels: int
+    faults: tuple[Fault, ...]
+
+    @property
+    def share(self) -> float:
+        """Share of the rows that have a mask, in [0, 1]; 0 where there are no rows."""
+        return self.non_empty / self.rows if self.rows else 0.0
+
+    @property
+    def mean_area(self) -> float:
+        """Mean pixels of the masks that are not empty and not faulty; 0 where there are none."""
+        return self.pixels / self.non_empty if self.non_empty else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Figures and faults, ready for JSON."""
+        return {
+            "rows": self.rows,
+            "non_empty": self.non_empty,
+            "share": self.share,
+            "mean_area": self.mean_area,
+            "faults": [{"line": fault.line, "message": fault.message} for fault in self.faults],
+        }
+
+    def raise_if_faulty(self) -> None:
+        """Raise a NerveError that tells the first fault and how to see the others."""
+        if self.faults:
+            more = len(self.faults) - 1
+            others = f" (and {more} more; kaggle-nerve validate lists them)" if more else ""
+            raise NerveError(f"{self.path} is not a valid submission: {self.faults[0]}{others}")
+
+
+def write(path: Path, rows: Iterable[tuple[int, str]]) -> None:
+    """Write (frame number, run-length text) pairs as a submission, in rising order, whole or not at all.
+
+    The pairs may come in any order and from a generator. Raises NerveError, and leaves what was at
+    ``path`` alone, for no pairs at all, a number below 1 or given twice, and a faulty text.
+    """
+    texts: dict[int, str] = {}
+    for number, text in rows:
+        img = operator.index(number)
+        if img < 1:
+            raise NerveError(f"cannot write frame {img} to {path}: frames count from 1")
+        if img in texts:
+            raise NerveError(f"cannot write frame {img} to {path} twice; give each frame one mask")
+        try:
+            rle.runs(text)
+        except rle.RunLengthError as fault:
+            raise NerveError(f"cannot write frame {img} to {path}: {fault}") from fault
+        texts[img] = text
+    if not texts:
+        raise NerveError(f"cannot write {path}: there are no frames; predict some first")
+    with atomic_path(path) as temporary, temporary.open("w", encoding="ascii", newline="\n") as file:
+        file.write(f"{HEADER}\n")
+        file.writelines(f"{img},{texts[img]}\n" for img in sorted(texts))
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A submission as a table: ``img`` (int64) and ``pixels`` (text, "" for an empty mask), as they stand.
+
+    Accepts byte-order marks, CRLF, quotes and any order; texts are not decoded. Raises NerveError
+    with the line for what is no table of frames.
+    """
+    return _read(path, [SUBMISSION_HEADER])
+
+
+def read_solution(path: Path) -> pd.DataFrame:
+    """The true masks as a table: as ``read``, and the text column ``Usage`` if the file has it."""
+    return _read(path, [SUBMISSION_HEADER, (*SUBMISSION_HEADER, "Usage")])
+
+
+def check(path: Path, sample: Path | None = None) -> Report:
+    """Find every fault of a submission file.
+
+    With ``sample``, the competition's sample_submission.csv, its frames are expected in its order;
+    without it, frames 1 to the largest found, with no gap. Faults in the file are in the report;
+    NerveError is raised only for a file that cannot be opened, or an unusable ``sample``.
+    """
+    data = csv_text.read_bytes(path)
+    expected = None if sample is None else read(sample)["img"].tolist()
+    if expected == []:
+        raise NerveError(f"{sample} has no rows below its header; fetch the competition's files again")
+    faults: list[Fault] = []
+
+    def found(line: int | None, message: str) -> None:
+        faults.append(Fault(line, message))
+
+    if unreadable := csv_text.unreadable(data):
+        return Report(path, 0, 0, 0, (Fault(*unreadable),))
+    if data.startswith(csv_text.BYTE_ORDER_MARK):
+        found(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM")
+    if b"\r" in data:
+        ends, line = data.count(b"\r"), data[: data.index(b"\r")].count(b"\n") + 1
+        found(
+            line, f"line ends are CR or CRLF (Windows), {ends} in all; save the file with LF (Unix) line ends"
+        )
+    lines = csv_text.lines(data)
+    has_header = _FRAME_NUMBER.fullmatch(lines[0].partition(",")[0]) is None
+    if not has_header:
+        found(1, f"the header is missing; the first line must be {HEADER}")
+    elif lines[0] != HEADER:
+        found(1, f"the header is {shown(lines[0])}; it must be {HEADER}")
+    frames: list[tuple[int, int]] = []
+    rows = non_empty = pixels = 0
+    for line, text in enumerate(lines[has_header:], 1 + has_header):
+        rows += 1
+        img, run_lengths, complaints = _row(text)
+        if img is not None:
+            frames.append((line, img))
+        if run_lengths:
+            try:
+                pixels += rle.area(run_lengths)
+                non_empty += 1
+            except rle.RunLengthError as fault:
+                complaints.append(_reading(run_lengths, fault))
+        for complaint in complaints:
+            found(line, complaint)
+    if not rows:
+        found(None, "there are no rows below the header")
+    faults.extend(_faults_of_frames(frames, expected))
+    faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
+    return Report(path, rows, non_empty, pixels, tuple(faults))
+
+
+def _row(text: str) -> tuple[int | None, str, list[str]]:
+    """Frame number, run-length text and complaints about one line."""
+    if not text.strip():
+        return None, "", ["the line is blank; delete it"]
+    complaints = []
+    if '"' in text or "'" in text:
+        complaints.append("the line has quotation marks; write the fields without them")
+        text = text.replace('"', "").replace("'", "")
+    fields = text.split(",")
+    if len(fields) != 2:
+        columns = "no comma" if len(fields) == 1 else f"{len(fields)} columns"
+        complaints.append(f"the line has {columns}; it must be {HEADER}, with nothing behind")
+    number, run_lengths = fields[0], "".join(fields[1:2])
+    if _FRAME_NUMBER.fullmatch(number):
+        return int(number), run_lengths, complaints
+    complaints.append(f"the frame number is {shown(number)}; it must be a whole number, such as 12")
+    return None, run_lengths, complaints
+
+
+def _reading(run_lengths: str, fault: Exception) -> str:
+    if run_lengths.strip().lower() in _WORDS_FOR_NOTHING:
+        return f"the mask is {shown(run_lengths)}; an empty mask is nothing after the comma"
+    return str(fault)
+
+
+def _faults_of_frames(frames: list[tuple[int, int]], expected: list[int] | None) -> list[Fault]:
+    """Unknown, repeated, misplaced and missing frames. ``frames`` holds (line, img) as they stand."""
+    place = None if expected is None else {img: index for index, img in enumerate(expected)}
+    faults, line_of, misplaced, furthest = [], {}, [], None
+    for line, img in frames:
+        if place is not None and img not in place:
+            faults.append(Fault(line, f"frame {img} is unknown to the sample submission"))
+        elif img in line_of:
+            faults.append(Fault(line, f"frame {img} stands on line {line_of[img]} already"))
+        else:
+            line_of[img] = line
+            at = img if place is None else place[img]
+            if furthest is not None and at < furthest[0]:
+                misplaced.append((line, img, furthest[1]))
+            else:
+                furthest = at, img
+    if misplaced:
+        line, img, before = misplaced[0]
+        order = "rise" if place is None else "follow the sample submission"
+        message = f"frame {img} stands after frame {before}; rows must {order} ({len(misplaced)} do not)"
+        faults.append(Fault(line, message))
+    if place is None:
+        missing = [(a + 1, b - 1) for a, b in pairwise([0, *sorted(line_of)]) if b - a > 1]
+    else:
+        missing = _ranges([img for img in place if img not in line_of])
+    if missing:
+        count = sum(last - first + 1 for first, last in missing)
+        named = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in missing[:10])
+        more = ", ..." if len(missing) > 10 else ""
+        faults.append(Fault(None, f"frames are missing ({count} in all): {named}{more}"))
+    return faults
+
+
+def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
+    """Numbers as (first, last) of each unbroken stretch, rising."""
+    ranges: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        joins = bool(ranges) and ranges[-1][1] == number - 1
+        first = ranges.pop()[0] if joins else number
+        ranges.append((first, number))
+    return ranges
+
+
+def _read(path: Path, headers: list[tuple[str, ...]]) -> pd.DataFrame:
+    data = csv_text.read_bytes(path)
+    if unreadable := csv_text.unreadable(data):
+        raise NerveError(f"cannot read {path}: {Fault(*unreadable)}")
+    header, *rows = ([field.strip(" \"'") for field in line.split(",")] for line in csv_text.lines(data))
+    if tuple(header) not in headers:
+        wanted = " or ".join(",".join(names) for names in headers)
+        raise NerveError(f"cannot read {path}: the header is {shown(','.join(header))}; it must be {wanted}")
+    for line, fields in enumerate(rows, 2):
+        if fields != [""] and (len(fields) != len(header) or not _FRAME_NUMBER.fullmatch(fields[0])):
+            row, wanted = shown(",".join(fields)), ",".join(header)
+            raise NerveError(f"cannot read {path}: line {line} is {row}; it must be {wanted}")
+    table = pd.DataFrame([fields for fields in rows if fields != [""]], columns=header, dtype="str")
+    return table.astype({"img": np.int64})
+''')
+
+write("kaggle_nerve/settings/__init__.py", r'''"""Presets and run settings: TOML in, frozen dataclasses out, every mistake named.
+
+A preset is a TOML file in ``kaggle_nerve/presets``; a run keeps the settings it was made with in
+``settings.toml``. Keys have one spelling, ``section.key``.
+"""
+
+from kaggle_nerve.settings.files import default_name, load_preset, load_settings, preset_names, save_settings
+from kaggle_nerve.settings.schema import (
+    AugmentationSettings,
+    LossSettings,
+    ModelSettings,
+    OptimiserSettings,
+    PredictionSettings,
+    Settings,
+    TrainingSettings,
+)
+from kaggle_nerve.settings.text import apply_changes, dump, parse
+
+__all__ = [
+    "AugmentationSettings",
+    "LossSettings",
+    "ModelSettings",
+    "OptimiserSettings",
+    "PredictionSettings",
+    "Settings",
+    "TrainingSettings",
+    "apply_changes",
+    "default_name",
+    "dump",
+    "load_preset",
+    "load_settings",
+    "parse",
+    "preset_names",
+    "save_settings",
+]
+''')
+
+write("kaggle_nerve/settings/files.py", r'''"""Presets, which lie in the package, and the settings that a run was made with."""
+
+from importlib import resources
+from pathlib import Path
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings.schema import Settings
+from kaggle_nerve.settings.text import apply_changes, dump, nearest, parse
+from kaggle_nerve.storage import write_text
+
+
+def preset_names() -> list[str]:
+    """The names of the presets in the package, sorted."""
+    files = resources.files("kaggle_nerve.presets").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def load_preset(name: str, changes: tuple[str, ...] = ()) -> Settings:
+    """The preset ``name`` with ``KEY=VALUE`` changes. NerveError for an unknown name, key or value."""
+    if name not in preset_names():
+        hint = nearest(name, preset_names())
+        raise NerveError(f"No preset is called {name!r}{hint}; `kaggle-nerve presets` lists them.")
+    text = (resources.files("kaggle_nerve.presets") / f"{name}.toml").read_text(encoding="utf-8")
+    return apply_changes(parse(text, f"preset {name}"), changes)
+
+
+def default_name(preset: str, settings: Settings) -> str:
+    """What a run of these settings is called: as the preset, with a tag where some were changed, so that two
+    variants never mix.
+    """
+    changed = settings.digest() != load_preset(preset).digest()
+    return f"{preset}-{settings.digest()[:6]}" if changed else preset
+
+
+def load_settings(path: Path) -> Settings:
+    """The settings that a run was made with."""
+    if not path.is_file():
+        raise NerveError(f"{path} is missing, so this is not a run; name a run made by `train-folds`.")
+    return parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def save_settings(settings: Settings, path: Path) -> None:
+    """Write ``settings`` as TOML, atomically."""
+    write_text(path, dump(settings))
+''')
+
+write("kaggle_nerve/settings/schema.py", r'''"""What can be set, with its range and its default."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from kaggle_nerve.storage import digest_text
+
+ENCODERS = (
+    "efficientnetv2-b0",
+    "efficientnetv2-b1",
+    "efficientnetv2-b2",
+    "efficientnetv2-b3",
+    "efficientnetv2-s",
+    "efficientnet-b1",
+    "resnet50",
+    "convnext-tiny",
+)
+"""Encoders of keras.applications."""
+
+TTA = ("none", "hflip", "flips", "scales")
+COMBINE = ("mean", "logits", "agreement")
+
+LATER = {"prediction.combine": "mean"}
+"""Keys younger than stored runs, and the value that those were made with: it leaves their digests as they were."""
+
+
+def _choice(default: Any, *choices: Any) -> Any:
+    return field(default=default, metadata={"choices": choices})
+
+
+def _within(default: Any, low: float, high: float) -> Any:
+    return field(default=default, metadata={"range": (low, high)})
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The network. Channels double at each of ``depth`` poolings, from ``width`` up to ``widest``.
+
+    ``skip``: how the encoder's features reach the decoder: as they are, through a residual 1x1 branch
+    or through an attention gate (for ``segnet``, whose decoder unpools, ``plain`` means not at all).
+    ``encoder`` takes the place of the downward half; ``weights`` are its pretrained ones: ``none``,
+    ``imagenet``, or a file. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the
+    deepest features.
+    """
+
+    architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")
+    encoder: str = _choice("none", "none", *ENCODERS)
+    weights: str = "none"
+    block: str = _choice("plain", "plain", "residual", "inception")
+    down: str = _choice("pool", "pool", "stride")
+    skip: str = _choice("plain", "plain", "residual", "attention")
+    activation: str = _choice("relu", "relu", "elu")
+    scse: bool = False
+    deep_supervision: bool = False
+    hypercolumns: bool = False
+    width: int = _within(16, 1, 1024)
+    depth: int = _within(4, 1, 6)
+    widest: int = _within(256, 1, 4096)
+    stem: int = _choice(1, 1, 2, 4)
+    batch_norm: bool = True
+    dropout: float = _within(0.1, 0, 0.9)
+    skip_dropout: float = _within(0.0, 0, 0.9)
+    presence: bool = True
+    normalise: str = _choice("image", "image", "unit")
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights of the mask's losses and of the presence head's, and what shapes them.
+
+    ``smooth``: pixels that smooth the Dice and Tversky ratios. Tversky counts a false pixel
+    ``tversky_alpha`` times and a missed one ``tversky_beta`` times. ``focal_gamma`` is the exponent of
+    focal and focal Tversky loss. ``deep``: weight of each coarser mask of deep supervision, against the
+    next finer one.
+    """
+
+    dice: float = _within(1.0, 0, 100)
+    batch_dice: float = _within(0.0, 0, 100)
+    bce: float = _within(1.0, 0, 100)
+    focal: float = _within(0.0, 0, 100)
+    tversky: float = _within(0.0, 0, 100)
+    focal_tversky: float = _within(0.0, 0, 100)
+    lovasz: float = _within(0.0, 0, 100)
+    presence: float = _within(0.5, 0, 100)
+    smooth: float = _within(1.0, 1e-6, 1e6)
+    focal_gamma: float = _within(2.0, 0, 10)
+    tversky_alpha: float = _within(0.3, 0, 10)
+    tversky_beta: float = _within(0.7, 0, 10)
+    deep: float = _within(0.5, 0, 10)
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """How weights change. ``warmup`` is a share of the run.
+
+    ``schedule``: ``cosine`` falls to 0 once; ``cyclic`` falls to 0 ``cycles`` times; ``step`` multiplies
+    by ``factor`` after each of ``steps`` equal parts; ``plateau`` multiplies by ``factor`` after
+    ``plateau`` epochs without a better score.
+    """
+
+    name: str = _choice("adamw", "adam", "adamw", "sgd")
+    learning_rate: float = _within(1e-3, 1e-8, 10)
+    weight_decay: float = _within(1e-4, 0, 1)
+    momentum: float = _within(0.9, 0, 0.9999)
+    schedule: str = _choice("cosine", "cosine", "constant", "step", "plateau", "cyclic")
+    warmup: float = _within(0.05, 0, 0.9)
+    steps: int = _within(3, 1, 100)
+    factor: float = _within(0.1, 0.001, 0.999)
+    plateau: int = _within(4, 1, 1000)
+    cycles: int = _within(4, 1, 100)
+    clip_norm: float = _within(0.0, 0, 1e6)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Epochs, batches, when to stop, and which weights are kept.
+
+    ``positive_rate`` is the share of frames with a mask in the first epoch; it falls in a straight
+    line to the training set's own share over ``positive_share`` of the run (0 keeps the natural share).
+    ``one_per_subject``: no two frames of a batch come from one subject. ``patience`` counts epochs
+    without a better validation score; 0 never stops early.
+
+    ``average``: ``best`` keeps the best epoch; ``ema`` an exponential mean over the steps with
+    ``ema_decay``; ``swa`` the mean over the epochs of the last ``swa_share`` of the run; ``top`` the mean
+    of the ``top`` best epochs' weights; ``snapshots`` an ensemble of the ends of the learning rate's
+    cycles. ``precision``: ``auto`` takes what suits the device.
+
+    ``warm_size`` (height, width), if not [0, 0], trains the first ``warm_share`` of the epochs at that
+    size. ``start`` is a model file, or a run whose fold of the same number is taken, to start from.
+    ``noise``: what to do with the frames that the table ``noise_table`` (``audit`` writes it) marks:
+    ``weight`` counts them less, ``soft`` softens their presence target. ``jit`` lets XLA compile the
+    network where that is faster.
+    """
+
+    epochs: int = _within(30, 1, 10000)
+    batch: int = _within(16, 1, 4096)
+    patience: int = _within(0, 0, 10000)
+    positive_rate: float = _within(0.0, 0, 1)
+    positive_share: float = _within(0.5, 0, 1)
+    one_per_subject: bool = False
+    collapse_epochs: int = _within(5, 1, 10000)
+    jit: bool = True
+    precision: str = _choice("float32", "float32", "auto", "mixed_float16", "mixed_bfloat16")
+    average: str = _choice("best", "best", "ema", "swa", "top", "snapshots")
+    ema_decay: float = _within(0.99, 0.5, 0.99999)
+    swa_share: float = _within(0.3, 0, 1)
+    top: int = _within(3, 1, 20)
+    warm_size: tuple[int, int] = (0, 0)
+    warm_share: float = _within(0.3, 0, 0.9)
+    start: str = ""
+    noise: str = _choice("none", "none", "weight", "soft")
+    noise_table: str = ""
+    deterministic: bool = False
+
+    @property
+    def jit_compile(self) -> str | bool:
+        """What Keras is told. Its ``auto`` compiles on JAX and on GPUs, but not TensorFlow on a processor,
+        whose own kernels were measured to be faster than what XLA makes there.
+        """
+        return "auto" if self.jit else False
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """Ranges of the random changes, drawn uniformly for each frame.
+
+    Flips are probabilities; ``rotate`` is in degrees; ``shift`` a share of the frame; ``scale`` and
+    ``gamma`` are the largest factor (1.2: from 1/1.2 to 1.2); ``contrast`` a share around 1;
+    ``brightness`` and ``noise`` (its standard deviation) are shares of the full range of grey.
+    """
+
+    hflip: float = _within(0.5, 0, 1)
+    vflip: float = _within(0.0, 0, 1)
+    rotate: float = _within(10.0, 0, 180)
+    shift: float = _within(0.08, 0, 0.5)
+    scale: float = _within(1.15, 1, 4)
+    contrast: float = _within(0.2, 0, 1)
+    brightness: float = _within(0.1, 0, 1)
+    gamma: float = _within(1.2, 1, 5)
+    noise: float = _within(0.02, 0, 1)
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How frames are predicted, out-of-fold and test alike.
+
+    ``tta`` adds the mirrored view, or (``flips``) all four of left-right and up-down, or (``scales``) both
+    left-right ones at zoom 0.9, 1 and 1.1. ``combine``: how the views of a frame, and a run's folds on a
+    test frame, become one: the mean of probabilities or of their log-odds, or a mean in which those count
+    most that agree with the others on this frame.
+    """
+
+    tta: str = _choice("hflip", *TTA)
+    combine: str = _choice("mean", *COMBINE)
+    batch: int = _within(32, 1, 4096)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what a run computes.
+
+    ``size`` is (height, width); ``folds`` is the number of patient-grouped folds, or TRAIN/HELD
+    (such as ``42/5``) for one plain hold-out of subjects.
+    """
+
+    description: str = ""
+    size: tuple[int, int] = (96, 128)
+    folds: str = "5"
+    seed: int = _within(0, 0, 2**31 - 1)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    prediction: PredictionSettings = field(default_factory=PredictionSettings)
+
+    def flat(self) -> dict[str, Any]:
+        """``section.key`` -> value, in the order of the file."""
+        return dict(_flatten(self))
+
+    def digest(self) -> str:
+        """SHA-256 of what the run computes; the description does not count."""
+        values = {
+            key: value
+            for key, value in self.flat().items()
+            if key != "description" and value != LATER.get(key)
+        }
+        return digest_text(json.dumps(values, sort_keys=True))
+
+
+def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for item in dataclasses.fields(value):
+        inner = getattr(value, item.name)
+        if dataclasses.is_dataclass(inner):
+            rows += _flatten(inner, f"{prefix}{item.name}.")
+        else:
+            rows.append((prefix + item.name, inner))
+    return rows
+''')
+
+write("kaggle_nerve/settings/text.py", r'''"""Settings as TOML: reading, changing, writing; an unknown key is an error that names the nearest known one."""
+
+import dataclasses
+import difflib
+import json
+import re
+import tomllib
+import types
+from typing import Any, get_args, get_origin
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings.schema import Settings
+
+
+def parse(text: str, source: str) -> Settings:
+    """Settings from TOML; ``source`` names it in errors."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as fault:
+        raise NerveError(f"{source} is not valid TOML: {fault}.") from fault
+    return _replace(Settings(), dict(_flatten_tree(tree)), source)
+
+
+def apply_changes(settings: Settings, changes: tuple[str, ...]) -> Settings:
+    """``settings`` with ``section.key=value`` changes, values written as in TOML (bare words are text)."""
+    values: dict[str, Any] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise NerveError(f"--set {change!r} has no '='; write it as section.key=value.")
+        values[key.strip()] = _parse_value(text.strip())
+    return _replace(settings, values, "--set")
+
+
+def dump(settings: Settings) -> str:
+    """``settings`` as TOML text that ``parse`` reads back to an equal value."""
+    lines, section = [], ""
+    for key, value in settings.flat().items():
+        head, _, name = key.rpartition(".")
+        if head != section:
+            section = head
+            lines.append(f"\n[{section}]")
+        lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"
+
+
+def _flatten_tree(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            rows += _flatten_tree(value, f"{prefix}{key}.")
+        else:
+            rows.append((prefix + key, value))
+    return rows
+
+
+def _replace(settings: Settings, values: dict[str, Any], source: str) -> Settings:
+    known = list(settings.flat())
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise NerveError(f"{source}: there is no key {key!r}{nearest(key, known)}.")
+        section, _, name = key.rpartition(".")
+        owner = getattr(settings, section) if section else settings
+        declared = next(item for item in dataclasses.fields(owner) if item.name == name)
+        sections.setdefault(section, {})[name] = _checked(declared, value, key, source)
+    top = sections.pop("", {})
+    for section, inner in sections.items():
+        top[section] = dataclasses.replace(getattr(settings, section), **inner)
+    changed = dataclasses.replace(settings, **top)
+    _check_together(changed, source)
+    return changed
+
+
+def _checked(declared: dataclasses.Field, value: Any, key: str, source: str) -> Any:
+    kind = declared.type
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind is str and type(value) is int:
+        value = str(value)
+    if get_origin(kind) is tuple and isinstance(value, list):
+        value = tuple(value)
+    if not _is_a(value, kind):
+        raise NerveError(f"{source}: {key} = {value!r} must be {_spell(kind)}.")
+    choices = declared.metadata.get("choices")
+    if choices and value not in choices:
+        raise NerveError(f"{source}: {key} = {value!r} must be one of {', '.join(map(str, choices))}.")
+    low, high = declared.metadata.get("range", (None, None))
+    if low is not None and not low <= value <= high:
+        raise NerveError(f"{source}: {key} = {value!r} must lie between {low} and {high}.")
+    return value
+
+
+def _check_together(settings: Settings, source: str) -> None:
+    if min(settings.size) < 8 or max(settings.size) > 4096:
+        raise NerveError(f"{source}: size = {list(settings.size)} must be height and width from 8 to 4096.")
+    if not re.fullmatch(r"[1-9]\d*(/[1-9]\d*)?", settings.folds) or settings.folds == "1":
+        raise NerveError(
+            f"{source}: folds = {settings.folds!r} must be a number from 2, or TRAIN/HELD such as 42/5."
+        )
+    for requirement in _together(settings):
+        if not requirement[0]:
+            raise NerveError(f"{source}: {requirement[1]}")
+
+
+def _together(settings: Settings) -> list[tuple[bool, str]]:
+    """(whether it holds, what is wrong where it does not) for keys that lean on each other."""
+    model, loss, training = settings.model, settings.loss, settings.training
+    mask_losses = [
+        loss.dice,
+        loss.batch_dice,
+        loss.bce,
+        loss.focal,
+        loss.tversky,
+        loss.focal_tversky,
+        loss.lovasz,
+    ]
+    warm = training.warm_size
+    return [
+        (any(mask_losses), "every loss of the mask has weight 0, so nothing trains it; set loss.dice=1."),
+        (
+            loss.tversky == loss.focal_tversky == 0 or loss.tversky_alpha + loss.tversky_beta > 0,
+            "loss.tversky_alpha and loss.tversky_beta are both 0; set one of them.",
+        ),
+        (
+            model.architecture not in ("fpn", "deeplabv3+") or model.encoder != "none",
+            f"model.architecture = {model.architecture!r} needs an encoder, such as model.encoder=resnet50.",
+        ),
+        (
+            model.architecture != "segnet" or model.encoder == "none",
+            "model.architecture = 'segnet' unpools where its own encoder pooled; set model.encoder=none.",
+        ),
+        (
+            model.weights == "none" or model.encoder != "none",
+            f"model.weights = {model.weights!r} belong to a pretrained encoder; name it in model.encoder.",
+        ),
+        (
+            warm == (0, 0) or min(warm) >= 8,
+            f"training.warm_size = {list(warm)} must be height and width from 8, or [0, 0] for none.",
+        ),
+        (
+            training.average != "snapshots" or settings.optimiser.schedule == "cyclic",
+            "training.average = 'snapshots' needs cycles; set optimiser.schedule=cyclic.",
+        ),
+        (
+            (training.noise == "none") == (not training.noise_table),
+            "training.noise and training.noise_table go together; set both or neither.",
+        ),
+        (
+            training.noise != "soft" or model.presence,
+            "training.noise = 'soft' softens the presence target; set model.presence=true.",
+        ),
+    ]
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(_is_a, value, inner))
+    return type(value) is kind
+
+
+def _spell(kind: Any) -> str:
+    if isinstance(kind, types.GenericAlias):
+        return "[height, width]"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """``; did you mean ...?`` for the known word most like ``word``, or nothing."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    if not close:
+        tails = {name.rpartition(".")[2]: name for name in known}
+        close = [tails[tail] for tail in difflib.get_close_matches(word, list(tails), n=1, cutoff=0.6)]
+    return f"; did you mean {close[0]!r}?" if close else ""
+''')
+
+write("kaggle_nerve/data/__init__.py", r'''"""From the competition's files to arrays: frames, cache, folds, batches, and the synthetic phantom."""
+''')
+
+write("kaggle_nerve/data/augment.py", r'''"""Random changes of a frame together with its mask, by OpenCV on uint8."""
+
+from statistics import NormalDist
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.settings import AugmentationSettings
+
+# Noise is drawn as random bytes that stand for these: 256 equally likely values of a normal distribution.
+# Grey values are whole numbers anyway, and a frame takes a tenth of the time of true normal numbers.
+_QUANTILES = np.array([NormalDist().inv_cdf((place + 0.5) / 256) for place in range(256)])
+_NORMAL = (_QUANTILES / _QUANTILES.std()).astype(np.float32)
+
+
+def augment(
+    frame: np.ndarray, mask: np.ndarray, random: np.random.Generator, ranges: AugmentationSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Changed copies of ``frame`` and ``mask``, both uint8 (height, width).
+
+    Geometry moves both alike; grey values and noise change the frame alone. What comes in from
+    beyond the border is black in both: an ultrasound picture ends there too.
+    """
+    matrix = _matrix(frame.shape, random, ranges)
+    frame, mask = _warp(frame, matrix), _warp(mask, matrix)
+    frame = cv2.LUT(frame, _grey_curve(random, ranges))
+    if ranges.noise > 0:
+        frame = _noisy(frame, random, 255 * random.uniform(0, ranges.noise))
+    return frame, mask
+
+
+def _matrix(shape: tuple[int, ...], random: np.random.Generator, ranges: AugmentationSettings) -> np.ndarray:
+    """The 2x3 affine map of one draw, about the centre of the frame."""
+    height, width = shape
+    angle = np.deg2rad(random.uniform(-ranges.rotate, ranges.rotate))
+    factor = ranges.scale ** random.uniform(-1, 1)
+    flip_x = -1.0 if random.random() < ranges.hflip else 1.0
+    flip_y = -1.0 if random.random() < ranges.vflip else 1.0
+    turn = factor * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turn * np.array([flip_x, flip_y])
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    moved = random.uniform(-ranges.shift, ranges.shift, 2) * (width, height)
+    return np.column_stack([linear, centre + moved - linear @ centre])
+
+
+def _warp(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    return cv2.warpAffine(image, matrix, image.shape[::-1], flags=cv2.INTER_LINEAR)
+
+
+def _noisy(frame: np.ndarray, random: np.random.Generator, deviation: float) -> np.ndarray:
+    """``frame`` with normal noise of ``deviation`` grey values added, rounded and cut to uint8."""
+    drawn = np.frombuffer(random.bytes(frame.size), np.uint8).reshape(frame.shape)
+    noise = cv2.LUT(drawn, _NORMAL * np.float32(deviation))
+    return cv2.add(frame, noise, dtype=cv2.CV_8U)
+
+
+def _grey_curve(random: np.random.Generator, ranges: AugmentationSettings) -> np.ndarray:
+    """Gamma, contrast and brightness as one table of 256 grey values."""
+    grey = np.linspace(0, 1, 256) ** (ranges.gamma ** random.uniform(-1, 1))
+    contrast = 1 + random.uniform(-ranges.contrast, ranges.contrast)
+    brightness = random.uniform(-ranges.brightness, ranges.brightness)
+    grey = (grey - 0.5) * contrast + 0.5 + brightness
+    return np.clip(np.rint(grey * 255), 0, 255).astype(np.uint8)
+''')
+
+write("kaggle_nerve/data/batches.py", r'''"""Training batches for Keras: which frames an epoch shows, changed at random, the same for a seed."""
+
+import keras
+import numpy as np
+
+from kaggle_nerve.data.augment import augment
+from kaggle_nerve.data.draw import dealt, drawn, most_batches
+from kaggle_nerve.data.noise import Marks
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import AugmentationSettings
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of one epoch at a time; `start_epoch` chooses it.
+
+    A batch is ``(frames, targets)`` with float32 frames (batch, height, width, 1) from 0 to 255. Of the
+    targets, ``presence`` is (batch, 1), 0 or 1 (between them where a doubted label is softened), and
+    every other one the masks: of the frames' shape, from 0 to 1. Where labels are weighted, a third
+    part has for each output the frames' weights, float32 (batch,). Everything random follows from
+    (seed, epoch, position), so a resumed run sees what an undisturbed one would have seen, in whatever
+    thread a batch is made.
+    """
+
+    def __init__(
+        self,
+        frames: np.ndarray,
+        masks: np.ndarray,
+        has_mask: np.ndarray,
+        rows: np.ndarray,
+        *,
+        batch: int,
+        seed: int,
+        ranges: AugmentationSettings | None,
+        outputs: tuple[str, ...] = ("mask", "presence"),
+        subjects: np.ndarray | None = None,
+        noise: Marks | None = None,
+    ):
+        """``frames`` and ``masks`` are uint8 (n, height, width); ``rows`` those to train on.
+
+        ``ranges`` None shows the frames as they are. ``outputs`` are the network's. With ``subjects``
+        (n,) no two frames of a batch are of one subject: NerveError where there are fewer of them than
+        ``batch``. ``noise`` says which labels are doubted.
+        """
+        super().__init__(workers=1)
+        self.frames, self.masks, self.has_mask, self.rows = frames, masks, has_mask, rows
+        self.batch, self.seed, self.ranges = min(batch, len(rows)), seed, ranges
+        self.outputs, self.noise = outputs, noise or Marks()
+        self.epoch, self.order = 0, rows
+        self.natural_rate = float(has_mask[rows].mean())
+        self.apart = subjects is not None
+        self._groups = np.zeros(len(frames), int)
+        # The last, smaller batch is left out: another frame is left out in each epoch, and one shape compiles once.
+        self._count = len(rows) // self.batch
+        if subjects is not None:
+            self._groups = np.unique(subjects, return_inverse=True)[1]
+            self._count = self._most_batches()
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int, positive_rate: float | None = None) -> None:
+        """Draw the order of ``epoch``; ``positive_rate`` is its share of frames with a mask (None: natural).
+
+        Where subjects are kept apart, those with a mask may be too few for a high rate; then it is as
+        high as can be.
+        """
+        self.epoch = epoch
+        random = np.random.default_rng((self.seed, 1, epoch))
+        total = self._count * self.batch if self.apart else len(self.rows)
+        wanted = [(self.rows, total)]
+        if positive_rate is not None and self.natural_rate not in (0, 1):
+            present = self.has_mask[self.rows]
+            positive, negative = self.rows[present], self.rows[~present]
+            wanted = [(positive, round(total * positive_rate)), (negative, total), (positive, total)]
+        rows = drawn(random, wanted, self._groups, room=self._count if self.apart else total)
+        self.order = dealt(random, rows, self._groups, self.batch) if self.apart else random.permutation(rows)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray | dict[str, np.ndarray], ...]:
+        rows = self.order[index * self.batch : (index + 1) * self.batch]
+        frames = np.empty((len(rows), *self.frames.shape[1:], 1), np.float32)
+        masks = np.empty_like(frames)
+        for place, row in enumerate(rows):
+            frame, mask = self.frames[row], self.masks[row]
+            if self.ranges is not None:
+                random = np.random.default_rng((self.seed, 2, self.epoch, index * self.batch + place))
+                frame, mask = augment(frame, mask, random, self.ranges)
+            frames[place, ..., 0], masks[place, ..., 0] = frame, mask
+        masks /= 255
+        there = self.has_mask if self.noise.presence is None else self.noise.presence
+        presence = there[rows].astype(np.float32)[:, None]
+        targets = {name: presence if name == "presence" else masks for name in self.outputs}
+        if self.noise.weights is None:
+            return frames, targets
+        return frames, targets, dict.fromkeys(self.outputs, self.noise.weights[rows])
+
+    def _most_batches(self) -> int:
+        counts = np.bincount(self._groups[self.rows])
+        subjects = np.count_nonzero(counts)
+        if subjects < self.batch:
+            raise NerveError(
+                f"training.batch={self.batch} is more than the {subjects} subjects to train on, and "
+                f"training.one_per_subject is set; set training.batch={subjects} or less."
+            )
+        return most_batches(counts, self.batch)
+''')
+
+write("kaggle_nerve/data/cache.py", r'''"""Frames and masks at the working size, as memory-mapped uint8 arrays built once.
+
+A cache is a folder: ``frames.npy`` (n, height, width), for training frames ``masks.npy`` of the same
+shape (255 times the share of a working pixel that the mask covers), ``index.csv`` and
+``manifest.json``. Its name holds the size and a digest of the files it was made from, so that other
+data, or changed data, is another cache.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from kaggle_nerve.arrays import GrowingArrays
+from kaggle_nerve.competition import facts, rle
+from kaggle_nerve.data.frames import Layout, test_frames, training_frames
+from kaggle_nerve.data.tiff import read_grey
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.storage import completed, digest_text, mark_complete, write_json, write_text
+
+FOLDER_VARIABLE = "KAGGLE_NERVE_CACHE"
+"""Names the folder of caches, which else lie beside the data."""
+
+FORMAT = "1"
+CHUNK = 128
+"""Frames between two notes of how far a build has come; a killed build loses at most these."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The arrays of one part of the data, opened read-only.
+
+    ``source``: digest of the data, the same wherever it was unpacked. ``frames``: uint8 (n, height,
+    width). ``masks``: the same shape, or None for test frames. ``table``: the rows' frames as
+    `training_frames` or `test_frames` gives them.
+    """
+
+    folder: Path
+    source: str
+    frames: np.ndarray
+    masks: np.ndarray | None
+    table: pd.DataFrame
+
+
+def open_training(layout: Layout, size: tuple[int, int], **options) -> Cache:
+    """The cache of the training frames at ``size`` (height, width), built if need be."""
+    return _open(training_frames(layout), layout, size, facts.TRAIN_FOLDER, **options)
+
+
+def open_test(layout: Layout, size: tuple[int, int], **options) -> Cache:
+    """The cache of the test frames at ``size`` (height, width), built if need be."""
+    return _open(test_frames(layout), layout, size, facts.TEST_FOLDER, **options)
+
+
+def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """``image`` (uint8) at ``size`` (height, width), each pixel the mean of those it stands for."""
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _open(
+    table: pd.DataFrame,
+    layout: Layout,
+    size: tuple[int, int],
+    part: str,
+    *,
+    reporter: Reporter = SILENT,
+    workers: int = 2,
+) -> Cache:
+    source = _source(table, part)
+    digest = _digest(table, size, source)
+    folder = _root(layout) / f"{size[0]}x{size[1]}-{digest[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with_masks = part == facts.TRAIN_FOLDER
+    # The lock makes a second process wait for the first one's arrays instead of writing beside it.
+    with FileLock(folder / ".lock"):
+        if not completed(folder):
+            _build(folder, table, size, with_masks, digest, reporter, workers)
+            _describe(folder, table, size, part, source)
+    masks = np.load(folder / "masks.npy", mmap_mode="r") if with_masks else None
+    return Cache(folder, source, np.load(folder / "frames.npy", mmap_mode="r"), masks, table)
+
+
+def _build(
+    folder: Path,
+    table: pd.DataFrame,
+    size: tuple[int, int],
+    with_masks: bool,
+    digest: str,
+    reporter: Reporter,
+    workers: int,
+) -> None:
+    names = ["frames", "masks"] if with_masks else ["frames"]
+    shape = (len(table), *size)
+    growing = GrowingArrays(folder, dict.fromkeys(names, (shape, np.uint8)), digest)
+    rows = list(table.itertuples(index=False))
+    label = f"Caching at {size[0]}x{size[1]}"
+    with ThreadPoolExecutor(workers) as pool, reporter.bar(label, len(rows)) as bar:
+        bar.update(growing.done)
+        for start in range(growing.done, len(rows), CHUNK):
+            chunk = rows[start : start + CHUNK]
+            for place, values in enumerate(pool.map(lambda row: _read(row, size, with_masks), chunk), start):
+                for array, value in zip(growing.arrays.values(), values, strict=True):
+                    array[place] = value
+                bar.update()
+            growing.note(start + len(chunk))
+    growing.finish()
+
+
+def _read(row, size: tuple[int, int], with_mask: bool) -> list[np.ndarray]:
+    values = [shrink(read_grey(row.path), size)]
+    if with_mask:
+        values.append(shrink(rle.decode(row.pixels, facts.SIZE) * np.uint8(255), size))
+    return values
+
+
+def _describe(folder: Path, table: pd.DataFrame, size: tuple[int, int], part: str, source: str) -> None:
+    columns = [name for name in ("subject", "img", "area") if name in table]
+    write_text(folder / "index.csv", table[columns].to_csv(index=False))
+    facts_of_it = {"format": FORMAT, "part": part, "size": list(size), "frames": len(table), "source": source}
+    write_json(folder / "manifest.json", facts_of_it)
+    mark_complete(folder, facts_of_it)
+
+
+def _source(table: pd.DataFrame, part: str) -> str:
+    files = [f"{path.name} {path.stat().st_size}" for path in table.path]
+    return digest_text(part, *files, *(table.pixels if "pixels" in table else ()))
+
+
+def _digest(table: pd.DataFrame, size: tuple[int, int], source: str) -> str:
+    # A file that was changed in place may keep its size, so its time counts here.
+    times = [str(path.stat().st_mtime_ns) for path in table.path]
+    return digest_text(FORMAT, str(tuple(size)), source, *times)
+
+
+def _root(layout: Layout) -> Path:
+    """The folder that KAGGLE_NERVE_CACHE names; else beside the data, or in the user's where that is read-only."""
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return Path(named)
+    beside = layout.root / ".cache"
+    try:
+        beside.mkdir(exist_ok=True)
+        if os.access(beside, os.W_OK):
+            return beside
+    except OSError:
+        pass
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaggle-nerve"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise NerveError(f"Neither {beside} nor {home} can be written; set XDG_CACHE_HOME.") from fault
+    return home
+''')
+
+write("kaggle_nerve/data/draw.py", r'''"""Which frames an epoch shows and in what order, with subjects kept apart if wanted. Rows are integers."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def most_batches(counts: np.ndarray, batch: int) -> int:
+    """How many batches of ``batch`` frames of as many subjects can be dealt, each frame once at most.
+
+    ``counts``: frames of each subject. m batches can, if the subjects, giving m frames at most, fill them.
+    """
+    numbers = np.arange(1, counts.sum() // batch + 1)
+    enough = np.minimum(counts[:, None], numbers).sum(axis=0) >= numbers * batch
+    return int(numbers[enough].max(initial=0))
+
+
+def drawn(
+    random: np.random.Generator,
+    wanted: Iterable[tuple[np.ndarray, int]],
+    groups: np.ndarray,
+    room: int,
+) -> np.ndarray:
+    """Rows drawn in turn: for each (rows, total) from ``rows``, until there are ``total`` in all.
+
+    Each row is drawn as often as any other, give or take one, as long as its group has room:
+    ``groups`` holds the group (0, 1, ...) of each row, and none is drawn more than ``room`` times. Where
+    no group has room left, the total is not reached.
+    """
+    left = np.full(groups.max() + 1, room)
+    result = np.empty(0, int)
+    for rows, total in wanted:
+        while len(result) < total:
+            once = random.permutation(rows)
+            once = once[_repeats(groups[once]) < left[groups[once]]][: total - len(result)]
+            if not len(once):
+                break
+            left -= np.bincount(groups[once], minlength=len(left))
+            result = np.concatenate([result, once])
+    return result
+
+
+def dealt(random: np.random.Generator, rows: np.ndarray, groups: np.ndarray, batch: int) -> np.ndarray:
+    """``rows`` in an order in which no two of any ``batch`` (a divisor of their number) share a group.
+
+    No group may have more rows than there are batches. Each batch is drawn by systematic sampling with
+    chances in proportion to what each group has left, so big groups last as long as small ones.
+    """
+    rows = random.permutation(rows)
+    rows = rows[np.argsort(groups[rows], kind="stable")]
+    left = np.bincount(groups[rows])
+    starts = np.cumsum(left) - left
+    order = np.empty(len(rows), int)
+    for number in range(len(rows) // batch):
+        batches_left = len(rows) // batch - number
+        # No group is longer than the step between two points, so none is hit twice.
+        points = random.integers(batches_left) + batches_left * np.arange(batch)
+        shuffled = random.permutation(len(left))
+        chosen = shuffled[np.searchsorted(np.cumsum(left[shuffled]), points, side="right")]
+        left[chosen] -= 1
+        order[number * batch : (number + 1) * batch] = random.permutation(rows[starts[chosen] + left[chosen]])
+    return order
+
+
+def _repeats(values: np.ndarray) -> np.ndarray:
+    """How many times each value has occurred before it."""
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+    result = np.empty(len(values), int)
+    result[order] = np.arange(len(values)) - np.searchsorted(ranked, ranked)
+    return result
+''')
+
+write("kaggle_nerve/data/folds.py", r'''"""Which subjects are held out when. Frames of one patient leak, so a subject is never on both sides."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.storage import write_text
+
+ALWAYS_TRAIN = -1
+"""The fold of subjects that a plain hold-out never holds out."""
+
+COLUMNS = ["subject", "fold", "frames", "with_mask"]
+
+
+def assign(frames: pd.DataFrame, folds: str, seed: int) -> pd.DataFrame:
+    """One row per subject: subject, fold, frames, with_mask.
+
+    ``frames`` has subject and has_mask; ``folds`` is a number K, or TRAIN/HELD for one hold-out
+    (scaled where the data has another number of subjects). Both are stratified by the subject's
+    positive rate: subjects are ranked by it, and each group of neighbours is dealt over the folds.
+    """
+    per_subject = frames.groupby("subject").has_mask.agg(["size", "sum"]).reset_index()
+    per_subject.columns = ["subject", "frames", "with_mask"]
+    rates = (per_subject.with_mask / per_subject.frames).to_numpy()
+    fold = _hold_out(rates, folds, seed) if "/" in folds else _k_folds(rates, int(folds), seed)
+    return per_subject.assign(fold=fold)[COLUMNS]
+
+
+def count(folds: pd.DataFrame) -> int:
+    """How many folds are held out (1 for a plain hold-out)."""
+    return int(folds.fold.max()) + 1
+
+
+def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the training and of the held-out frames of ``fold``, both rising.
+
+    Raises NerveError where a subject stands on both sides, or has no fold.
+    """
+    if not 0 <= fold < count(folds):
+        raise NerveError(f"There is no fold {fold}: the folds are 0 to {count(folds) - 1}.")
+    unknown = set(frames.subject) - set(folds.subject)
+    if unknown:
+        raise NerveError(f"Subject {min(unknown)} has no fold in folds.csv; the data is not the run's own.")
+    held = set(folds.subject[folds.fold == fold])
+    trained = set(folds.subject[folds.fold != fold])
+    if held & trained:
+        raise NerveError(
+            f"Subject {min(held & trained)} is in fold {fold} and outside it: a leak; mend folds.csv."
+        )
+    inside = frames.subject.isin(held).to_numpy()
+    if inside.all() or not inside.any():
+        raise NerveError(f"Fold {fold} leaves no frames to train on or none to validate on; use other folds.")
+    return np.flatnonzero(~inside), np.flatnonzero(inside)
+
+
+def save(folds: pd.DataFrame, path: Path) -> None:
+    """Write folds.csv, atomically."""
+    write_text(path, folds.to_csv(index=False))
+
+
+def load(path: Path) -> pd.DataFrame:
+    """Read folds.csv. NerveError for a wrong header, a subject with two folds, or a gap in the folds."""
+    try:
+        folds = pd.read_csv(path)
+    except (OSError, ValueError) as fault:
+        raise NerveError(f"{path} cannot be read ({fault}); restore it or start another run.") from fault
+    if list(folds.columns) != COLUMNS:
+        raise NerveError(f"{path} must have the columns {','.join(COLUMNS)}.")
+    twice = folds.subject[folds.subject.duplicated()]
+    if len(twice):
+        raise NerveError(f"{path} puts subject {twice.iloc[0]} into two folds: a leak; keep one row each.")
+    numbers = set(folds.fold) - {ALWAYS_TRAIN}
+    if not numbers or numbers != set(range(max(numbers) + 1)):
+        raise NerveError(f"{path} must number its folds from 0 without a gap.")
+    return folds
+
+
+def _k_folds(rates: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    if folds > len(rates):
+        raise NerveError(
+            f"{folds} folds need {folds} subjects or more; the data has {len(rates)}: lower --folds."
+        )
+    strata = _strata(rates, folds)
+    fold = np.empty(len(rates), int)
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    for number, (_, held) in enumerate(splitter.split(strata, strata)):
+        fold[held] = number
+    return fold
+
+
+def _hold_out(rates: np.ndarray, folds: str, seed: int) -> np.ndarray:
+    train, held = map(int, folds.split("/"))
+    wanted = max(1, round(len(rates) * held / (train + held)))
+    if wanted >= len(rates):
+        raise NerveError(f"A hold-out {folds} of {len(rates)} subjects leaves none to train on.")
+    strata = _strata(rates, len(rates) // wanted) if wanted > 1 else None
+    strata = strata if strata is not None and strata.max() < wanted else None
+    _, rows = train_test_split(np.arange(len(rates)), test_size=wanted, stratify=strata, random_state=seed)
+    fold = np.full(len(rates), ALWAYS_TRAIN)
+    fold[rows] = 0
+    return fold
+
+
+def _strata(rates: np.ndarray, width: int) -> np.ndarray:
+    """Subjects of like positive rate share a stratum of ``width`` members (the last one may be wider)."""
+    ranks = np.argsort(np.argsort(rates, kind="stable"), kind="stable")
+    return np.minimum(ranks // width, max(len(rates) // width - 1, 0))
+''')
+
+write("kaggle_nerve/data/frames.py", r'''"""The competition's frames as tables: what lies in a data directory, and what the CSV says of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from kaggle_nerve.competition import facts, rle
+from kaggle_nerve.errors import NerveError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of a data directory lie. ``train_csv`` and ``sample_csv`` may be missing files."""
+
+    root: Path
+    train: Path
+    test: Path
+    train_csv: Path
+    sample_csv: Path
+
+
+def locate(data_dir: Path) -> Layout:
+    """The layout of ``data_dir``; old unpackings with ``train/train/`` inside are understood.
+
+    Raises NerveError where there is no such directory or no training folder in it.
+    """
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise NerveError(
+            f"There is no data directory {root}; run `kaggle-nerve fetch` or name it with --data."
+        )
+    train, test = (_unnested(root / name) for name in (facts.TRAIN_FOLDER, facts.TEST_FOLDER))
+    if not train.is_dir():
+        raise NerveError(
+            f"{root} has no folder {facts.TRAIN_FOLDER}/; run `kaggle-nerve fetch` or mend --data."
+        )
+    return Layout(root, train, test, root / facts.TRAIN_CSV, root / facts.SAMPLE_CSV)
+
+
+def read_train_csv(path: Path) -> pd.DataFrame:
+    """``train_masks.csv`` as subject, img (int) and pixels (str, empty where there is no mask)."""
+    if not path.is_file():
+        raise NerveError(f"{path} is missing; run `kaggle-nerve fetch` again.")
+    try:
+        table = pd.read_csv(path, dtype={"pixels": str}, keep_default_na=False, encoding="utf-8")
+        if tuple(table.columns) != facts.TRAIN_HEADER:
+            raise ValueError(f"its header is {','.join(map(str, table.columns))}")
+        table = table.astype({"subject": int, "img": int})
+    except (ValueError, UnicodeDecodeError) as fault:
+        raise NerveError(
+            f"{path} is not the competition's training table: {fault}; fetch it again."
+        ) from fault
+    if table.empty:
+        raise NerveError(f"{path} has no rows; fetch it again.")
+    twice = table[table.duplicated(["subject", "img"])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise NerveError(f"{path} has frame {row.subject}_{row.img} twice; fetch it again.")
+    return table
+
+
+def training_frames(layout: Layout) -> pd.DataFrame:
+    """One row per row of the CSV: subject, img, path, mask_path, pixels, has_mask, area (pixels).
+
+    Sorted by subject and img. Raises NerveError where a frame of the CSV has no file.
+    """
+    table = read_train_csv(layout.train_csv).sort_values(["subject", "img"], ignore_index=True)
+    stems = table.subject.astype(str) + "_" + table.img.astype(str)
+    present = {path.name for path in layout.train.iterdir()}
+    missing = [stem for stem in stems if f"{stem}.tif" not in present]
+    if missing:
+        raise NerveError(
+            f"{layout.train} lacks {len(missing)} of {len(table)} frames of {layout.train_csv.name}, the first "
+            f"is {missing[0]}.tif; run `kaggle-nerve fetch` again."
+        )
+    return table.assign(
+        path=[layout.train / f"{stem}.tif" for stem in stems],
+        mask_path=[layout.train / f"{stem}_mask.tif" for stem in stems],
+        has_mask=table.pixels != "",
+        area=[rle.area(text) for text in table.pixels],
+    )
+
+
+def test_frames(layout: Layout) -> pd.DataFrame:
+    """One row per test frame: img, path; in rising order of img, whatever the names' text order."""
+    if not layout.test.is_dir():
+        raise NerveError(f"{layout.root} has no folder {facts.TEST_FOLDER}/; run `kaggle-nerve fetch` again.")
+    found = [(int(match["img"]), path) for path in layout.test.iterdir() if (match := _test_name(path))]
+    if not found:
+        raise NerveError(f"{layout.test} has no test frames; run `kaggle-nerve fetch` again.")
+    found.sort()
+    return pd.DataFrame({"img": [img for img, _ in found], "path": [path for _, path in found]})
+
+
+def _test_name(path: Path):
+    return facts.TEST_FRAME.match(path.name)
+
+
+def _unnested(folder: Path) -> Path:
+    inner = folder / folder.name
+    return inner if inner.is_dir() else folder
+''')
+
+write("kaggle_nerve/data/fullsize.py", r'''"""From working size back to the competition's: resize probabilities first, decide afterwards.
+
+Thresholding at working size and enlarging the mask costs up to 0.04 Dice.
+"""
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.competition import rle
+from kaggle_nerve.competition.facts import SIZE
+
+
+def enlarge(probability: np.ndarray, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A probability map (height, width) of any float type at ``size``, as float32 from 0 to 1."""
+    return cv2.resize(np.asarray(probability, np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+class Truths:
+    """True masks held as the flat positions of their pixels: a few kilobytes a frame."""
+
+    def __init__(self, pixels: list[str], size: tuple[int, int] = SIZE):
+        """``pixels``: the run-length encodings, '' where there is no mask."""
+        self.size = size
+        self._where = [np.flatnonzero(rle.decode(text, size)).astype(np.int32) for text in pixels]
+        self.areas = np.array([len(where) for where in self._where])
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def inside(self, row: int, values: np.ndarray) -> np.ndarray:
+        """The pixels of ``values`` (height, width) that lie in true mask ``row``, flat."""
+        return values.reshape(-1)[self._where[row]]
+
+    def mask(self, row: int) -> np.ndarray:
+        """True mask ``row`` as bool (height, width)."""
+        mask = np.zeros(self.size, bool)
+        mask.reshape(-1)[self._where[row]] = True
+        return mask
+
+    def counts(self, row: int, full: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predicted area and intersection with true mask ``row`` at each threshold (rising), in pixels.
+
+        ``full``: the probability map at full size. A pixel is in the mask where it is >= the threshold.
+        """
+        flat = full.reshape(-1)
+        candidates = flat[flat >= thresholds[0]]
+        inside = flat[self._where[row]]
+        return _at_least(candidates, thresholds), _at_least(inside, thresholds)
+
+
+def _at_least(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    return np.array([np.count_nonzero(values >= threshold) for threshold in thresholds])
+''')
+
+write("kaggle_nerve/data/levels.py", r'''"""Probability maps in 256 levels: all that a rule looks at, so that learning and applying agree to the pixel.
+
+A map at full size is rounded to levels 0 to 255. What a threshold would give on a frame can then be
+read from two histograms, and 4436 frames of 243,600 pixels become a table of nine megabytes.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+COUNT = 256
+NOTHING = COUNT
+"""The cut that no pixel reaches: the frame is called empty."""
+
+
+def quantise(probability: np.ndarray) -> np.ndarray:
+    """Levels, uint8, of a float32 map with values from 0 to 1."""
+    return cv2.convertScaleAbs(probability, alpha=COUNT - 1)
+
+
+def cut(threshold: float) -> int:
+    """The lowest level that reaches a probability; at least 1, for no rule takes the whole frame."""
+    # Rounded first: 0.6 * 255 is 153.00000000000003 for a computer's 0.6.
+    return max(1, math.ceil(round(threshold * (COUNT - 1), 6)))
+
+
+def probability(level: np.ndarray | int) -> np.ndarray | float:
+    """The probability that a level stands for."""
+    return level / (COUNT - 1)
+
+
+def histogram(levels: np.ndarray) -> np.ndarray:
+    """How many pixels have each level, int32 (256,)."""
+    return cv2.calcHist([levels], [0], None, [COUNT], [0, COUNT]).reshape(-1).astype(np.int32)
+
+
+def at_least(histograms: np.ndarray) -> np.ndarray:
+    """From histograms (..., 256) how many pixels reach each cut 0 to 256, int32 (..., 257)."""
+    reached = np.zeros((*histograms.shape[:-1], COUNT + 1), np.int32)
+    reached[..., :COUNT] = np.cumsum(histograms[..., ::-1], axis=-1)[..., ::-1]
+    return reached
+''')
+
+write("kaggle_nerve/data/noise.py", r'''"""Frames whose labels are doubted: the table that `audit` writes, and what training makes of it."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kaggle_nerve.competition import csv_text
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import TrainingSettings
+
+COLUMNS = ("subject", "img", "weight", "presence")
+"""A marked frame; what share of its losses counts; the presence target in place of 0 or 1. Both 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What becomes of each row of a cache; None: of no row anything.
+
+    ``weights``: float32 (n,), the share of its losses that counts, 1 for frames that are not marked.
+    ``presence``: float32 (n,), the presence target, 0 or 1 for frames that are not marked.
+    """
+
+    weights: np.ndarray | None = None
+    presence: np.ndarray | None = None
+
+
+def marks(settings: TrainingSettings, table: pd.DataFrame) -> Marks | None:
+    """The marks that ``settings`` want for the frames of ``table`` (subject, img, has_mask); None: none.
+
+    Raises NerveError where there is no table of doubted labels, or a fault in it.
+    """
+    if settings.noise == "none":
+        return None
+    if not settings.noise_table:
+        raise NerveError(
+            f"training.noise={settings.noise} needs the table of doubted labels; write it with "
+            f"`kaggle-nerve audit` and name it in training.noise_table."
+        )
+    weights, presence = read(Path(settings.noise_table), table)
+    return Marks(weights=weights) if settings.noise == "weight" else Marks(presence=presence)
+
+
+def read(path: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and presence target, float32 (n,), of each row of ``table`` (subject, img, has_mask).
+
+    The file has `COLUMNS`, in any order and among others, and lists marked frames only. Raises
+    NerveError with the line of an unknown frame, one listed twice, or a value that is none from 0 to 1.
+    """
+    places = {frame: row for row, frame in enumerate(zip(table.subject, table.img, strict=True))}
+    weights = np.ones(len(table), np.float32)
+    presence = table.has_mask.to_numpy(np.float32, copy=True)
+    seen: dict[tuple[int, int], int] = {}
+    for line, values in _rows(path):
+        frame = (_number(values, "subject", int), _number(values, "img", int))
+        if frame not in places:
+            shown = csv_text.shown(f"{values['subject']}_{values['img']}")
+            raise NerveError(
+                f"{path}, line {line}: {shown} is no training frame; run `kaggle-nerve audit` again."
+            )
+        name = f"{frame[0]}_{frame[1]}"
+        if frame in seen:
+            raise NerveError(
+                f"{path}, line {line}: frame {name} stands in line {seen[frame]} already; keep one of the two."
+            )
+        seen[frame] = line
+        for column, array in (("weight", weights), ("presence", presence)):
+            value = _number(values, column, float)
+            if value is None or not 0 <= value <= 1:
+                raise NerveError(
+                    f"{path}, line {line}: {column} of frame {name} is {csv_text.shown(values[column])}; write a "
+                    f"number from 0 to 1."
+                )
+            array[places[frame]] = value
+    return weights, presence
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line number and values of each row that is not blank."""
+    if not path.is_file():
+        raise NerveError(
+            f"There is no file {path}; write it with `kaggle-nerve audit` or mend training.noise_table."
+        )
+    data = csv_text.read_bytes(path)
+    if fault := csv_text.unreadable(data):
+        raise NerveError(f"{path}: {fault[1]}; write it anew with `kaggle-nerve audit`.")
+    reader = csv.DictReader(csv_text.lines(data), restval="")
+    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    if missing:
+        raise NerveError(
+            f"{path}, line 1: there is no column {missing[0]}; it takes {','.join(COLUMNS)}: run `kaggle-nerve "
+            f"audit` again."
+        )
+    return [(reader.line_num, values) for values in reader]
+
+
+def _number(values: dict[str, str], column: str, kind: type) -> int | float | None:
+    try:
+        return kind(values[column])
+    except ValueError:
+        return None
+''')
+
+write("kaggle_nerve/data/tiff.py", r'''"""Reading a frame or a mask from its TIFF file, refusing by name whatever is not one."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a damaged file is our sentence, not OpenCV's lines
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.competition.facts import SIZE
+from kaggle_nerve.errors import NerveError
+
+AGAIN = "delete it and run `kaggle-nerve fetch` again"
+
+
+def read_grey(path: Path, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """The pixels of an 8-bit grey TIFF as uint8 of ``size`` (height, width).
+
+    Raises NerveError, naming the file, where it is missing, truncated or damaged, 16-bit, coloured,
+    or of another size.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise NerveError(f"{path} is missing; run `kaggle-nerve fetch` again.") from None
+    except OSError as fault:
+        raise NerveError(
+            f"{path} cannot be read ({fault.strerror}); check the disk and its rights."
+        ) from fault
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        raise NerveError(f"{path} is not a TIFF file; {AGAIN}.")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise NerveError(f"{path} is truncated or damaged; {AGAIN}.")
+    if image.ndim != 2:
+        raise NerveError(f"{path} has {image.shape[2]} colour channels instead of one grey; {AGAIN}.")
+    if image.dtype != np.uint8:
+        raise NerveError(f"{path} has {image.dtype.itemsize * 8} bits a pixel instead of 8; {AGAIN}.")
+    if image.shape != tuple(size):
+        raise NerveError(
+            f"{path} is {image.shape[1]}x{image.shape[0]} pixels instead of {size[1]}x{size[0]}; {AGAIN}."
+        )
+    return image
+''')
+
+write("kaggle_nerve/models/__init__.py", r'''"""Networks in Keras 3, on any of its backends: blocks, architectures, the registry, forward passes."""
+
+# Registers our own layers, so that a saved network loads whatever of this package is imported.
+from kaggle_nerve.models import layers as layers
+from kaggle_nerve.models import normalisation as normalisation
+''')
+
+write("kaggle_nerve/models/blocks.py", r'''"""The pieces that networks are built of."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models.normalisation import FusedBatchNormalization
+from kaggle_nerve.settings import ModelSettings
+
+
+def convolution(
+    tensor: keras.KerasTensor,
+    channels: int,
+    settings: ModelSettings,
+    name: str,
+    kernel: int | tuple[int, int] = 3,
+    strides: int = 1,
+) -> keras.KerasTensor:
+    """Convolution, batch normalisation if wanted, ReLU or ELU: (batch, h / strides, w / strides, channels)."""
+    tensor = normed_convolution(tensor, channels, settings, name, kernel, strides)
+    return activated(tensor, settings, name)
+
+
+def normed_convolution(
+    tensor: keras.KerasTensor,
+    channels: int,
+    settings: ModelSettings,
+    name: str,
+    kernel: int | tuple[int, int] = 3,
+    strides: int = 1,
+) -> keras.KerasTensor:
+    """A ``convolution`` without its activation."""
+    tensor = layers.Conv2D(
+        channels,
+        kernel,
+        strides=strides,
+        padding="same",
+        use_bias=not settings.batch_norm,
+        kernel_initializer="he_normal",
+        name=f"{name}_conv",
+    )(tensor)
+    return normed(tensor, settings, name)
+
+
+def normed(tensor: keras.KerasTensor, settings: ModelSettings, name: str) -> keras.KerasTensor:
+    """Batch normalisation (Ioffe, Szegedy 2015, arXiv:1502.03167), if the settings want it."""
+    if not settings.batch_norm:
+        return tensor
+    # A short memory: runs on a processor have too few steps for the usual 0.99.
+    return FusedBatchNormalization(momentum=0.95, name=f"{name}_norm")(tensor)
+
+
+def activated(tensor: keras.KerasTensor, settings: ModelSettings, name: str) -> keras.KerasTensor:
+    """ReLU, or ELU (Clevert, Unterthiner, Hochreiter 2015, arXiv:1511.07289)."""
+    if settings.activation == "elu":
+        return layers.ELU(name=f"{name}_elu")(tensor)
+    return layers.ReLU(name=f"{name}_relu")(tensor)
+
+
+def block(tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str) -> keras.KerasTensor:
+    """One resolution's step, of the kind that the settings name: (batch, h, w, channels)."""
+    tensor = BLOCKS[settings.block](tensor, channels, settings, name)
+    return squeeze_excite(tensor, name) if settings.scse else tensor
+
+
+def double_convolution(
+    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str
+) -> keras.KerasTensor:
+    """Two convolutions: the step of a U-Net at one resolution."""
+    tensor = convolution(tensor, channels, settings, f"{name}a")
+    return convolution(tensor, channels, settings, f"{name}b")
+
+
+def residual(
+    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str
+) -> keras.KerasTensor:
+    """Two convolutions around a shortcut (He and others 2015, arXiv:1512.03385).
+
+    The shortcut is a 1x1 convolution where the number of channels changes.
+    """
+    branch = convolution(tensor, channels, settings, f"{name}a")
+    branch = normed_convolution(branch, channels, settings, f"{name}b")
+    if tensor.shape[-1] != channels:
+        tensor = normed_convolution(tensor, channels, settings, f"{name}_shortcut", kernel=1)
+    tensor = layers.Add(name=f"{name}_sum")([tensor, branch])
+    return activated(tensor, settings, name)
+
+
+def inception(
+    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str
+) -> keras.KerasTensor:
+    """Four parallel branches, the larger kernels split in two (Szegedy and others 2015, arXiv:1512.00567).
+
+    In the proportions of E. Tyantov's network for this competition: of 16 channels 4 come from a 1x1
+    convolution, 8 from a 1x3 and a 3x1, 2 from a 1x5 and a 5x1, and 2 from a 1x1 after a 3x3 maximum.
+    Below 8 channels, where a share is less than one channel, the sum may be up to 3 more than ``channels``.
+    """
+    half, eighth = max(1, channels // 2), max(1, channels // 8)
+    point = layers.Conv2D(
+        max(1, channels - half - 2 * eighth), 1, kernel_initializer="he_normal", name=f"{name}_point"
+    )(tensor)
+    small = _split(tensor, max(1, channels * 3 // 8), half, 3, settings, f"{name}_small")
+    large = _split(tensor, max(1, channels // 16), eighth, 5, settings, f"{name}_large")
+    pooled = layers.MaxPooling2D(3, strides=1, padding="same", name=f"{name}_maximum")(tensor)
+    pooled = layers.Conv2D(eighth, 1, kernel_initializer="he_normal", name=f"{name}_pooled")(pooled)
+    tensor = layers.Concatenate(name=f"{name}_branches")([point, small, large, pooled])
+    return activated(normed(tensor, settings, name), settings, name)
+
+
+def _split(
+    tensor: keras.KerasTensor, before: int, channels: int, kernel: int, settings: ModelSettings, name: str
+) -> keras.KerasTensor:
+    """1x1 to ``before`` channels, then a flat and a tall convolution; the last one is left as it is."""
+    tensor = layers.Conv2D(before, 1, kernel_initializer="he_normal", name=f"{name}_narrow")(tensor)
+    tensor = activated(tensor, settings, f"{name}_narrow")
+    tensor = convolution(tensor, channels, settings, f"{name}_flat", kernel=(1, kernel))
+    return layers.Conv2D(
+        channels, (kernel, 1), padding="same", kernel_initializer="he_normal", name=f"{name}_tall"
+    )(tensor)
+
+
+BLOCKS = {"plain": double_convolution, "residual": residual, "inception": inception}
+"""Blocks by the name that settings use."""
+
+
+def squeeze_excite(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Concurrent spatial and channel squeeze and excitation (Roy and others 2018, arXiv:1803.02579).
+
+    Each value is multiplied by the sum of its channel's weight, computed from the channels' means over
+    the frame, and its pixel's weight, computed from the channels there; both lie between 0 and 1.
+    """
+    channels = tensor.shape[-1]
+    means = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(tensor)
+    hidden = layers.Dense(max(1, channels // 2), activation="relu", name=f"{name}_excite_a")(means)
+    of_channel = layers.Dense(channels, activation="sigmoid", name=f"{name}_excite_b")(hidden)
+    of_pixel = layers.Conv2D(1, 1, activation="sigmoid", name=f"{name}_excite_pixel")(tensor)
+    # Not the weights' sum: Keras on TensorFlow adds a single column or row as if it were a bias.
+    parts = [
+        layers.Multiply(name=f"{name}_by_channel")([tensor, of_channel]),
+        layers.Multiply(name=f"{name}_by_pixel")([tensor, of_pixel]),
+    ]
+    return layers.Add(name=f"{name}_scse")(parts)
+
+
+def normalised(frames: keras.KerasTensor, how: str) -> keras.KerasTensor:
+    """Grey values 0 to 255 as the network wants them.
+
+    ``unit``: from 0 to 1. ``image``: mean 0 and deviation 1 within each frame, which takes out the
+    gain and the contrast that differ from patient to patient.
+    """
+    frames = layers.Rescaling(1 / 255, name="unit")(frames)
+    if how == "image":
+        frames = layers.LayerNormalization(
+            axis=[1, 2, 3], center=False, scale=False, epsilon=1e-5, name="standardise"
+        )(frames)
+    return frames
+
+
+def margins(size: tuple[int, int], multiple: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows and columns to add (before, after) so that ``multiple`` divides height and width."""
+    missing = [-length % multiple for length in size]
+    return tuple((pixels // 2, pixels - pixels // 2) for pixels in missing)  # type: ignore[return-value]
+
+
+def level_channels(settings: ModelSettings, levels: int) -> list[int]:
+    """Channels of each of ``levels`` resolutions, finest first: ``width`` doubled up to ``widest``."""
+    return [min(settings.width * 2**level, settings.widest) for level in range(levels)]
+''')
+
+write("kaggle_nerve/models/deeplab.py", r'''"""DeepLabV3+ (Chen and others 2018, arXiv:1802.02611): atrous pyramid pooling and a small decoder."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks, downward, heads
+from kaggle_nerve.settings import ModelSettings
+
+RATES = (6, 12, 18)
+"""The paper's atrous rates, for maps of 33x33."""
+
+RATES_SIZE = 33
+
+
+def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
+    """A DeepLabV3+ for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
+
+    A ``width`` of 64 gives the paper's 256 channels, and 48 of the encoder's features at stride 4. The
+    pyramid pooling looks at stride 16, as in the paper. There the encoder's last halving is left out and
+    its convolutions made atrous; Keras's encoders cannot be changed so, and their features at stride 32
+    are enlarged and joined instead. At stride 32 itself frames of 96x128 would be 3x4 pixels, on which
+    an atrous convolution sees little but its centre.
+    """
+    frames = keras.Input((*size, 1), name="frames")
+    found = downward.features(frames, size, settings)
+    channels = min(4 * settings.width, settings.widest)
+    # Narrowed first: the deepest map is by far the widest.
+    deepest = blocks.convolution(found.bottom, channels, settings, "deepest", kernel=1)
+    tensor = layers.Concatenate(name="join_deepest")([found.skips[-1], _enlarged(deepest, 2, "deepest")])
+    tensor = pooled(tensor, channels, settings)
+
+    fine = blocks.convolution(found.skips[1], max(1, 3 * settings.width // 4), settings, "fine", kernel=1)
+    tensor = _enlarged(tensor, fine.shape[1] // tensor.shape[1], "pooled")
+    tensor = layers.Concatenate(name="join_fine")([fine, tensor])
+    for step in range(2):
+        tensor = separable(tensor, channels, settings, f"decoder{step}")
+    outputs = heads.outputs(tensor, found.bottom, settings, found.margins, 2 * found.stem)
+    return keras.Model(frames, outputs, name="deeplabv3plus")
+
+
+def pooled(tensor: keras.KerasTensor, channels: int, settings: ModelSettings) -> keras.KerasTensor:
+    """Atrous spatial pyramid pooling: (batch, h, w, any) to (batch, h, w, ``channels``).
+
+    A 1x1 convolution, three atrous ones and the mean over the map, side by side, then a 1x1 convolution
+    over all of them.
+    """
+    height, width = tensor.shape[1:3]
+    parts = [blocks.convolution(tensor, channels, settings, "point", kernel=1)]
+    parts += [
+        separable(tensor, channels, settings, f"atrous{number}", rate)
+        for number, rate in enumerate(rates((height, width)))
+    ]
+    mean = layers.GlobalAveragePooling2D(keepdims=True, name="mean")(tensor)
+    mean = blocks.convolution(mean, channels, settings, "mean", kernel=1)
+    parts.append(layers.UpSampling2D((height, width), name="mean_enlarge")(mean))
+    return blocks.convolution(layers.Concatenate(name="join_pooled")(parts), channels, settings, "pooled", 1)
+
+
+def separable(
+    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str, rate: int = 1
+) -> keras.KerasTensor:
+    """A 3x3 convolution of each channel, with ``rate`` - 1 pixels between its taps, then a 1x1 of all."""
+    tensor = layers.DepthwiseConv2D(
+        3, padding="same", dilation_rate=rate, use_bias=not settings.batch_norm, name=f"{name}_depthwise"
+    )(tensor)
+    tensor = blocks.activated(
+        blocks.normed(tensor, settings, f"{name}_depthwise"), settings, f"{name}_depthwise"
+    )
+    return blocks.convolution(tensor, channels, settings, name, kernel=1)
+
+
+def rates(size: tuple[int, int]) -> tuple[int, ...]:
+    """Atrous rates for maps of ``size`` (height, width): the paper's share of the shorter side.
+
+    Example: (28, 36) gives (5, 10, 15).
+    """
+    return tuple(max(1, round(min(size) * rate / RATES_SIZE)) for rate in RATES)
+
+
+def _enlarged(tensor: keras.KerasTensor, scale: int, name: str) -> keras.KerasTensor:
+    return layers.UpSampling2D(scale, interpolation="bilinear", name=f"{name}_enlarge")(tensor)
+''')
+
+write("kaggle_nerve/models/downward.py", r'''"""The downward half of the U-Nets: their own blocks, or a pretrained encoder."""
+
+from dataclasses import dataclass
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks, encoders
+from kaggle_nerve.settings import ModelSettings
+
+ENCODER_STEM = 2
+"""The finest features of a pretrained encoder have half the frame's height and width."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a decoder starts from.
+
+    ``skips``: finest first, each half as high and wide as the one before; ``bottom``: half of the last.
+    The finest is 1/``stem`` of the frame with its ``margins`` (rows and columns that were padded).
+    """
+
+    skips: list[keras.KerasTensor]
+    bottom: keras.KerasTensor
+    margins: tuple[tuple[int, int], tuple[int, int]]
+    stem: int
+
+
+def features(frames: keras.KerasTensor, size: tuple[int, int], settings: ModelSettings) -> Features:
+    """Features of ``frames`` (batch, height, width, 1), grey values from 0 to 255, with ``size`` (height, width)."""
+    if settings.encoder != "none":
+        maps, margins = encoders.features(frames, settings, size)
+        return Features(maps[:-1], dropped(maps[-1], settings), margins, ENCODER_STEM)
+    tensor, margins = prepared(frames, size, settings)
+    channels = blocks.level_channels(settings, settings.depth + 1)
+    skips = []
+    for level in range(settings.depth):
+        tensor = blocks.block(tensor, channels[level], settings, f"down{level}")
+        skips.append(tensor)
+        tensor = _halved(tensor, settings, level)
+    tensor = blocks.block(tensor, channels[-1], settings, "bottom")
+    return Features(skips, dropped(tensor, settings), margins, settings.stem)
+
+
+def prepared(
+    frames: keras.KerasTensor, size: tuple[int, int], settings: ModelSettings
+) -> tuple[keras.KerasTensor, tuple[tuple[int, int], tuple[int, int]]]:
+    """Frames normalised, padded to what ``depth`` halvings need and shrunk by the stem; and the margins."""
+    margins = blocks.margins(size, settings.stem * 2**settings.depth)
+    tensor = blocks.normalised(frames, settings.normalise)
+    tensor = layers.ZeroPadding2D(margins, name="pad")(tensor)
+    if settings.stem > 1:
+        tensor = layers.Conv2D(
+            settings.width, 2 * settings.stem, strides=settings.stem, padding="same", name="stem"
+        )(tensor)
+    return tensor, margins
+
+
+def dropped(bottom: keras.KerasTensor, settings: ModelSettings) -> keras.KerasTensor:
+    """The deepest features with whole channels dropped in training."""
+    return layers.SpatialDropout2D(settings.dropout, name="bottom_dropout")(bottom)
+
+
+def _halved(tensor: keras.KerasTensor, settings: ModelSettings, level: int) -> keras.KerasTensor:
+    if settings.down == "stride":
+        return blocks.convolution(tensor, tensor.shape[-1], settings, f"stride{level}", strides=2)
+    return layers.MaxPooling2D(name=f"pool{level}")(tensor)
+''')
+
+write("kaggle_nerve/models/encoders.py", r'''"""Encoders of keras.applications, with or without pretrained weights, as one layer of a larger network."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import keras
+from keras import applications, layers
+
+from kaggle_nerve.models import blocks, weights
+from kaggle_nerve.settings import ModelSettings
+
+STRIDES = (2, 4, 8, 16, 32)
+"""The maps that ``features`` gives: each is 1/stride of the padded frame."""
+
+RED_GREEN_BLUE = (0.485, 0.456, 0.406)
+DEVIATIONS = (0.229, 0.224, 0.225)
+"""Mean and deviation of ImageNet's images, in red, green, blue, of a full range of 1."""
+
+BLUE_GREEN_RED = (103.939 / 255, 116.779 / 255, 123.68 / 255)
+"""The means that networks converted from Caffe, which swaps the channels, were trained with."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What an encoder's first convolution was trained to see: ``scale`` x colour + ``offset``.
+
+    Colours are from 0 to 1; ``mean`` and ``deviation`` are those of ImageNet's colours, in the order of
+    the encoder's channels.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    def of_grey(self) -> tuple[list[float], list[float]]:
+        """Scale and offset of each channel for grey values from 0 to 1, taken as colours."""
+        return list(self.scale), list(self.offset)
+
+    def of_standardised(self) -> tuple[list[float], list[float]]:
+        """Scale and offset for values of mean 0 and deviation 1, which get those of ImageNet's colours."""
+        scale = [factor * deviation for factor, deviation in zip(self.scale, self.deviation, strict=True)]
+        offset = [
+            factor * mean + shift
+            for factor, mean, shift in zip(self.scale, self.mean, self.offset, strict=True)
+        ]
+        return scale, offset
+
+
+STANDARD = Preprocessing(
+    RED_GREEN_BLUE,
+    DEVIATIONS,
+    tuple(1 / deviation for deviation in DEVIATIONS),
+    tuple(-mean / deviation for mean, deviation in zip(RED_GREEN_BLUE, DEVIATIONS, strict=True)),
+)
+"""Each channel less its mean, by its deviation: EfficientNet, EfficientNetV2-B0 to B3, ConvNeXt."""
+
+SYMMETRIC = Preprocessing(RED_GREEN_BLUE, DEVIATIONS, (255 / 128,) * 3, (-1.0,) * 3)
+"""From -1 to 1: EfficientNetV2-S."""
+
+CAFFE = Preprocessing(
+    BLUE_GREEN_RED, DEVIATIONS[::-1], (255.0,) * 3, tuple(-255 * mean for mean in BLUE_GREEN_RED)
+)
+"""Blue, green, red, each less its mean, in steps of 1/255: ResNet50."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How keras.applications builds an encoder, what it was trained to see, and the layer it begins at.
+
+    Its own preprocessing layers are left out in favour of ``Preprocessing``; where the application cannot
+    be built without them, ``first`` names the layer that comes after them.
+    """
+
+    application: Callable[..., keras.Model]
+    preprocessing: Preprocessing
+    options: Mapping[str, bool]
+    first: str | None = None
+
+
+BARE = {"include_preprocessing": False}
+
+ENCODERS = {
+    # Tan, Le 2021, arXiv:2104.00298
+    "efficientnetv2-b0": Encoder(applications.EfficientNetV2B0, STANDARD, BARE),
+    "efficientnetv2-b1": Encoder(applications.EfficientNetV2B1, STANDARD, BARE),
+    "efficientnetv2-b2": Encoder(applications.EfficientNetV2B2, STANDARD, BARE),
+    "efficientnetv2-b3": Encoder(applications.EfficientNetV2B3, STANDARD, BARE),
+    "efficientnetv2-s": Encoder(applications.EfficientNetV2S, SYMMETRIC, BARE),
+    # Tan, Le 2019, arXiv:1905.11946. Keras scales its input twice where it loads ImageNet's weights and
+    # not at all where it loads none, so that only our own preprocessing is the same in both cases.
+    "efficientnet-b1": Encoder(applications.EfficientNetB1, STANDARD, {}, "stem_conv_pad"),
+    # He and others 2015, arXiv:1512.03385
+    "resnet50": Encoder(applications.ResNet50, CAFFE, {}),
+    # Liu and others 2022, arXiv:2201.03545
+    "convnext-tiny": Encoder(applications.ConvNeXtTiny, STANDARD, BARE),
+}
+"""By the name that settings use."""
+
+
+def features(
+    frames: keras.KerasTensor, settings: ModelSettings, size: tuple[int, int]
+) -> tuple[list[keras.KerasTensor], tuple[tuple[int, int], tuple[int, int]]]:
+    """Feature maps of ``settings.encoder`` at strides 2, 4, 8, 16 and 32, and the margins to crop later.
+
+    ``frames``: (batch, height, width, 1) of ``size``, grey values from 0 to 255; a map is (batch,
+    h / stride, w / stride, channels), h and w being ``size`` padded to multiples of 32. The encoder is
+    one layer, named ``encoder``. A map is the last of its resolution before the block that halves it
+    begins to widen it; the coarsest is the application's own output.
+
+    ConvNeXt begins at stride 4; its map at stride 2 is a convolution of ours on what the encoder sees.
+    """
+    margins = blocks.margins(size, STRIDES[-1])
+    tensor = prepared(frames, settings, margins)
+    maps = build(settings.encoder, tuple(tensor.shape[1:]), settings.weights)(tensor)
+    if len(maps) < len(STRIDES):
+        maps = [blocks.convolution(tensor, settings.width, settings, "half", strides=2), *maps]
+    return list(maps), margins
+
+
+def prepared(
+    frames: keras.KerasTensor, settings: ModelSettings, margins: tuple[tuple[int, int], tuple[int, int]]
+) -> keras.KerasTensor:
+    """Grey ``frames`` as the three channels that the encoder was trained to see, padded with zeros.
+
+    ``normalise`` ``unit`` takes grey for a colour; ``image`` gives each frame the mean and deviation of
+    ImageNet's images first. 0 is what the encoder's own convolutions pad with, and what ImageNet's mean
+    colour becomes (for EfficientNetV2-S, a quarter of a deviation above it).
+    """
+    preprocessing = ENCODERS[settings.encoder].preprocessing
+    standardised = settings.normalise == "image"
+    scale, offset = preprocessing.of_standardised() if standardised else preprocessing.of_grey()
+    tensor = blocks.normalised(frames, settings.normalise)
+    tensor = layers.Concatenate(name="three_channels")([tensor] * 3)
+    tensor = layers.Rescaling(scale, offset, name="as_imagenet")(tensor)
+    return layers.ZeroPadding2D(margins, name="pad")(tensor)
+
+
+def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:
+    """The encoder ``name`` for preprocessed colours of ``shape``, with the weights that ``where`` names.
+
+    Its outputs are the maps at those of the strides 2 to 32 that it has, finest first. Raises NerveError
+    as ``weights.load`` does.
+    """
+    encoder = ENCODERS[name]
+    application = encoder.application(include_top=False, weights=None, input_shape=shape, **encoder.options)
+    weights.load(application, name, where)
+    first = application.get_layer(encoder.first).input if encoder.first else application.input
+    return keras.Model(first, _maps(application), name="encoder")
+
+
+def _maps(application: keras.Model) -> list[keras.KerasTensor]:
+    height, width = application.input.shape[1:3]
+    last: dict[int, keras.KerasTensor] = {}
+    for operation in application.operations:
+        shape = operation.output.shape
+        # The layers that widen a block's channels before its stride belong to the next resolution.
+        if len(shape) != 4 or "expand" in operation.name:
+            continue
+        for stride in STRIDES:
+            if (shape[1] * stride, shape[2] * stride) == (height, width):
+                last[stride] = operation.output
+    return [last[stride] for stride in sorted(last)]
+''')
+
+write("kaggle_nerve/models/forward.py", r'''"""Forward passes with test-time augmentation: frames in, probabilities out, a batch at a time."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import keras
+import numpy as np
+
+from kaggle_nerve.blending import Mixer, mean_agreement
+from kaggle_nerve.models.views import VIEWS, View, brought_back, seen
+
+PREDICTED = ("mask", "presence")
+_short: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
+
+
+class Predicted(NamedTuple):
+    """What is said about some frames, float32, all from 0 to 1.
+
+    ``masks`` (n, height, width) and ``presence`` (n,) are the views' together. ``agreement`` (n,): the mean
+    Dice over pairs of the views' masks at 0.5, 1 for a single view or where all are empty. ``spread`` (n,):
+    the standard deviation of the views' presences. Both compare views of one model, never folds: an
+    out-of-fold frame is seen by one model alone, and what is learned there about these figures has to
+    meet the same figures on test frames.
+    """
+
+    masks: np.ndarray
+    presence: np.ndarray
+    agreement: np.ndarray
+    spread: np.ndarray
+
+
+def probabilities(
+    model: keras.Model, frames: np.ndarray, *, batch: int, tta: str, combine: str = "mean"
+) -> Iterator[Predicted]:
+    """Yield what ``model`` says about consecutive batches of ``frames`` (uint8, n x height x width).
+
+    The views are those that `VIEWS` names for ``tta``, combined as `blending.combine` does by
+    ``combine``. A network without a presence head gets the largest probability of its mask as presence.
+    Masks of deep supervision are not computed.
+    """
+    model = _without_deep_masks(model)
+    for start in range(0, len(frames), batch):
+        chunk = np.asarray(frames[start : start + batch], np.float32)
+        yield _predicted(model, chunk, batch, VIEWS[tta], combine)
+
+
+def _predicted(
+    model: keras.Model, chunk: np.ndarray, batch: int, views: tuple[View, ...], combine: str
+) -> Predicted:
+    mixer, inside, presences = Mixer(combine), [], []
+    for view in views:
+        masks, presence = _pass(model, seen(chunk, view)[..., None], batch)
+        masks = brought_back(masks, view)
+        mixer.add(masks, presence)
+        inside.append(masks >= np.float32(0.5))
+        presences.append(presence)
+    agreement = [mean_agreement(np.stack([each[row] for each in inside])) for row in range(len(chunk))]
+    return Predicted(*mixer.result(), np.array(agreement, np.float32), np.std(presences, axis=0))
+
+
+def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    count = len(chunk)
+    if count < batch:
+        # One shape means one compilation; the rows added here are cut off again below.
+        chunk = np.concatenate([chunk, np.zeros((batch - count, *chunk.shape[1:]), chunk.dtype)])
+    outputs = model.predict_on_batch(chunk)
+    masks = outputs["mask"][:count, ..., 0].astype(np.float32)
+    if "presence" not in outputs:
+        return masks, masks.max(axis=(1, 2))
+    return masks, outputs["presence"][:count, 0].astype(np.float32)
+
+
+def _without_deep_masks(model: keras.Model) -> keras.Model:
+    """``model``, or the part of it, sharing its weights, that yields no masks which only training looks at."""
+    outputs = getattr(model, "output", {})  # whatever predicts will do, a Keras model or not
+    if set(outputs) <= set(PREDICTED):
+        return model
+    if model not in _short:
+        _short[model] = keras.Model(
+            model.input, {name: outputs[name] for name in PREDICTED if name in outputs}
+        )
+        _short[model].compile(jit_compile=model.jit_compile)
+    return _short[model]
+''')
+
+write("kaggle_nerve/models/fpn.py", r'''"""Feature pyramid network for segmentation (Lin and others 2017, arXiv:1612.03144)."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks, downward, heads
+from kaggle_nerve.settings import ModelSettings
+
+
+def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
+    """An FPN for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
+
+    The pyramid has 4 x ``width`` channels and the head 2 x ``width``, at most ``widest``: those of the
+    papers, 256 and 128, for a ``width`` of 64. As in the papers it has the encoder's strides 4 to 32, and
+    the mask is computed at a quarter of the frame. Coarser masks of deep supervision and hypercolumns
+    read the pyramid.
+    """
+    frames = keras.Input((*size, 1), name="frames")
+    found = downward.features(frames, size, settings)
+    levels = pyramid([*found.skips[1:], found.bottom], settings)
+    outputs = heads.outputs(
+        merged(levels, settings),
+        found.bottom,
+        settings,
+        found.margins,
+        2 * found.stem,
+        deep=levels[1:],
+        columns=levels[1:],
+    )
+    return keras.Model(frames, outputs, name="fpn")
+
+
+def pyramid(maps: list[keras.KerasTensor], settings: ModelSettings) -> list[keras.KerasTensor]:
+    """``maps``, finest first and each half of the one before, with what the coarser ones know added.
+
+    Each becomes (batch, h, w, 4 x ``width``): a 1x1 convolution of it plus the coarser sum, enlarged,
+    and a 3x3 convolution over the sum. Unlike the paper's, the latter is normalised and activated.
+    """
+    channels = min(4 * settings.width, settings.widest)
+    levels: list[keras.KerasTensor] = []
+    above = None
+    for level in reversed(range(len(maps))):
+        total = layers.Conv2D(channels, 1, name=f"lateral{level}")(maps[level])
+        if above is not None:
+            above = layers.UpSampling2D(name=f"enlarge{level}")(above)
+            total = layers.Add(name=f"sum{level}")([total, above])
+        # The sums have any scale, and masks may be read from them directly: logits beyond 16 or so come
+        # out as exactly 0 or 1 for the loss, which then has no gradient on backends other than TensorFlow.
+        levels.append(blocks.convolution(total, channels, settings, f"smooth{level}"))
+        above = total
+    return levels[::-1]
+
+
+def merged(levels: list[keras.KerasTensor], settings: ModelSettings) -> keras.KerasTensor:
+    """The sum of all ``levels``, finest first, at the resolution of the first.
+
+    As the head of panoptic FPN (Kirillov and others 2019, arXiv:1901.02446): each level is convolved and
+    enlarged twofold, bilinearly, until it has that resolution; the finest is convolved once.
+    """
+    channels = min(2 * settings.width, settings.widest)
+    parts = []
+    for level, tensor in enumerate(levels):
+        tensor = blocks.convolution(tensor, channels, settings, f"head{level}_0")
+        for step in range(level):
+            if step:
+                tensor = blocks.convolution(tensor, channels, settings, f"head{level}_{step}")
+            tensor = layers.UpSampling2D(interpolation="bilinear", name=f"head{level}_{step}_enlarge")(tensor)
+        parts.append(tensor)
+    return layers.Add(name="merge")(parts)
+''')
+
+write("kaggle_nerve/models/heads.py", r'''"""What every architecture ends in: the mask, coarser masks of deep supervision, and the presence."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+from kaggle_nerve.settings import ModelSettings
+
+DEEP = 3
+"""The most coarser masks that deep supervision trains."""
+
+
+def outputs(
+    tensor: keras.KerasTensor,
+    bottleneck: keras.KerasTensor,
+    settings: ModelSettings,
+    margins: tuple[tuple[int, int], tuple[int, int]],
+    stem: int,
+    deep: Sequence[keras.KerasTensor] = (),
+    columns: Sequence[keras.KerasTensor] = (),
+) -> dict[str, keras.KerasTensor]:
+    """The network's outputs by name, all float32 and from 0 to 1.
+
+    ``tensor`` (batch, h, w, channels) are the finest features, at 1/``stem`` of the padded frame;
+    ``margins`` are the rows and columns that were padded. ``mask`` (batch, height, width, 1) has the
+    frame's own size; ``presence`` (batch, 1), if the settings want it, is read from ``bottleneck``.
+
+    With deep supervision (Lee and others 2014, arXiv:1409.5185) the first three of ``deep``, finest
+    first, become ``mask_1``, ``mask_2``, ``mask_3``, as large as ``mask``. With hypercolumns (Hariharan
+    and others 2015, arXiv:1411.5752) ``mask`` also reads ``columns``. Both may be coarser than ``tensor``
+    by whole factors.
+    """
+    logit = layers.Conv2D(1, 1, dtype="float32", name="mask_logit")(tensor)
+    if settings.hypercolumns and columns:
+        logit = _with_columns(logit, columns)
+    found = {"mask": _mask(logit, margins, stem, "")}
+    if settings.deep_supervision:
+        for number, features in enumerate(deep[:DEEP], start=1):
+            logit = layers.Conv2D(1, 1, dtype="float32", name=f"mask_{number}_logit")(features)
+            scale = stem * tensor.shape[1] // features.shape[1]
+            found[f"mask_{number}"] = _mask(logit, margins, scale, f"_{number}")
+    if settings.presence:
+        found["presence"] = presence_head(bottleneck)
+    return found
+
+
+def presence_head(bottleneck: keras.KerasTensor) -> keras.KerasTensor:
+    """P(mask not empty), (batch, 1) in float32, from the deepest features averaged over the frame."""
+    pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_mean")(bottleneck)
+    return layers.Dense(1, activation="sigmoid", dtype="float32", name="presence")(pooled)
+
+
+def enlarged(tensor: keras.KerasTensor, scale: int, name: str) -> keras.KerasTensor:
+    """``tensor`` ``scale`` times as high and wide, bilinear, in float32."""
+    if scale == 1:
+        return tensor
+    return layers.UpSampling2D(scale, interpolation="bilinear", dtype="float32", name=name)(tensor)
+
+
+def _mask(
+    logit: keras.KerasTensor, margins: tuple[tuple[int, int], tuple[int, int]], scale: int, suffix: str
+) -> keras.KerasTensor:
+    logit = enlarged(logit, scale, f"enlarge_mask{suffix}")
+    logit = layers.Cropping2D(margins, dtype="float32", name=f"crop{suffix}")(logit)
+    return layers.Activation("sigmoid", dtype="float32", name=f"mask{suffix}")(logit)
+
+
+def _with_columns(logit: keras.KerasTensor, columns: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
+    # A 1x1 convolution of concatenated features is the sum of one for each of them, and enlarging can
+    # wait until after it: one channel is enlarged in the place of hundreds, with the same result.
+    parts = [logit]
+    for number, features in enumerate(columns, start=1):
+        part = layers.Conv2D(1, 1, use_bias=False, dtype="float32", name=f"column_{number}")(features)
+        parts.append(enlarged(part, logit.shape[1] // features.shape[1], f"enlarge_column_{number}"))
+    return layers.Add(dtype="float32", name="hypercolumns")(parts)
+''')
+
+write("kaggle_nerve/models/layers.py", r'''"""Layers that Keras has not: max pooling that remembers where, and its inverse.
+
+As SegNet passes them from encoder to decoder (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561).
+"""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("kaggle_nerve")
+class PoolWithPositions(keras.layers.Layer):
+    """2x2 max pooling that also returns which pixel of each window was taken.
+
+    Input: (batch, h, w, channels), h and w even. Output: the largest values and their positions, both
+    (batch, h/2, w/2, channels); positions are uint8: 0 and 1 for the upper row, 2 and 3 for the lower.
+    Of equal values the first is taken, and it alone receives the gradient.
+
+    Example: [[1, 7], [7, 3]] gives the value 7 at the position 1.
+    """
+
+    def call(self, tensor):
+        """(values, positions) of ``tensor``."""
+        upper, upper_right = _larger(tensor[:, ::2, ::2], tensor[:, ::2, 1::2])
+        lower, lower_right = _larger(tensor[:, 1::2, ::2], tensor[:, 1::2, 1::2])
+        values, below = _larger(upper, lower)
+        right = ops.where(below, lower_right, upper_right)
+        return values, 2 * ops.cast(below, "uint8") + ops.cast(right, "uint8")
+
+
+@keras.saving.register_keras_serializable("kaggle_nerve")
+class Unpool(keras.layers.Layer):
+    """The inverse of ``PoolWithPositions``: each value at its position in a 2x2 window, 0 elsewhere.
+
+    Input: values and positions, both (batch, h, w, channels). Output: (batch, 2h, 2w, channels).
+
+    Example: the value 5 at the position 1 gives [[0, 5], [0, 0]].
+    """
+
+    def call(self, values, positions):
+        """``values`` spread over windows of twice the height and width."""
+        _, height, width, channels = values.shape
+        pixels = [ops.where(positions == place, values, ops.zeros_like(values)) for place in range(4)]
+        upper, lower = ops.stack(pixels[:2], axis=3), ops.stack(pixels[2:], axis=3)
+        return ops.reshape(ops.stack([upper, lower], axis=2), (-1, 2 * height, 2 * width, channels))
+
+
+def _larger(first, second):
+    """The larger of two tensors, and where it is the second."""
+    chosen = second > first
+    return ops.where(chosen, second, first), chosen
+''')
+
+write("kaggle_nerve/models/normalisation.py", r'''"""Batch normalisation that takes the backend's fused kernel where there is one."""
+
+import keras
+
+from kaggle_nerve import fused
+
+
+@keras.saving.register_keras_serializable("kaggle_nerve")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` of (batch, height, width, channels), the same but faster in training."""
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalise by the batch's own statistics in training, else by the moving ones."""
+        if not training or not self.trainable or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        made = fused.batch_normalised(inputs, self.gamma, self.beta, self.epsilon)
+        if made is None:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, *statistics = made
+        for moving, value in zip((self.moving_mean, self.moving_variance), statistics, strict=True):
+            moving.assign(
+                moving * self.momentum + keras.ops.cast(value, moving.dtype) * (1.0 - self.momentum)
+            )
+        return outputs
+''')
+
+write("kaggle_nerve/models/options.py", r'''"""Options that an architecture or an encoder has no use for are refused, not passed over."""
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import ModelSettings
+
+UNUSED = {
+    "fpn": ("block", "scse", "skip", "skip_dropout"),
+    "deeplabv3+": ("block", "scse", "skip", "skip_dropout", "hypercolumns", "deep_supervision"),
+}
+"""What an architecture has no use for."""
+
+UNUSED_BY_ENCODERS = ("down", "stem")
+"""What a pretrained encoder, in the place of the downward half, has none for."""
+
+
+def check(settings: ModelSettings) -> None:
+    """Raise NerveError, in one sentence, for an option that is set and would do nothing.
+
+    ``depth`` passes with a pretrained encoder, which always halves five times: every preset has one.
+    """
+    architecture = f'model.architecture = "{settings.architecture}"'
+    _refuse(settings, UNUSED.get(settings.architecture, ()), architecture)
+    if settings.encoder != "none":
+        _refuse(settings, UNUSED_BY_ENCODERS, f'model.encoder = "{settings.encoder}"')
+
+
+def _refuse(settings: ModelSettings, keys: tuple[str, ...], owner: str) -> None:
+    usual = ModelSettings()
+    for key in keys:
+        value, default = getattr(settings, key), getattr(usual, key)
+        if value != default:
+            raise NerveError(
+                f"model.{key} = {_written(value)} does nothing with {owner}; set it to {_written(default)}."
+            )
+
+
+def _written(value: object) -> str:
+    """As in a file of settings."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+''')
+
+write("kaggle_nerve/models/registry.py", r'''"""Architectures by the name that presets use."""
+
+from collections.abc import Callable
+
+import keras
+
+from kaggle_nerve.models import deeplab, fpn, options, segnet, unet, unetpp
+from kaggle_nerve.settings import ModelSettings, Settings
+
+ARCHITECTURES: dict[str, Callable[[tuple[int, int], ModelSettings], keras.Model]] = {
+    "unet": unet.build,
+    "unet++": unetpp.build,
+    "segnet": segnet.build,
+    "fpn": fpn.build,
+    "deeplabv3+": deeplab.build,
+}
+
+
+def build(settings: Settings) -> keras.Model:
+    """The untrained network of ``settings``, at its working size.
+
+    Raises NerveError for options that the architecture or the encoder has no use for.
+    """
+    options.check(settings.model)
+    return ARCHITECTURES[settings.model.architecture](settings.size, settings.model)
+''')
+
+write("kaggle_nerve/models/segnet.py", r'''"""SegNet (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561), with or without attention gates."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.models import blocks, downward, heads, skips
+from kaggle_nerve.models.layers import PoolWithPositions, Unpool
+from kaggle_nerve.settings import ModelSettings
+
+
+def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
+    """A SegNet for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
+
+    Each unpooling puts values where its pooling took them from. With ``skip`` ``plain`` the decoder
+    learns nothing else of the encoder; ``residual`` and ``attention`` join the encoder's features, too.
+    Raises NerveError for what a SegNet cannot have: strided convolutions or a pretrained encoder.
+    """
+    _check(settings)
+    frames = keras.Input((*size, 1), name="frames")
+    tensor, margins = downward.prepared(frames, size, settings)
+    channels = blocks.level_channels(settings, settings.depth + 1)
+    features, positions = [], []
+    for level in range(settings.depth):
+        tensor = blocks.block(tensor, channels[level], settings, f"down{level}")
+        features.append(tensor)
+        tensor, taken = PoolWithPositions(name=f"pool{level}")(tensor)
+        positions.append(taken)
+    tensor = blocks.block(tensor, channels[-1], settings, "bottom")
+    bottom = downward.dropped(tensor, settings)
+    levels = _decoder(bottom, features, positions, settings)
+    outputs = heads.outputs(
+        levels[0], bottom, settings, margins, settings.stem, deep=levels[1:], columns=levels[1:]
+    )
+    return keras.Model(frames, outputs, name="segnet")
+
+
+def _decoder(
+    tensor: keras.KerasTensor,
+    features: list[keras.KerasTensor],
+    positions: list[keras.KerasTensor],
+    settings: ModelSettings,
+) -> list[keras.KerasTensor]:
+    """The upward half's features at each resolution, finest first."""
+    channels = blocks.level_channels(settings, settings.depth)
+    levels = []
+    for level in reversed(range(settings.depth)):
+        coarse = tensor
+        # A value for each position: as many channels as were pooled.
+        pooled = features[level].shape[-1]
+        tensor = blocks.convolution(coarse, pooled, settings, f"narrow{level}", kernel=1)
+        tensor = Unpool(name=f"unpool{level}")(tensor, positions[level])
+        if settings.skip != "plain":
+            skip = skips.connection(features[level], coarse, settings, f"skip{level}")
+            tensor = layers.Concatenate(name=f"join{level}")([skip, tensor])
+        tensor = blocks.block(tensor, channels[level], settings, f"up{level}")
+        levels.append(tensor)
+    return levels[::-1]
+
+
+def _check(settings: ModelSettings) -> None:
+    if settings.encoder != "none":
+        raise NerveError(
+            f'model.encoder = "{settings.encoder}" has no pooling positions for a segnet; '
+            'set it to "none" or take another model.architecture.'
+        )
+    if settings.down != "pool":
+        raise NerveError(
+            f'model.down = "{settings.down}" leaves no pooling positions for a segnet; set it to "pool".'
+        )
+''')
+
+write("kaggle_nerve/models/skips.py", r'''"""How the encoder's features reach the decoder: as they are, by a residual branch, or through a gate."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks
+from kaggle_nerve.settings import ModelSettings
+
+RESIDUAL_SCALE = 0.1
+
+
+def connection(
+    skip: keras.KerasTensor, coarse: keras.KerasTensor, settings: ModelSettings, name: str
+) -> keras.KerasTensor:
+    """What the decoder gets of the encoder's ``skip`` (batch, h, w, channels), in the same shape.
+
+    ``coarse`` (batch, h/2, w/2, any) are the decoder's features so far. ``skip_dropout`` drops whole
+    channels (Tompson and others 2014, arXiv:1411.4280).
+    """
+    if settings.skip == "residual":
+        skip = _residual(skip, settings, name)
+    elif settings.skip == "attention":
+        skip = attention(skip, coarse, name)
+    if settings.skip_dropout:
+        skip = layers.SpatialDropout2D(settings.skip_dropout, name=f"{name}_dropout")(skip)
+    return skip
+
+
+def attention(skip: keras.KerasTensor, coarse: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Additive attention gate (Oktay and others 2018, arXiv:1804.03999).
+
+    ``skip`` times a weight of each pixel, from 0 to 1, that is computed from ``skip`` and ``coarse`` at
+    the resolution of ``coarse`` and enlarged bilinearly.
+    """
+    channels = max(1, skip.shape[-1] // 2)
+    seen = layers.Conv2D(channels, 2, strides=2, use_bias=False, name=f"{name}_seen")(skip)
+    asked = layers.Conv2D(channels, 1, name=f"{name}_asked")(coarse)
+    both = layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_sum")([seen, asked]))
+    weight = layers.Conv2D(1, 1, activation="sigmoid", name=f"{name}_weight")(both)
+    weight = layers.UpSampling2D(interpolation="bilinear", name=f"{name}_enlarge")(weight)
+    return layers.Multiply(name=f"{name}_gated")([skip, weight])
+
+
+def _residual(skip: keras.KerasTensor, settings: ModelSettings, name: str) -> keras.KerasTensor:
+    """As E. Tyantov's network for this competition: a tenth of a 1x1 convolution is added."""
+    branch = blocks.normed_convolution(skip, skip.shape[-1], settings, name, kernel=1)
+    branch = layers.Rescaling(RESIDUAL_SCALE, name=f"{name}_scale")(branch)
+    return blocks.activated(layers.Add(name=f"{name}_sum")([skip, branch]), settings, name)
+''')
+
+write("kaggle_nerve/models/statistics.py", r'''"""Batch-normalisation statistics of given weights: weights that were averaged never saw a batch."""
+
+from collections.abc import Iterable, Iterator
+
+import keras
+import numpy as np
+
+
+def recompute(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
+    """Set each batch normalisation's moving mean and variance to the mean over ``batches`` of frames.
+
+    ``batches``: float32 (batch, height, width, 1), grey values from 0 to 255. As for stochastic weight
+    averaging (Izmailov and others 2018, arXiv:1803.05407).
+    """
+    norms = list(_batch_norms(model))
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    sums = [np.zeros(variable.shape, np.float64) for norm in norms for variable in _moving(norm)]
+    count = 0
+    for norm in norms:
+        norm.momentum = 0.0  # a pass leaves its own batch's statistics, and no older ones
+    try:
+        for frames in batches:
+            model(frames, training=True)
+            count += 1
+            for total, variable in zip(sums, (v for norm in norms for v in _moving(norm)), strict=True):
+                total += keras.ops.convert_to_numpy(variable)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    for total, variable in zip(sums, (v for norm in norms for v in _moving(norm)), strict=True):
+        variable.assign(total / max(count, 1))
+
+
+def _batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _batch_norms(layer)
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            yield layer
+
+
+def _moving(norm: keras.layers.BatchNormalization) -> tuple[keras.Variable, keras.Variable]:
+    return norm.moving_mean, norm.moving_variance
+''')
+
+write("kaggle_nerve/models/unet.py", r'''"""U-Net (Ronneberger, Fischer, Brox 2015, arXiv:1505.04597) for any input size, with a presence head."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks, downward, heads, skips
+from kaggle_nerve.settings import ModelSettings
+
+
+def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
+    """A U-Net for frames of ``size`` (height, width).
+
+    Input: (batch, height, width, 1), grey values from 0 to 255. Outputs: those of ``heads.outputs``.
+    Frames are padded to what the halvings need and masks are cropped back exactly. ``stem`` 2 or 4 runs
+    the network at that fraction of the resolution. All options of ``settings`` go together; a pretrained
+    encoder takes the place of the downward half, and of ``depth``, ``stem`` and ``down``.
+    """
+    frames = keras.Input((*size, 1), name="frames")
+    found = downward.features(frames, size, settings)
+    levels = decoder(found, settings)
+    outputs = heads.outputs(
+        levels[0], found.bottom, settings, found.margins, found.stem, deep=levels[1:], columns=levels[1:]
+    )
+    return keras.Model(frames, outputs, name="unet")
+
+
+def decoder(found: downward.Features, settings: ModelSettings) -> list[keras.KerasTensor]:
+    """The upward half's features at each resolution of the skips, finest first."""
+    channels = blocks.level_channels(settings, len(found.skips))
+    tensor, levels = found.bottom, []
+    for level in reversed(range(len(found.skips))):
+        skip = skips.connection(found.skips[level], tensor, settings, f"skip{level}")
+        tensor = enlarged(tensor, channels[level], settings, str(level))
+        tensor = layers.Concatenate(name=f"join{level}")([skip, tensor])
+        tensor = blocks.block(tensor, channels[level], settings, f"up{level}")
+        levels.append(tensor)
+    return levels[::-1]
+
+
+def enlarged(
+    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, place: str
+) -> keras.KerasTensor:
+    """``tensor`` with ``channels`` channels, twice as high and wide."""
+    # Narrowing before enlarging costs a quarter of the other way round.
+    tensor = blocks.convolution(tensor, channels, settings, f"narrow{place}", kernel=1)
+    return layers.UpSampling2D(name=f"enlarge{place}")(tensor)
+''')
+
+write("kaggle_nerve/models/unetpp.py", r'''"""U-Net++ (Zhou and others 2018, arXiv:1807.10165): a U-Net whose skips are themselves small decoders."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks, downward, heads, skips, unet
+from kaggle_nerve.settings import ModelSettings
+
+
+def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
+    """A U-Net++ for frames of ``size`` (height, width), with the inputs, outputs and options of ``unet.build``.
+
+    The coarser masks of deep supervision are those of the paper: from the nodes of the finest
+    resolution, the last first. Hypercolumns read the last node of each resolution.
+    """
+    frames = keras.Input((*size, 1), name="frames")
+    found = downward.features(frames, size, settings)
+    nodes = decoder(found, settings)
+    outputs = heads.outputs(
+        nodes[0][-1],
+        found.bottom,
+        settings,
+        found.margins,
+        found.stem,
+        deep=nodes[0][-2:0:-1],
+        columns=[row[-1] for row in nodes[1:-1]],
+    )
+    return keras.Model(frames, outputs, name="unetpp")
+
+
+def decoder(found: downward.Features, settings: ModelSettings) -> list[list[keras.KerasTensor]]:
+    """The nodes of each resolution, finest first; a row starts with the encoder's features.
+
+    Node ``step`` of a row sees all nodes before it in its row, the encoder's through the skip that the
+    settings want, and node ``step - 1`` of the row below, enlarged.
+    """
+    depth = len(found.skips)
+    channels = blocks.level_channels(settings, depth)
+    nodes = [[features] for features in (*found.skips, found.bottom)]
+    for step in range(1, depth + 1):
+        for level in range(depth - step + 1):
+            place = f"{level}_{step}"
+            below = nodes[level + 1][step - 1]
+            skip = skips.connection(nodes[level][0], below, settings, f"skip{place}")
+            above = unet.enlarged(below, channels[level], settings, place)
+            tensor = layers.Concatenate(name=f"join{place}")([skip, *nodes[level][1:], above])
+            nodes[level].append(blocks.block(tensor, channels[level], settings, f"node{place}"))
+    return nodes
+''')
+
+write("kaggle_nerve/models/views.py", r'''"""Views of a frame for test-time augmentation: mirrored and zoomed there, and their masks brought back."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+
+class View(NamedTuple):
+    """A frame seen differently: mirrored along ``axes`` of (n, height, width), enlarged ``zoom`` times."""
+
+    axes: tuple[int, ...] = ()
+    zoom: float = 1.0
+
+
+VIEWS: dict[str, tuple[View, ...]] = {
+    "none": (View(),),
+    "hflip": (View(), View((2,))),
+    "flips": (View(), View((2,)), View((1,)), View((1, 2))),
+    "scales": tuple(View(axes, zoom) for zoom in (0.9, 1.0, 1.1) for axes in ((), (2,))),
+}
+"""The views of each kind of test-time augmentation."""
+
+
+def seen(frames: np.ndarray, view: View) -> np.ndarray:
+    """``frames`` (float32, n x height x width) as ``view`` shows them, in the same shape."""
+    return _zoomed(np.flip(frames, view.axes), view.zoom, cv2.BORDER_REPLICATE)
+
+
+def brought_back(masks: np.ndarray, view: View) -> np.ndarray:
+    """The masks (float32, n x height x width) of a view's frames, where they lie in the frames themselves.
+
+    What the view did not show, at the rim of a frame that it enlarged, is 0.
+    """
+    return np.flip(_zoomed(masks, 1 / view.zoom, cv2.BORDER_CONSTANT), view.axes)
+
+
+def _zoomed(images: np.ndarray, factor: float, border: int) -> np.ndarray:
+    """``images`` enlarged about the centre of the frame, which keeps its height and width."""
+    if factor == 1:
+        return images
+    height, width = images.shape[1:]
+    across, down = (1 - factor) * (width - 1) / 2, (1 - factor) * (height - 1) / 2
+    matrix = np.array([[factor, 0, across], [0, factor, down]])
+    result = np.empty(images.shape, np.float32)
+    for image, target in zip(images, result, strict=True):
+        cv2.warpAffine(
+            np.ascontiguousarray(image), matrix, (width, height), target, cv2.INTER_LINEAR, border, 0
+        )
+    return result
+''')
+
+write("kaggle_nerve/models/weights.py", r'''"""Pretrained weights of encoders: where their files are looked for, and how they are loaded."""
+
+import os
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+from filelock import FileLock
+
+from kaggle_nerve.errors import NerveError
+
+FOLDER_VARIABLE = "KAGGLE_NERVE_WEIGHTS"
+"""Names a folder in which files of weights are looked for first, subfolders included."""
+
+ATTACHED = Path("/kaggle/input")
+"""Where Kaggle puts the datasets that are attached to a notebook."""
+
+_BUCKET = "https://storage.googleapis.com"
+_FOLDER = f"{_BUCKET}/tensorflow/keras-applications"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file that Keras publishes; ``digest`` is its MD5 or SHA-256, with which Keras checks a download."""
+
+    folder: str
+    name: str
+    digest: str
+
+
+FILES = {
+    "efficientnetv2-b0": WeightsFile(
+        f"{_FOLDER}/efficientnet_v2", "efficientnetv2-b0_notop.h5", "893217f2bb855e2983157299931e43ff"
+    ),
+    "efficientnetv2-b1": WeightsFile(
+        f"{_FOLDER}/efficientnet_v2", "efficientnetv2-b1_notop.h5", "0e80663031ca32d657f9caa404b6ec37"
+    ),
+    "efficientnetv2-b2": WeightsFile(
+        f"{_FOLDER}/efficientnet_v2", "efficientnetv2-b2_notop.h5", "1dfe2e7a5d45b6632553a8961ea609eb"
+    ),
+    "efficientnetv2-b3": WeightsFile(
+        f"{_FOLDER}/efficientnet_v2", "efficientnetv2-b3_notop.h5", "f6abf7b5849ac99a89b50dd3fd532856"
+    ),
+    "efficientnetv2-s": WeightsFile(
+        f"{_FOLDER}/efficientnet_v2", "efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070"
+    ),
+    "efficientnet-b1": WeightsFile(
+        f"{_BUCKET}/keras-applications", "efficientnetb1_notop.h5", "74c4e6b3e1f6a1eea24c589628592432"
+    ),
+    "resnet50": WeightsFile(
+        f"{_FOLDER}/resnet",
+        "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "4d473c1dd8becc155b73f8504c6f6626",
+    ),
+    "convnext-tiny": WeightsFile(
+        f"{_FOLDER}/convnext",
+        "convnext_tiny_notop.h5",
+        "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
+    ),
+}
+"""What keras.applications loads without the classifier, by the name that settings use."""
+
+
+def load(application: keras.Model, encoder: str, where: str, attached: Path = ATTACHED) -> None:
+    """Give ``application``, built without its classifier, the weights that ``where`` names.
+
+    ``none`` leaves the random ones. ``imagenet`` looks for Keras's own file in the folder named by
+    KAGGLE_NERVE_WEIGHTS, then under ``attached``, then in Keras's cache, and at last downloads it.
+    Anything else is a file, in any format that Keras loads weights from. Raises NerveError, in one
+    sentence, for a file that is not there or does not fit.
+    """
+    if where == "none":
+        return
+    path = _imagenet(encoder, attached) if where == "imagenet" else Path(where).expanduser()
+    if not path.is_file():
+        raise NerveError(
+            f'model.weights = "{where}" is not a file; name one such as {FILES[encoder].name}, or write '
+            f'"imagenet" or "none".'
+        )
+    try:
+        application.load_weights(path)
+    except (ValueError, KeyError, OSError, TypeError) as fault:
+        raise NerveError(
+            f"{path} does not hold weights of {encoder} without its classifier ({_first_line(fault)}); give "
+            f"{FILES[encoder].name} as keras.applications downloads it."
+        ) from fault
+
+
+def _imagenet(encoder: str, attached: Path) -> Path:
+    file = FILES[encoder]
+    folder = os.environ.get(FOLDER_VARIABLE)
+    for root in ([Path(folder)] if folder else []) + [attached]:
+        found = sorted(root.rglob(file.name))
+        if found:
+            return found[0]
+    cache = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    models = cache / "models"
+    with suppress(OSError):
+        # Keras takes another folder where this one cannot be written.
+        models.mkdir(parents=True, exist_ok=True)
+    # Folds that begin side by side want the same file at once, and Keras downloads to its final name.
+    lock = FileLock(models / f".{file.name}.lock") if os.access(models, os.W_OK) else nullcontext()
+    try:
+        with lock:
+            path = keras.utils.get_file(
+                file.name,
+                f"{file.folder}/{file.name}",
+                cache_dir=str(cache),
+                cache_subdir="models",
+                file_hash=file.digest,
+            )
+    except Exception as fault:  # Keras raises bare Exception where a download fails
+        own = f"${FOLDER_VARIABLE} ({folder})" if folder else f"${FOLDER_VARIABLE} (not set)"
+        raise NerveError(
+            f"The ImageNet weights of {encoder}, {file.name}, are not in {own}, {attached} or {models}, "
+            f"and could not be downloaded ({_first_line(fault)}); give the file with --set model.weights=FILE, "
+            f"or begin with random weights: --set model.weights=none."
+        ) from fault
+    return Path(path)
+
+
+def _first_line(fault: Exception) -> str:
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0].rstrip(".")
+''')
+
+write("kaggle_nerve/runs.py", r'''"""A run's folder: where each stage leaves its work and finds that of the stage before."""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import Settings, load_settings, save_settings
+from kaggle_nerve.settings.schema import COMBINE, TTA
+from kaggle_nerve.storage import completed, read_json, write_json
+
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its folder and settings. Made by `create`, found again by `open_run`.
+
+    ``views``: empty, or, as in ``small@flips``, what stands after the ``@``: the same models predict with
+    other views. Then ``settings.prediction`` says how, and the predictions lie apart from the run's own.
+    """
+
+    folder: Path
+    settings: Settings
+    views: str = ""
+
+    @property
+    def name(self) -> str:
+        """The folder's name, and after an ``@`` the views."""
+        return f"{self.folder.name}@{self.views}" if self.views else self.folder.name
+
+    @property
+    def folds_csv(self) -> Path:
+        """Which subject is held out in which fold."""
+        return self.folder / "folds.csv"
+
+    @property
+    def test_folder(self) -> Path:
+        """Where the test probabilities lie."""
+        return self.views_folder / "test"
+
+    @property
+    def decision_file(self) -> Path:
+        """The learned rule and the figures it was chosen on."""
+        return self.views_folder / "decision.json"
+
+    @property
+    def views_folder(self) -> Path:
+        """Where all that depends on the views lies: the run's folder, or one inside it."""
+        return self.folder / f"tta-{self.views}" if self.views else self.folder
+
+    def fold_folder(self, fold: int) -> Path:
+        """Where fold ``fold`` leaves its model and history."""
+        return self.folder / f"fold-{fold}"
+
+    def oof_folder(self, fold: int) -> Path:
+        """Where the out-of-fold predictions of fold ``fold`` lie: beside its model, or with other views apart."""
+        return self.views_folder / f"fold-{fold}"
+
+    def finished_folds(self) -> list[int]:
+        """The numbers of the folds that are complete, rising."""
+        found = (re.fullmatch(r"fold-(\d+)", path.name) for path in self.folder.iterdir())
+        numbers = sorted(int(match[1]) for match in found if match)
+        return [number for number in numbers if completed(self.fold_folder(number))]
+
+    def needs_finished_folds(self) -> list[int]:
+        """As `finished_folds`; NerveError where there is none."""
+        folds = self.finished_folds()
+        if not folds:
+            raise NerveError(f"Run {self.name} has no finished fold; run `kaggle-nerve train-folds` first.")
+        return folds
+
+
+def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str, Any], source: str) -> Run:
+    """The run ``name``, made or found again.
+
+    ``source`` is the digest of the training data. A run that was made with other settings or from
+    other data is left alone: NerveError names the first difference.
+    """
+    if not NAME.match(name):
+        raise NerveError(f"--run {name!r} must be a plain name of letters, digits, '.', '_', '+' and '-'.")
+    run = Run(runs_dir / name, settings)
+    if (run.folder / "settings.toml").is_file():
+        _refuse_difference(run, source)
+    else:
+        save_settings(settings, run.folder / "settings.toml")
+    # Written anew at each start: it tells of the latest session, and carries the data's digest along.
+    write_json(run.folder / "environment.json", {"source": source, **environment})
+    return run
+
+
+def open_run(runs_dir: Path, name: str) -> Run:
+    """The existing run ``name``; NerveError names those there are.
+
+    ``small@flips`` is run ``small`` predicting with other views (`PredictionSettings.tta`), and
+    ``small@flips-logits`` with these combined in another way; NerveError names the known ones. Where this
+    is what the run does anyway, it is the run itself.
+    """
+    plain, at, views = name.partition("@")
+    folder = runs_dir / plain
+    if not NAME.match(plain) or not (folder / "settings.toml").is_file():
+        there = sorted(path.parent.name for path in runs_dir.glob("*/settings.toml"))
+        hint = f"there are {', '.join(there)}" if there else "there are none yet: `kaggle-nerve train-folds`"
+        raise NerveError(f"No run is called {plain!r} in {runs_dir}; {hint}.")
+    run = Run(folder, load_settings(folder / "settings.toml"))
+    return _with_views(run, views) if at else run
+
+
+def joined_name(runs: list[Run]) -> str:
+    """The runs' names in one, for files and messages."""
+    return "+".join(run.name for run in runs)
+
+
+def _with_views(run: Run, views: str) -> Run:
+    own = run.settings.prediction
+    tta, dash, combine = views.partition("-")
+    combine = combine if dash else own.combine
+    if tta not in TTA or combine not in COMBINE:
+        raise NerveError(
+            f"There are no views {views!r} for run {run.name}@{views}: known are {', '.join(TTA)}, each alone or "
+            f"followed by one of -{', -'.join(COMBINE)}."
+        )
+    prediction = dataclasses.replace(own, tta=tta, combine=combine)
+    if prediction == own:
+        return run
+    # One spelling for one thing, or it would be predicted twice.
+    views = tta if combine == own.combine else f"{tta}-{combine}"
+    return Run(run.folder, dataclasses.replace(run.settings, prediction=prediction), views)
+
+
+def _refuse_difference(run: Run, source: str) -> None:
+    stored = load_settings(run.folder / "settings.toml").flat()
+    for key, value in run.settings.flat().items():
+        if key != "description" and stored[key] != value:
+            raise NerveError(
+                f"Run {run.name} was made with {key} = {stored[key]!r}, not {value!r}; "
+                f"use the same settings to go on with it, or another --run for another run."
+            )
+    environment = run.folder / "environment.json"
+    if environment.is_file() and read_json(environment).get("source") != source:
+        raise NerveError(
+            f"Run {run.name} was made from other training data; use another --run for this data."
+        )
+''')
+
+write("kaggle_nerve/adopted.py", r'''"""Runs brought from elsewhere: what a Kaggle notebook made goes on on a laptop, and the other way round."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs import Run
+from kaggle_nerve.settings import load_settings
+from kaggle_nerve.storage import completed, read_json
+
+LOCK = ".lock"
+
+
+def adopt(found: Path, runs_dir: Path) -> list[str]:
+    """Copy what ``found``, a run's folder or a folder of runs, has and ``runs_dir`` has not.
+
+    Returns a line for each run. Finished folds take the place of unfinished ones, begun ones of none; what is
+    finished in ``runs_dir`` stays. Each folder is copied aside and renamed, so that a kill leaves no half of it.
+
+    Raises NerveError, before anything is copied, where a run of the same name has other settings or data.
+    """
+    sources = [found] if (found / "settings.toml").is_file() else sorted(found.glob("*/settings.toml"))
+    folders = [source if source.is_dir() else source.parent for source in sources]
+    for folder in folders:
+        _refuse_another(folder, runs_dir / folder.name)
+    return [_take(folder, runs_dir / folder.name) for folder in folders]
+
+
+def _refuse_another(source: Path, target: Path) -> None:
+    if not (target / "settings.toml").is_file():
+        return
+    same = _identity(source) == _identity(target)
+    if not same:
+        raise NerveError(
+            f"{source} and {target} are two runs of one name, with other settings or from other data: rename the "
+            "folder of one of them."
+        )
+
+
+def _identity(folder: Path) -> tuple[str, str | None]:
+    """Digests of a run's settings and of its data."""
+    environment = folder / "environment.json"
+    source = read_json(environment).get("source") if environment.is_file() else None
+    return load_settings(folder / "settings.toml").digest(), source
+
+
+def _take(source: Path, target: Path) -> str:
+    if not (target / "settings.toml").is_file():
+        _copy(source, target)
+        run = Run(target, load_settings(target / "settings.toml"))
+        return f"run {target.name} with {len(run.finished_folds())} finished folds"
+    taken = [folder for folder in sorted(source.iterdir()) if folder.is_dir() and _is_ahead(folder, target)]
+    for folder in taken:
+        _copy(folder, target / folder.name)
+    names = ", ".join(folder.name for folder in taken) or "nothing new"
+    return f"run {target.name}: {names}"
+
+
+def _is_ahead(folder: Path, target: Path) -> bool:
+    """Whether a folder of a run has come further than its namesake in ``target``."""
+    mine = target / folder.name
+    if completed(mine):
+        return False
+    return bool(completed(folder)) or not mine.exists()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Put a copy of folder ``source`` in ``target``'s place, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adopting-") as aside:
+        # Files of a read-only input would stay read-only with their modes.
+        copied = Path(aside) / "new"
+        shutil.copytree(source, copied, ignore=shutil.ignore_patterns(LOCK), copy_function=shutil.copyfile)
+        for folder in (copied, *(path for path in copied.rglob("*") if path.is_dir())):
+            folder.chmod(0o755)
+        if target.exists():
+            target.rename(Path(aside) / "old")
+        copied.rename(target)
+''')
+
+write("kaggle_nerve/training/__init__.py", r'''"""Training: losses, schedule, one fold, all folds. Every run resumes where it was killed."""
+''')
+
+write("kaggle_nerve/training/averaging.py", r'''"""Which weights a finished fold has: the best epoch's, a mean, or an ensemble (``training.average``).
+
+But for ``best`` nothing is picked by a score on the fold that it is then scored on. Batch-norm
+statistics belong to the weights that made them: weights that were averaged get new ones.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+from keras import layers
+
+from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.models import statistics
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.training import schedule
+from kaggle_nerve.training.checkpoint import Checkpoint, State, Weights
+
+MEANS = ("ema", "swa", "top")
+"""The ways that end in weights which no batch has seen."""
+
+STATISTICS_BATCHES = 32
+"""Training batches whose statistics averaged weights get."""
+
+
+def kept_epochs(state: State, settings: Settings, cycle_ended: bool) -> list[int]:
+    """The epochs whose weights are needed later on, after one more row of ``state.history``.
+
+    ``best``: the best; ``top``: the best ones; ``snapshots``: those at the ends of cycles.
+    """
+    training = settings.training
+    if training.average == "best":
+        return [state.best_epoch] if state.best_epoch else []
+    if training.average == "top":
+        scored = [row for row in state.history if row.get("dice") is not None]
+        ranked = sorted(scored, key=lambda row: row["dice"], reverse=True)
+        return sorted(row["epoch"] for row in ranked[: training.top])
+    if training.average == "snapshots":
+        return [*state.kept, state.epoch] if cycle_ended else state.kept
+    return []
+
+
+def joins_mean(state: State, settings: Settings) -> bool:
+    """Whether the epoch just finished is of those that stochastic weight averaging takes the mean of."""
+    training = settings.training
+    return training.average == "swa" and state.progress >= 1 - training.swa_share - schedule.CLOSE
+
+
+def running_mean(mean: Weights | None, count: int, weights: Weights) -> Weights:
+    """The mean of ``count`` weights with one more (Izmailov and others 2018, arXiv:1803.05407)."""
+    if mean is None:
+        return [np.array(values) for values in weights]
+    return [
+        (old + (new.astype(np.float64) - old) / (count + 1)).astype(old.dtype)
+        for old, new in zip(mean, weights, strict=True)
+    ]
+
+
+@contextmanager
+def scored_weights(model: keras.Model, settings: Settings) -> Iterator[None]:
+    """Within, ``model`` has the weights that an epoch is scored with: under ``ema`` the exponential means.
+
+    Batch-norm statistics stay those of the raw weights here: to measure them anew takes as long as
+    the score itself, and by the end of the schedule, where it counts, the two hardly differ.
+    """
+    if settings.training.average != "ema":
+        yield
+        return
+    raw = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.trainable_variables]
+    _put_exponential_means(model)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, raw, strict=True):
+            variable.assign(value)
+
+
+def final_model(
+    model: keras.Model, state: State, checkpoint: Checkpoint, settings: Settings, batches: Batches
+) -> keras.Model:
+    """``model`` after the last epoch, turned into what ``training.average`` says, or an ensemble.
+
+    ``best`` is the epoch that scored best, and so is tuned on the held-out subjects by that choice.
+    """
+    average = settings.training.average
+    if average == "best":
+        model.set_weights(checkpoint.weights(state.best_epoch))
+        return model
+    if average == "snapshots":
+        return ensemble(model, [checkpoint.weights(epoch) for epoch in state.kept])
+    if average == "ema":
+        _put_exponential_means(model)
+    elif average == "top":
+        mean = None
+        for count, epoch in enumerate(state.kept):
+            mean = running_mean(mean, count, checkpoint.weights(epoch))
+        model.set_weights(mean)
+    elif (mean := checkpoint.mean(state)) is not None:
+        model.set_weights(mean)
+    statistics.recompute(model, _frames(batches, state.epoch))
+    return model
+
+
+def ensemble(model: keras.Model, members: list[Weights]) -> keras.Model:
+    """One network that runs ``model`` with each of the weights and returns the mean of the outputs.
+
+    Without members it is ``model`` as it is.
+    """
+    if len(members) < 2:
+        for weights in members:
+            model.set_weights(weights)
+        return model
+    frames = keras.Input(model.input_shape[1:], name="frames")
+    outputs: dict[str, list[keras.KerasTensor]] = {name: [] for name in model.output}
+    for number, weights in enumerate(members):
+        member = type(model).from_config({**model.get_config(), "name": f"snapshot{number}"})
+        member.set_weights(weights)
+        for name, values in member(frames).items():
+            outputs[name].append(values)
+    means = {name: layers.Average(dtype="float32", name=name)(values) for name, values in outputs.items()}
+    return keras.Model(frames, means, name="snapshots")
+
+
+def _put_exponential_means(model: keras.Model) -> None:
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    for variable in model.trainable_variables:
+        # On JAX the mean's own array is now the weight's too, and a forward pass gives it away.
+        variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
+
+
+def _frames(batches: Batches, epoch: int) -> Iterable[np.ndarray]:
+    batches.start_epoch(epoch)
+    return (batches[index][0] for index in range(min(STATISTICS_BATCHES, len(batches))))
+''')
+
+write("kaggle_nerve/training/checkpoint.py", r'''"""Where an unfinished fold stands, on disk after each epoch, whole at every moment.
+
+``state.json`` is the only pointer: files of an epoch are written first, then the pointer is replaced,
+then older files go. A kill between any two of these steps leaves a state that can be read.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.storage import atomic_path, read_json, write_json
+from kaggle_nerve.training import optimisers
+
+FOLDER = "checkpoint"
+
+Weights = list[np.ndarray]
+"""The values of ``model.weights``, in that order."""
+
+
+@dataclass
+class State:
+    """Finished epochs, the schedule's progress, the best epoch so far, and one history row an epoch.
+
+    ``epochs``: how many there will be, as far as is known. ``kept``: the epochs whose weights are
+    stored, for what comes after training. ``averaged``: epochs in the running mean of weights.
+    ``precision``: the dtype policy that the network was built under. ``seeds``: the states of its
+    random generators.
+    """
+
+    epoch: int = 0
+    epochs: int = 0
+    progress: float = 0.0
+    best_epoch: int = 0
+    best_dice: float = -1.0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+    averaged: int = 0
+    precision: str = "float32"
+    seeds: list[list[int]] = field(default_factory=list)
+
+    def ended(self, settings: Settings) -> bool:
+        """Whether the schedule ran to its end, or patience did."""
+        patience = settings.training.patience
+        waited = bool(patience) and self.epoch - self.best_epoch >= patience
+        return bool(self.epoch) and (self.epoch >= self.epochs or waited)
+
+
+class Checkpoint:
+    """The checkpoint of one fold's folder."""
+
+    def __init__(self, fold_folder: Path):
+        self.folder = fold_folder / FOLDER
+        self.pointer = self.folder / "state.json"
+
+    def save(self, model: keras.Model, state: State, mean: Weights | None = None) -> None:
+        """Store ``model`` with its optimiser, ``state``, and the running ``mean`` of weights.
+
+        Of the epochs that ``state`` keeps, this one's weights are stored too.
+        """
+        wanted = {self.pointer, self._model(state.epoch), *map(self._weights, state.kept)}
+        with atomic_path(self._model(state.epoch)) as path:
+            model.save(path)
+        if state.epoch in state.kept:
+            _write(self._weights(state.epoch), model.get_weights())
+        if mean is not None:
+            _write(self._mean(state.epoch), mean)
+            wanted.add(self._mean(state.epoch))
+        state.seeds = [keras.ops.convert_to_numpy(seed).tolist() for seed in _seeds(model)]
+        write_json(self.pointer, without_nan(asdict(state)))
+        for path in self.folder.iterdir():
+            if path not in wanted:
+                path.unlink(missing_ok=True)
+
+    def restore(self, settings: Settings) -> tuple[keras.Model, State] | None:
+        """The model, ready to go on with its optimiser where it was, and the state; None where there is none."""
+        if not self.pointer.is_file():
+            return None
+        try:
+            state = State(**read_json(self.pointer))
+            model = keras.saving.load_model(self._model(state.epoch))
+        except (OSError, ValueError, TypeError) as fault:
+            raise NerveError(
+                f"{self.folder} cannot be read ({str(fault).splitlines()[0]}); delete it to start the fold anew."
+            ) from fault
+        stored = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.optimizer.variables]
+        # Compiled anew: a loaded optimiser has forgotten which weights it must not decay.
+        optimisers.make_ready(model, settings, state.precision)
+        for variable, value in zip(model.optimizer.variables, stored, strict=True):
+            variable.assign(value)
+        for variable, value in zip(_seeds(model), state.seeds, strict=True):
+            variable.assign(np.array(value, variable.dtype))
+        return model, state
+
+    def weights(self, epoch: int) -> Weights:
+        """The stored weights of a kept epoch."""
+        return _read(self._weights(epoch))
+
+    def mean(self, state: State) -> Weights | None:
+        """The running mean of weights, None before its first epoch."""
+        return _read(self._mean(state.epoch)) if state.averaged else None
+
+    def remove(self) -> None:
+        """Delete the checkpoint of a finished fold."""
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def _model(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:05d}.keras"
+
+    def _weights(self, epoch: int) -> Path:
+        return self.folder / f"weights-{epoch:05d}.npz"
+
+    def _mean(self, epoch: int) -> Path:
+        return self.folder / f"mean-{epoch:05d}.npz"
+
+
+def without_nan(value: Any) -> Any:
+    """``value`` with None for every number that JSON has not: NaN and the infinities."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _seeds(model: keras.Model) -> list[keras.Variable]:
+    """The states of the random generators (of dropout), which no model file holds."""
+    held = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in held]
+
+
+def _write(path: Path, weights: Weights) -> None:
+    with atomic_path(path) as temporary:
+        np.savez(temporary, *weights)
+
+
+def _read(path: Path) -> Weights:
+    try:
+        with np.load(path) as stored:
+            return [stored[f"arr_{number}"] for number in range(len(stored.files))]
+    except (OSError, ValueError) as fault:
+        raise NerveError(
+            f"{path} cannot be read ({fault}); delete {path.parent} to start the fold anew."
+        ) from fault
+''')
+
+write("kaggle_nerve/training/environment.py", r'''"""What a run and each of its folds ran on, kept beside their results."""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import keras
+
+from kaggle_nerve import __version__, devices
+from kaggle_nerve.storage import read_json, write_json
+from kaggle_nerve.training.checkpoint import Checkpoint
+from kaggle_nerve.training.fold import FoldJob
+from kaggle_nerve.training.optimisers import chosen_precision
+
+FILE = "environment.json"
+
+
+def environment(names: list[str]) -> dict[str, Any]:
+    """Versions and machine of this session; ``names`` are the devices that it uses."""
+    backend = keras.backend.backend()
+    packages = ["keras", "numpy", "opencv-python-headless", "pandas", "scikit-learn", backend]
+    return {
+        "kaggle_nerve": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "backend": backend,
+        "devices": names,
+        "versions": {package: _version(package) for package in packages},
+    }
+
+
+@contextmanager
+def recorded(job: FoldJob, jobs: int) -> Iterator[None]:
+    """Write the fold's environment.json when the block begins, and how long it took when it succeeds.
+
+    ``jobs`` is how many folds are trained side by side. The file tells of the latest session:
+    ``seconds`` and ``peak_memory`` (bytes on the accelerator, null where nobody counts) are null until
+    it has ended.
+    """
+    began = time.monotonic()
+    found = {
+        **environment(devices.names()),
+        "precision": _precision(job),
+        "deterministic": job.run.settings.training.deterministic,
+        "jobs": jobs,
+        "peak_memory": None,
+        "seconds": None,
+    }
+    write_json(job.folder / FILE, found)
+    yield
+    ended = {"peak_memory": devices.peak_memory(), "seconds": round(time.monotonic() - began, 1)}
+    write_json(job.folder / FILE, found | ended)
+
+
+def _precision(job: FoldJob) -> str:
+    """The dtype policy of the network: an unfinished fold keeps the one that it began with."""
+    pointer = Checkpoint(job.folder).pointer
+    if pointer.is_file():
+        return read_json(pointer)["precision"]
+    return chosen_precision(job.run.settings)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+''')
+
+write("kaggle_nerve/training/epochs.py", r'''"""The epochs of a stage of training: pace, scores, logs, checkpoint, reasons to stop."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.data.fullsize import Truths
+from kaggle_nerve.progress import Bar
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.training import averaging, logs, schedule, watch
+from kaggle_nerve.training.checkpoint import Checkpoint, State
+from kaggle_nerve.training.steps import run_steps
+from kaggle_nerve.training.validation import EpochScore, score_epoch
+
+
+@dataclass
+class Clock:
+    """When a stage has to end (None: never), and what a step and the score of late took, in seconds."""
+
+    deadline: float | None
+    step: float
+    score: float
+
+    def left(self) -> float | None:
+        """Seconds until the deadline; None without one."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+    def over(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+
+class Epochs:
+    """Runs the epochs that are left, each from its frames' draw to its checkpoint."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: keras.Model,
+        state: State,
+        settings: Settings,
+        batches: Batches,
+        held: tuple[np.ndarray, Truths],
+        clock: Clock,
+        bar: Bar,
+    ):
+        """``held``: frames (uint8, n x height x width) and truths of the held-out subjects."""
+        self.model, self.state, self.settings, self.batches = model, state, settings, batches
+        self.frames, self.truths = held
+        self.clock, self.bar = clock, bar
+        self.history_csv = folder / "history.csv"
+        self.board_folder = folder / "tensorboard"
+        self.checkpoint = Checkpoint(folder)
+        self.mean = self.checkpoint.mean(state)
+        self.done = self.taken = 0  # steps, in earlier epochs of this session and in this epoch
+        self.pace = schedule.Pace(
+            settings.training.epochs, len(batches), epoch=state.epoch, progress=state.progress
+        )
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Train until the schedule, patience or the deadline ends it, or ``stop``, asked after each epoch, does."""
+        board = logs.BoardLog(self.board_folder)
+        try:
+            while not self.state.ended(self.settings):
+                board.add(self._epoch())
+                if stop():
+                    return
+        finally:
+            board.close()
+
+    def _epoch(self) -> dict[str, Any]:
+        """One epoch, stored; returns its row of the history."""
+        started = time.monotonic()
+        loss = self._train()
+        seconds = time.monotonic() - started
+        self.clock.step = seconds / self.taken
+        if self.clock.over():
+            self.pace.end()
+        self.state.epoch, self.state.progress = self.pace.epoch, self.pace.progress
+        self.state.epochs = self.pace.epochs
+        score = self._score()
+        row = {
+            "epoch": self.state.epoch,
+            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            "loss": loss,
+            **(asdict(score) if score else {}),
+            "train_frames": self.taken * self.batches.batch,
+            "train_seconds": seconds,
+            "seconds": time.monotonic() - started,
+        }
+        self._record(row, score)
+        return row
+
+    def _train(self) -> float:
+        pace, settings = self.pace, self.settings
+        count = pace.start_epoch(self.clock.left(), self.clock.step, self.clock.score)
+        self.done, self.taken = self.done + self.taken, 0
+        self.bar.expect(self.done + pace.left)
+        rate = schedule.positive_rate(pace.progress, self.batches.natural_rate, settings.training)
+        self.batches.start_epoch(pace.epoch, rate)
+        scores = [row.get("dice") for row in self.state.history]
+        factor = schedule.plateau_factor(scores, settings.optimiser)
+        loss = run_steps(
+            self.model,
+            self.batches,
+            count,
+            rate=lambda: schedule.learning_rate(pace.step(), settings.optimiser, factor),
+            after=self._after_step,
+        )
+        pace.finish_epoch()
+        return loss
+
+    def _after_step(self) -> bool:
+        self.bar.update()
+        self.taken += 1
+        return self.clock.over()
+
+    def _score(self) -> EpochScore | None:
+        state, started = self.state, time.monotonic()
+        last = state.epoch >= state.epochs
+        if not last and not schedule.is_scored(state.epoch, state.progress, self.settings):
+            return None
+        with averaging.scored_weights(self.model, self.settings):
+            score = score_epoch(self.model, self.frames, self.truths, batch=self.settings.prediction.batch)
+        self.clock.score = time.monotonic() - started
+        return score
+
+    def _record(self, row: dict[str, Any], score: EpochScore | None) -> None:
+        """Add an epoch to the state, the files and the bar; CollapseError where it is no use to go on."""
+        state = self.state
+        if score and score.dice > state.best_dice:
+            state.best_epoch, state.best_dice = state.epoch, score.dice
+        state.seconds += row["seconds"]
+        state.history.append(row)
+        logs.write_history(state.history, self.history_csv)
+        watch.check(state.history, self.settings.training.collapse_epochs)
+        self._keep()
+        told = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
+        self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{told}")
+
+    def _keep(self) -> None:
+        state = self.state
+        cycle_ended = schedule.ends_cycle(
+            self.pace.progress, self.pace.after_next_epoch(), self.settings.optimiser
+        )
+        state.kept = averaging.kept_epochs(state, self.settings, cycle_ended)
+        if averaging.joins_mean(state, self.settings):
+            self.mean = averaging.running_mean(self.mean, state.averaged, self.model.get_weights())
+            state.averaged += 1
+        self.checkpoint.save(self.model, state, self.mean)
+''')
+
+write("kaggle_nerve/training/fold.py", r'''"""One fold from start, or from where it was killed, to its model and out-of-fold predictions."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import pandas as pd
+
+from kaggle_nerve.data.cache import Cache
+from kaggle_nerve.data.folds import split
+from kaggle_nerve.data.noise import Marks
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.runs import Run
+from kaggle_nerve.storage import atomic_path, completed, mark_complete
+from kaggle_nerve.training import averaging, oof, stage, start
+from kaggle_nerve.training.checkpoint import Checkpoint, State, without_nan
+from kaggle_nerve.training.optimisers import chosen_precision, compiled, untrained
+from kaggle_nerve.training.stage import Stage
+from kaggle_nerve.training.validation import score_epoch
+
+FIGURES = ("dice", "pixel_dice", "iou", "pixel_accuracy")
+"""What is told about a finished fold: fields of an epoch's score."""
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """How a fold ended: finished, or stopped by the user after ``epochs`` epochs.
+
+    ``dice`` and what follows are those of the final model, which is what ``average`` says, on the
+    held-out subjects; None is a figure that is not known, as all are while the fold is unfinished.
+    ``best_dice`` was the best epoch's.
+    """
+
+    fold: int
+    finished: bool
+    epochs: int
+    best_epoch: int
+    best_dice: float
+    average: str
+    dice: float | None = None
+    pixel_dice: float | None = None
+    iou: float | None = None
+    pixel_accuracy: float | None = None
+
+    @property
+    def told(self) -> str:
+        """The same in a sentence."""
+        if not self.finished:
+            best = f"; the best so far has {self.best_dice:.4f}" if self.best_epoch else ""
+            return f"Fold {self.fold} stopped after {self.epochs} epochs{best}"
+        best = self.average == "best"
+        weights = f"epoch {self.best_epoch}" if best else self.average
+        return (
+            f"Fold {self.fold} finished after {self.epochs} epochs: {'best ' * best}mean Dice on its held-out "
+            f"subjects {self.dice:.4f} ({weights}); over all pixels Dice {self.pixel_dice:.4f}, IoU {self.iou:.4f}, "
+            f"accuracy {self.pixel_accuracy:.4f}"
+        )
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """What a fold is trained on, and who is told. ``budget``: seconds for all of it, or None.
+
+    ``stop`` is asked after each epoch whether the user wants to end here. ``warm``: the same frames at
+    ``training.warm_size``, where the settings want that. ``noise``: the labels that are doubted.
+    """
+
+    run: Run
+    cache: Cache
+    folds: pd.DataFrame
+    fold: int
+    budget: float | None = None
+    reporter: Reporter = SILENT
+    stop: Callable[[], bool] = lambda: False
+    warm: Cache | None = None
+    noise: Marks | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The fold's folder."""
+        return self.run.fold_folder(self.fold)
+
+    @property
+    def label(self) -> str:
+        """What bars and messages call it."""
+        return f"Fold {self.fold}"
+
+    @property
+    def seed(self) -> int:
+        """What everything random in this fold follows from."""
+        return self.run.settings.seed + self.fold
+
+
+def train_fold(job: FoldJob) -> FoldResult:
+    """Train one fold and write model.keras, history.csv, oof.npy, oof.csv and complete.json.
+
+    A finished fold is not trained again; an unfinished one goes on after its last whole epoch, with
+    the optimiser and the schedule that it had. A stage at ``training.warm_size`` leaves its own
+    history in the sub-folder ``warm``, its epochs numbered from 1 there and again in ``history.csv``.
+    """
+    began = time.monotonic()
+    done = completed(job.folder)
+    if done:
+        Checkpoint(job.folder).remove()
+        return _result(job, done)
+    main = _stage(job, began)
+    keras.utils.clear_session()  # the graphs of the fold before would stay in memory
+    keras.utils.set_random_seed(job.seed)
+    found = Checkpoint(job.folder).restore(main.settings) or _begin(job, main, began)
+    if found is None:
+        return _unfinished(job, State())
+    model, state = found
+    stage.train(main, model, state, job.stop)
+    if not state.ended(main.settings):
+        return _unfinished(job, state)
+    return _finish(job, main, model, state)
+
+
+def _stage(job: FoldJob, began: float) -> Stage:
+    rows, held = split(job.cache.table, job.folds, job.fold)
+    return Stage(
+        label=job.label,
+        folder=job.folder,
+        settings=stage.full_settings(job.run.settings),
+        cache=job.cache,
+        rows=rows,
+        held=held,
+        seed=job.seed,
+        noise=job.noise,
+        deadline=None if job.budget is None else began + job.budget,
+        last=True,
+        reporter=job.reporter,
+    )
+
+
+def _begin(job: FoldJob, main: Stage, began: float) -> tuple[keras.Model, State] | None:
+    """The network before its first epoch at the working size; None where the user stopped before that."""
+    precision = chosen_precision(main.settings)
+    state = State(precision=precision)
+    if job.warm is not None:
+        weights = _warm_up(job, job.warm, main, began)
+        if weights is None:
+            return None
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(job.seed)
+        model = untrained(main.settings, precision)
+        start.put(model, weights)
+        return model, state
+    return _first_model(job, main, precision), state
+
+
+def _first_model(job: FoldJob, first: Stage, precision: str) -> keras.Model:
+    """The network before any epoch: new, or with the weights of ``training.start``."""
+    if not first.settings.training.start:
+        return compiled(first.settings, precision)
+    source = start.find(first.settings.training.start, job.run, job.fold)
+    model = untrained(first.settings, precision)
+    taken, wanted = start.put(model, source.path)
+    part = "" if taken == wanted else f" Only {taken} of the network's {wanted} arrays of weights match it."
+    job.reporter.say(source.told + part)
+    return model
+
+
+def _warm_up(job: FoldJob, cache: Cache, main: Stage, began: float) -> Path | None:
+    """Train at the smaller size; returns the file of the last epoch's weights, None where the user stopped."""
+    folder = job.folder / "warm"
+    weights = folder / "last.weights.h5"
+    checkpoint = Checkpoint(folder)
+    if not completed(folder):
+        settings = stage.warm_settings(job.run.settings)
+        share = job.run.settings.training.warm_share
+        warm = dataclasses.replace(
+            main,
+            label=f"{job.label} at {settings.size[0]}x{settings.size[1]}",
+            folder=folder,
+            settings=settings,
+            cache=cache,
+            deadline=None if job.budget is None else began + share * job.budget,
+            last=False,
+        )
+        found = checkpoint.restore(settings)
+        if found is None:
+            precision = chosen_precision(settings)
+            found = _first_model(job, warm, precision), State(precision=precision)
+        model, state = found
+        stage.train(warm, model, state, job.stop)
+        if not state.ended(settings):
+            return None
+        with atomic_path(weights) as path:
+            model.save_weights(path)
+        mark_complete(folder, {"epochs": state.epoch, "seconds": round(state.seconds, 1)})
+    checkpoint.remove()
+    return weights
+
+
+def _finish(job: FoldJob, main: Stage, model: keras.Model, state: State) -> FoldResult:
+    """The final model, its score and its out-of-fold predictions; then the fold is complete."""
+    settings, checkpoint = main.settings, Checkpoint(job.folder)
+    final = averaging.final_model(model, state, checkpoint, settings, main.batches(model))
+    if final is not model:
+        final.compile(jit_compile=settings.training.jit_compile)
+    figures = _figures(main, final, state)
+    oof.predict(job.folder, final, job.cache, main.held, settings.prediction, job.fold, job.reporter)
+    # Without the optimiser the file is a third of the size.
+    final.compile(jit_compile=settings.training.jit_compile)
+    with atomic_path(job.folder / "model.keras") as path:
+        keras.saving.save_model(final, path)
+    done = {
+        "source": job.cache.source,
+        "settings": job.run.settings.digest(),
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        "best_dice": state.best_dice,
+        "average": settings.training.average,
+        **without_nan(figures),
+        "seconds": round(state.seconds, 1),
+    }
+    mark_complete(job.folder, done)
+    checkpoint.remove()
+    (job.folder / "warm" / "last.weights.h5").unlink(missing_ok=True)
+    return _result(job, done)
+
+
+def _figures(main: Stage, final: keras.Model, state: State) -> dict[str, float]:
+    """The final model's score; the best epoch has been scored already."""
+    if main.settings.training.average == "best":
+        row = next(row for row in state.history if row["epoch"] == state.best_epoch)
+    else:
+        frames = main.cache.frames[main.held]
+        row = asdict(score_epoch(final, frames, main.truths(), batch=main.settings.prediction.batch))
+    return {name: row[name] for name in FIGURES}
+
+
+def _unfinished(job: FoldJob, state: State) -> FoldResult:
+    average = job.run.settings.training.average
+    return FoldResult(job.fold, False, state.epoch, state.best_epoch, max(0.0, state.best_dice), average)
+
+
+def _result(job: FoldJob, done: dict[str, Any]) -> FoldResult:
+    names = ("epochs", "best_epoch", "best_dice", "average", *FIGURES)
+    return FoldResult(job.fold, True, **{name: done[name] for name in names})
+''')
+
+write("kaggle_nerve/training/logs.py", r'''"""The history of a fold: a CSV that opens anywhere, and TensorBoard's event files."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from kaggle_nerve.storage import atomic_path
+
+COLUMNS = [
+    "epoch",
+    "learning_rate",
+    "loss",
+    "dice",
+    "present_dice",
+    "presence_auc",
+    "presence_threshold",
+    "empty_share",
+    "full_share",
+    "pixel_dice",
+    "iou",
+    "pixel_accuracy",
+    "train_frames",
+    "train_seconds",
+    "seconds",
+]
+
+
+def write_history(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write ``rows`` (one an epoch) as CSV, atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
+
+
+class BoardLog:
+    """TensorBoard scalars of one fold, by TensorBoard's own writer: it serves every Keras backend."""
+
+    def __init__(self, folder: Path):
+        from tensorboard.summary import Writer
+
+        self._writer = Writer(str(folder))
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Record one epoch's figures."""
+        for name in COLUMNS[1:]:
+            if row.get(name) is not None:
+                self._writer.add_scalar(name, row[name], row["epoch"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """End the file."""
+        self._writer.close()
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+''')
+
+write("kaggle_nerve/training/losses.py", r'''"""The mask's losses. Each function gives one value an image, so that an empty frame counts as one.
+
+Truths and probabilities are (batch, height, width, 1) from 0 to 1, truths soft where a working pixel
+is covered in part; values are (batch,), float32, and 0 for a perfect frame, the empty one included.
+Sums are taken in float32 whatever comes in: 420x580 ones are more than the largest float16.
+"""
+
+from collections.abc import Callable
+
+import keras
+from keras import KerasTensor, ops
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import LossSettings
+
+PIXELS = (1, 2, 3)
+EPSILON = 1e-7
+"""How far probabilities are kept from 0 and 1 where a logarithm or a power of them is taken."""
+
+
+def dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
+    """1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth) of each image; ``smooth`` in pixels.
+
+    From V-Net (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797) with a smoothing term, so that a
+    perfect empty image has loss 0 (`keras.losses.Dice` gives it 1).
+
+    Example: for a truth of 2 pixels and probabilities 1 on one of them and on one other, with smooth 1,
+    it is 1 - (2 + 1) / (2 + 2 + 1) = 0.4.
+    """
+    truth, guess = _float32(truth, guess)
+    both = ops.sum(truth * guess, axis=PIXELS)
+    return _dice(both, ops.sum(truth, axis=PIXELS) + ops.sum(guess, axis=PIXELS), smooth)
+
+
+def batch_dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
+    """The Dice loss of all pixels of the batch taken together, the same value for each image."""
+    truth, guess = _float32(truth, guess)
+    value = _dice(ops.sum(truth * guess), ops.sum(truth) + ops.sum(guess), smooth)
+    return value * ops.ones_like(truth[:, 0, 0, 0])
+
+
+def cross_entropy(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
+    """Binary cross-entropy in nats, the mean over the pixels of each image."""
+    truth, guess = _float32(truth, guess)
+    return ops.mean(ops.binary_crossentropy(truth, guess), axis=PIXELS)
+
+
+def focal(truth: KerasTensor, guess: KerasTensor, gamma: float) -> KerasTensor:
+    """Cross-entropy of which each pixel counts (1 - probability of its true class) ** ``gamma``.
+
+    Focal loss (Lin and others 2017, arXiv:1708.02002) without class weights; gamma 0 is the plain
+    cross-entropy.
+    """
+    truth, guess = _float32(truth, guess)
+    guess = ops.clip(guess, EPSILON, 1 - EPSILON)
+    present = truth * (1 - guess) ** gamma * ops.log(guess)
+    absent = (1 - truth) * guess**gamma * ops.log(1 - guess)
+    return -ops.mean(present + absent, axis=PIXELS)
+
+
+def tversky(truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float) -> KerasTensor:
+    """1 - (found + smooth) / (found + alpha false + beta missed + smooth) of each image, in pixels.
+
+    Tversky loss (Salehi, Erdogmus, Gholipour 2017, arXiv:1706.05721). With both weights 0.5 it is the
+    Dice loss smoothed by twice ``smooth``.
+    """
+    truth, guess = _float32(truth, guess)
+    found = ops.sum(truth * guess, axis=PIXELS)
+    false = ops.sum((1 - truth) * guess, axis=PIXELS)
+    missed = ops.sum(truth * (1 - guess), axis=PIXELS)
+    # Not as 1 minus the ratio: rounding would take that below 0, where a power of it is not a number.
+    wrong = alpha * false + beta * missed
+    return wrong / (found + wrong + smooth)
+
+
+def focal_tversky(
+    truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float, gamma: float
+) -> KerasTensor:
+    """The Tversky loss to the power of ``gamma``.
+
+    Abraham and Khan 2018 (arXiv:1810.07842), who write the exponent as 1 / gamma and take 0.75; an
+    exponent over 1 makes good images count less.
+    """
+    # The shift keeps the slope finite at 0 for exponents below 1.
+    return (tversky(truth, guess, alpha, beta, smooth) + EPSILON) ** gamma - EPSILON**gamma
+
+
+def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
+    """Lovasz hinge of each image, on logits: a convex surrogate of 1 - intersection over union.
+
+    Berman, Triki, Blaschko 2018 (arXiv:1705.08790). Pixels are sorted by their hinge error
+    1 - (+1 or -1) logit, and each error counts what the Jaccard loss grows by when its pixel is wrong
+    beside all worse ones. Truths are taken as present from 0.5 on. An empty image costs its largest
+    error, 0 where every logit is -1 or less.
+    """
+    truth, guess = (ops.reshape(value, (ops.shape(value)[0], -1)) for value in _float32(truth, guess))
+    truth = ops.cast(truth >= 0.5, "float32")
+    guess = ops.clip(guess, EPSILON, 1 - EPSILON)
+    errors = 1 - (ops.log(guess) - ops.log(1 - guess)) * (2 * truth - 1)
+    order = ops.argsort(-errors, axis=1)
+    growth = _jaccard_growth(ops.take_along_axis(truth, order, axis=1))
+    return ops.sum(ops.relu(ops.take_along_axis(errors, order, axis=1)) * growth, axis=1)
+
+
+@keras.saving.register_keras_serializable("kaggle_nerve")
+class MaskLoss(keras.losses.Loss):
+    """Weighted sum of the losses of this module, image by image.
+
+    Arguments are those of `LossSettings`: ``dice`` to ``lovasz`` are weights (0: not computed), the
+    others shape the losses. Raises NerveError where every weight is 0.
+    """
+
+    def __init__(
+        self,
+        dice: float = 1.0,
+        bce: float = 1.0,
+        smooth: float = 1.0,
+        *,
+        batch_dice: float = 0.0,
+        focal: float = 0.0,
+        tversky: float = 0.0,
+        focal_tversky: float = 0.0,
+        lovasz: float = 0.0,
+        focal_gamma: float = 2.0,
+        tversky_alpha: float = 0.3,
+        tversky_beta: float = 0.7,
+        reduction: str = "sum_over_batch_size",
+        name: str = "mask_loss",
+        dtype: str = "float32",
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.weights = {
+            "dice": dice,
+            "batch_dice": batch_dice,
+            "bce": bce,
+            "focal": focal,
+            "tversky": tversky,
+            "focal_tversky": focal_tversky,
+            "lovasz": lovasz,
+        }
+        self.shape = {
+            "smooth": smooth,
+            "focal_gamma": focal_gamma,
+            "tversky_alpha": tversky_alpha,
+            "tversky_beta": tversky_beta,
+        }
+        if not any(self.weights.values()):
+            names = ", ".join(f"loss.{name}" for name in self.weights)
+            raise NerveError(f"Every loss of the mask has weight 0; give one of {names} a weight.")
+        self._terms = _terms(**self.shape)
+
+    @classmethod
+    def of(cls, settings: LossSettings) -> "MaskLoss":
+        """The loss that ``settings`` describe; their weights of presence and deep masks are not its own."""
+        options = {name: value for name, value in vars(settings).items() if name not in ("presence", "deep")}
+        return cls(**options)
+
+    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+        """Loss of each image, (batch,), from truths and probabilities (batch, height, width, 1)."""
+        used = {name: weight for name, weight in self.weights.items() if weight}
+        return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
+
+    def get_config(self) -> dict:
+        """The weights and shapes, so that a saved model compiles again."""
+        return {**super().get_config(), **self.weights, **self.shape}
+
+
+def _terms(
+    smooth: float, focal_gamma: float, tversky_alpha: float, tversky_beta: float
+) -> dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]]:
+    ratio = (tversky_alpha, tversky_beta, smooth)
+    return {
+        "dice": lambda truth, guess: dice(truth, guess, smooth),
+        "batch_dice": lambda truth, guess: batch_dice(truth, guess, smooth),
+        "bce": cross_entropy,
+        "focal": lambda truth, guess: focal(truth, guess, focal_gamma),
+        "tversky": lambda truth, guess: tversky(truth, guess, *ratio),
+        "focal_tversky": lambda truth, guess: focal_tversky(truth, guess, *ratio, focal_gamma),
+        "lovasz": lovasz,
+    }
+
+
+def _float32(*values: KerasTensor) -> tuple[KerasTensor, ...]:
+    return tuple(ops.cast(value, "float32") for value in values)
+
+
+def _dice(both: KerasTensor, either: KerasTensor, smooth: float) -> KerasTensor:
+    return 1 - (2 * both + smooth) / (either + smooth)
+
+
+def _jaccard_growth(truth: KerasTensor) -> KerasTensor:
+    """What the Jaccard loss grows by when pixel k of each row is wrong too, rows (batch, pixels) sorted."""
+    total = ops.sum(truth, axis=1, keepdims=True)
+    left = total - ops.cumsum(truth, axis=1)
+    loss = 1 - left / (total + ops.cumsum(1 - truth, axis=1))
+    return ops.concatenate([loss[:, :1], loss[:, 1:] - loss[:, :-1]], axis=1)
+''')
+
+write("kaggle_nerve/training/material.py", r'''"""What all folds of a run share: its folder, frames, doubted labels, and who is held out where."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from kaggle_nerve import devices
+from kaggle_nerve.data import cache as caches
+from kaggle_nerve.data import folds as folding
+from kaggle_nerve.data import noise
+from kaggle_nerve.data.cache import Cache
+from kaggle_nerve.data.frames import locate
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.runs import Run
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.storage import completed, locked, read_json
+from kaggle_nerve.training.checkpoint import Checkpoint
+from kaggle_nerve.training.environment import recorded
+from kaggle_nerve.training.fold import FoldJob, FoldResult, train_fold
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The training frames at the working size, and at ``training.warm_size`` where that is wanted."""
+
+    cache: Cache
+    warm: Cache | None
+    marks: noise.Marks | None
+
+
+@dataclass(frozen=True)
+class Material:
+    """A run and what its folds are trained on. ``data_dir``: where the frames were found."""
+
+    run: Run
+    data_dir: Path
+    frames: Frames
+    folds: pd.DataFrame
+
+    def job(
+        self,
+        fold: int,
+        *,
+        budget: float | None = None,
+        reporter: Reporter = SILENT,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> FoldJob:
+        """The job of one fold; ``budget`` in seconds."""
+        frames = self.frames
+        return FoldJob(
+            run=self.run,
+            cache=frames.cache,
+            folds=self.folds,
+            fold=fold,
+            budget=budget,
+            reporter=reporter,
+            stop=stop,
+            warm=frames.warm,
+            noise=frames.marks,
+        )
+
+
+def open_frames(
+    data_dir: Path, settings: Settings, *, reporter: Reporter = SILENT, workers: int = 2
+) -> Frames:
+    """Open the caches that ``settings`` need, built first where they are missing."""
+    layout, small = locate(data_dir), settings.training.warm_size
+    cache = caches.open_training(layout, settings.size, reporter=reporter, workers=workers)
+    warm = caches.open_training(layout, small, reporter=reporter, workers=workers) if any(small) else None
+    return Frames(cache, warm, noise.marks(settings.training, cache.table))
+
+
+def gather(run: Run, data_dir: Path, frames: Frames) -> Material:
+    """The material of ``run``; writes its folds.csv where there is none yet."""
+    if not run.folds_csv.is_file():
+        folding.save(folding.assign(frames.cache.table, run.settings.folds, run.settings.seed), run.folds_csv)
+    return Material(run, data_dir, frames, folding.load(run.folds_csv))
+
+
+def train(job: FoldJob, jobs: int) -> FoldResult:
+    """Train one fold in this process, alone on its folder; ``jobs`` is how many run side by side.
+
+    NerveError where another process trains it.
+    """
+    run, fold = job.run, job.fold
+    told = f"Another process trains fold {fold} of run {run.name}; wait for it, or name another --fold."
+    with locked(job.folder / ".lock", told):
+        if completed(job.folder):
+            return train_fold(job)
+        if run.settings.training.deterministic:
+            devices.make_deterministic()
+        with recorded(job, jobs):
+            return train_fold(job)
+
+
+def not_begun(job: FoldJob) -> FoldResult:
+    """The result of a fold that this session leaves where earlier ones brought it."""
+    pointer = Checkpoint(job.folder).pointer
+    state = read_json(pointer) if pointer.is_file() else {"epoch": 0, "best_epoch": 0, "best_dice": 0.0}
+    average = job.run.settings.training.average
+    return FoldResult(
+        job.fold, False, state["epoch"], state["best_epoch"], max(0.0, state["best_dice"]), average
+    )
+''')
+
+write("kaggle_nerve/training/messages.py", r'''"""Progress and results of a fold in another process: one JSON object a line, down a pipe."""
+
+import itertools
+import json
+import time
+from typing import Any, BinaryIO
+
+from kaggle_nerve.progress import Bar, Reporter
+
+EVERY = 0.2
+"""Seconds between two counts of a bar: a small network takes hundreds of steps in a second."""
+
+
+class PipeReporter(Reporter):
+    """Writes what it is told to ``pipe``; `Replay` reads it on the other side."""
+
+    def __init__(self, pipe: BinaryIO):
+        self._pipe = pipe
+        self._numbers = itertools.count()
+
+    def send(self, event: str, **values: Any) -> None:
+        """One message."""
+        self._pipe.write(json.dumps({"event": event, **values}).encode() + b"\n")
+        self._pipe.flush()
+
+    def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
+        """A bar on the other side."""
+        number = next(self._numbers)
+        self.send("bar", bar=number, label=label, total=total, unit=unit)
+        return _PipeBar(self, number)
+
+    def say(self, text: str) -> None:
+        """A line on the other side."""
+        self.send("say", text=text)
+
+
+class _PipeBar(Bar):
+    def __init__(self, reporter: PipeReporter, number: int):
+        self._reporter, self._number = reporter, number
+        self._steps, self._sent = 0, time.monotonic()
+
+    def update(self, steps: int = 1) -> None:
+        self._steps += steps
+        if time.monotonic() - self._sent >= EVERY:
+            self._send_steps()
+
+    def note(self, text: str) -> None:
+        self._send_steps()
+        self._reporter.send("note", bar=self._number, text=text)
+
+    def expect(self, total: int) -> None:
+        self._reporter.send("expect", bar=self._number, total=total)
+
+    def close(self) -> None:
+        self._send_steps()
+        self._reporter.send("close", bar=self._number)
+
+    def _send_steps(self) -> None:
+        if self._steps:
+            self._reporter.send("update", bar=self._number, steps=self._steps)
+        self._steps, self._sent = 0, time.monotonic()
+
+
+class Replay:
+    """Tells ``reporter`` what one process sent. Lines that do not begin with ``label`` get it in front."""
+
+    def __init__(self, reporter: Reporter, label: str):
+        self._reporter, self._label = reporter, label
+        self._bars: dict[int, Bar] = {}
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Pass one message on."""
+        event = message["event"]
+        if event == "say":
+            text = message["text"]
+            self._reporter.say(text if text.startswith(self._label) else f"{self._label}: {text}")
+        elif event == "bar":
+            bar = self._reporter.bar(message["label"], message["total"], message["unit"])
+            self._bars[message["bar"]] = bar
+        elif event == "close":
+            self._bars.pop(message["bar"]).close()
+        elif event == "update":
+            self._bars[message["bar"]].update(message["steps"])
+        elif event == "expect":
+            self._bars[message["bar"]].expect(message["total"])
+        else:
+            self._bars[message["bar"]].note(message["text"])
+
+    def close(self) -> None:
+        """End the bars that the process left open: it was killed."""
+        while self._bars:
+            self._bars.popitem()[1].close()
+''')
+
+write("kaggle_nerve/training/oof.py", r'''"""What a fold's model says about the frames that it was not trained on."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kaggle_nerve.data.cache import Cache
+from kaggle_nerve.models.forward import probabilities
+from kaggle_nerve.progress import Reporter
+from kaggle_nerve.settings import PredictionSettings
+from kaggle_nerve.storage import atomic_path, write_text
+
+
+def predict(
+    folder: Path,
+    model: keras.Model,
+    cache: Cache,
+    rows: np.ndarray,
+    settings: PredictionSettings,
+    fold: int,
+    reporter: Reporter,
+) -> None:
+    """Write oof.npy (float16, n x height x width) and oof.csv into ``folder``, for ``rows`` of the cache.
+
+    oof.csv has the columns subject, img, fold, presence, agreement and spread (see `Predicted`).
+    """
+    frames = cache.frames[rows]
+    masks = np.empty(frames.shape, np.float16)
+    figures = {name: np.empty(len(frames)) for name in ("presence", "agreement", "spread")}
+    options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
+    row = 0
+    with reporter.bar(f"Fold {fold} out-of-fold", len(frames)) as bar:
+        for part in probabilities(model, frames, **options):
+            place = slice(row, row + len(part.masks))
+            masks[place] = part.masks
+            for name, values in figures.items():
+                values[place] = getattr(part, name)
+            row = place.stop
+            bar.update(len(part.masks))
+    with atomic_path(folder / "oof.npy") as path:
+        np.save(path, masks)
+    table = cache.table.iloc[rows][["subject", "img"]].assign(fold=fold, **figures)
+    write_text(folder / "oof.csv", table.round({"agreement": 6, "spread": 6}).to_csv(index=False))
+''')
+
+write("kaggle_nerve/training/optimisers.py", r'''"""Optimisers, loss weights and precision: a network made ready for training."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+
+from kaggle_nerve import devices
+from kaggle_nerve.models import registry
+from kaggle_nerve.settings import LossSettings, Settings
+from kaggle_nerve.training.losses import MaskLoss
+
+SPARED = ["bias", "gamma", "beta"]
+"""Names of weights without decay: it pulls convolutions towards 0; on biases and norms it only does harm."""
+
+
+def compiled(settings: Settings, precision: str = "") -> keras.Model:
+    """A new network of ``settings``, ready for training.
+
+    ``precision``: the Keras dtype policy it is built under; '' takes what the settings say. The
+    policy that was in force before is in force again afterwards.
+    """
+    precision = precision or chosen_precision(settings)
+    with dtype_policy(precision):
+        model = registry.build(settings)
+    make_ready(model, settings, precision)
+    return model
+
+
+def untrained(settings: Settings, precision: str) -> keras.Model:
+    """As `compiled`, but without reading pretrained weights: for a network whose weights come from elsewhere."""
+    bare = dataclasses.replace(settings.model, weights="none")
+    return compiled(dataclasses.replace(settings, model=bare), precision)
+
+
+def make_ready(model: keras.Model, settings: Settings, precision: str) -> None:
+    """Compile ``model`` with a fresh optimiser, whose variables exist from the start."""
+    weights = loss_weights(model, settings.loss)
+    losses = {
+        name: keras.losses.BinaryCrossentropy(name="presence_loss", dtype="float32")
+        if name == "presence"
+        else MaskLoss.of(settings.loss)
+        for name in weights
+    }
+    made = optimiser(settings, precision)
+    model.compile(
+        optimizer=made,
+        loss=losses,
+        loss_weights=weights,
+        jit_compile=settings.training.jit_compile,
+        auto_scale_loss=False,
+    )
+    # Built late, its variables would escape whoever stores or restores them before the first step.
+    made.build(model.trainable_variables)
+
+
+def loss_weights(model: keras.Model, settings: LossSettings) -> dict[str, float]:
+    """The weight of each output: ``mask`` 1, ``mask_k`` of deep supervision deep**k, ``presence`` its own."""
+    weights = {}
+    for name in model.output:
+        if name == "presence":
+            weights[name] = settings.presence
+        else:
+            weights[name] = settings.deep ** int(name.removeprefix("mask").removeprefix("_") or 0)
+    return weights
+
+
+def optimiser(settings: Settings, precision: str) -> keras.optimizers.Optimizer:
+    """The optimiser of ``settings``; under ``mixed_float16`` with a loss scale that keeps small gradients.
+
+    The exponential mean of ``training.average=ema`` is the optimiser's own, taken within the compiled
+    step.
+    """
+    chosen, training = settings.optimiser, settings.training
+    options = {
+        "learning_rate": chosen.learning_rate,
+        "global_clipnorm": chosen.clip_norm or None,
+        "use_ema": training.average == "ema",
+        "ema_momentum": training.ema_decay,
+    }
+    if chosen.name == "adam":
+        made = keras.optimizers.Adam(**options)
+    else:
+        options["weight_decay"] = chosen.weight_decay
+        if chosen.name == "adamw":
+            made = keras.optimizers.AdamW(**options)
+        else:
+            made = keras.optimizers.SGD(momentum=chosen.momentum, nesterov=chosen.momentum > 0, **options)
+        made.exclude_from_weight_decay(var_names=SPARED)
+    return keras.optimizers.LossScaleOptimizer(made) if precision == "mixed_float16" else made
+
+
+def chosen_precision(settings: Settings) -> str:
+    """``training.precision``; ``auto`` asks the device."""
+    chosen = settings.training.precision
+    return devices.preferred_precision() if chosen == "auto" else chosen
+
+
+@contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """Layers made within have the dtype policy ``name``."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+''')
+
+write("kaggle_nerve/training/parallel.py", r'''"""Folds side by side, each in a process of its own with its own device: folds are independent jobs."""
+
+import contextlib
+import json
+import math
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kaggle_nerve
+from kaggle_nerve import devices
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.progress import Reporter
+from kaggle_nerve.training.fold import FoldResult
+from kaggle_nerve.training.material import Material
+from kaggle_nerve.training.messages import Replay
+from kaggle_nerve.training.worker import STOP, Order
+
+TICK = 0.2
+"""Seconds between two looks at whether the user wants to stop."""
+
+LOG = "worker.log"
+
+Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
+"""What workers send; None says that one has ended."""
+
+
+def failed(fold: int, fault: NerveError) -> str:
+    """One sentence that says which fold failed, and how."""
+    text = str(fault)
+    return text if text.startswith(f"Fold {fold} ") else f"Fold {fold}: {text}"
+
+
+class Worker:
+    """The process of one fold, seen from the one that started it. ``slot``: which device is its own."""
+
+    def __init__(self, order: Order, slot: int, environment: dict[str, str], log: Path, events: Events):
+        self.fold, self.slot, self.log = order.fold, slot, log
+        self.last: dict[str, Any] = {}
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "kaggle_nerve.training.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, **environment},
+                # Ctrl-C reaches the whole session of a terminal; workers finish their epoch instead.
+                start_new_session=True,
+            )
+        self._write(order.line())
+        threading.Thread(target=self._read, args=(events,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask for an end after the epoch."""
+        self._write(STOP)
+
+    def kill(self) -> None:
+        """End it now. Its checkpoint stays whole."""
+        self._process.kill()
+        self._process.wait()
+
+    def failure(self) -> NerveError:
+        """How it ended, where it sent no result."""
+        if self.last.get("event") == "failed":
+            return NerveError(self.last["text"])
+        code = self._process.returncode
+        if self.last.get("event") == "crashed":
+            first = (self.last["text"].splitlines() or [""])[0][:200]
+            how = f"failed ({first.rstrip('.')})"
+        elif code < 0:
+            how = f"ended with signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+        else:
+            how = f"ended with exit code {code}"
+        return NerveError(f"Fold {self.fold} {how}; its log: {self.log}")
+
+    def _write(self, line: bytes) -> None:
+        # A worker that has ended already is found out by its silence.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+
+    def _read(self, events: Events) -> None:
+        for line in self._process.stdout:
+            # A killed process may leave half a line.
+            if line.endswith(b"\n"):
+                events.put((self, json.loads(line)))
+        self._process.wait()
+        self._process.stdout.close()
+        events.put((self, None))
+
+
+class SideBySide:
+    """Trains folds in ``jobs`` processes; what comes of it lies in ``results`` and ``failures``, by fold.
+
+    A fold that fails leaves the others alone. ``deadline``, of ``time.monotonic``, is that of all folds.
+    ``stop`` is asked a few times a second; once true, workers finish their epoch and no other starts.
+    """
+
+    def __init__(
+        self,
+        material: Material,
+        jobs: int,
+        *,
+        deadline: float | None,
+        reporter: Reporter,
+        stop: Callable[[], bool],
+    ):
+        self._material, self._jobs, self._deadline = material, jobs, deadline
+        self._reporter, self._stop = reporter, stop
+        self._gpus = len(devices.visible())
+        self._events: Events = queue.Queue()
+        self._running: dict[Worker, Replay] = {}
+        self.results: dict[int, FoldResult] = {}
+        self.failures: dict[int, NerveError] = {}
+
+    def train(self, folds: list[int]) -> None:
+        """Train ``folds``, in this order as places become free. Whatever is raised here, no process stays."""
+        rounds = math.ceil(len(folds) / self._jobs)
+        waiting = deque((fold, rounds - place // self._jobs) for place, fold in enumerate(folds))
+        free, stopping = deque(range(self._jobs)), False
+        try:
+            while self._running or (waiting and not stopping):
+                if not stopping and self._stop():
+                    stopping = True
+                    for worker in self._running:
+                        worker.stop()
+                while waiting and free and not stopping:
+                    self._start(*waiting.popleft(), free.popleft())
+                free.extend(self._look())
+        finally:
+            for worker, replay in self._running.items():
+                worker.kill()
+                replay.close()
+
+    def _start(self, fold: int, rounds: int, slot: int) -> None:
+        """Start ``fold``; the time left is dealt over the ``rounds`` that are still to come, this one included."""
+        run, ends = self._material.run, None
+        if self._deadline is not None:
+            ends = time.time() + (self._deadline - time.monotonic()) / rounds
+        order = Order(
+            data_dir=str(self._material.data_dir.absolute()),
+            runs_dir=str(run.folder.parent.absolute()),
+            run=run.name,
+            fold=fold,
+            ends=ends,
+            jobs=self._jobs,
+        )
+        environment = self._environment(slot)
+        worker = Worker(order, slot, environment, run.fold_folder(fold) / LOG, self._events)
+        self._running[worker] = Replay(self._reporter, f"Fold {fold}")
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        found = devices.environment_for(slot, self._jobs, self._gpus)
+        # The same package as here, wherever this process has found it.
+        package = str(Path(kaggle_nerve.__file__).parents[1])
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        if self._material.run.settings.training.deterministic:
+            found |= devices.deterministic_environment(os.environ)
+        return found
+
+    def _look(self) -> list[int]:
+        """Wait a moment for a message; returns the slot that became free, if one did."""
+        try:
+            worker, message = self._events.get(timeout=TICK)
+        except queue.Empty:
+            return []
+        if message is None:
+            self._running.pop(worker).close()
+            self._conclude(worker)
+            return [worker.slot]
+        if message["event"] in ("result", "failed", "crashed"):
+            worker.last = message
+        else:
+            self._running[worker].take(message)
+        return []
+
+    def _conclude(self, worker: Worker) -> None:
+        last = dict(worker.last)
+        if last.pop("event", None) == "result":
+            self.results[worker.fold] = FoldResult(**last)
+        else:
+            fault = self.failures[worker.fold] = worker.failure()
+            self._reporter.say(failed(worker.fold, fault))
+''')
+
+write("kaggle_nerve/training/run_folds.py", r'''"""All folds of a run within one time budget: one after the other here, or side by side in processes."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from kaggle_nerve import devices, runs
+from kaggle_nerve.data import folds as folding
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.runs import Run
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.storage import completed
+from kaggle_nerve.training import material as materials
+from kaggle_nerve.training.environment import environment
+from kaggle_nerve.training.fold import FoldResult
+from kaggle_nerve.training.material import Material
+from kaggle_nerve.training.parallel import SideBySide, failed
+
+
+class FoldsError(NerveError):
+    """Some folds failed while the others were trained; ``failures`` has a sentence for each of them.
+
+    ``results`` are those of the other folds, which keep what they have.
+    """
+
+    def __init__(self, run: Run, results: list[FoldResult], failures: dict[int, NerveError]):
+        self.run, self.results = run, results
+        self.failures = {fold: failed(fold, failures[fold]) for fold in sorted(failures)}
+        super().__init__("\n".join(self.failures.values()))
+
+
+def train_folds(
+    data_dir: Path,
+    runs_dir: Path,
+    name: str,
+    settings: Settings,
+    *,
+    fold: int | None = None,
+    time_budget: float | None = None,
+    reporter: Reporter = SILENT,
+    stop: Callable[[], bool] = lambda: False,
+    workers: int = 2,
+    jobs: int | None = None,
+) -> tuple[Run, list[FoldResult]]:
+    """Train the folds of run ``name``, or only ``fold``; what is finished is skipped.
+
+    ``time_budget``: seconds for everything, caching included, dealt evenly over the folds still to
+    be trained. ``stop`` is asked at least after each epoch; once true, the remaining folds are left
+    for later. ``jobs``: how many folds are trained side by side, each in a process of its own; None
+    is one for each visible GPU. A single one is trained in this process.
+
+    Raises FoldsError after all folds where some of them failed, or the fault itself where ``fold``
+    names the only one.
+    """
+    deadline = None if time_budget is None else time.monotonic() + time_budget
+    frames = materials.open_frames(data_dir, settings, reporter=reporter, workers=workers)
+    jobs = jobs or max(1, len(devices.several()))
+    machine = environment(_devices(jobs))
+    run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
+    reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
+    material = materials.gather(run, data_dir, frames)
+    numbers = _numbers(folding.count(material.folds), fold)
+    left = [number for number in numbers if not completed(run.fold_folder(number))]
+    if len(left) < len(numbers):
+        reporter.say(f"{len(numbers) - len(left)} of {len(numbers)} folds are finished already.")
+    jobs = min(jobs, len(left))
+    results = {number: materials.train(material.job(number), 1) for number in numbers if number not in left}
+    if jobs > 1:
+        reporter.say(f"{jobs} folds are trained side by side.")
+        pool = SideBySide(material, jobs, deadline=deadline, reporter=reporter, stop=stop)
+        pool.train(left)
+        trained, failures = pool.results, pool.failures
+    else:
+        trained, failures = _one_by_one(material, left, deadline, reporter, stop)
+    results |= trained
+    for number in left:
+        if number not in trained and number not in failures:
+            results[number] = materials.not_begun(material.job(number))
+    told = [results[number] for number in sorted(results)]
+    if fold in failures:
+        raise failures[fold]
+    if failures:
+        raise FoldsError(run, told, failures)
+    return run, told
+
+
+def _one_by_one(
+    material: Material,
+    folds: list[int],
+    deadline: float | None,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+) -> tuple[dict[int, FoldResult], dict[int, NerveError]]:
+    """Train ``folds`` in this process; a fold that fails does not keep the next from its turn."""
+    results: dict[int, FoldResult] = {}
+    failures: dict[int, NerveError] = {}
+    for place, fold in enumerate(folds):
+        budget = None if deadline is None else (deadline - time.monotonic()) / (len(folds) - place)
+        try:
+            job = material.job(fold, budget=budget, reporter=reporter, stop=stop)
+            results[fold] = materials.train(job, 1)
+        except NerveError as fault:
+            failures[fold] = fault
+            if place < len(folds) - 1:
+                reporter.say(failed(fold, fault))
+            continue
+        if not results[fold].finished:
+            break
+    return results, failures
+
+
+def _devices(jobs: int) -> list[str]:
+    """The devices of this session; where processes will use them, this one does not wake them."""
+    return list(devices.visible()) or ["cpu:0"] if jobs > 1 else devices.names()
+
+
+def _numbers(count: int, fold: int | None) -> list[int]:
+    if fold is None:
+        return list(range(count))
+    if not 0 <= fold < count:
+        raise NerveError(f"There is no fold {fold}: this run has the folds 0 to {count - 1}.")
+    return [fold]
+''')
+
+write("kaggle_nerve/training/schedule.py", r'''"""What changes over a run, as plain functions of progress (0 at its start, 1 at its end)."""
+
+import math
+from collections.abc import Iterable
+
+from kaggle_nerve.settings import OptimiserSettings, Settings, TrainingSettings
+
+CLOSE = 1e-6
+"""Progress is a sum of many steps: this close to a boundary is on it."""
+
+LEAST = 0.1
+"""The share of an epoch's steps for which a last one is worth its score."""
+
+
+def learning_rate(progress: float, settings: OptimiserSettings, plateau_factor: float = 1.0) -> float:
+    """The learning rate: a straight warm-up, then what ``schedule`` says.
+
+    ``cosine`` falls from the full rate to 0 as half a cosine; ``cyclic`` does so ``cycles`` times, each
+    restart at the full rate (SGDR, Loshchilov and Hutter 2017, arXiv:1608.03983). ``plateau_factor``
+    counts for the schedule ``plateau`` only.
+    """
+    if progress < settings.warmup:
+        return settings.learning_rate * progress / settings.warmup
+    done = _done(progress, settings)
+    if settings.schedule == "constant":
+        share = 1.0
+    elif settings.schedule == "plateau":
+        share = plateau_factor
+    elif settings.schedule == "step":
+        share = settings.factor ** min(int(done * settings.steps + CLOSE), settings.steps - 1)
+    elif settings.schedule == "cyclic":
+        share = _half_cosine((done * settings.cycles + CLOSE) % 1 if done < 1 else 1.0)
+    else:
+        share = _half_cosine(min(done, 1.0))
+    return settings.learning_rate * share
+
+
+def ends_cycle(progress: float, next_progress: float, settings: OptimiserSettings) -> bool:
+    """Whether the epoch that ends at ``progress`` is the last whole one of its learning-rate cycle.
+
+    ``next_progress`` is where one more epoch would end. The ends of cycles are where snapshot
+    ensembles take their members (Huang and others 2017, arXiv:1704.00109).
+    """
+    before = math.floor(_done(progress, settings) * settings.cycles - CLOSE)
+    after = math.floor(_done(next_progress, settings) * settings.cycles - CLOSE)
+    return after > before >= 0
+
+
+def plateau_factor(scores: Iterable[float | None], settings: OptimiserSettings) -> float:
+    """The factor on the learning rate after epochs with ``scores``, one an epoch.
+
+    After ``plateau`` epochs without a better score the rate is multiplied by ``factor``, and the count
+    begins again. A whole history gives what it gave step by step, so that a resumed run has it too.
+    """
+    best, waited, factor = -math.inf, 0, 1.0
+    for score in scores:
+        if score is not None and score > best:
+            best, waited = score, 0
+            continue
+        waited += 1
+        if waited >= settings.plateau:
+            factor, waited = factor * settings.factor, 0
+    return factor
+
+
+def is_scored(epoch: int, progress: float, settings: Settings) -> bool:
+    """Whether epoch number ``epoch`` (from 1), that ends at ``progress``, is scored on the held-out subjects.
+
+    A score at full resolution costs up to a tenth of an epoch. Every one is scored where patience or the
+    learning rate counts epochs without a better score, and in the second half where epochs are chosen
+    by it (``best`` and ``top``); else every second one, for watching. The last is scored whatever this
+    says.
+    """
+    training = settings.training
+    if training.patience or settings.optimiser.schedule == "plateau":
+        return True
+    choosing = training.average in ("best", "top") and progress >= 0.5 - CLOSE
+    return choosing or epoch % 2 == 0
+
+
+def positive_rate(progress: float, natural: float, settings: TrainingSettings) -> float | None:
+    """The share of frames with a mask in an epoch that begins at ``progress``; None: as they come."""
+    if not settings.positive_rate or progress >= settings.positive_share:
+        return None
+    rest = 1 - progress / settings.positive_share
+    return natural + (settings.positive_rate - natural) * rest
+
+
+class Pace:
+    """How far a run is, and how far one step takes it.
+
+    Without a deadline each of ``epochs`` is an equal part. With one, the rest of the way is dealt
+    anew at each epoch over the steps that still fit, so that the schedule ends with the time even
+    if the machine is slower or faster than was measured. The last epoch may then be a shorter one.
+    """
+
+    def __init__(self, epochs: int, steps: int, *, epoch: int = 0, progress: float = 0.0):
+        """``steps``: those of a whole epoch."""
+        self.limit, self.epochs, self.steps = epochs, epochs, steps
+        self.epoch, self.progress = epoch, progress
+        self.left = (epochs - epoch) * steps
+        self.step_size = 1 / (epochs * steps)
+
+    @property
+    def next_steps(self) -> int:
+        """The steps of the next epoch; those of a whole one after the last."""
+        return min(self.left, self.steps) or self.steps
+
+    def start_epoch(self, seconds_left: float | None, step: float, score: float) -> int:
+        """Deal the rest of the way over the steps left, fewer if ``seconds_left`` holds fewer.
+
+        ``step`` and ``score``: the seconds of one step and of the score after an epoch, for which
+        ``seconds_left`` needs room between epochs only. Returns the steps of this epoch.
+        """
+        self.left = (self.limit - self.epoch) * self.steps
+        if seconds_left is not None:
+            self.left = min(self.left, self._fitting(seconds_left, step, score))
+        self.epochs = self.epoch + math.ceil(self.left / self.steps)
+        self.step_size = (1 - self.progress) / self.left
+        return self.next_steps
+
+    def step(self) -> float:
+        """Take one step; returns the progress at its start."""
+        before = self.progress
+        self.progress = min(1.0, before + self.step_size)
+        self.left -= 1
+        return before
+
+    def finish_epoch(self) -> None:
+        """Count an epoch as done."""
+        self.epoch += 1
+
+    def end(self) -> None:
+        """The time is over: no epoch follows."""
+        self.epochs, self.left = self.epoch, 0
+
+    def after_next_epoch(self) -> float:
+        """The progress that one more epoch would reach; beyond 1 after the last one."""
+        return self.progress + self.step_size * self.next_steps
+
+    def _fitting(self, seconds: float, step: float, score: float) -> int:
+        epoch = self.steps * step + score
+        whole = int(seconds / epoch)
+        more = min(self.steps, int((seconds - whole * epoch) / step))
+        if whole and more < LEAST * self.steps:
+            more = 0
+        return max(1, whole * self.steps + more)
+
+
+def _done(progress: float, settings: OptimiserSettings) -> float:
+    """The share of the way after the warm-up."""
+    return (progress - settings.warmup) / (1 - settings.warmup)
+
+
+def _half_cosine(share: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * share))
+''')
+
+write("kaggle_nerve/training/speed.py", r'''"""How fast a fold will go, measured before it starts and without leaving a trace in its weights."""
+
+import time
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.models.forward import probabilities
+from kaggle_nerve.models.views import VIEWS
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.training import averaging
+from kaggle_nerve.training.steps import run_steps
+
+STEPS = 3
+FULL_SIZE_SECONDS = 0.002
+"""Resizing and scoring one held-out frame at full resolution, about."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of one training step, one validation, and the out-of-fold prediction with what follows."""
+
+    step: float
+    validation: float
+    finish: float
+
+    def epoch(self, steps: int) -> float:
+        """Seconds of an epoch of ``steps`` steps with its validation."""
+        return steps * self.step + self.validation
+
+
+def measure(model: keras.Model, batches: Batches, held: np.ndarray, settings: Settings) -> Speed:
+    """Take a few steps and forward passes, then put every variable back.
+
+    The compilation that this pays for is not lost: training uses the same compiled step.
+    """
+    variables = [*model.variables, *model.optimizer.variables]
+    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    count = min(STEPS, len(batches))
+    _steps(model, batches, 1)
+    started = time.perf_counter()
+    _steps(model, batches, count)
+    step = (time.perf_counter() - started) / count
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+
+    batch = settings.prediction.batch
+    few = held[: 2 * batch]
+    list(probabilities(model, few[:batch], batch=batch, tta="none"))
+    started = time.perf_counter()
+    list(probabilities(model, few, batch=batch, tta="none"))
+    frame = (time.perf_counter() - started) / len(few)
+    validation = len(held) * (frame + FULL_SIZE_SECONDS)
+    finish = len(held) * frame * len(VIEWS[settings.prediction.tta]) + 5.0
+    if settings.training.average in averaging.MEANS:
+        # Their statistics are measured without the compiled step, so that a pass costs as much as a step.
+        finish += averaging.STATISTICS_BATCHES * step
+    return Speed(step, validation, finish)
+
+
+def _steps(model: keras.Model, batches: Batches, count: int) -> None:
+    run_steps(model, batches, count, rate=lambda: None, after=lambda: False)
+''')
+
+write("kaggle_nerve/training/stage.py", r'''"""Stages of a fold: the same network trained at one size, by itself resumable.
+
+A fold has one stage, or two: a short one at ``training.warm_size``, where a frame costs less, before
+the one at the working size (progressive resizing).
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.data.cache import Cache
+from kaggle_nerve.data.fullsize import Truths
+from kaggle_nerve.data.noise import Marks
+from kaggle_nerve.progress import Reporter
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.training.checkpoint import State
+from kaggle_nerve.training.epochs import Clock, Epochs
+from kaggle_nerve.training.speed import Speed, measure
+
+RESERVE = 1.1
+"""Factor on the measured time of what follows the last epoch, kept free of a time budget."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is trained on, and where it is told and stored. ``rows`` and ``held``: rows of the cache.
+
+    ``deadline`` (of ``time.monotonic``, None: none) counts what follows the last epoch where ``last``.
+    """
+
+    label: str
+    folder: Path
+    settings: Settings
+    cache: Cache
+    rows: np.ndarray
+    held: np.ndarray
+    seed: int
+    noise: Marks | None
+    deadline: float | None
+    last: bool
+    reporter: Reporter
+
+    def truths(self) -> Truths:
+        """The true masks of the held-out frames."""
+        return Truths(list(self.cache.table.pixels.iloc[self.held]))
+
+    def batches(self, model: keras.Model) -> Batches:
+        """The training batches that ``model`` wants."""
+        settings, table = self.settings, self.cache.table
+        return Batches(
+            self.cache.frames,
+            self.cache.masks,
+            table.has_mask.to_numpy(),
+            self.rows,
+            batch=settings.training.batch,
+            seed=self.seed,
+            ranges=settings.augmentation,
+            outputs=tuple(model.output),
+            subjects=table.subject.to_numpy() if settings.training.one_per_subject else None,
+            noise=self.noise,
+        )
+
+
+def warm_settings(settings: Settings) -> Settings:
+    """The settings of the stage at ``training.warm_size``: the smoothing pixels shrink with the area."""
+    height, width = settings.training.warm_size
+    area = height * width / (settings.size[0] * settings.size[1])
+    training = dataclasses.replace(
+        settings.training, epochs=_warm_epochs(settings), patience=0, average="best"
+    )
+    loss = dataclasses.replace(settings.loss, smooth=settings.loss.smooth * area)
+    return dataclasses.replace(settings, size=(height, width), training=training, loss=loss)
+
+
+def full_settings(settings: Settings) -> Settings:
+    """The settings of the stage at the working size: the epochs that the warm one leaves."""
+    epochs = max(1, settings.training.epochs - _warm_epochs(settings))
+    return dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=epochs))
+
+
+def train(stage: Stage, model: keras.Model, state: State, stop: Callable[[], bool]) -> None:
+    """Train ``model`` from ``state`` on; both say afterwards how far it came."""
+    if state.ended(stage.settings):
+        return
+    batches, frames = stage.batches(model), stage.cache.frames[stage.held]
+    speed = measure(model, batches, frames, stage.settings)
+    _announce(stage, speed, len(batches), state)
+    clock = Clock(stage.deadline, speed.step, speed.validation)
+    if stage.deadline is not None and stage.last:
+        clock.deadline = stage.deadline - RESERVE * (speed.finish + speed.validation)
+    total = (stage.settings.training.epochs - state.epoch) * len(batches)
+    with stage.reporter.bar(stage.label, total, "step") as bar:
+        held = (frames, stage.truths())
+        Epochs(stage.folder, model, state, stage.settings, batches, held, clock, bar).run(stop)
+
+
+def _warm_epochs(settings: Settings) -> int:
+    training = settings.training
+    return max(1, round(training.epochs * training.warm_share)) if any(training.warm_size) else 0
+
+
+def _announce(stage: Stage, speed: Speed, steps: int, state: State) -> None:
+    epochs = stage.settings.training.epochs - state.epoch
+    seconds = epochs * speed.epoch(steps)
+    again = f", going on after epoch {state.epoch}" if state.epoch else ""
+    fits = ""
+    if stage.deadline is not None:
+        left = stage.deadline - time.monotonic()
+        fitting = max(0.0, min(epochs, (left - speed.finish) / speed.epoch(steps)))
+        fits = f"; the {left / 60:.1f} min that are left of the time budget hold about {fitting:.1f}"
+    stage.reporter.say(
+        f"{stage.label}{again}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would take "
+        f"about {seconds / 60:.1f} min{fits}"
+    )
+''')
+
+write("kaggle_nerve/training/start.py", r'''"""Weights to start from: of a run's fold of the same number, or of any model file."""
+
+import io
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from kaggle_nerve.data import folds as folding
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs import Run
+
+INSIDE = "model.weights.h5"
+"""The weights within a .keras file."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of weights, and a sentence about it for the user."""
+
+    path: Path
+    told: str
+
+
+def find(start: str, run: Run, fold: int) -> Source:
+    """The file that ``training.start`` names for ``fold`` of ``run``.
+
+    ``start`` is a .keras or .weights.h5 file, a run's folder, or the name of a run beside this one.
+    From a run the fold of the same number is taken, which must hold out the same subjects:
+    NerveError where it has seen some of them. What a file was trained on is the user's matter.
+    """
+    path = Path(start)
+    if path.is_file():
+        return Source(
+            path, f"Starting from {path}: make sure that it never saw this fold's held-out subjects."
+        )
+    folders = [folder for folder in (path, run.folder.parent / start) if (folder / "folds.csv").is_file()]
+    if not folders:
+        raise NerveError(
+            f"training.start={start} is neither a model file nor a run in {run.folder.parent}; mend the setting."
+        )
+    folder = folders[0]
+    model = folder / f"fold-{fold}" / "model.keras"
+    if not model.is_file():
+        raise NerveError(f"training.start={start} has no finished fold {fold}; train that run's fold first.")
+    unseen, held = _held(folder / "folds.csv", fold), _held(run.folds_csv, fold)
+    if unseen != held:
+        raise NerveError(
+            f"Fold {fold} of training.start={start} held out other subjects, so it has seen some of those held "
+            f"out here; start from a run with the same folds.csv."
+        )
+    return Source(model, f"Starting from fold {fold} of run {folder.name}.")
+
+
+def put(model: keras.Model, path: Path) -> tuple[int, int]:
+    """Put the weights in ``path`` into ``model`` where layer names and shapes match.
+
+    Returns how many arrays were taken, of how many that ``model`` has. NerveError where none matches
+    or the file cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / "own.weights.h5"
+        model.save_weights(own)
+        with _open(path) as source, h5py.File(own, "r+") as target:
+            found, wanted = _arrays(source), _arrays(target)
+            taken = 0
+            for name, dataset in wanted.items():
+                if name in found and found[name].shape == dataset.shape:
+                    dataset[...] = np.asarray(found[name])
+                    taken += 1
+        if not taken:
+            raise NerveError(
+                f"{path} has no weights for this network; start from one with the same architecture."
+            )
+        model.load_weights(own)
+    return taken, len(wanted)
+
+
+def _held(folds_csv: Path, fold: int) -> set[int]:
+    folds = folding.load(folds_csv)
+    return set(folds.subject[folds.fold == fold])
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return h5py.File(io.BytesIO(archive.read(INSIDE)), "r")
+        return h5py.File(path, "r")
+    except (OSError, KeyError) as fault:
+        raise NerveError(
+            f"{path} is no Keras model file ({fault}); name a .keras or .weights.h5 file."
+        ) from fault
+
+
+def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """The network's arrays by a name made of its layers' names: the file counts layers of a kind instead."""
+    found: dict[str, h5py.Dataset] = {}
+
+    def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and not path.startswith("optimizer/"):
+            found[_named(file, path.split("/"))] = item
+
+    file.visititems(visit)
+    return found
+
+
+def _named(file: h5py.File, parts: list[str]) -> str:
+    names = []
+    for place, part in enumerate(parts):
+        listed = place > 0 and parts[place - 1] == "layers"
+        group = file.get("/".join([*parts[: place + 1], "vars"])) if listed else None
+        names.append(group.attrs.get("name", part) if group is not None else part)
+    return "/".join(names)
+''')
+
+write("kaggle_nerve/training/steps.py", r'''"""The steps of one epoch: batches made ahead in threads, one compiled step after another.
+
+A loop of its own rather than ``fit``: on the JAX backend ``fit`` keeps the optimiser's state outside
+its variables between steps, so that a learning rate set there is lost, and ``fit`` makes batches in
+one thread only.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import keras
+
+from kaggle_nerve.data.batches import Batches
+
+THREADS = min(4, os.cpu_count() or 1)
+AHEAD = 2 * THREADS
+"""Batches that lie ready, or are being made, while a step runs."""
+
+
+def prefetched(batches: Batches, count: int) -> Iterator[tuple]:
+    """The first ``count`` batches in their order, each made in some thread before it is asked for.
+
+    What a batch holds follows from its number alone, so threads change nothing about it.
+    """
+    waiting: deque[Future] = deque()
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        for index in range(count):
+            waiting.append(pool.submit(batches.__getitem__, index))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def run_steps(
+    model: keras.Model,
+    batches: Batches,
+    count: int,
+    rate: Callable[[], float | None],
+    after: Callable[[], bool],
+) -> float:
+    """Train on the first ``count`` batches; returns the mean loss.
+
+    ``rate`` gives each step's learning rate (None leaves it); ``after`` is called after each step and
+    ends the epoch by being true.
+    """
+    total, done = 0.0, 0
+    for batch in prefetched(batches, count):
+        value = rate()
+        if value is not None:
+            model.optimizer.learning_rate = value
+        # A batch is (frames, targets) or (frames, targets, weights of the frames).
+        total += float(model.train_on_batch(*batch, return_dict=True)["loss"])
+        done += 1
+        if after():
+            break
+    return total / done
+''')
+
+write("kaggle_nerve/training/validation.py", r'''"""The competition's own metric on held-out subjects, at full resolution, after each epoch."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from kaggle_nerve.competition import metric
+from kaggle_nerve.data.fullsize import Truths, enlarge
+from kaggle_nerve.models.forward import probabilities
+
+PRESENCE_GRID = np.round(np.arange(0.0, 0.96, 0.05), 2)
+"""Presence thresholds that an epoch's score may choose from: early epochs are badly calibrated."""
+
+
+@dataclass(frozen=True)
+class EpochScore:
+    """``dice``: the competition's metric, at the best presence threshold and pixel threshold 0.5.
+
+    ``present_dice``: mean Dice over frames with a mask, no frame dropped. ``presence_auc``: ROC area
+    of the presence probability (NaN where all frames are alike). ``empty_share`` and ``full_share``:
+    shares of frames whose raw mask is empty, or covers at least half of the frame.
+
+    ``pixel_dice``, ``iou`` and ``pixel_accuracy`` are taken over all pixels of all frames together, at
+    pixel threshold 0.5 and with no frame dropped. They are the figures that papers tend to give, and
+    not comparable to the metric: large masks count most, empty frames hardly, and a network that never
+    draws a mask is already over 0.98 accurate.
+    """
+
+    dice: float
+    present_dice: float
+    presence_auc: float
+    presence_threshold: float
+    empty_share: float
+    full_share: float
+    pixel_dice: float
+    iou: float
+    pixel_accuracy: float
+
+
+def score_epoch(
+    model: keras.Model, frames: np.ndarray, truths: Truths, *, batch: int, threshold: float = 0.5
+) -> EpochScore:
+    """Predict ``frames`` (uint8, n x height x width) without augmentation and score them."""
+    areas = np.zeros(len(frames), int)
+    shared = np.zeros(len(frames), int)
+    presence = np.zeros(len(frames))
+    row = 0
+    for part in probabilities(model, frames, batch=batch, tta="none"):
+        for mask, value in zip(part.masks, part.presence, strict=True):
+            area, both = truths.counts(row, enlarge(mask, truths.size), np.array([threshold]))
+            areas[row], shared[row], presence[row] = area[0], both[0], value
+            row += 1
+    return _score(areas, shared, presence, truths)
+
+
+def _score(areas: np.ndarray, shared: np.ndarray, presence: np.ndarray, truths: Truths) -> EpochScore:
+    kept = presence[None, :] >= PRESENCE_GRID[:, None]
+    means = metric.dice_of_counts(shared * kept, truths.areas, areas * kept).mean(axis=1)
+    best = int(means.argmax())
+    there = truths.areas > 0
+    raw = metric.dice_of_counts(shared, truths.areas, areas)
+    both, claimed, true = int(shared.sum()), int(areas.sum()), int(truths.areas.sum())
+    either = claimed + true - both
+    pixels = len(truths) * truths.size[0] * truths.size[1]
+    return EpochScore(
+        dice=float(means[best]),
+        present_dice=float(raw[there].mean()) if there.any() else float("nan"),
+        presence_auc=float(roc_auc_score(there, presence)) if 0 < there.sum() < len(there) else float("nan"),
+        presence_threshold=float(PRESENCE_GRID[best]),
+        empty_share=float((areas == 0).mean()),
+        full_share=float((areas >= truths.size[0] * truths.size[1] / 2).mean()),
+        pixel_dice=2 * both / (claimed + true) if either else 1.0,
+        iou=both / either if either else 1.0,
+        pixel_accuracy=1 - (either - both) / pixels,
+    )
+''')
+
+write("kaggle_nerve/training/watch.py", r'''"""Stops a run that no longer learns: NaN, all masks empty, all masks full."""
+
+import math
+from typing import Any
+
+from kaggle_nerve.errors import NerveError
+
+
+class CollapseError(NerveError):
+    """The run has collapsed; the message says how, and what to change."""
+
+
+def check(history: list[dict[str, Any]], epochs: int) -> None:
+    """Look at the history (a row an epoch) after its last epoch; raises CollapseError.
+
+    A run has collapsed when its loss is no number, or when for ``epochs`` epochs in a row every
+    held-out mask was empty, or covered half the frame. An epoch that was not scored counts as the
+    scored ones around it.
+    """
+    last = history[-1]
+    if last["loss"] is None or not math.isfinite(last["loss"]):
+        raise CollapseError(
+            f"The loss became {last['loss']} in epoch {last['epoch']}; lower optimiser.learning_rate or set "
+            f"optimiser.clip_norm=1."
+        )
+    empty, full = _in_a_row(history, "empty_share"), _in_a_row(history, "full_share")
+    if empty >= epochs:
+        raise CollapseError(
+            f"Every predicted mask has been empty for {empty} epochs (now {last['epoch']}); start with more "
+            f"frames that have a mask (training.positive_rate=0.8) or raise loss.bce."
+        )
+    if full >= epochs:
+        raise CollapseError(
+            f"Every predicted mask has covered half the frame or more for {full} epochs (now {last['epoch']}); "
+            f"raise loss.bce or lower optimiser.learning_rate."
+        )
+
+
+def _in_a_row(history: list[dict[str, Any]], share: str) -> int:
+    """From the first to the last of the latest scored epochs whose ``share`` is 1."""
+    scored = [row for row in history if row.get(share) is not None]
+    first = last = None
+    for row in reversed(scored):
+        if row[share] < 1:
+            break
+        last = last or row["epoch"]
+        first = row["epoch"]
+    return last - first + 1 if last else 0
+''')
+
+write("kaggle_nerve/training/worker.py", r'''"""A process that trains one fold for the one that started it: ``python -m kaggle_nerve.training.worker``.
+
+Its standard input brings the order, one line of JSON; later perhaps the line ``stop``; its end means
+that nobody waits for this process any more. Its standard output carries `messages`, and at last one of
+``result``, ``failed`` (a NerveError) or ``crashed``. Its standard error is a log file.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.training.messages import PipeReporter
+
+STOP = b"stop\n"
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which fold of which run. ``ends``: seconds since the epoch (``time.time``) when it has to be done.
+
+    ``jobs`` is how many folds are trained side by side.
+    """
+
+    data_dir: str
+    runs_dir: str
+    run: str
+    fold: int
+    ends: float | None
+    jobs: int
+
+    def line(self) -> bytes:
+        """As the worker reads it."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+def main() -> int:
+    """Train the fold; returns the exit code."""
+    orders, pipe = os.fdopen(0, "rb", buffering=0), _private_output()
+    order = Order(**json.loads(orders.readline()))
+    reporter, stopping = PipeReporter(pipe), threading.Event()
+    threading.Thread(target=_listen, args=(orders, stopping), daemon=True).start()
+    try:
+        result = _train(order, reporter, stopping)
+    except NerveError as fault:
+        reporter.send("failed", text=str(fault))
+        return 1
+    except Exception as fault:
+        traceback.print_exc()
+        reporter.send("crashed", text=f"{type(fault).__name__}: {fault}")
+        return 1
+    reporter.send("result", **asdict(result))
+    return 0
+
+
+def _train(order: Order, reporter: PipeReporter, stopping: threading.Event):
+    # Imported here: the end of the standard input must be noticed during these seconds, too.
+    from kaggle_nerve import runs
+    from kaggle_nerve.training import material
+
+    run = runs.open_run(Path(order.runs_dir), order.run)
+    data_dir = Path(order.data_dir)
+    found = material.gather(run, data_dir, material.open_frames(data_dir, run.settings))
+    budget = None if order.ends is None else order.ends - time.time()
+    job = found.job(order.fold, budget=budget, reporter=reporter, stop=stopping.is_set)
+    return material.train(job, order.jobs)
+
+
+def _private_output() -> BinaryIO:
+    """The pipe to the other process; what libraries print goes to the log instead of between the messages."""
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return pipe
+
+
+def _listen(orders: BinaryIO, stopping: threading.Event) -> None:
+    while line := orders.readline():
+        if line == STOP:
+            stopping.set()
+    # The checkpoint is whole at every moment, and an orphan would hold the fold's lock for hours.
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+''')
+
+write("kaggle_nerve/prediction/__init__.py", r'''"""From models to probabilities: the folds' ensemble on the test frames, and reading what was stored."""
+''')
+
+write("kaggle_nerve/prediction/again.py", r'''"""The held-out frames once more, with other views than in training and without training again."""
+
+from pathlib import Path
+from typing import Any
+
+from kaggle_nerve.data import folds as folding
+from kaggle_nerve.data.cache import open_training
+from kaggle_nerve.data.frames import locate
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction.ensemble import load_fold
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.runs import Run
+from kaggle_nerve.storage import COMPLETE, completed, digest_file, locked, mark_complete
+from kaggle_nerve.training import oof
+
+
+def predict_oof(
+    run: Run, data_dir: Path, *, force: bool = False, reporter: Reporter = SILENT, workers: int = 2
+) -> None:
+    """Write the out-of-fold predictions of every finished fold of a run such as ``small@flips``.
+
+    A run with its own views has them since training, so that nothing is done. Folds that are predicted
+    already, from the model that is there now, are not predicted again. NerveError where ``data_dir`` holds
+    other training data than the folds were trained on.
+    """
+    if not run.views:
+        return
+    told = f"Another process predicts the held-out frames of run {run.name}; wait for it."
+    with locked(run.views_folder / ".lock", told):
+        inputs = {fold: _inputs(run, fold) for fold in run.needs_finished_folds()}
+        missing = [fold for fold in inputs if force or completed(run.oof_folder(fold)) != inputs[fold]]
+        if not missing:
+            reporter.say(f"The out-of-fold predictions of run {run.name} are there already.")
+            return
+        cache = open_training(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
+        for fold in missing:
+            if cache.source != inputs[fold]["source"]:
+                raise NerveError(
+                    f"Fold {fold} of run {run.name} was trained on other data than that in {data_dir}; "
+                    f"name its own with --data."
+                )
+        folds = folding.load(run.folds_csv)
+        for fold in missing:
+            (run.oof_folder(fold) / COMPLETE).unlink(missing_ok=True)
+            _, held = folding.split(cache.table, folds, fold)
+            model = load_fold(run, fold)
+            oof.predict(run.oof_folder(fold), model, cache, held, run.settings.prediction, fold, reporter)
+            mark_complete(run.oof_folder(fold), inputs[fold])
+
+
+def _inputs(run: Run, fold: int) -> dict[str, Any]:
+    """What the predictions of a fold are made from."""
+    model = run.fold_folder(fold) / "model.keras"
+    if not model.is_file():
+        raise NerveError(f"{model} is missing; delete {model.parent} and train the fold again.")
+    source = completed(run.fold_folder(fold))["source"]
+    return {"source": source, "settings": run.settings.digest(), "model": digest_file(model)}
+''')
+
+write("kaggle_nerve/prediction/ensemble.py", r'''"""The test frames through every finished fold of a run: their combined probabilities, streamed to disk."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import kaggle_nerve.training.losses  # noqa: F401  registers the loss that saved models name
+from kaggle_nerve.arrays import GrowingArrays
+from kaggle_nerve.blending import Mixer
+from kaggle_nerve.data import levels
+from kaggle_nerve.data.cache import Cache, open_test
+from kaggle_nerve.data.frames import locate
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.models.forward import Predicted, probabilities
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.runs import Run
+from kaggle_nerve.storage import completed, digest_text, locked, mark_complete, write_text
+
+FORMAT = "2"
+"""Changes where what is stored changes: older predictions are made anew."""
+
+CHUNK = 4
+"""Batches between two notes of how far the prediction has come."""
+
+
+def predict_test(
+    run: Run, data_dir: Path, *, force: bool = False, reporter: Reporter = SILENT, workers: int = 2
+) -> Path:
+    """Write the run's test probabilities and return their folder; finished work is not redone.
+
+    Uses the folds that are complete; when more have been finished since, all is predicted anew.
+    """
+    told = f"Another process predicts with run {run.name}; wait for it."
+    with locked(run.test_folder / ".lock", told):
+        return _predict(run, data_dir, force, reporter, workers)
+
+
+def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers: int) -> Path:
+    folds = run.needs_finished_folds()
+    cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
+    key = digest_text(FORMAT, cache.source, run.settings.digest(), *map(str, folds))
+    done = completed(run.test_folder)
+    if done and done["key"] == key and not force:
+        reporter.say(f"The test probabilities of run {run.name} are there already (folds {_listed(folds)}).")
+        return run.test_folder
+    if done:
+        (run.test_folder / "complete.json").unlink()
+    reporter.say(f"Predicting with folds {_listed(folds)} of run {run.name}")
+    figures = _stream(run, cache, [load_fold(run, fold) for fold in folds], key, reporter)
+    table = cache.table[["img"]].assign(**figures).round({"agreement": 6, "spread": 6})
+    write_text(run.test_folder / "index.csv", table.to_csv(index=False))
+    mark_complete(run.test_folder, {"key": key, "source": cache.source, "folds": folds, "frames": len(table)})
+    return run.test_folder
+
+
+def load_fold(run: Run, fold: int) -> keras.Model:
+    """The model of a finished fold; NerveError where its file cannot be loaded."""
+    path = run.fold_folder(fold) / "model.keras"
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError) as fault:
+        raise NerveError(
+            f"{path} cannot be loaded ({str(fault).splitlines()[0]}); delete {path.parent} and train the fold again."
+        ) from fault
+    model.compile(jit_compile=run.settings.training.jit_compile)
+    return model
+
+
+def _stream(
+    run: Run, cache: Cache, models: list[keras.Model], key: str, reporter: Reporter
+) -> dict[str, np.ndarray]:
+    """Fill the arrays of the test folder; returns the presence, agreement and spread of each frame."""
+    settings, count = run.settings.prediction, len(cache.frames)
+    growing = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, len(models)), key)
+    step = CHUNK * settings.batch
+    options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
+    with reporter.bar("Predicting", count) as bar:
+        bar.update(growing.done)
+        for start in range(growing.done, count, step):
+            frames = cache.frames[start : start + step]
+            streams = [probabilities(model, frames, **options) for model in models]
+            row = start
+            while row < start + len(frames):
+                together = _together([next(stream) for stream in streams], settings.combine)
+                place = slice(row, row + len(together["presence"]))
+                for name, values in together.items():
+                    growing.arrays[name][place] = values
+                row = place.stop
+            growing.note(row)
+            bar.update(len(frames))
+    figures = {name: np.array(growing.arrays[name]) for name in ("presence", "agreement", "spread")}
+    growing.finish()
+    return figures
+
+
+def _shapes(count: int, size: tuple[int, int], folds: int) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Name -> (shape, type) of all that is stored, a frame a row: see `_together`."""
+    shapes = {"probabilities": ((count, *size), np.float16), "fold_presences": ((count, folds), np.float32)}
+    shapes |= dict.fromkeys(("presence", "agreement", "spread"), ((count,), np.float32))
+    return shapes | dict.fromkeys(("levels", "fold_levels"), ((count, levels.COUNT), np.int32))
+
+
+def _together(folds: list[Predicted], combine: str) -> dict[str, np.ndarray]:
+    """What the folds say about a batch, combined; agreement and spread are means of what each has by itself.
+
+    How far the folds differ is left out: an out-of-fold frame has one fold's model alone, so that nothing
+    can be learned there from it. ``levels`` and ``fold_levels`` count how many pixels of a frame have each
+    level, in the combined map and in those of all folds: `matching` needs them, and ``fold_presences``.
+    """
+    mixer = Mixer(combine)
+    for one in folds:
+        mixer.add(one.masks, one.presence)
+    masks, presence = mixer.result()
+    return {
+        "probabilities": masks,
+        "presence": presence,
+        "agreement": np.mean([one.agreement for one in folds], axis=0),
+        "spread": np.mean([one.spread for one in folds], axis=0),
+        "fold_presences": np.stack([one.presence for one in folds], axis=1),
+        "levels": _histograms(masks),
+        "fold_levels": sum(_histograms(one.masks) for one in folds),
+    }
+
+
+def _histograms(masks: np.ndarray) -> np.ndarray:
+    return np.stack([levels.histogram(levels.quantise(mask)) for mask in masks])
+
+
+def _listed(folds: list[int]) -> str:
+    return ", ".join(map(str, folds))
+''')
+
+write("kaggle_nerve/prediction/matching.py", r'''"""The ensemble's probabilities brought to the scale of a single fold's, on which the decision is learned.
+
+A mean over folds is less extreme than each of them: pixels over 0.95 get rare, and thresholds, areas
+and calibrations learned on out-of-fold predictions, which are a single model's, then find too few
+masks. So the ensemble keeps its order of pixels and of frames, and takes over the distribution of the
+single folds on the same frames: quantile matching, which looks at no label.
+"""
+
+import numpy as np
+
+from kaggle_nerve.data import levels
+
+
+def curve(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """For each level of the ensemble the probability that stands at the same quantile of the folds, (256,).
+
+    ``ensemble``, ``folds``: how many pixels have each level, (256,) each.
+    """
+    edges = np.clip(levels.probability(np.arange(levels.COUNT + 1) - 0.5), 0, 1)
+    reached = np.concatenate([[0], np.cumsum(folds)]) / max(folds.sum(), 1)
+    middle = (np.cumsum(ensemble) - ensemble / 2) / max(ensemble.sum(), 1)
+    return np.interp(middle, reached, edges)
+
+
+def match_values(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """The values (n,) of the ensemble with the distribution of the folds' (n, folds), in their own order."""
+    order = np.sort(ensemble)
+    middle = (np.searchsorted(order, ensemble, "left") + np.searchsorted(order, ensemble, "right")) / 2
+    return np.quantile(folds, middle / len(ensemble))
+
+
+class MatchedMaps:
+    """Maps (n, height, width) of float16, read row by row with each pixel moved along a `curve`."""
+
+    def __init__(self, maps: np.ndarray, matched: np.ndarray):
+        self._maps = maps
+        # One entry for each number that float16 has: a look-up costs a tenth of an interpolation.
+        every = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
+        number = np.isfinite(every)
+        place = np.where(number, every, 0) * (levels.COUNT - 1)
+        found = np.interp(place, np.arange(levels.COUNT), matched).astype(np.float32)
+        self._table = np.where(number, found, np.float32(np.nan))
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self._table[np.ascontiguousarray(self._maps[row]).view(np.uint16)]
+''')
+
+write("kaggle_nerve/prediction/stored.py", r'''"""Probabilities on disk, out-of-fold or test, read frame by frame. Knows no deep-learning framework."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kaggle_nerve.blending import combine
+from kaggle_nerve.data.fullsize import enlarge
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction import matching
+from kaggle_nerve.runs import Run
+from kaggle_nerve.storage import completed, digest_text
+
+VIEWS = {"agreement": 1.0, "spread": 0.0}
+"""How far the views of a frame agree on its mask, and how their presences differ; what a single view has."""
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How the maps of several runs become one. ``method``: ``mean``, ``logits`` or ``agreement`` (see
+    `blending.combine`), or ``vote``: the share of the runs whose pixel reaches the run's own threshold.
+
+    ``weights`` and ``thresholds`` have one entry a run; no weights mean equal ones.
+    """
+
+    method: str = "mean"
+    weights: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Probabilities of some frames by one or several runs.
+
+    ``table``: img and, for out-of-fold frames, subject and fold; agreement and spread of the views; one
+    row a frame. ``presences``: P(mask not empty), float (n, runs). ``parts``: for each run memory-mapped
+    float16 maps (n, height, width), and for each row of the table its place ``rows[part]`` in them. Runs
+    may differ in working size, so they are combined at full resolution, by ``blend``. ``source`` is a
+    digest of all inputs, ``names`` are those of the runs.
+    """
+
+    table: pd.DataFrame
+    presences: np.ndarray
+    parts: tuple[Any, ...]
+    rows: tuple[np.ndarray, ...]
+    source: str
+    names: tuple[str, ...] = ("run",)
+    blend: Blend = Blend()
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def presence(self) -> np.ndarray:
+        """P(mask not empty) of each frame, (n,): the weighted mean over the runs."""
+        return np.average(self.presences, axis=1, weights=self.blend.weights or None)
+
+    def members(self, row: int) -> np.ndarray:
+        """The map of each run for a row at the competition's size, float32 (runs, height, width)."""
+        maps = [enlarge(self._working(part, row)) for part in range(len(self.parts))]
+        return np.stack(maps)
+
+    def full(self, row: int) -> np.ndarray:
+        """The probability map of a row at the competition's size, float32 (height, width)."""
+        return self.mixed(self.members(row), self.blend)
+
+    def mixed(self, members: np.ndarray, blend: Blend) -> np.ndarray:
+        """One map of the runs' maps."""
+        if len(members) == 1:
+            return members[0]
+        weights = np.array(blend.weights) if blend.weights else None
+        if blend.method == "vote":
+            reached = members >= np.array(blend.thresholds, np.float32)[:, None, None]
+            return combine(reached, "mean", weights)
+        return combine(members, blend.method, weights)
+
+    def _working(self, part: int, row: int) -> np.ndarray:
+        probability = self.parts[part][self.rows[part][row]]
+        if not np.isfinite(probability).all():
+            raise NerveError(
+                f"Frame {self.table.img.iloc[row]} has a probability that is no number in a stored prediction; "
+                "predict it again with `kaggle-nerve predict --force`, or train its fold again."
+            )
+        return probability
+
+
+def open_oof(run: Run) -> Stored:
+    """The out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
+    numbers = run.needs_finished_folds()
+    return _joined([_open_fold(run, fold) for fold in numbers], run.name, _identity(run, numbers))
+
+
+def open_test(run: Run) -> Stored:
+    """The test probabilities of a run, at the scale of a single fold's (see `matching`).
+
+    NerveError where `predict` has not finished.
+    """
+    done = completed(run.test_folder)
+    if not done:
+        raise NerveError(
+            f"Run {run.name} has no test probabilities; run `kaggle-nerve predict --run {run.name}`."
+        )
+    again = f"run `kaggle-nerve predict --run {run.name} --force`"
+    files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
+    stored = _open(*files, run.name, done["source"], again)
+    return _matched(stored, run.test_folder, again) if len(done["folds"]) > 1 else stored
+
+
+def blend(stored: list[Stored]) -> Stored:
+    """Several runs side by side, over the frames that all of them have, combined by their mean."""
+    if len(stored) == 1:
+        return stored[0]
+    keys = [name for name in ("subject", "img") if name in stored[0].table]
+    table = stored[0].table.assign(row0=range(len(stored[0])))
+    for number, other in enumerate(stored[1:], 1):
+        columns = {f"row{number}": range(len(other)), **{name: other.table[name] for name in VIEWS}}
+        table = table.merge(
+            other.table[keys].assign(**columns), on=keys, suffixes=("", f"_{number}"), validate="one_to_one"
+        )
+    if table.empty:
+        raise NerveError("The runs to blend have no frame in common; name runs of the same data.")
+    parts, rows, presences = [], [], []
+    for number, other in enumerate(stored):
+        mine = table[f"row{number}"].to_numpy()
+        parts += other.parts
+        rows += [places[mine] for places in other.rows]
+        presences.append(other.presences[mine])
+    for name in VIEWS:
+        columns = [name, *(f"{name}_{number}" for number in range(1, len(stored)))]
+        table[name] = table[columns].mean(axis=1)
+    source = "+".join(other.source for other in stored)
+    table = table[[*stored[0].table.columns]]
+    names = tuple(name for other in stored for name in other.names)
+    return Stored(table, np.concatenate(presences, axis=1), tuple(parts), tuple(rows), source, names)
+
+
+def _open_fold(run: Run, fold: int) -> Stored:
+    folder = run.oof_folder(fold)
+    if not completed(folder):
+        raise NerveError(
+            f"Run {run.name} has no out-of-fold predictions of fold {fold}; "
+            f"run `kaggle-nerve predict --run {run.name}`."
+        )
+    again = f"delete {folder} and run `kaggle-nerve {'predict' if run.views else 'train-folds'}` again"
+    return _open(folder / "oof.csv", folder / "oof.npy", run.name, "", again)
+
+
+def _open(index: Path, maps: Path, name: str, source: str, again: str) -> Stored:
+    """Predictions on disk; ``again`` says how to get them anew."""
+    table = _read_index(index, again)
+    array = _read_array(maps, len(table), again)
+    presences = table.presence.to_numpy(float)[:, None]
+    # Predictions made before the views were compared: as from a single view.
+    views = {name: table.get(name, alone) for name, alone in VIEWS.items()}
+    table = table.drop(columns="presence").assign(**views)
+    return Stored(table, presences, (array,), (np.arange(len(table)),), source, (name,))
+
+
+def _matched(stored: Stored, folder: Path, again: str) -> Stored:
+    arrays = {
+        name: _read_array(folder / f"{name}.npy", len(stored), again)
+        for name in ("levels", "fold_levels", "fold_presences")
+    }
+    curve = matching.curve(arrays["levels"].sum(axis=0), arrays["fold_levels"].sum(axis=0))
+    presence = matching.match_values(stored.presences[:, 0], arrays["fold_presences"])
+    maps = matching.MatchedMaps(stored.parts[0], curve)
+    return replace(stored, presences=presence[:, None], parts=(maps,))
+
+
+def _identity(run: Run, folds: list[int]) -> str:
+    """What out-of-fold predictions were made from: data, settings and the folds that are finished."""
+    facts = [completed(run.oof_folder(fold)) for fold in folds]
+    return digest_text(facts[0]["source"], facts[0]["settings"], *map(str, folds))
+
+
+def _joined(folds: list[Stored], name: str, source: str) -> Stored:
+    """Folds one after the other, as one: their maps stay where they are."""
+    table = pd.concat([fold.table for fold in folds], ignore_index=True)
+    maps = _Chained([fold.parts[0] for fold in folds])
+    order = np.lexsort((table.img, table.subject))
+    presences = np.concatenate([fold.presences for fold in folds])[order]
+    return Stored(table.iloc[order].reset_index(drop=True), presences, (maps,), (order,), source, (name,))
+
+
+class _Chained:
+    """Several arrays read by one row number."""
+
+    def __init__(self, arrays: list[np.ndarray]):
+        self.arrays = arrays
+        self.starts = np.cumsum([0, *(len(array) for array in arrays)])
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        which = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return self.arrays[which][row - self.starts[which]]
+
+
+def _read_index(path: Path, again: str) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as fault:
+        raise NerveError(f"{path} cannot be read ({fault}); {again}.") from fault
+    if not np.isfinite(table.presence).all():
+        raise NerveError(f"{path} has a presence that is no number; {again}.")
+    return table
+
+
+def _read_array(path: Path, count: int, again: str) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as fault:
+        raise NerveError(f"{path} cannot be read ({fault}); {again}.") from fault
+    if len(array) != count:
+        raise NerveError(f"{path} holds {len(array)} frames and its index {count}; {again}.")
+    return array
+''')
+
+write("kaggle_nerve/decision/__init__.py", r'''"""From probabilities to masks: rules learned on out-of-fold predictions. Knows no deep-learning framework."""
+''')
+
+write("kaggle_nerve/decision/blends.py", r'''"""Ways to combine several runs, some of them learned on out-of-fold predictions."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from kaggle_nerve.competition.metric import dice_of_counts
+from kaggle_nerve.data import levels
+from kaggle_nerve.data.fullsize import Truths
+from kaggle_nerve.decision.candidates import THRESHOLDS
+from kaggle_nerve.decision.evidence import Way
+from kaggle_nerve.decision.presence import parts
+from kaggle_nerve.prediction.stored import Blend, Stored
+from kaggle_nerve.progress import SILENT, Reporter
+
+
+@dataclass(frozen=True)
+class BlendWay:
+    """One way. ``final`` is learned on all frames; ``way`` gives each frame what was learned without its
+    subject (the same where nothing ``is_learned``).
+    """
+
+    name: str
+    meaning: str
+    final: Blend
+    way: Way
+    is_learned: bool = False
+
+
+ALONE = BlendWay("alone", "a single run", Blend(), lambda row: Blend())
+BASELINE = "mean"
+"""The way that the others are compared with."""
+
+
+def ways(stored: Stored, truths: Truths, *, reporter: Reporter = SILENT, workers: int = 2) -> list[BlendWay]:
+    """All ways to combine the runs of ``stored``, from the simplest on."""
+    count = len(stored.parts)
+    found = []
+    for number, name in enumerate(stored.names):
+        alone = Blend(weights=tuple(float(number == other) for other in range(count)))
+        found.append(_same(name, "this run alone", alone))
+    found += [
+        _same("mean", "mean of the probabilities", Blend("mean")),
+        _same("logits", "mean of the log-odds", Blend("logits")),
+        _same("agreement", "on each frame, runs weigh by how far they agree", Blend("agreement")),
+    ]
+    seen = _Members(stored, truths, reporter, workers)
+    return [
+        *found,
+        _fitted("weights", "weights by non-negative least squares on the pixels", seen.weights, stored),
+        _fitted("vote", "each run votes for pixels from a threshold of its own", seen.votes, stored),
+    ]
+
+
+def _same(name: str, meaning: str, blend: Blend) -> BlendWay:
+    return BlendWay(name, meaning, blend, lambda row: blend)
+
+
+def _fitted(name: str, meaning: str, fit: Callable[[np.ndarray], Blend], stored: Stored) -> BlendWay:
+    by_row: list[Blend] = [Blend()] * len(stored)
+    for seen, unseen in parts(stored.table.subject.to_numpy()):
+        blend = fit(seen)
+        for row in unseen:
+            by_row[row] = blend
+    return BlendWay(name, meaning, fit(np.arange(len(stored))), by_row.__getitem__, True)
+
+
+class _Members:
+    """What the fits need of every frame, from one pass over the runs' maps.
+
+    ``products`` (n, runs, runs) and ``hits`` (n, runs): sums over the pixels of p_i p_j and of p_i where
+    the truth is 1; ``dice`` (n, runs, thresholds): of each run's own mask, no frame dropped.
+    """
+
+    def __init__(self, stored: Stored, truths: Truths, reporter: Reporter, workers: int):
+        runs = len(stored.parts)
+        self.products = np.zeros((len(stored), runs, runs))
+        self.hits = np.zeros((len(stored), runs))
+        self.dice = np.zeros((len(stored), runs, len(THRESHOLDS)))
+        self.present = truths.areas > 0
+        cuts = [levels.cut(threshold) for threshold in THRESHOLDS]
+
+        def see(row: int) -> None:
+            members = stored.members(row)
+            flat = members.reshape(runs, -1)
+            self.products[row] = flat @ flat.T
+            for run, member in enumerate(members):
+                self.hits[row, run] = truths.inside(row, member).sum()
+                seen = levels.quantise(member)
+                inside = np.bincount(truths.inside(row, seen), minlength=levels.COUNT)
+                area, shared = (levels.at_least(h)[cuts] for h in (levels.histogram(seen), inside))
+                self.dice[row, run] = dice_of_counts(shared, truths.areas[row], area)
+
+        with ThreadPoolExecutor(workers) as pool, reporter.bar("Comparing runs", len(stored)) as bar:
+            for _ in pool.map(see, range(len(stored))):
+                bar.update()
+
+    def weights(self, rows: np.ndarray) -> Blend:
+        """The non-negative weights whose sum of the maps lies nearest to the truth, over the pixels of ``rows``."""
+        # Of the normal equations a factor L with L L' = products: |L' w - L^-1 hits| is the same distance.
+        # A trace of a ridge, for a run may be named twice.
+        products, runs = self.products[rows].sum(axis=0), len(self.hits[0])
+        factor = np.linalg.cholesky(products + (1e-6 * np.trace(products) + 1e-9) * np.eye(runs))
+        found, _ = nnls(factor.T, np.linalg.solve(factor, self.hits[rows].sum(axis=0)))
+        if not found.any():
+            return Blend()
+        return Blend(weights=tuple(np.round(found / found.sum(), 4).tolist()))
+
+    def votes(self, rows: np.ndarray) -> Blend:
+        """Each run's threshold with the best mean Dice over the frames of ``rows`` that have a mask."""
+        rows = rows[self.present[rows]]
+        if not len(rows):
+            return Blend("vote", thresholds=(0.5,) * len(self.hits[0]))
+        best = self.dice[rows].mean(axis=0).argmax(axis=1)
+        return Blend("vote", thresholds=tuple(THRESHOLDS[place] for place in best))
+''')
+
+write("kaggle_nerve/decision/calibration.py", r'''"""Calibration: probabilities that come true as often as they say, and how far they do.
+
+Three ways, all fitted on counts: how many times each probability was given, and how many times it came
+true. So a fit over a billion pixels costs what one over 256 numbers costs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from kaggle_nerve.blending import log_odds
+
+METHODS = ("temperature", "platt", "isotonic")
+BINS = 10
+"""Bins of equal width in a reliability table."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A rising curve through points: ``given`` and ``meant``, probabilities (points,), straight between them."""
+
+    given: tuple[float, ...]
+    meant: tuple[float, ...]
+
+    def __call__(self, probability: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities, of the same shape."""
+        return np.interp(probability, self.given, self.meant)
+
+
+def fit(method: str, given: np.ndarray, came_true: np.ndarray, times: np.ndarray) -> Calibration:
+    """Calibrate ``given`` probabilities (n,), of which ``came_true`` (n,) of ``times`` (n,) were true.
+
+    ``temperature`` divides the log-odds by one number (Guo et al., arXiv:1706.04599), ``platt`` also
+    shifts them (Platt 1999), ``isotonic`` takes any rising curve (Zadrozny & Elkan 2002).
+    """
+    seen = times > 0
+    given, came_true, times = given[seen], came_true[seen].astype(float), times[seen].astype(float)
+    order = np.argsort(given, kind="stable")
+    given, came_true, times = given[order], came_true[order], times[order]
+    if method == "isotonic":
+        curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+        meant = curve.fit(given, came_true / times, sample_weight=times).predict(given)
+        return Calibration(tuple(given.tolist()), tuple(meant.tolist()))
+    if not 0 < came_true.sum() < times.sum():
+        # Nothing to tell apart: no finite slope fits.
+        share = float(came_true.sum() / times.sum())
+        return Calibration((0.0, 1.0), (share, share))
+    shape = LogisticRegression(C=1e6, fit_intercept=method == "platt", max_iter=1000)
+    odds = np.tile(log_odds(given), 2)[:, None]
+    labels = np.repeat([1, 0], len(given))
+    # The weights' scale changes the penalty alone, and large sums stop the solver early.
+    weights = np.concatenate([came_true, times - came_true]) / times.sum() * len(given)
+    shape.fit(odds, labels, sample_weight=weights)
+    points = np.linspace(0, 1, 257)
+    return Calibration(
+        tuple(points.tolist()), tuple(shape.predict_proba(log_odds(points)[:, None])[:, 1].tolist())
+    )
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How well probabilities come true. ``table``: for each tenth of the range that occurs the mean given
+    probability, the share that came true, and how many there were.
+
+    ``error``: expected calibration error, the mean distance of the two, 0 to 1; ``brier``: mean squared
+    distance from the truth; ``log_loss``: mean of -log(probability of what came true).
+    """
+
+    table: tuple[tuple[float, float, int], ...]
+    error: float
+    brier: float
+    log_loss: float
+
+
+def reliability(given: np.ndarray, came_true: np.ndarray, times: np.ndarray) -> Reliability:
+    """The reliability of probabilities given ``times`` (n,) each, of which ``came_true`` (n,)."""
+    times, came_true = times.astype(float), came_true.astype(float)
+    total = times.sum()
+    bins = np.minimum((given * BINS).astype(int), BINS - 1)
+    count = np.bincount(bins, times, BINS)
+    said, was = np.bincount(bins, given * times, BINS), np.bincount(bins, came_true, BINS)
+    rows = [
+        (float(said[at] / count[at]), float(was[at] / count[at]), int(count[at]))
+        for at in np.flatnonzero(count)
+    ]
+    clipped = np.clip(given, 1e-7, 1 - 1e-7)
+    surprise = -(came_true * np.log(clipped) + (times - came_true) * np.log1p(-clipped))
+    squares = came_true * (1 - given) ** 2 + (times - came_true) * given**2
+    return Reliability(
+        tuple(rows),
+        float(np.abs(said - was).sum() / total),
+        float(squares.sum() / total),
+        float(surprise.sum() / total),
+    )
+''')
+
+write("kaggle_nerve/decision/candidates.py", r'''"""The decisions that `tune` compares, from the simplest to the most elaborate, and how each is learned."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from kaggle_nerve.competition.metric import dice_of_counts
+from kaggle_nerve.data import levels
+from kaggle_nerve.decision import calibration, presence
+from kaggle_nerve.decision.evidence import Evidence
+from kaggle_nerve.decision.presence import Classifier
+from kaggle_nerve.decision.rule import ExpectedDice, Rule, Thresholds, best_cuts
+
+THRESHOLDS = tuple(np.round(np.arange(0.2, 0.71, 0.05), 2).tolist())
+CONFIDENT = tuple(np.round(np.arange(0.5, 0.96, 0.05), 2).tolist())
+AREAS = (0, 500, 1000, 1500, 2000, 2500, 3000, 3500, 4000)
+"""Pixels at full resolution; the smallest training mask has 2684."""
+PRESENCES = tuple(np.round(np.arange(0.0, 0.96, 0.05), 2).tolist())
+FINE_PRESENCES = tuple(np.round(np.arange(0.3, 0.81, 0.02), 2).tolist())
+"""For the classifier, whose probabilities are calibrated: around 1 / (1 + d), for d from 0.25 to 2."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A rule, and the classifier that tells it the presence (None: the networks' heads do)."""
+
+    rule: Rule
+    classifier: Classifier | None = None
+
+    def presence(self, evidence: Evidence) -> np.ndarray:
+        """P(mask not empty), (n,)."""
+        return evidence.presence if self.classifier is None else self.classifier(evidence)
+
+    def cuts(self, evidence: Evidence) -> np.ndarray:
+        """The level from which each frame's pixels are in its mask, int (n,); `levels.NOTHING`: empty."""
+        kept = self.rule.kept(evidence, self.presence(evidence))
+        return np.where(kept, self.rule.outlines(evidence), levels.NOTHING)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to decide. ``learn`` is given frames whose truth is known."""
+
+    name: str
+    meaning: str
+    learn: Callable[[Evidence], Learned]
+
+
+def dice(evidence: Evidence, cuts: np.ndarray) -> np.ndarray:
+    """The competition's Dice of each frame for the cuts (n,), float (n,)."""
+    rows = np.arange(len(cuts))
+    return dice_of_counts(evidence.shared[rows, cuts], evidence.truth, evidence.reached[rows, cuts])
+
+
+def search(
+    evidence: Evidence,
+    there: np.ndarray,
+    thresholds: tuple[float, ...],
+    areas: tuple[int, ...],
+    presences: tuple[float, ...],
+    confident: tuple[float, ...] | None = None,
+) -> Thresholds:
+    """The `Thresholds` with the largest mean Dice; of equal ones the first in the order of the arguments.
+
+    ``there``: P(mask not empty) of the frames. Without ``confident`` it equals the threshold.
+    """
+    # A rule scores what an empty mask would, plus what its outline gains on the frames that it keeps.
+    empty = np.where(evidence.present, 0.0, 1.0)
+    gains = {t: dice(evidence, np.full(len(evidence), levels.cut(t))) - empty for t in thresholds}
+    keep_by = np.stack([there >= value for value in presences]).astype(float)
+    best, found = -np.inf, Thresholds()
+    for sure, outlines in _pairs(thresholds, confident):
+        area = evidence.reached[:, levels.cut(sure)]
+        big = np.stack([area >= max(value, 1) for value in areas])
+        for threshold in outlines:
+            sums = (big * gains[threshold]) @ keep_by.T
+            at = np.unravel_index(sums.argmax(), sums.shape)
+            # Sums of the same terms in another order differ in their last digits.
+            if sums[at] > best + 1e-9:
+                best = sums[at]
+                where = None if sure == threshold else sure
+                found = Thresholds(threshold, areas[at[0]], presences[at[1]], where)
+    return found
+
+
+def _pairs(
+    thresholds: tuple[float, ...], confident: tuple[float, ...] | None
+) -> list[tuple[float, tuple[float, ...]]]:
+    if confident is None:
+        return [(threshold, (threshold,)) for threshold in thresholds]
+    return [(sure, tuple(t for t in thresholds if t <= sure)) for sure in confident]
+
+
+def _fixed(evidence: Evidence) -> Learned:
+    return Learned(Thresholds(0.5))
+
+
+def _area(evidence: Evidence) -> Learned:
+    return Learned(search(evidence, evidence.presence, (0.5,), AREAS, (0.0,)))
+
+
+def _head(evidence: Evidence) -> Learned:
+    return Learned(search(evidence, evidence.presence, THRESHOLDS, AREAS, PRESENCES))
+
+
+def _triplet(evidence: Evidence) -> Learned:
+    return Learned(search(evidence, evidence.presence, THRESHOLDS, AREAS, PRESENCES, CONFIDENT))
+
+
+def _classifier(evidence: Evidence) -> Learned:
+    # The thresholds are chosen on verdicts about unseen patients, as they will be used.
+    there = presence.cross_fitted(evidence)
+    return Learned(search(evidence, there, THRESHOLDS, AREAS, FINE_PRESENCES), presence.fit(evidence))
+
+
+def _expected(evidence: Evidence) -> Learned:
+    return Learned(learn_expected(evidence), presence.fit(evidence))
+
+
+def learn_expected(evidence: Evidence, method: str = "isotonic") -> ExpectedDice:
+    """Calibrate pixels and the expected Dice on the frames that have a mask."""
+    there = evidence.take(evidence.present)
+    given = levels.probability(np.arange(levels.COUNT))
+    if not len(there):
+        nothing = calibration.Calibration((0.0, 1.0), (0.0, 0.0))
+        return ExpectedDice(nothing, nothing)
+    times = (there.reached[:, :-1] - there.reached[:, 1:]).sum(axis=0, dtype=np.int64)
+    true = (there.shared[:, :-1] - there.shared[:, 1:]).sum(axis=0, dtype=np.int64)
+    pixels = calibration.fit(method, given, true, times)
+    cuts, ratio = best_cuts(there.reached, pixels)
+    quality = calibration.fit("isotonic", ratio, dice(there, cuts), np.ones(len(there)))
+    return ExpectedDice(pixels, quality)
+
+
+CANDIDATES = (
+    Candidate("fixed", "pixels from probability 0.5", _fixed),
+    Candidate("area", "and a least area", _area),
+    Candidate("thresholds", "pixel, area and presence thresholds, presence by the networks' heads", _head),
+    Candidate("triplet", "area counted on confident pixels, outline at a lower threshold", _triplet),
+    Candidate("classifier", "thresholds, presence by the classifier", _classifier),
+    Candidate("expected", "mask and keep-or-empty by expected Dice, presence by the classifier", _expected),
+)
+"""From the simplest to the most elaborate."""
+
+BASELINE = "thresholds"
+"""What the others are compared with, pair by pair: the rule of the first version."""
+''')
+
+write("kaggle_nerve/decision/crf.py", r'''"""Probabilities drawn to the edges of the image: a fully connected conditional random field.
+
+P. Krähenbühl and V. Koltun, Efficient inference in fully connected CRFs with Gaussian edge potentials,
+2011 (arXiv:1210.5644), for two labels and a grey image. Every pair of pixels i, j is joined by
+
+    appearance_weight * exp(-|pi - pj|^2 / 2 position_deviation^2 - (Ii - Ij)^2 / 2 intensity_deviation^2)
+    + smoothness_weight * exp(-|pi - pj|^2 / 2 smoothness_deviation^2)
+
+where p is the place and I the grey level, and pays that much where the labels differ (Potts). Each
+kernel K is normalised to D^-1/2 K D^-1/2 with D its row sums, so a weight is what a neighbourhood that
+agrees adds to a pixel's log-odds. With two labels the mean field in terms of m = 2 * probability - 1 is
+m = tanh((log-odds + sum of weight * K m) / 2). A pixel counts among its own neighbours, unlike in the
+paper: one part in hundreds, except where nothing near has its grey level.
+"""
+
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.blending import from_log_odds, log_odds
+from kaggle_nerve.errors import NerveError
+
+SPACING, REACH = 0.8, 1.5
+"""Places of the filter's grid, and how far it goes on beyond the values, in deviations."""
+
+
+@dataclass(frozen=True)
+class CrfSettings:
+    """Deviations of ``position`` and ``smoothness`` in pixels of the full image, of ``intensity`` in grey
+    levels; weights in log-odds. The work is done at 1 / ``shrink`` of the size.
+
+    Raises NerveError for deviations that are not above 0, negative weights or iterations, or a shrink
+    below 1.
+    """
+
+    position_deviation: float = 20.0
+    intensity_deviation: float = 20.0
+    appearance_weight: float = 1.0
+    smoothness_deviation: float = 4.0
+    smoothness_weight: float = 1.0
+    iterations: int = 5
+    shrink: int = 2
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith("deviation"):
+                fits, rule = 0 < value < np.inf, "above 0"
+            elif field.name == "shrink":
+                fits, rule = value >= 1, "at least 1"
+            else:
+                fits, rule = 0 <= value < np.inf, "not negative"
+            if not fits:
+                raise NerveError(f"The CRF's {field.name} is {value!r}; it has to be {rule}.")
+
+
+def refine(
+    probability: np.ndarray,
+    image: np.ndarray,
+    settings: CrfSettings = CrfSettings(),
+) -> np.ndarray:
+    """The marginal probabilities of the field, float32 (height, width), above 0 and below 1.
+
+    ``probability``: float (height, width) from 0 to 1. ``image``: uint8 (height, width). With a shrink
+    the neighbours' votes are found at the smaller size, enlarged, and added to the full-size log-odds, so
+    detail of ``probability`` outlives it. No iterations: ``probability``, kept off 0 and 1.
+
+    Raises NerveError where the two sizes differ.
+    """
+    if probability.shape != image.shape or image.ndim != 2:
+        raise NerveError(
+            f"The CRF needs a probability map and a grey image of one size, got {probability.shape} and "
+            f"{image.shape}."
+        )
+    odds = log_odds(np.asarray(probability, np.float32))
+    if not settings.iterations:
+        return from_log_odds(odds)
+    height, width = image.shape
+    small = max(1, round(height / settings.shrink)), max(1, round(width / settings.shrink))
+    scale = small[0] / height, small[1] / width
+    shrunk = _resized(np.asarray(probability, np.float32), small, cv2.INTER_AREA)
+    kernels = _kernels(_resized(image.astype(np.float32), small, cv2.INTER_AREA), scale, settings)
+    own = log_odds(shrunk)
+    field = np.tanh(own / 2)
+    votes = np.zeros_like(own)
+    for iteration in range(settings.iterations):
+        if iteration:
+            field = np.tanh((own + votes) / 2)
+        votes = np.zeros_like(own)
+        for weight, kernel in kernels:
+            votes += weight * kernel(field)
+    return from_log_odds(odds + _resized(votes, image.shape, cv2.INTER_LINEAR))
+
+
+class _Appearance:
+    """The filter by the appearance kernel, for one grey image: a bilateral grid with Gaussian corners.
+
+    exp(-(a - b)^2 / 2 d^2) is, but for a factor, the integral over g of exp(-(a - g)^2 / d^2) *
+    exp(-(b - g)^2 / d^2). Taken as the sum over g ``SPACING`` * d apart it is exact to one part in a
+    thousand, so spreading to a grid and gathering from it by these bells is the whole filter: there is
+    nothing left to blur. Each of the three axes has its own grid.
+    """
+
+    def __init__(self, image: np.ndarray, deviations: tuple[float, float], intensity_deviation: float):
+        self._down, self._across = (
+            _bells(np.arange(length, dtype=np.float32), deviation)
+            for length, deviation in zip(image.shape, deviations, strict=True)
+        )
+        self._shares = _bells(image.reshape(-1), intensity_deviation).reshape(-1, *image.shape)
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        result = np.zeros_like(values)
+        # One bin at a time stays in the processor's cache.
+        for share in self._shares:
+            cells = self._down @ (share * values) @ self._across.T
+            result += share * (self._down.T @ (cells @ self._across))
+        return result
+
+
+class _Smoothness:
+    """The filter by the smoothness kernel: OpenCV's Gaussian, out to four deviations."""
+
+    def __init__(self, deviations: tuple[float, float]):
+        self._down, self._across = deviations
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        size = [2 * int(np.ceil(4 * deviation)) + 1 for deviation in (self._across, self._down)]
+        return cv2.GaussianBlur(
+            values, size, sigmaX=self._across, sigmaY=self._down, borderType=cv2.BORDER_CONSTANT
+        )
+
+
+class _Normalised:
+    def __init__(self, kernel: "_Appearance | _Smoothness", size: tuple[int, int]):
+        self._kernel = kernel
+        self._root = 1 / np.sqrt(kernel(np.ones(size, np.float32)))
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        return self._root * self._kernel(self._root * values)
+
+
+def _kernels(
+    image: np.ndarray, scale: tuple[float, float], settings: CrfSettings
+) -> list[tuple[float, _Normalised]]:
+    """The kernels that have a weight, with it, for the shrunk image; ``scale``: its size, of the full one's."""
+    kernels = []
+    if settings.appearance_weight:
+        near = scale[0] * settings.position_deviation, scale[1] * settings.position_deviation
+        appearance = _Appearance(image, near, settings.intensity_deviation)
+        kernels.append((settings.appearance_weight, _Normalised(appearance, image.shape)))
+    if settings.smoothness_weight:
+        near = scale[0] * settings.smoothness_deviation, scale[1] * settings.smoothness_deviation
+        kernels.append((settings.smoothness_weight, _Normalised(_Smoothness(near), image.shape)))
+    return kernels
+
+
+def _bells(values: np.ndarray, deviation: float) -> np.ndarray:
+    """How far each value (n,) belongs to each place of a grid, float32 (places, n)."""
+    low, high = float(values.min()), float(values.max())
+    places = np.arange(low - REACH * deviation, high + (REACH + SPACING) * deviation, SPACING * deviation)
+    apart = values - places.astype(np.float32)[:, None]
+    apart *= apart
+    apart *= -1 / deviation**2
+    # Several times as fast as NumPy's.
+    return cv2.exp(apart)
+
+
+def _resized(values: np.ndarray, size: tuple[int, int], how: int) -> np.ndarray:
+    return values if values.shape == size else cv2.resize(values, size[::-1], interpolation=how)
+''')
+
+write("kaggle_nerve/decision/decision.py", r'''"""A learned decision: what `tune` leaves on disk and `submit` applies."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from kaggle_nerve.decision import shape_prior
+from kaggle_nerve.decision.calibration import Calibration, Reliability
+from kaggle_nerve.decision.candidates import Learned
+from kaggle_nerve.decision.figures import Figures, Row
+from kaggle_nerve.decision.presence import Classifier
+from kaggle_nerve.decision.rule import ExpectedDice, Rule, Thresholds
+from kaggle_nerve.decision.shape_prior import ShapePrior
+from kaggle_nerve.decision.shaping import PRIOR, SHAPES
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction.stored import Blend
+from kaggle_nerve.storage import read_json, write_json
+
+VERSION = 2
+
+
+class UnreadableDecisionError(NerveError):
+    """A decision.json that is damaged, or of another version."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How probabilities become masks, and what it was chosen on.
+
+    ``blend`` combines the runs, ``learned`` decides, ``shape`` (of `SHAPES`) finishes the mask.
+    ``comparison``: the rows of `figures.Row` for rules, shapes and blends. ``reliability``: for pixels
+    and for presence, raw and by each calibration. ``source``: digest of the predictions that it was
+    learned on. ``prior``: where the shape asks for one.
+    """
+
+    rule: str
+    learned: Learned
+    shape: str
+    blend: Blend
+    figures: Figures
+    comparison: dict[str, tuple[Row, ...]]
+    reliability: dict[str, dict[str, Reliability]]
+    source: str
+    prior: ShapePrior | None = None
+
+    def save(self, path: Path) -> None:
+        """Write decision.json, and beside it shape-prior.npz where there is one, atomically."""
+        if self.prior is not None:
+            self.prior.save(_prior_file(path))
+        write_json(path, self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the shape prior, ready for JSON."""
+        rule = self.learned.rule
+        kind = next(name for name, known in RULES.items() if isinstance(rule, known))
+        return {
+            "version": VERSION,
+            "name": self.rule,
+            "rule": {"kind": kind, **asdict(rule)},
+            "shape": self.shape,
+            "blend": asdict(self.blend),
+            "figures": asdict(self.figures),
+            "comparison": {what: [asdict(row) for row in rows] for what, rows in self.comparison.items()},
+            "reliability": {
+                what: {how: asdict(found) for how, found in ways.items()}
+                for what, ways in self.reliability.items()
+            },
+            "source": self.source,
+            "classifier": self.learned.classifier and asdict(self.learned.classifier),
+        }
+
+
+RULES: dict[str, type] = {"thresholds": Thresholds, "expected": ExpectedDice}
+
+
+def load(path: Path) -> Decision:
+    """Read decision.json; raises UnreadableDecisionError where it is none of this version."""
+    try:
+        return _read(read_json(path), path)
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise UnreadableDecisionError(
+            f"{path} is not a decision of this version ({fault}); run `kaggle-nerve tune --force`."
+        ) from fault
+
+
+def _read(stored: dict[str, Any], path: Path) -> Decision:
+    if stored["version"] != VERSION:
+        raise ValueError(f"version {stored['version']}")
+    classifier = stored["classifier"] and Classifier(**_tuples(stored["classifier"]))
+    steps = SHAPES[stored["shape"]]
+    return Decision(
+        stored["name"],
+        Learned(_rule(stored["rule"]), classifier),
+        stored["shape"],
+        Blend(**_tuples(stored["blend"])),
+        Figures(**stored["figures"]),
+        {what: tuple(Row(**row) for row in rows) for what, rows in stored["comparison"].items()},
+        {
+            what: {how: Reliability(**_tuples(found)) for how, found in ways.items()}
+            for what, ways in stored["reliability"].items()
+        },
+        stored["source"],
+        shape_prior.load(_prior_file(path)) if PRIOR in steps else None,
+    )
+
+
+def _rule(stored: dict[str, Any]) -> Rule:
+    values = dict(stored)
+    rule = RULES[values.pop("kind")]
+    for item in fields(rule):
+        if isinstance(values[item.name], dict):
+            values[item.name] = Calibration(**_tuples(values[item.name]))
+    return rule(**values)
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Lists at any depth as tuples: JSON has only lists, and what is frozen holds tuples."""
+
+    def frozen(value: Any) -> Any:
+        return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+    return {name: frozen(value) for name, value in values.items()}
+
+
+def _prior_file(path: Path) -> Path:
+    return path.with_name("shape-prior.npz")
+''')
+
+write("kaggle_nerve/decision/evidence.py", r'''"""One pass over stored probabilities: everything that rules and classifiers look at, frame by frame."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.blending import mean_agreement
+from kaggle_nerve.data import levels
+from kaggle_nerve.data.fullsize import Truths
+from kaggle_nerve.decision import features
+from kaggle_nerve.prediction.stored import VIEWS, Blend, Stored
+from kaggle_nerve.progress import SILENT, Reporter
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of n frames; the first axis of every array is the frame.
+
+    ``reached``: int32 (n, 257), pixels at full size whose level reaches each cut (`levels.at_least`).
+    ``features``: float32 (n, len(features.NAMES)). ``maps``: uint8 (n, height / 20, width / 20).
+    ``presence``: P(mask not empty) by the networks' heads, (n,). For frames whose truth is known also
+    ``shared``: as ``reached``, of the pixels inside the true mask; ``truth``: true area (n,);
+    ``true_maps``: the true masks as maps; ``subjects``: (n,). Elsewhere these are empty arrays.
+    """
+
+    reached: np.ndarray
+    features: np.ndarray
+    maps: np.ndarray
+    presence: np.ndarray
+    shared: np.ndarray
+    truth: np.ndarray
+    true_maps: np.ndarray
+    subjects: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.reached)
+
+    def take(self, rows: np.ndarray) -> "Evidence":
+        """The evidence of some frames: row numbers, or a mask of booleans."""
+        return Evidence(*(getattr(self, item.name)[rows] for item in fields(self)))
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which frames truly have a mask, bool (n,)."""
+        return self.truth > 0
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was measured on one frame: a row of `Evidence`."""
+
+    reached: np.ndarray
+    features: np.ndarray
+    map: np.ndarray
+    presence: float
+
+
+def look(stored: Stored, row: int, blend: Blend | None = None) -> tuple[np.ndarray, Look]:
+    """The map of a frame in levels at full size, uint8, and what is measured on it without its truth.
+
+    ``blend`` combines the runs in place of the stored way.
+    """
+    return next(_looks(stored, row, [blend or stored.blend]))
+
+
+def _looks(stored: Stored, row: int, blends: Sequence[Blend]) -> Iterator[tuple[np.ndarray, Look]]:
+    """`look` for several ways to combine the runs, which are read once."""
+    members = stored.members(row)
+    views = [float(stored.table[name].iat[row]) for name in VIEWS]
+    runs = [_agreement(members), float(stored.presences[row].std())]
+    for blend in blends:
+        seen = levels.quantise(stored.mixed(members, blend))
+        reached = levels.at_least(levels.histogram(seen))
+        presence = float(np.average(stored.presences[row], weights=blend.weights or None))
+        values = features.measure(seen, reached, presence, (*views, *runs))
+        yield seen, Look(reached, values, features.coarse(seen), presence)
+
+
+def of_looks(looks: Sequence[Look]) -> Evidence:
+    """The evidence of frames whose truth is not known."""
+    nothing = np.zeros((len(looks), 0))
+    return Evidence(
+        np.stack([seen.reached for seen in looks]),
+        np.stack([seen.features for seen in looks]),
+        np.stack([seen.map for seen in looks]),
+        np.array([seen.presence for seen in looks]),
+        *[nothing] * 4,
+    )
+
+
+Way = Callable[[int], Blend]
+"""How the runs are combined on the frame of a row."""
+
+
+def measure(
+    stored: Stored,
+    truths: Truths,
+    ways: Sequence[Way] = (),
+    *,
+    reporter: Reporter = SILENT,
+    workers: int = 2,
+) -> list[Evidence]:
+    """Look at every out-of-fold frame: the evidence for each of ``ways`` (none: the stored way alone)."""
+    ways = ways or [lambda row: stored.blend]
+
+    def see(row: int) -> list[tuple[Look, np.ndarray]]:
+        # The full maps are let go at once: 4436 of them would take a gigabyte.
+        found = []
+        for seen, one in _looks(stored, row, [way(row) for way in ways]):
+            inside = np.bincount(truths.inside(row, seen), minlength=levels.COUNT)
+            found.append((one, levels.at_least(inside.astype(np.int32))))
+        return found
+
+    with ThreadPoolExecutor(workers) as pool, reporter.bar("Measuring", len(stored)) as bar:
+        rows = []
+        for found in pool.map(see, range(len(stored))):
+            rows.append(found)
+            bar.update()
+    known = {
+        "truth": truths.areas,
+        "true_maps": np.stack([_true_map(truths, row) for row in range(len(stored))]),
+        "subjects": stored.table.subject.to_numpy(),
+    }
+    return [
+        dataclasses.replace(
+            of_looks([found[way][0] for found in rows]),
+            shared=np.stack([found[way][1] for found in rows]),
+            **known,
+        )
+        for way in range(len(ways))
+    ]
+
+
+def _true_map(truths: Truths, row: int) -> np.ndarray:
+    return features.coarse(truths.mask(row).astype(np.uint8) * (levels.COUNT - 1))
+
+
+def _agreement(members: np.ndarray) -> float:
+    """Mean pairwise Dice of the runs' masks, on maps of a quarter of the size."""
+    if len(members) == 1:
+        return 1.0
+    height, width = (max(side // features.SHRINK, 1) for side in members.shape[1:])
+    small = [cv2.resize(member, (width, height), interpolation=cv2.INTER_AREA) for member in members]
+    return mean_agreement(np.stack(small))
+''')
+
+write("kaggle_nerve/decision/features.py", r'''"""What a frame's probability map says about whether there is a nerve, in numbers for a classifier."""
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.blending import log_odds
+from kaggle_nerve.data import levels
+
+SHRINK = 4
+"""Blobs are looked at on maps of a quarter of the height and width: 105x145 for a full frame."""
+
+COARSE = 20
+"""The place of a blob is compared with that of true masks on maps of a twentieth: 21x29."""
+
+TOP = 2000
+"""Pixels, fewer than the smallest true mask has (2684)."""
+
+AREAS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Probabilities from which areas are counted."""
+
+NAMES = (
+    "head",
+    "maximum",
+    "top",
+    *(f"area{round(100 * value)}" for value in AREAS),
+    "sharpness",
+    "inside",
+    "compactness",
+    "largest",
+    "agreement",
+    "spread",
+    "runs_agreement",
+    "runs_spread",
+)
+"""The columns of `measure`: log-odds of the head's presence, of the largest pixel and of the mean of the
+top pixels; square roots of areas as shares of the median mask; share of the area at 0.3 that is also
+there at 0.7; mean probability inside the mask at 0.5; 4 pi area / perimeter^2 of its largest blob and
+that blob's share of it; how far views and runs agree on the mask, and how their presences differ. The
+place, against the mean of the training masks, is added by the classifier, which knows these masks."""
+
+MEDIAN_AREA = 6976
+
+
+def measure(
+    map_levels: np.ndarray,
+    reached: np.ndarray,
+    presence: float,
+    agreements: tuple[float, float, float, float],
+) -> np.ndarray:
+    """The features (len(NAMES),) of one frame, float32.
+
+    ``map_levels``: uint8 (height, width); ``reached``: pixels that reach each cut (257,); ``agreements``:
+    agreement and spread of the views, then of the runs.
+    """
+    areas = {value: int(reached[levels.cut(value)]) for value in AREAS}
+    top_level = int(np.flatnonzero(reached)[-1])
+    return np.array(
+        [
+            log_odds(presence),
+            log_odds(levels.probability(top_level)),
+            log_odds(_top_mean(reached)),
+            *(np.sqrt(area / MEDIAN_AREA) for area in areas.values()),
+            areas[0.7] / max(areas[0.3], 1),
+            _inside(reached, levels.cut(0.5)),
+            *_blob(map_levels),
+            *agreements,
+        ],
+        np.float32,
+    )
+
+
+def coarse(map_levels: np.ndarray) -> np.ndarray:
+    """The map at a twentieth of its height and width, uint8."""
+    return _shrunk(map_levels, COARSE)
+
+
+def _top_mean(reached: np.ndarray) -> float:
+    """Mean probability of the `TOP` largest pixels."""
+    # The sum of the top k levels is the sum over cuts of how many of the k reach each.
+    return float(np.minimum(reached[1:], TOP).sum() / TOP / (levels.COUNT - 1))
+
+
+def _inside(reached: np.ndarray, cut: int) -> float:
+    area = int(reached[cut])
+    if not area:
+        return 0.0
+    return float((cut * area + reached[cut + 1 :].sum()) / area / (levels.COUNT - 1))
+
+
+def _blob(map_levels: np.ndarray) -> tuple[float, float]:
+    """Compactness of the largest blob, and its share of all blobs' area."""
+    mask = (_shrunk(map_levels, SHRINK) >= levels.cut(0.5)).astype(np.uint8)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not contours:
+        return 0.0, 0.0
+    areas = [cv2.contourArea(contour) for contour in contours]
+    largest = int(np.argmax(areas))
+    length = cv2.arcLength(contours[largest], closed=True)
+    compactness = 4 * np.pi * areas[largest] / length**2 if length else 0.0
+    return compactness, areas[largest] / max(sum(areas), 1e-9)
+
+
+def _shrunk(map_levels: np.ndarray, factor: int) -> np.ndarray:
+    height, width = map_levels.shape
+    size = (max(width // factor, 1), max(height // factor, 1))
+    return cv2.resize(map_levels, size, interpolation=cv2.INTER_AREA)
+''')
+
+write("kaggle_nerve/decision/figures.py", r'''"""What was measured on out-of-fold frames: the figures of a decision, and the table of what it was chosen from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from kaggle_nerve.decision import calibration
+from kaggle_nerve.decision.candidates import dice
+from kaggle_nerve.decision.evidence import Evidence
+from kaggle_nerve.decision.nested import Nested, by_subject, interval
+
+FAR = 0.1
+"""How far the share of frames with a mask may lie from the training frames' before it is worth a warning."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured on out-of-fold frames, each share from 0 to 1.
+
+    ``dice`` is the nested figure: each subject is scored by what was chosen and learned on the others.
+    ``low`` and ``high`` are its 95 % interval over a bootstrap of subjects. ``in_sample`` is what the
+    decision scores on the very frames it was learned on. ``present_dice`` is the nested Dice over
+    frames with a mask; ``kept_present_dice`` the same if no frame had been dropped, and
+    ``perfect_presence`` the mean Dice of all frames if every frame's presence were known.
+    """
+
+    frames: int
+    subjects: int
+    dice: float
+    low: float
+    high: float
+    in_sample: float
+    all_empty: float
+    perfect_presence: float
+    present_dice: float
+    kept_present_dice: float
+    presence_auc: float | None
+    presence_error: float
+    false_positive_rate: float | None
+    false_negative_rate: float | None
+    predicted_share: float
+    true_share: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to decide, as compared by `tune`: nested figures as in `Figures`, and the mean of the paired
+    difference from the baseline with its 95 % interval over a bootstrap of subjects.
+    """
+
+    name: str
+    meaning: str
+    dice: float
+    low: float
+    high: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    present_dice: float
+    false_positive_rate: float | None
+    false_negative_rate: float | None
+    chosen: bool
+
+
+def compared(
+    name: str,
+    meaning: str,
+    nested: Nested,
+    baseline: np.ndarray,
+    evidence: Evidence,
+    seed: int,
+    *,
+    chosen: bool = False,
+) -> Row:
+    """The row of one way; ``baseline``: the Dice (n,) of the way that it is compared with."""
+    low, high = interval(*by_subject(nested.dice, evidence.subjects), seed)
+    worse, better = interval(*by_subject(nested.dice - baseline, evidence.subjects), seed)
+    there = evidence.present
+    return Row(
+        name,
+        meaning,
+        float(nested.dice.mean()),
+        low,
+        high,
+        float((nested.dice - baseline).mean()),
+        worse,
+        better,
+        _mean(nested.dice[there]) or 0.0,
+        _mean(nested.kept[~there]),
+        _mean(~nested.kept[there]),
+        chosen,
+    )
+
+
+def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> Figures:
+    """The figures of a decision whose nested verdicts are ``nested``."""
+    there, kept = evidence.present, nested.kept
+    low, high = interval(*by_subject(nested.dice, evidence.subjects), seed)
+    open_dice = dice(evidence, nested.outlines)
+    mixed = 0 < there.sum() < len(there)
+    found = presence_reliability(evidence, nested)
+    return Figures(
+        frames=len(there),
+        subjects=len(np.unique(evidence.subjects)),
+        dice=float(nested.dice.mean()),
+        low=low,
+        high=high,
+        in_sample=in_sample,
+        all_empty=float((~there).mean()),
+        perfect_presence=float(np.where(there, open_dice, 1).mean()),
+        present_dice=_mean(nested.dice[there]) or 0.0,
+        kept_present_dice=_mean(open_dice[there]) or 0.0,
+        presence_auc=float(roc_auc_score(there, nested.presence)) if mixed else None,
+        presence_error=found.error,
+        false_positive_rate=_mean(kept[~there]),
+        false_negative_rate=_mean(~kept[there]),
+        predicted_share=float(kept.mean()),
+        true_share=float(there.mean()),
+    )
+
+
+def presence_reliability(evidence: Evidence, nested: Nested) -> calibration.Reliability:
+    """How often frames with a given presence truly have a mask."""
+    return calibration.reliability(nested.presence, evidence.present, np.ones(len(evidence)))
+
+
+def far_share(predicted: float, trained: float) -> str | None:
+    """A warning where ``predicted``, a share of frames with a mask, lies far from the training frames'."""
+    if abs(predicted - trained) <= FAR:
+        return None
+    return (
+        f"Masks are predicted on {predicted:.1%} of the frames, but {trained:.1%} of the training frames have "
+        "one: see whether the predictions are of the right frames and the network has learned enough."
+    )
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
+''')
+
+write("kaggle_nerve/decision/masks.py", r'''"""A decision applied to stored probabilities: a submission's rows, a few frames in memory at a time."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from kaggle_nerve.competition import rle
+from kaggle_nerve.data import levels
+from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.evidence import look, of_looks
+from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.progress import SILENT, Reporter
+
+
+def encoded_masks(
+    stored: Stored,
+    decision: Decision,
+    *,
+    images: Images | None = None,
+    reporter: Reporter = SILENT,
+    workers: int = 2,
+) -> Iterator[tuple[int, str]]:
+    """Yield (img, run-length encoding) for each frame of ``stored``, in its order; '' for an empty mask.
+
+    ``stored`` holds the runs that the decision was learned on, in the same order. ``images`` is needed
+    where the decision's shape is the CRF.
+    """
+    weights = decision.blend.weights or decision.blend.thresholds
+    if weights and len(weights) != len(stored.parts):
+        raise NerveError(
+            f"The decision combines {len(weights)} runs, not {len(stored.parts)}; run `kaggle-nerve tune --force`."
+        )
+    stored = replace(stored, blend=decision.blend)
+    finish = Shaper(SHAPES[decision.shape], decision.prior, images)
+
+    def decide(row: int) -> str:
+        seen, found = look(stored, row)
+        cut = int(decision.learned.cuts(of_looks([found]))[0])
+        return "" if cut == levels.NOTHING else rle.encode(finish(seen, cut, row))
+
+    imgs = stored.table.img.to_list()
+    with ThreadPoolExecutor(workers) as pool, reporter.bar("Writing masks", len(imgs)) as bar:
+        for img, text in zip(imgs, pool.map(decide, range(len(imgs))), strict=True):
+            yield int(img), text
+            bar.update()
+''')
+
+write("kaggle_nerve/decision/nested.py", r'''"""What a decision may be expected to score on new patients: each patient is decided by what the others taught."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from kaggle_nerve.data import levels
+from kaggle_nerve.decision.candidates import Candidate, dice
+from kaggle_nerve.decision.evidence import Evidence
+from kaggle_nerve.progress import Bar
+
+DRAWS = 2000
+"""Bootstrap draws of subjects."""
+
+LEAST = 0.001
+"""Mean Dice below which a gain is not worth a more elaborate way, however certain it is."""
+
+
+@dataclass(frozen=True)
+class Nested:
+    """For each frame, by rules learned without its subject: ``cuts`` int (n,), `levels.NOTHING` where it is
+    called empty; ``outlines`` (n,), the cuts if none were; ``presence`` (n,); and ``dice`` (n,) of the cuts.
+    """
+
+    cuts: np.ndarray
+    outlines: np.ndarray
+    presence: np.ndarray
+    dice: np.ndarray
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Which frames keep a mask, bool (n,)."""
+        return self.cuts < levels.NOTHING
+
+
+def splits(subjects: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(others, mine) as bool (n,) for each subject; a single subject is judged by itself."""
+    names = np.unique(subjects)
+    for name in names:
+        mine = subjects == name
+        yield (~mine if len(names) > 1 else mine), mine
+
+
+def judge(candidate: Candidate, evidence: Evidence, *, bar: Bar | None = None, workers: int = 2) -> Nested:
+    """Decide every subject by what the others teach; ``bar`` counts subjects."""
+    held = list(splits(evidence.subjects))
+
+    def one(split: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
+        others, mine = split
+        learned, unseen = candidate.learn(evidence.take(others)), evidence.take(mine)
+        return learned.cuts(unseen), learned.rule.outlines(unseen), learned.presence(unseen)
+
+    cuts, outlines = np.zeros(len(evidence), int), np.zeros(len(evidence), int)
+    presence = np.zeros(len(evidence))
+    with ThreadPoolExecutor(workers) as pool:
+        for (_, mine), found in zip(held, pool.map(one, held), strict=True):
+            cuts[mine], outlines[mine], presence[mine] = found
+            if bar:
+                bar.update()
+    return Nested(cuts, outlines, presence, dice(evidence, cuts))
+
+
+def by_subject(values: np.ndarray, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the frames' ``values`` (n,) and numbers of frames, both (subjects,)."""
+    _, groups = np.unique(subjects, return_inverse=True)
+    return np.bincount(groups, values), np.bincount(groups)
+
+
+def interval(sums: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % bootstrap interval of a mean over frames, subjects drawn with replacement.
+
+    ``sums``: (subjects,) sum of the frames' values of each subject; ``sizes``: its number of frames.
+    """
+    low, high = np.percentile(_means(sums, sizes, seed), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def deviation(sums: np.ndarray, sizes: np.ndarray, seed: int) -> float:
+    """The standard error of the same mean."""
+    return float(_means(sums, sizes, seed).std())
+
+
+def _means(sums: np.ndarray, sizes: np.ndarray, seed: int) -> np.ndarray:
+    draws = np.random.default_rng(seed).integers(0, len(sums), (DRAWS, len(sums)))
+    return sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
+
+
+def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, seed: int) -> int:
+    """Which candidate to take: the first whose mean is within one standard error, or `LEAST`, of the best one's.
+
+    ``sums``: (candidates, subjects), from the simplest on. The error is that of the paired difference
+    over a bootstrap of subjects: the one-standard-error rule of Breiman et al., "Classification and
+    Regression Trees" (1984).
+    """
+    best = int(sums.sum(axis=1).argmax())
+    for place in range(best):
+        lead = sums[best] - sums[place]
+        if lead.sum() / sizes.sum() <= max(deviation(lead, sizes, seed), LEAST):
+            return place
+    return best
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several ways, from the simplest on. ``place`` is the one taken on all subjects; ``picks`` (n,)
+    is for each frame the one that would be taken if its subject were not there.
+    """
+
+    place: int
+    picks: np.ndarray
+
+
+def choose(dices: list[np.ndarray], subjects: np.ndarray, seed: int) -> Choice:
+    """The simplest way within noise of the best, by the Dice (n,) of the frames with each way."""
+    names, groups = np.unique(subjects, return_inverse=True)
+    sums = np.stack([by_subject(values, subjects)[0] for values in dices])
+    sizes = np.bincount(groups)
+    place = simplest_within_noise(sums, sizes, seed)
+    if len(names) == 1:
+        return Choice(place, np.full(len(subjects), place))
+    without = [
+        simplest_within_noise(np.delete(sums, one, axis=1), np.delete(sizes, one), seed)
+        for one in range(len(names))
+    ]
+    return Choice(place, np.array(without)[groups])
+''')
+
+write("kaggle_nerve/decision/presence.py", r'''"""The empty-mask classifier: P(mask not empty) from what the probability maps look like.
+
+A logistic regression (scikit-learn) over `features.NAMES` and over how well the map lies where the
+training masks lie. With some forty patients a model of more freedom learns the patients.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+
+from kaggle_nerve.blending import from_log_odds
+from kaggle_nerve.decision import features
+from kaggle_nerve.decision.evidence import Evidence
+
+PENALTY = 0.1
+"""C of the regression: the inverse of the weight of its L2 penalty."""
+
+CROSS = 5
+"""Parts into which subjects are dealt to get a classifier's verdict on frames that it has not seen."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A fitted classifier. Numbers are for the features in the order of ``names``, the last of which is the
+    place: the mean of ``prior`` under the map. ``prior``: the mean true mask in a coarse grid.
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    weights: tuple[float, ...]
+    intercept: float
+    prior: tuple[tuple[float, ...], ...]
+
+    def __call__(self, evidence: Evidence) -> np.ndarray:
+        """P(mask not empty), float (n,)."""
+        values = (_columns(evidence, np.array(self.prior)) - self.mean) / self.scale
+        return from_log_odds((values * self.weights).sum(axis=1) + self.intercept)
+
+
+def fit(evidence: Evidence) -> Classifier:
+    """Learn from frames whose truth is known."""
+    prior = _prior(evidence)
+    values = _columns(evidence, prior)
+    mean, scale = values.mean(axis=0), values.std(axis=0)
+    # A feature that never changes here gets no weight, whatever it is elsewhere.
+    scale[scale < 1e-6] = 1
+    names = (*features.NAMES, "place")
+    if evidence.present.all() or not evidence.present.any():
+        sure = 20.0 if evidence.present.all() else -20.0
+        weights, intercept = np.zeros(len(names)), sure
+    else:
+        model = LogisticRegression(C=PENALTY, max_iter=2000).fit((values - mean) / scale, evidence.present)
+        weights, intercept = model.coef_[0], float(model.intercept_[0])
+    return Classifier(
+        names,
+        tuple(mean.tolist()),
+        tuple(scale.tolist()),
+        tuple(weights.tolist()),
+        intercept,
+        tuple(map(tuple, prior.tolist())),
+    )
+
+
+def cross_fitted(evidence: Evidence) -> np.ndarray:
+    """P(mask not empty) of each frame by a classifier that saw none of its subject, (n,)."""
+    result = np.zeros(len(evidence))
+    for seen, unseen in parts(evidence.subjects):
+        result[unseen] = fit(evidence.take(seen))(evidence.take(unseen))
+    return result
+
+
+def parts(subjects: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(seen, unseen) row numbers of up to `CROSS` splits by subject; a single subject is split by frame."""
+    count = len(np.unique(subjects))
+    groups = subjects if count > 1 else np.arange(len(subjects))
+    splitter = GroupKFold(min(CROSS, len(np.unique(groups))))
+    return list(splitter.split(groups, groups=groups))
+
+
+def _prior(evidence: Evidence) -> np.ndarray:
+    """The mean true mask, 0 to 1, (height, width) of the coarse maps."""
+    masks = evidence.true_maps[evidence.present]
+    shape = evidence.true_maps.shape[1:]
+    return np.round(masks.mean(axis=0) / 255, 4) if len(masks) else np.zeros(shape)
+
+
+def _columns(evidence: Evidence, prior: np.ndarray) -> np.ndarray:
+    maps = evidence.maps.reshape(len(evidence), -1).astype(np.float32)
+    # Summed row by row, so that a frame gets the same number alone as among thousands.
+    place = np.einsum("np,p->n", maps, prior.reshape(-1).astype(np.float32))
+    return np.column_stack([evidence.features, place / np.maximum(maps.sum(axis=1), 1)]).astype(float)
+''')
+
+write("kaggle_nerve/decision/reliability.py", r'''"""How far pixel and presence probabilities come true, raw and calibrated, on patients not calibrated on."""
+
+import numpy as np
+
+from kaggle_nerve.data import levels
+from kaggle_nerve.decision import calibration
+from kaggle_nerve.decision.calibration import METHODS, Reliability
+from kaggle_nerve.decision.evidence import Evidence
+from kaggle_nerve.decision.presence import cross_fitted, parts
+
+RAW, CLASSIFIER = "raw", "classifier"
+
+
+def of_pixels(evidence: Evidence) -> dict[str, Reliability]:
+    """Of all pixels of all frames, by the level that a pixel has."""
+    times = (evidence.reached[:, :-1] - evidence.reached[:, 1:]).astype(np.int64)
+    true = (evidence.shared[:, :-1] - evidence.shared[:, 1:]).astype(np.int64)
+    given = levels.probability(np.arange(levels.COUNT))
+    found = {RAW: calibration.reliability(given, true.sum(axis=0), times.sum(axis=0))}
+    for method in METHODS:
+        rows = []
+        for seen, unseen in parts(evidence.subjects):
+            curve = calibration.fit(method, given, true[seen].sum(axis=0), times[seen].sum(axis=0))
+            rows.append((curve(given), true[unseen].sum(axis=0), times[unseen].sum(axis=0)))
+        found[method] = calibration.reliability(
+            *(np.concatenate(column) for column in zip(*rows, strict=True))
+        )
+    return found
+
+
+def of_presence(evidence: Evidence) -> dict[str, Reliability]:
+    """Of the heads' presence, and of the classifier's."""
+    once, true = np.ones(len(evidence)), evidence.present
+    found = {RAW: calibration.reliability(evidence.presence, true, once)}
+    for method in METHODS:
+        given = np.zeros(len(evidence))
+        for seen, unseen in parts(evidence.subjects):
+            curve = calibration.fit(method, evidence.presence[seen], true[seen], once[seen])
+            given[unseen] = curve(evidence.presence[unseen])
+        found[method] = calibration.reliability(given, true, once)
+    found[CLASSIFIER] = calibration.reliability(cross_fitted(evidence), true, once)
+    return found
+''')
+
+write("kaggle_nerve/decision/rule.py", r'''"""Rules that turn what was measured on frames into a cut per frame: the level from which pixels are masked."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kaggle_nerve.data import levels
+from kaggle_nerve.decision.calibration import Calibration
+from kaggle_nerve.decision.evidence import Evidence
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Fixed thresholds: the triplet rule of the SIIM-ACR pneumothorax winners, and the plain one.
+
+    A frame keeps its mask where its presence is at least ``presence`` and at least ``area`` pixels reach
+    the probability ``confident``; its mask are then the pixels that reach ``threshold``. The plain rule
+    has ``confident`` equal to ``threshold``.
+    """
+
+    threshold: float = 0.5
+    area: int = 0
+    presence: float = 0.0
+    confident: float | None = None
+
+    def outlines(self, evidence: Evidence) -> np.ndarray:
+        """The cut of each frame if none were empty, int (n,)."""
+        return np.full(len(evidence), levels.cut(self.threshold))
+
+    def kept(self, evidence: Evidence, presence: np.ndarray) -> np.ndarray:
+        """Which frames keep their mask, bool (n,); ``presence``: P(mask not empty) (n,)."""
+        confident = self.threshold if self.confident is None else self.confident
+        area = evidence.reached[:, levels.cut(confident)]
+        return (area >= max(self.area, 1)) & (presence >= self.presence)
+
+
+@dataclass(frozen=True)
+class ExpectedDice:
+    """The mask with the largest expected Dice, kept where the expected score of keeping it is the larger.
+
+    ``pixels`` calibrates a pixel's probability given that there is a mask. Of all masks of k pixels the
+    one of the k likeliest has the largest expected overlap, and k is where 2 sum(p[:k]) / (k + sum(p))
+    is largest: one cumulative sum (the plug-in rule of Dembczynski et al., ICML 2013, "Optimizing the
+    F-measure in multi-label classification"). ``quality`` turns that ratio into the Dice d to be
+    expected, since pixels are far from independent. An empty mask scores P(empty), the mask
+    d P(present): it is kept where presence > 1 / (1 + d).
+    """
+
+    pixels: Calibration
+    quality: Calibration
+
+    def outlines(self, evidence: Evidence) -> np.ndarray:
+        """The cut of each frame if none were empty, int (n,)."""
+        return best_cuts(evidence.reached, self.pixels)[0]
+
+    def kept(self, evidence: Evidence, presence: np.ndarray) -> np.ndarray:
+        """Which frames keep their mask, bool (n,); ``presence``: P(mask not empty) (n,)."""
+        cuts, ratio = best_cuts(evidence.reached, self.pixels)
+        area = np.take_along_axis(evidence.reached, cuts[:, None], axis=1)[:, 0]
+        return (area > 0) & (presence * (1 + self.quality(ratio)) > 1)
+
+
+Rule = Thresholds | ExpectedDice
+
+
+def best_cuts(reached: np.ndarray, pixels: Calibration) -> tuple[np.ndarray, np.ndarray]:
+    """The cut (n,) with the largest expected Dice of each frame, and that Dice (n,) for independent pixels.
+
+    ``reached``: pixels that reach each cut, (n, 257).
+    """
+    meant = pixels(levels.probability(np.arange(levels.COUNT)))
+    counts = reached[:, :-1] - reached[:, 1:]
+    # Level 0 can hold most of the frame: it counts in the sum, and is never taken into a mask.
+    expected = np.cumsum((counts * meant)[:, ::-1], axis=1)[:, ::-1]
+    ratios = 2 * expected[:, 1:] / np.maximum(reached[:, 1:-1] + expected[:, :1], 1e-9)
+    # Of equal ones the highest cut: the smallest mask.
+    cuts = ratios.shape[1] - ratios[:, ::-1].argmax(axis=1)
+    return cuts, ratios[np.arange(len(cuts)), cuts - 1]
+''')
+
+write("kaggle_nerve/decision/shape.py", r'''"""Named refinements of one mask: what is known of a nerve's outline, as operations on pixels.
+
+Each takes a mask, bool (height, width), and returns one of the same size; the array given is never
+changed and may be returned as it is. An empty mask stays empty and a non-empty one never becomes
+empty. All but ``ellipse`` act as if the frame went on, empty, beyond its border. Only the mask's
+bounding box and a margin are looked at: a fraction of a millisecond for a nerve in a full-size frame.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.errors import NerveError
+
+Operation = Callable[[np.ndarray], np.ndarray]
+
+CLOSING = 21
+"""Diameter of the closing's kernel in pixels, a fifth of a nerve's. True masks keep a Dice of 0.9992 with
+their closing by it (0.995 at worst, 367 masks): notches and gaps this narrow are not in them."""
+
+SMOOTHING = 31
+"""Width of the smoothing's Gaussian kernel in pixels: a deviation of 5, a tenth of a nerve's diameter."""
+
+
+def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
+    """Let an operation on uint8 0/1 see the bounding box with ``margin`` empty pixels around it only."""
+
+    def decorate(operation: Operation) -> Operation:
+        @wraps(operation)
+        def whole(mask: np.ndarray) -> np.ndarray:
+            pixels = _pixels(mask)
+            left, top, width, height = cv2.boundingRect(pixels)
+            if not width:
+                return mask
+            box = pixels[top : top + height, left : left + width]
+            # Padding, not a wider cut: near the frame's border there is nothing to cut.
+            padded = cv2.copyMakeBorder(box, *[margin] * 4, cv2.BORDER_CONSTANT, value=0)
+            found = operation(padded)[margin : margin + height, margin : margin + width]
+            if not found.any():
+                return mask
+            result = np.zeros(mask.shape, bool)
+            result[top : top + height, left : left + width] = found
+            return result
+
+        return whole
+
+    return decorate
+
+
+@_near_the_mask(1)
+def fill(mask: np.ndarray) -> np.ndarray:
+    """The mask and its holes: background that no path of side-by-side pixels joins to the outside."""
+    outside = mask.copy()
+    cv2.floodFill(outside, None, (0, 0), 2, flags=4)
+    return outside != 2
+
+
+@_near_the_mask(0)
+def largest(mask: np.ndarray) -> np.ndarray:
+    """The component with the most pixels; pixels that touch at a corner are joined.
+
+    Of equally large ones, that which comes first when the frame is read row by row.
+    """
+    count, labels, facts, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    if count == 2:
+        return mask
+    areas = facts[1:, cv2.CC_STAT_AREA]
+    chosen = 1 + np.flatnonzero(areas == areas.max())
+    if len(chosen) > 1:
+        # OpenCV leaves open in which order it numbers components.
+        chosen = labels.flat[np.isin(labels, chosen).argmax()]
+    return labels == chosen
+
+
+@_near_the_mask(CLOSING // 2 + 1)
+def close(mask: np.ndarray) -> np.ndarray:
+    """The morphological closing by a disc of ``CLOSING`` pixels: gaps that do not hold the disc fill up."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (CLOSING, CLOSING))
+    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel)
+
+
+@_near_the_mask(SMOOTHING // 2)
+def smooth(mask: np.ndarray) -> np.ndarray:
+    """The mask blurred by a Gaussian kernel ``SMOOTHING`` pixels wide and cut at one half.
+
+    A mask too small to reach one half anywhere is returned as it is.
+    """
+    return cv2.GaussianBlur(mask * np.uint8(255), (SMOOTHING, SMOOTHING), 0) > 127
+
+
+def ellipse(mask: np.ndarray) -> np.ndarray:
+    """The filled ellipse through the outline of the mask's largest component, in the least-squares sense.
+
+    The fit is OpenCV's: A. W. Fitzgibbon and R. B. Fisher, A buyer's guide to conic fitting, 1995. The
+    mask is returned as it is where the outline has fewer than 5 points or gives no ellipse of this frame:
+    centred outside it, or longer than twice its diagonal.
+    """
+    pixels = largest(mask).view(np.uint8) if mask.any() else _pixels(mask)
+    outlines, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not outlines or len(outlines[0]) < 5:
+        return mask
+    centre, axes, angle = cv2.fitEllipse(outlines[0])
+    height, width = mask.shape
+    # Comparisons that a NaN fails, as the fit to points on one line has them.
+    within = -0.5 <= centre[0] <= width - 0.5 and -0.5 <= centre[1] <= height - 0.5
+    if not (within and 0 < max(axes) <= 2 * np.hypot(height, width) and min(axes) >= 0):
+        return mask
+    drawn = np.zeros(mask.shape, np.uint8)
+    cv2.ellipse(drawn, (centre, axes, angle), 1, cv2.FILLED)
+    return drawn.view(bool) if drawn.any() else mask
+
+
+@_near_the_mask(0)
+def hull(mask: np.ndarray) -> np.ndarray:
+    """The convex hull of all pixels, components together: every pixel whose centre lies in the hull."""
+    height, width = mask.shape
+    rows = np.flatnonzero(mask.any(axis=1))
+    first = mask[rows].argmax(axis=1)
+    last = width - 1 - mask[rows, ::-1].argmax(axis=1)
+    ends = np.concatenate([np.stack([first, rows], axis=1), np.stack([last, rows], axis=1)])
+    corners = cv2.convexHull(ends.astype(np.int32)).reshape(-1, 2)
+    # OpenCV's own filling draws the outline too, which bulges by rounding: the hull of a hull would grow.
+    (x, y), (dx, dy) = corners.T, (np.roll(corners, -1, axis=0) - corners).T
+    steps = np.arange(height)[:, None] - y
+    on_edge = (steps * np.sign(dy) >= 0) & (abs(steps) <= abs(dy))
+    crossing = x + dx * steps / np.where(dy, dy, 1)
+    # A crossing is a whole number or at least 1/height away from one.
+    left = np.where(on_edge, np.ceil(crossing - 1e-6), width).min(axis=1)
+    right = np.where(on_edge, np.floor(crossing + 1e-6), -1).max(axis=1)
+    columns = np.arange(width)
+    return (columns >= left[:, None]) & (columns <= right[:, None])
+
+
+OPERATIONS: dict[str, Operation] = {
+    "fill": fill,
+    "largest": largest,
+    "close": close,
+    "smooth": smooth,
+    "ellipse": ellipse,
+    "hull": hull,
+}
+"""Every refinement by its name."""
+
+
+def refine(mask: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """The mask after the refinements ``names``, one after the other; no names, no change.
+
+    Raises NerveError for a name that ``OPERATIONS`` does not have, before anything is done.
+    """
+    for name in names:
+        if name not in OPERATIONS:
+            raise NerveError(f"There is no mask refinement {name!r}; there are {', '.join(OPERATIONS)}.")
+    for name in names:
+        mask = OPERATIONS[name](mask)
+    return mask
+
+
+def _pixels(mask: np.ndarray) -> np.ndarray:
+    """A boolean mask as OpenCV reads it: uint8 0/1, row by row in memory, without a copy where it can."""
+    return np.ascontiguousarray(mask, bool).view(np.uint8)
+''')
+
+write("kaggle_nerve/decision/shape_prior.py", r'''"""What nerve masks look like and where they lie: a linear model of true masks.
+
+Principal components of masks shrunk to a small grid (T. F. Cootes et al., Active shape models, 1995,
+there of outline points). Few components allow only shapes that are mixtures of true masks. On
+patients that the components have not seen, true masks keep a Dice with their own reconstruction of
+about .92 with 20 components, .95 with 40 and .97 with 80: what a prediction cannot exceed by it.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from sklearn.decomposition import PCA
+
+from kaggle_nerve.competition import rle
+from kaggle_nerve.competition.facts import SIZE
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.storage import atomic_path
+
+GRID = (105, 145)
+"""(height, width) of the grid: a quarter of a frame's size, 4 x 4 pixels a cell."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShapePrior:
+    """``mean``: float32 (rows, columns), the share of true masks that cover each cell of the grid.
+
+    ``components``: float32 (k, rows, columns), orthonormal, largest variance first, every value one
+    that float16 holds. ``size``: (height, width) of the masks in pixels.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    size: tuple[int, int]
+
+    def apply(self, mask: np.ndarray) -> np.ndarray:
+        """The mixture of components nearest to ``mask``, bool ``size``, cut at one half.
+
+        ``mask``: bool ``size``; it is returned as it is where the result would be empty, and where it
+        is empty itself. Raises NerveError for a mask of another size.
+        """
+        if mask.shape != self.size:
+            raise NerveError(f"This shape prior is for masks of {self.size}, got one of {mask.shape}.")
+        if not mask.any():
+            return mask
+        basis = self.components.reshape(-1, self.mean.size)
+        offset = _shrunk(mask, self.mean.shape) - self.mean
+        soft = self.mean + ((basis @ offset.reshape(-1)) @ basis).reshape(self.mean.shape)
+        found = cv2.resize(soft, self.size[::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
+        return found if found.any() else mask
+
+    def save(self, path: Path) -> None:
+        """Write an .npz file, atomically: 30 kB a component at most, as float16."""
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file, mean=self.mean, components=self.components.astype(np.float16), size=self.size
+            )
+
+
+def fit(
+    texts: Sequence[str],
+    components: int,
+    *,
+    grid: tuple[int, int] = GRID,
+    size: tuple[int, int] = SIZE,
+    seed: int = 0,
+) -> ShapePrior:
+    """Learn the prior from the run-length texts of true masks of ``size``; empty ones are left out.
+
+    ``components``: how many are wanted; n masks have no more than n - 1. The same masks and seed give
+    the same prior, signs included. Holds n * rows * columns float32 in memory: 141 MB for all 2323
+    true masks of the competition.
+
+    Raises NerveError where no mask is left, and RunLengthError for a damaged text.
+    """
+    texts = [text for text in texts if text]
+    if not texts:
+        raise NerveError("A shape prior needs at least one true mask that is not empty; there is none.")
+    shrunk = np.empty((len(texts), grid[0] * grid[1]), np.float32)
+    for row, text in enumerate(texts):
+        shrunk[row] = _shrunk(rle.decode(text, size), grid).reshape(-1)
+    mean = shrunk.mean(axis=0)
+    count = min(components, len(texts) - 1, mean.size)
+    basis = np.empty((0, mean.size), np.float32)
+    # Masks that are all alike have a mean and no variance to divide by.
+    if count > 0 and (shrunk != shrunk[0]).any():
+        basis = PCA(count, svd_solver="randomized", random_state=seed).fit(shrunk).components_
+    # Rounded now, so that the prior that was saved and read back is this one to the last bit.
+    rounded = basis.astype(np.float16).astype(np.float32).reshape(-1, *grid)
+    return ShapePrior(mean.reshape(grid), rounded, size)
+
+
+def load(path: Path) -> ShapePrior:
+    """Read what ``ShapePrior.save`` wrote; NerveError where the file is missing or damaged."""
+    if not path.is_file():
+        raise NerveError(f"There is no shape prior at {path}; fit and save one first.")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            mean, components = stored["mean"], stored["components"].astype(np.float32)
+            height, width = stored["size"].tolist()
+        if mean.ndim != 2 or components.shape[1:] != mean.shape:
+            raise ValueError(f"a mean of {mean.shape} with components of {components.shape}")
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as fault:
+        raise NerveError(f"{path} is not a shape prior ({fault}); delete it and fit it again.") from fault
+    return ShapePrior(mean, components, (height, width))
+
+
+def _shrunk(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """The share of each cell of ``grid`` that a mask of 0/1 covers, float32 from 0 to 1."""
+    return cv2.resize(np.asarray(mask, np.float32), grid[::-1], interpolation=cv2.INTER_AREA)
+''')
+
+write("kaggle_nerve/decision/shaping.py", r'''"""The last step of a mask: shape operations, the shape prior, or the CRF, and what each would have scored."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from kaggle_nerve.blending import from_log_odds, log_odds
+from kaggle_nerve.competition.metric import dice_of_counts
+from kaggle_nerve.data import levels
+from kaggle_nerve.data.fullsize import Truths
+from kaggle_nerve.decision import crf, presence, shape, shape_prior
+from kaggle_nerve.decision.evidence import Way, look
+from kaggle_nerve.decision.shape_prior import ShapePrior
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.progress import SILENT, Reporter
+
+Images = Callable[[int], np.ndarray]
+"""Gives the frame of a row of the predictions, uint8 (height, width)."""
+
+PRIOR, CRF = "prior", "crf"
+COMPONENTS = 40
+"""Of the shape prior: with 20, true masks of unseen patients lose 0.08 Dice to their own reconstruction."""
+
+SHAPES: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "largest": ("fill", "largest"),
+    "close": ("fill", "largest", "close"),
+    "smooth": ("fill", "largest", "smooth"),
+    "hull": ("largest", "hull"),
+    "ellipse": ("largest", "ellipse"),
+    PRIOR: ("fill", "largest", PRIOR),
+    CRF: (CRF, "fill", "largest"),
+}
+"""What may be done to a mask, from the simplest on."""
+
+
+@dataclass(frozen=True)
+class Shaper:
+    """Finishes masks. ``steps``: the names of `shape.OPERATIONS`, `PRIOR` or `CRF`, in their order."""
+
+    steps: tuple[str, ...] = ()
+    prior: ShapePrior | None = None
+    images: Images | None = None
+
+    def __call__(self, seen: np.ndarray, cut: int, row: int) -> np.ndarray:
+        """The mask, bool (height, width), of levels ``seen`` that reach ``cut``."""
+        mask = seen >= cut
+        for step in self.steps:
+            if step == CRF:
+                mask = self._refined(seen, cut, row)
+            elif step == PRIOR:
+                if self.prior is None:
+                    raise NerveError(
+                        "The decision's shape prior is missing; run `kaggle-nerve tune --force`."
+                    )
+                mask = self.prior.apply(mask)
+            else:
+                mask = shape.refine(mask, (step,))
+        return mask
+
+    def _refined(self, seen: np.ndarray, cut: int, row: int) -> np.ndarray:
+        if self.images is None:
+            raise NerveError("The CRF looks at the frames themselves; name their --data.")
+        # Seen from the cut: a pixel at it is as likely inside as outside.
+        odds = log_odds(levels.probability(seen)) - log_odds(levels.probability(cut - 0.5))
+        probability = from_log_odds(odds).astype(np.float32)
+        mask = crf.refine(probability, self.images(row)) >= 0.5
+        return mask if mask.any() else seen >= cut
+
+
+Shapers = Callable[[int], list[Shaper]]
+"""The ways to finish the mask of the frame of a row."""
+
+
+def score(
+    stored: Stored,
+    truths: Truths,
+    cuts: np.ndarray,
+    shapers: Shapers,
+    *,
+    way: Way | None = None,
+    reporter: Reporter = SILENT,
+    workers: int = 2,
+) -> np.ndarray:
+    """Dice (shapers, n) of each frame masked from its cut (n,) on and finished by each shaper.
+
+    A frame that is called empty stays so, whatever the shape. ``way``: how the runs are combined.
+    """
+
+    def dice(row: int) -> list[float]:
+        seen, _ = look(stored, row, way and way(row))
+        found = []
+        for shaper in shapers(row):
+            mask = shaper(seen, int(cuts[row]), row)
+            shared = np.count_nonzero(truths.inside(row, mask))
+            found.append(float(dice_of_counts(shared, truths.areas[row], np.count_nonzero(mask))))
+        return found
+
+    kept = np.flatnonzero(cuts < levels.NOTHING)
+    result = np.tile(dice_of_counts(0, truths.areas, 0), (len(shapers(0)), 1))
+    with ThreadPoolExecutor(workers) as pool, reporter.bar("Shaping masks", len(kept)) as bar:
+        for row, values in zip(kept, pool.map(dice, kept), strict=True):
+            result[:, row] = values
+            bar.update()
+    return result
+
+
+def cross_fitted_priors(texts: list[str], subjects: np.ndarray) -> list[ShapePrior]:
+    """For each frame a shape prior that has seen no true mask of its subject. ``texts``: the true masks."""
+    found: list[ShapePrior] = [None] * len(texts)
+    for seen, unseen in presence.parts(subjects):
+        prior = learn_prior([texts[row] for row in seen])
+        for row in unseen:
+            found[row] = prior
+    return found
+
+
+def learn_prior(texts: list[str]) -> ShapePrior:
+    """The shape prior of true masks, given as run-length texts."""
+    return shape_prior.fit(texts, COMPONENTS)
+''')
+
+write("kaggle_nerve/decision/text.py", r'''"""A decision in words and tables, for people."""
+
+from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.figures import Row
+from kaggle_nerve.decision.rule import Thresholds
+
+TITLES = {"blends": "Blends", "rules": "Rules", "shapes": "Shapes"}
+
+
+def told(decision: Decision) -> str:
+    """The rule and what it may be expected to score."""
+    figures = decision.figures
+    auc = "-" if figures.presence_auc is None else f"{figures.presence_auc:.3f}"
+    return (
+        f"{_rule(decision)}\n"
+        f"Out-of-fold mean Dice {figures.dice:.4f} (95 % interval over patients {figures.low:.4f} to "
+        f"{figures.high:.4f}), all-empty {figures.all_empty:.4f}, perfect presence {figures.perfect_presence:.4f}\n"
+        f"On {figures.frames} frames of {figures.subjects} subjects; frames with a mask {figures.present_dice:.4f}, "
+        f"presence AUC {auc}; masks on {figures.predicted_share:.1%} of frames, truly {figures.true_share:.1%}"
+    )
+
+
+def comparison(decision: Decision) -> str:
+    """What the decision was chosen from, as tables."""
+    tables = [
+        f"{_heading(TITLES[what])}\n" + "\n".join(map(_row, rows)) + "\n"
+        for what, rows in decision.comparison.items()
+    ]
+    ways = decision.reliability["presence"]
+    said = ", ".join(f"{how} {found.error:.3f}" for how, found in ways.items())
+    return "\n".join(
+        [
+            *tables,
+            f"Calibration error of presence: {said}",
+            "* taken: the simplest within noise of the best. Differences are paired, from the row without one.\n",
+        ]
+    )
+
+
+def _rule(decision: Decision) -> str:
+    rule = decision.learned.rule
+    if isinstance(rule, Thresholds):
+        confident = "" if rule.confident is None else f" of probability {rule.confident:g}"
+        text = (
+            f"pixels from probability {rule.threshold:g}, masks from {rule.area} pixels{confident}, "
+            f"frames from presence {rule.presence:g}"
+        )
+    else:
+        text = "the mask with the largest expected Dice, where it is worth more than an empty one"
+    said = f"Rule {decision.rule}: {text}"
+    if decision.learned.classifier is not None:
+        said += "; presence by the classifier"
+    if decision.blend.method != "mean" or decision.blend.weights:
+        said += f"; runs combined by {_blend(decision)}"
+    return said if decision.shape == "none" else f"{said}; shape {decision.shape}"
+
+
+def _blend(decision: Decision) -> str:
+    blend = decision.blend
+    numbers = blend.weights or blend.thresholds
+    return f"{blend.method} {', '.join(f'{number:g}' for number in numbers)}".rstrip()
+
+
+def _heading(title: str) -> str:
+    return f"{title:<22} {'mean Dice (95 %)':^24} {'difference (95 %)':^28} {'with mask':>9} {'FPR':>6} {'FNR':>6}"
+
+
+def _row(row: Row) -> str:
+    mark = "*" if row.chosen else " "
+    difference = (
+        f"{row.difference:+.4f} ({row.difference_low:+.4f} to {row.difference_high:+.4f})"
+        if row.difference or row.difference_low or row.difference_high
+        else ""
+    )
+    rates = " ".join(f"{_share(rate):>6}" for rate in (row.false_positive_rate, row.false_negative_rate))
+    return (
+        f"{mark} {row.name[:20]:<20} {row.dice:.4f} ({row.low:.4f} to {row.high:.4f}) {difference:<28} "
+        f"{row.present_dice:>9.4f} {rates}"
+    )
+
+
+def _share(rate: float | None) -> str:
+    return "-" if rate is None else f"{rate:.1%}"
+''')
+
+write("kaggle_nerve/decision/tune.py", r'''"""Learning a decision on out-of-fold predictions, and what it may be expected to score on new patients.
+
+Three choices, one after the other: how to combine the runs (where there are several), by which rule
+to decide, and how to finish the mask. Each takes the simplest way within noise of the best. What is
+reported leaves all three choices, and all learning, to the patients that are not scored by them.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from kaggle_nerve.data.fullsize import Truths
+from kaggle_nerve.decision import blends, reliability, shaping
+from kaggle_nerve.decision.blends import BlendWay
+from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, dice
+from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.evidence import Evidence, measure
+from kaggle_nerve.decision.figures import Row, compared, figures
+from kaggle_nerve.decision.nested import Choice, Nested, choose, judge
+from kaggle_nerve.decision.shaping import CRF, PRIOR, SHAPES, Images, Shaper
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.progress import SILENT, Reporter
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What all steps share. ``texts`` and ``truths``: the true masks of the rows of ``stored``; ``take``:
+    choices that the user has made.
+    """
+
+    stored: Stored
+    texts: list[str]
+    truths: Truths
+    images: Images | None
+    take: dict[str, str]
+    seed: int
+    how: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The outcome of one choice: what every way scores, nested, and the rows to tell of it."""
+
+    choice: Choice
+    options: list[Nested]
+    rows: tuple[Row, ...]
+
+    def verdicts(self, refined: Nested) -> Nested:
+        """The verdicts with the choice left to the other subjects; ``refined`` are those of the way taken
+        after the later choices, too.
+        """
+        options = [*self.options]
+        options[self.choice.place] = refined
+        picks, frames = self.choice.picks, np.arange(len(refined.cuts))
+        names = [item.name for item in dataclasses.fields(Nested)]
+        stacks = {name: np.stack([getattr(option, name) for option in options]) for name in names}
+        return Nested(**{name: stack[picks, frames] for name, stack in stacks.items()})
+
+
+def tune(
+    stored: Stored,
+    frames: pd.DataFrame,
+    *,
+    images: Images | None = None,
+    take: dict[str, str] | None = None,
+    seed: int = 0,
+    reporter: Reporter = SILENT,
+    workers: int = 2,
+) -> Decision:
+    """Choose and learn the decision with the best mean Dice over the out-of-fold frames of ``stored``.
+
+    ``frames`` has subject, img and pixels (the true masks). Every frame counts, contradictory ones too.
+    With ``images`` the CRF, which looks at the frames, is compared too. ``take`` names a ``blend``, a
+    ``rule`` or a ``shape`` to take whatever the others score.
+
+    Raises NerveError for frames without a row in ``frames``, and an unknown name in ``take``.
+    """
+    # The work is spread over frames and subjects; threads inside each piece would only get in its way.
+    with threadpool_limits(1, "blas"):
+        texts = _truth_texts(stored, frames)
+        how = {"reporter": reporter, "workers": workers}
+        task = _Task(stored, texts, Truths(texts), images, take or {}, seed, how)
+        way, evidence, blended = _blend(task)
+        ruled = _rule(task, evidence)
+        shaped = _shape(task, way, evidence, ruled.options[ruled.choice.place])
+        verdicts = ruled.verdicts(shaped.verdicts(shaped.options[shaped.choice.place]))
+        if blended:
+            verdicts = blended.verdicts(verdicts)
+        return _learned(task, way, evidence, verdicts, {"blends": blended, "rules": ruled, "shapes": shaped})
+
+
+def _learned(
+    task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested, chosen: dict[str, _Chosen | None]
+) -> Decision:
+    """What was chosen, learned on all frames."""
+    stored = dataclasses.replace(task.stored, blend=way.final)
+    # Where the blend was learned, nested evidence differs from what the learned blend gives.
+    final = measure(stored, task.truths, **task.how)[0] if way.is_learned else evidence
+    candidate = CANDIDATES[chosen["rules"].choice.place]
+    learned = candidate.learn(final)
+    shape = _shapes(task)[chosen["shapes"].choice.place]
+    prior = shaping.learn_prior(task.texts) if PRIOR in SHAPES[shape] else None
+    cuts = learned.cuts(final)
+    if SHAPES[shape]:
+        finished = [Shaper(SHAPES[shape], prior, task.images)]
+        in_sample = shaping.score(stored, task.truths, cuts, lambda row: finished, **task.how)[0]
+    else:
+        in_sample = dice(final, cuts)
+    return Decision(
+        candidate.name,
+        learned,
+        shape,
+        way.final,
+        figures(evidence, verdicts, float(in_sample.mean()), task.seed),
+        {what: found.rows for what, found in chosen.items() if found},
+        {"pixels": reliability.of_pixels(evidence), "presence": reliability.of_presence(evidence)},
+        stored.source,
+        prior,
+    )
+
+
+def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Chosen | None]:
+    """How to combine the runs, judged by the baseline rule."""
+    if len(task.stored.parts) == 1:
+        if "blend" in task.take:
+            raise NerveError(
+                f"There is only run {task.stored.names[0]}, so nothing to blend; name others, too."
+            )
+        return blends.ALONE, measure(task.stored, task.truths, **task.how)[0], None
+    ways = blends.ways(task.stored, task.truths, **task.how)
+    found = measure(task.stored, task.truths, [way.way for way in ways], **task.how)
+    rule = next(one for one in CANDIDATES if one.name == BASELINE)
+    told = [(way.name, way.meaning) for way in ways]
+    options = _judged(task, "Comparing blends", [(rule, evidence) for evidence in found])
+    chosen = _choose(task, "blend", found[0], told, options, blends.BASELINE)
+    return ways[chosen.choice.place], found[chosen.choice.place], chosen
+
+
+def _rule(task: _Task, evidence: Evidence) -> _Chosen:
+    options = _judged(task, "Comparing rules", [(one, evidence) for one in CANDIDATES])
+    told = [(one.name, one.meaning) for one in CANDIDATES]
+    return _choose(task, "rule", evidence, told, options, BASELINE)
+
+
+def _judged(task: _Task, label: str, pairs: list[tuple[Candidate, Evidence]]) -> list[Nested]:
+    subjects = len(np.unique(pairs[0][1].subjects))
+    with task.how["reporter"].bar(label, subjects * len(pairs), "subject") as bar:
+        return [judge(*pair, bar=bar, workers=task.how["workers"]) for pair in pairs]
+
+
+def _shape(task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested) -> _Chosen:
+    names = _shapes(task)
+    priors = shaping.cross_fitted_priors(task.texts, evidence.subjects)
+
+    def shapers(row: int) -> list[Shaper]:
+        return [Shaper(SHAPES[name], priors[row], task.images) for name in names]
+
+    scores = shaping.score(task.stored, task.truths, verdicts.cuts, shapers, way=way.way, **task.how)
+    options = [dataclasses.replace(verdicts, dice=values) for values in scores]
+    told = [(name, ", then ".join(SHAPES[name]) or "the pixels as they are") for name in names]
+    return _choose(task, "shape", evidence, told, options, names[0])
+
+
+def _choose(
+    task: _Task,
+    what: str,
+    evidence: Evidence,
+    told: list[tuple[str, str]],
+    options: list[Nested],
+    baseline: str,
+) -> _Chosen:
+    names = [name for name, _ in told]
+    if what in task.take:
+        choice = _taken(what, task.take[what], names, len(evidence))
+    else:
+        choice = choose([option.dice for option in options], evidence.subjects, task.seed)
+    against = options[names.index(baseline)].dice
+    rows = [
+        compared(name, meaning, option, against, evidence, task.seed, chosen=place == choice.place)
+        for place, ((name, meaning), option) in enumerate(zip(told, options, strict=True))
+    ]
+    return _Chosen(choice, options, tuple(rows))
+
+
+def _taken(what: str, name: str, names: list[str], frames: int) -> Choice:
+    """The choice that the user has made."""
+    if name not in names:
+        raise NerveError(f"There is no {what} {name!r} here; there are {', '.join(names)}.")
+    return Choice(names.index(name), np.full(frames, names.index(name)))
+
+
+def _shapes(task: _Task) -> list[str]:
+    return [name for name in SHAPES if name != CRF or task.images is not None]
+
+
+def _truth_texts(stored: Stored, frames: pd.DataFrame) -> list[str]:
+    keys = ["subject", "img"]
+    pixels = stored.table[keys].merge(frames[[*keys, "pixels"]], on=keys, how="left").pixels
+    if pixels.isna().any():
+        raise NerveError("The data has no mask rows for some out-of-fold frames; name the run's own --data.")
+    return list(pixels)
+''')
+
+write("kaggle_nerve/pipeline.py", r'''"""From finished folds to a valid CSV: the stages that `submit` runs where they are missing."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+from kaggle_nerve.competition import submission
+from kaggle_nerve.data import folds
+from kaggle_nerve.data.frames import Layout, locate, read_train_csv
+from kaggle_nerve.data.tiff import read_grey
+from kaggle_nerve.decision import decision as decisions
+from kaggle_nerve.decision import shaping
+from kaggle_nerve.decision import tune as tuning
+from kaggle_nerve.decision.decision import Decision, UnreadableDecisionError
+from kaggle_nerve.decision.figures import far_share
+from kaggle_nerve.decision.masks import encoded_masks
+from kaggle_nerve.decision.shaping import SHAPES, Images
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.runs import Run, joined_name
+from kaggle_nerve.storage import digest_text
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A finished CSV, the decision behind it, and what `submission.check` found (no faults)."""
+
+    csv: Path
+    decision: Decision
+    report: submission.Report
+
+
+def learn_decision(
+    runs: list[Run],
+    data_dir: Path,
+    *,
+    take: dict[str, str] | None = None,
+    force: bool = False,
+    reporter: Reporter = SILENT,
+    workers: int = 2,
+) -> Decision:
+    """The decision for a run, or for the blend of several: read back where its inputs are unchanged.
+
+    ``take`` names choices that are the user's (see `tune.tune`), and makes the decision anew.
+    """
+    runs = in_order(runs)
+    for run in runs:
+        _tell_missing_folds(run, reporter)
+    stored = blend([open_oof(run) for run in runs])
+    path = decision_file(runs)
+    if path.is_file() and not force and not take:
+        try:
+            decision = decisions.load(path)
+        except UnreadableDecisionError as fault:
+            reporter.say(f"{fault} It is learned anew.")
+        else:
+            if decision.source == stored.source:
+                return decision
+    layout = locate(data_dir)
+    crf = bool(take) and take.get("shape") == shaping.CRF
+    decision = tuning.tune(
+        stored,
+        read_train_csv(layout.train_csv),
+        images=_training_images(layout, stored) if crf else None,
+        take=take,
+        seed=runs[0].settings.seed,
+        reporter=reporter,
+        workers=workers,
+    )
+    decision.save(path)
+    return decision
+
+
+def in_order(runs: list[Run]) -> list[Run]:
+    """Runs by name, whatever the order in which they were given: a blend's weights follow that order.
+
+    NerveError where one is given twice.
+    """
+    ordered = sorted(runs, key=lambda run: run.name)
+    for one, other in pairwise(ordered):
+        if one.name == other.name:
+            raise NerveError(f"Run {one.name} is named twice; name each run once.")
+    return ordered
+
+
+def decision_file(runs: list[Run]) -> Path:
+    """Where the decision of these runs lies: in the run's folder, or in one made for the blend."""
+    if len(runs) == 1:
+        return runs[0].decision_file
+    names = [run.name for run in in_order(runs)]
+    return runs[0].folder.parent / f"blend-{digest_text(*names)[:12]}" / "decision.json"
+
+
+def prepare(
+    runs: list[Run], data_dir: Path, out: Path, *, reporter: Reporter = SILENT, workers: int = 2
+) -> Prepared:
+    """Predict and tune where that is missing, write ``out``, and check it against the sample."""
+    # Keras is imported only where a prediction may be missing.
+    from kaggle_nerve.prediction.again import predict_oof
+    from kaggle_nerve.prediction.ensemble import predict_test
+
+    runs = in_order(runs)
+    for run in runs:
+        predict_oof(run, data_dir, reporter=reporter, workers=workers)
+        predict_test(run, data_dir, reporter=reporter, workers=workers)
+    decision = learn_decision(runs, data_dir, reporter=reporter, workers=workers)
+    stored, layout = blend([open_test(run) for run in runs]), locate(data_dir)
+    images = _test_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
+    masks = encoded_masks(stored, decision, images=images, reporter=reporter, workers=workers)
+    submission.write(out, masks)
+    report = submission.check(out, layout.sample_csv)
+    report.raise_if_faulty()
+    if warning := far_share(report.share, decision.figures.true_share):
+        reporter.say(f"Warning: {warning}")
+    return Prepared(out, decision, report)
+
+
+def _tell_missing_folds(run: Run, reporter: Reporter) -> None:
+    planned, finished = folds.count(folds.load(run.folds_csv)), run.needs_finished_folds()
+    if len(finished) < planned:
+        reporter.say(
+            f"Run {run.name} has {len(finished)} of its {planned} folds: the decision is learned on the "
+            "subjects of these alone; `kaggle-nerve train-folds` trains the others."
+        )
+
+
+def _training_images(layout: Layout, stored: Stored) -> Images:
+    rows = stored.table[["subject", "img"]].to_numpy()
+    return lambda row: read_grey(layout.train / "{}_{}.tif".format(*rows[row]))
+
+
+def _test_images(layout: Layout, stored: Stored) -> Images:
+    imgs = stored.table.img.to_numpy()
+    return lambda row: read_grey(layout.test / f"{imgs[row]}.tif")
+
+
+def new_csv(submissions_dir: Path, runs: list[Run]) -> Path:
+    """``<timestamp>__<run>.csv`` in the submissions folder, the time in UTC."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return submissions_dir / f"{stamp}__{joined_name(runs)}.csv"
+''')
+
+write("kaggle_nerve/notebook/__init__.py", r'''"""What runs in a Kaggle notebook in the command line's place: the generated notebooks' last cells call it."""
+''')
+
+write("kaggle_nerve/notebook/console.py", r'''"""What a notebook's cells print: one line now and then, for its log is kept."""
+
+from kaggle_nerve.progress import Bar, LoggedBar, Reporter
+
+
+class ConsoleReporter(Reporter):
+    """Lines on standard output, which a notebook shows under the cell."""
+
+    def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
+        """A new bar."""
+        return LoggedBar(label, total, unit, self.say)
+
+    def say(self, text: str) -> None:
+        """One line, at once."""
+        print(text, flush=True)
+''')
+
+write("kaggle_nerve/notebook/places.py", r'''"""Where things lie in a Kaggle notebook: attached inputs, which cannot be written to, and the working folder."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaggle_nerve.adopted import adopt
+from kaggle_nerve.competition import facts
+from kaggle_nerve.data.cache import FOLDER_VARIABLE
+from kaggle_nerve.errors import NerveError
+
+KAGGLE = Path("/kaggle")
+
+
+@dataclass(frozen=True)
+class Places:
+    """``input`` holds whatever is attached; what is written into ``working`` is the notebook's output."""
+
+    input: Path
+    working: Path
+
+    @property
+    def runs(self) -> Path:
+        """The folder of runs, as `kaggle-nerve` has it on a laptop."""
+        return self.working / "runs"
+
+    @property
+    def submission(self) -> Path:
+        """The file that a notebook submits."""
+        return self.working / "submission.csv"
+
+
+def here() -> Places:
+    """The places of this notebook: Kaggle's, elsewhere those beside the current folder. Caches go to neither."""
+    # Inputs are read-only, and what is in the working folder counts against what Kaggle keeps.
+    os.environ.setdefault(FOLDER_VARIABLE, str(Path(tempfile.gettempdir()) / "kaggle-nerve"))
+    working = KAGGLE / "working"
+    if not working.is_dir():
+        working = Path.cwd()
+    return Places(working.parent / "input", working)
+
+
+def find_data(places: Places) -> Path:
+    """The competition's folder: where Kaggle puts it, or wherever its training table lies.
+
+    NerveError where it is not attached.
+    """
+    known = [places.input / "competitions" / facts.SLUG, places.input / facts.SLUG]
+    found = [folder for folder in known if (folder / facts.TRAIN_CSV).is_file()]
+    found += sorted(path.parent for path in places.input.rglob(facts.TRAIN_CSV)) if not found else []
+    if not found:
+        raise NerveError(
+            f"The competition's data is not attached: there is no {facts.TRAIN_CSV} under {places.input}; press "
+            f"'Add Input' and choose the competition {facts.SLUG} (accept its rules first)."
+        )
+    return found[0]
+
+
+def attached_runs(places: Places, data: Path) -> list[Path]:
+    """Folders of runs among the inputs but ``data``, sorted: a dataset's, or another notebook's output."""
+    found = {path.parent for path in places.input.rglob("settings.toml") if not path.is_relative_to(data)}
+    return sorted(folder for folder in found if (folder / "environment.json").is_file())
+
+
+def take_over(places: Places, data: Path) -> list[str]:
+    """Copy what attached runs have, finished folds and begun ones, into the working folder's runs.
+
+    Returns a line for each run.
+    """
+    return [line for folder in attached_runs(places, data) for line in adopt(folder, places.runs)]
+''')
+
+write("kaggle_nerve/notebook/submitting.py", r'''"""A notebook's last stage: predict, decide, write submission.csv."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kaggle_nerve import pipeline
+from kaggle_nerve.decision import text
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.notebook.console import ConsoleReporter
+from kaggle_nerve.notebook.places import Places, attached_runs, find_data, here, take_over
+from kaggle_nerve.runs import Run, open_run
+
+
+def submit(runs: Sequence[str] = ()) -> None:
+    """Write submission.csv from attached runs: those named, such as ``small`` or ``small@flips``, or all.
+
+    Predictions and the decision are made where the run has none; several runs are blended. Raises NerveError
+    where none is attached.
+    """
+    places, reporter = here(), ConsoleReporter()
+    data = find_data(places)
+    found = {folder.name for folder in attached_runs(places, data)}
+    take_over(places, data)
+    names = list(runs) or sorted(found)
+    if not names:
+        raise NerveError(
+            f"No run is attached: there is no settings.toml under {places.input}; add the output of "
+            "nerve-train-folds, or the dataset that `kaggle-nerve kernels dataset` made, with 'Add Input'."
+        )
+    write_submission([open_run(places.runs, name) for name in names], data, places, reporter)
+
+
+def write_submission(runs: list[Run], data: Path, places: Places, reporter: ConsoleReporter) -> None:
+    """Write the notebook's submission.csv from ``runs`` and tell what it may be expected to score."""
+    prepared = pipeline.prepare(runs, data, places.submission, reporter=reporter)
+    reporter.say("")
+    reporter.say(text.comparison(prepared.decision))
+    reporter.say(text.told(prepared.decision))
+    report = prepared.report
+    reporter.say(f"{places.submission}: {report.rows} rows, {report.non_empty} with a mask, valid")
+''')
+
+write("kaggle_nerve/notebook/training.py", r'''"""A training notebook: take over earlier work, train what is missing, then write submission.csv."""
+
+import time
+from collections.abc import Sequence
+
+from kaggle_nerve import devices
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.notebook.console import ConsoleReporter
+from kaggle_nerve.notebook.places import find_data, here, take_over
+from kaggle_nerve.notebook.submitting import write_submission
+from kaggle_nerve.settings import Settings, default_name, load_preset
+from kaggle_nerve.training.run_folds import FoldsError, train_folds
+
+WITH_GPU, WITHOUT_GPU = "default", "small"
+"""Presets that are taken where the user names none."""
+
+LIMIT = 12.0
+"""Hours after which Kaggle ends a notebook and throws away what it wrote."""
+
+FINISHING = 0.1
+"""Share of the hours that is kept for predicting the test frames and writing the file, at most `LONGEST`."""
+
+LONGEST = 0.75
+"""Hours."""
+
+
+def train(
+    preset: str | None = None,
+    folds: int | str | None = None,
+    hours: float = 11.0,
+    shorten: bool = False,
+    changes: Sequence[str] = (),
+    run: str | None = None,
+) -> None:
+    """Train what is missing of a run's folds within ``hours``; then decide and write submission.csv.
+
+    Goes on with the run where an attached earlier output holds it. What does not fit into ``hours`` is left
+    for the next session, or, with ``shorten``, every fold is trained for fewer epochs. Folds are spread over
+    the GPUs. The rest is as the command line's ``train-folds`` and ``submit`` have it.
+
+    Raises NerveError, in one sentence, for whatever cannot be done; folds that failed are named at the end.
+    """
+    began = time.monotonic()
+    if not 0 < hours <= LIMIT:
+        raise NerveError(f"HOURS = {hours} must lie above 0 and at most at {LIMIT:g}, Kaggle's own limit.")
+    left = 3600 * (hours - min(FINISHING * hours, LONGEST))
+    places, reporter = here(), ConsoleReporter()
+    data = find_data(places)
+    reporter.say(f"The competition's data is in {data}")
+    settings, name = _settings(preset, folds, changes, reporter)
+    name = run or name
+    for taken in take_over(places, data):
+        reporter.say(f"Going on with what is attached: {taken}")
+    try:
+        trained, results = train_folds(
+            data,
+            places.runs,
+            name,
+            settings,
+            time_budget=left if shorten else None,
+            stop=lambda: time.monotonic() - began > left,
+            reporter=reporter,
+        )
+        failed = None
+    except FoldsError as fault:
+        trained, results, failed = fault.run, fault.results, fault
+    for result in results:
+        reporter.say(result.told)
+    if failed:
+        raise failed
+    if not all(result.finished for result in results):
+        reporter.say(
+            f"The {hours:g} hours are over. Save this version, attach its output to the notebook ('Add Input', "
+            "'Notebooks') and run it again: it goes on from here."
+        )
+    if trained.finished_folds():
+        write_submission([trained], data, places, reporter)
+    else:
+        reporter.say("No fold is finished yet, so there is no submission.csv.")
+
+
+def _settings(
+    preset: str | None, folds: int | str | None, changes: Sequence[str], reporter: ConsoleReporter
+) -> tuple[Settings, str]:
+    """What to train with, and the run's name."""
+    if preset is None:
+        gpus = len(devices.visible())
+        preset = WITH_GPU if gpus else WITHOUT_GPU
+        reporter.say(f"Preset {preset}: {'there is no GPU' if not gpus else f'for {gpus} GPU(s)'}.")
+    fixed = () if folds is None else (f"folds={folds}",)
+    settings = load_preset(preset, (*changes, *fixed))
+    return settings, default_name(preset, settings)
+''')
+
+import hashlib
+
+found = {path: hashlib.sha256(open(path, "rb").read()).hexdigest()[:16] for path in FILES}
+changed = [path for path in FILES if found[path] != FILES[path]]
+print("Changed by hand:" if changed else f"All {len(FILES)} files are as generated.", *changed)
+sys.path.insert(0, os.getcwd())
+
+# Train, decide, write `submission.csv`
+from kaggle_nerve.notebook.training import train
+
+train(PRESET, FOLDS, HOURS, SHORTEN, CHANGES, RUN)

@@ -1,0 +1,162 @@
+"""Generated kernels: up to date, deterministic, closed, and what drifts is named."""
+
+import ast
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kernels import build as building
+from kaggle_nerve.kernels import closure as closures
+from kaggle_nerve.kernels.notebook import notebook, paste
+from kaggle_nerve.kernels.plans import PLANS, TRAIN
+from kaggle_nerve.kernels.pushing import prepared
+
+KERNELS = Path(__file__).parents[1] / "kernels"
+
+
+@pytest.fixture(scope="module")
+def files():
+    return closures.closure(TRAIN.entry)
+
+
+def test_the_kernels_are_up_to_date(request):
+    if request.config.getoption("--regenerate"):
+        building.build(KERNELS)
+    assert building.check(KERNELS) == [], "run `make docs`"
+
+
+def test_building_again_gives_the_same_bytes_and_writes_nothing(tmp_path):
+    written = building.build(tmp_path)
+    assert len(written) == 9
+    assert building.build(tmp_path) == []
+    command = "from kaggle_nerve.kernels.build import build; from pathlib import Path; build(Path('x'))"
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True, env=environment)
+    for path in written:
+        assert (tmp_path / "x" / path).read_bytes() == (tmp_path / path).read_bytes()
+
+
+def test_a_changed_module_is_named(tmp_path, monkeypatch):
+    building.build(tmp_path)
+    real = building.closure
+
+    def changed(entry):
+        return [
+            dataclasses.replace(file, text=file.text + "# more\n") if file.path.endswith("/rle.py") else file
+            for file in real(entry)
+        ]
+
+    monkeypatch.setattr(building, "closure", changed)
+    drifts = [str(drift) for drift in building.check(tmp_path)]
+    assert len(drifts) == 6  # a notebook and a pasted cell of each kernel
+    assert "nerve-explore/paste.py is older than kaggle_nerve/competition/rle.py" in drifts
+
+
+def test_missing_and_edited_files_are_named(tmp_path):
+    building.build(tmp_path)
+    (tmp_path / "nerve-explore" / "paste.py").unlink()
+    told = tmp_path / "nerve-train-folds" / "kernel-metadata.json"
+    told.write_text(told.read_text().replace("false", "true"))
+    edited = tmp_path / "nerve-explore" / "nerve-explore.ipynb"
+    edited.write_text(edited.read_text().replace("COUNT = 12", "COUNT = 13"))
+    assert sorted(map(str, building.check(tmp_path))) == [
+        "nerve-explore/nerve-explore.ipynb differs from kaggle_nerve/kernels/plans.py or notebook.py",
+        "nerve-explore/paste.py is missing",
+        "nerve-train-folds/kernel-metadata.json differs from kaggle_nerve/kernels/plans.py",
+    ]
+
+
+def test_a_closure_has_what_is_needed_and_no_more(files):
+    paths = [file.path for file in files]
+    assert paths[0] == "kaggle_nerve/__init__.py"
+    assert len(set(paths)) == len(paths)
+    assert {"kaggle_nerve/training/worker.py", "kaggle_nerve/presets/small.toml"} <= set(paths)
+    assert not [path for path in paths if "/cli/" in path or "/kaggle_api/" in path or "/rehearsal/" in path]
+    submitting = {file.path for file in closures.closure(PLANS["nerve-predict-submit"].entry)}
+    assert "kaggle_nerve/training/run_folds.py" not in submitting
+    # What is built upon comes first.
+    assert paths.index("kaggle_nerve/errors.py") < paths.index("kaggle_nerve/data/cache.py")
+    assert paths.index("kaggle_nerve/data/cache.py") < paths.index("kaggle_nerve/training/fold.py")
+
+
+def test_what_a_notebook_must_not_import_is_refused_with_the_way_there():
+    with pytest.raises(ValueError, match=r"must not import click.*kaggle_nerve\.cli\.submit -> click"):
+        closures.closure("kaggle_nerve.cli.submit")
+
+
+def test_a_pasted_cell_holds_each_file_as_it_is(files):
+    tree = ast.parse(paste(TRAIN, files))
+    calls = [
+        node.value for node in tree.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    ]
+    held = {
+        ast.literal_eval(call.args[0]): ast.literal_eval(call.args[1])
+        for call in calls
+        if getattr(call.func, "id", "") == "write"
+    }
+    assert held == {file.path: file.text for file in files}
+
+
+def test_texts_that_would_end_a_literal_early_survive():
+    odd = [
+        closures.File("kaggle_nerve/__init__.py", "a = '''x'''\n"),
+        closures.File("kaggle_nerve/errors.py", ""),
+        closures.File("kaggle_nerve/runs.py", "no end"),
+        closures.File("kaggle_nerve/storage.py", 'b = "\\n"  # \\\n'),
+    ]
+    written = {}
+    body = [node for node in ast.parse(paste(TRAIN, odd)).body if "write(" in ast.unparse(node)[:6]]
+    for node in body:
+        exec(compile(ast.Module([node], []), "x", "exec"), {"write": written.__setitem__})
+    assert written == {file.path: file.text for file in odd}
+
+
+def test_metadata_says_no_internet_and_which_machine():
+    told = json.loads(building.metadata(TRAIN, "somebody"))
+    assert told["id"] == "somebody/nerve-train-folds"
+    assert told["enable_internet"] is False
+    assert told["machine_shape"] == "NvidiaTeslaT4"
+    assert told["competition_sources"] == ["ultrasound-nerve-segmentation"]
+    for plan in PLANS.values():
+        assert plan.title.lower().replace(" ", "-") == plan.name  # or Kaggle gives it another address
+
+
+def test_what_is_pushed_is_what_kernels_holds(tmp_path):
+    prepared("nerve-explore", "somebody", tmp_path)
+    pushed = (tmp_path / "nerve-explore.ipynb").read_bytes()
+    assert pushed == (KERNELS / "nerve-explore" / "nerve-explore.ipynb").read_bytes()
+
+
+def test_settings_and_attachments_of_a_pushed_kernel(tmp_path):
+    settings = {"PRESET": "small", "HOURS": "5", "CHANGES": '["training.epochs=3"]'}
+    prepared(
+        "nerve-train-folds", "me", tmp_path, settings=settings, datasets=["me/weights"], kernels=["me/other"]
+    )
+    told = json.loads((tmp_path / "kernel-metadata.json").read_text())
+    assert (told["dataset_sources"], told["kernel_sources"]) == (["me/weights"], ["me/other"])
+    cells = json.loads((tmp_path / "nerve-train-folds.ipynb").read_text())["cells"]
+    values = {}
+    exec("".join(cells[1]["source"]), values)
+    assert (values["PRESET"], values["HOURS"], values["CHANGES"]) == ("small", 5, ["training.epochs=3"])
+    assert values["RUN"] is None
+
+
+def test_wrong_names_are_refused(tmp_path):
+    with pytest.raises(NerveError, match="There is no kernel 'nerve'; there are nerve-train-folds"):
+        prepared("nerve", "me", tmp_path)
+    with pytest.raises(NerveError, match="has no setting 'EPOCHS'; it has PRESET, FOLDS, HOURS"):
+        prepared("nerve-train-folds", "me", tmp_path, settings={"EPOCHS": "3"})
+    with pytest.raises(NerveError, match="write it as owner/name"):
+        prepared("nerve-train-folds", "me", tmp_path, datasets=["weights"])
+
+
+def test_every_floor_has_its_heading(files):
+    assert notebook(TRAIN, files)
+    explored = closures.closure(PLANS["nerve-explore"].entry)
+    assert notebook(PLANS["nerve-explore"], explored)
