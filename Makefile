@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests of networks and losses, which run on Keras's other backend, too.
 NETWORKS := $(addprefix tests/test_,architectures.py encoders.py layers.py normalisation.py forward.py losses.py)
 
-.PHONY: demo test install check docs clean
+.PHONY: demo test install docs kernels-test clean
 
 # The whole job on the embedded rehearsal: no account, no data needed.
 demo: $(VENV)/.installed
@@ -19,9 +19,19 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist loadfile $(NETWORKS)
 
-# Generated files: the command reference.
+# Generated files: the command reference, Kaggle's notebooks.
 docs: $(VENV)/.installed-test
-	$(BIN)/python -m pytest tests/test_docs.py --regenerate
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_kernels.py --regenerate
+
+# The notebooks once more, with the packages of Kaggle's image.
+kernels-test: $(VENV)/.installed-test .venv-kaggle/.installed
+	$(BIN)/python -m pytest tests/test_notebooks.py --kernel-python .venv-kaggle/bin/python
+
+.venv-kaggle/.installed: kernels/constraints.txt
+	$(PYTHON) -m venv .venv-kaggle
+	.venv-kaggle/bin/python -m pip install --quiet -c kernels/constraints.txt tensorflow keras numpy pandas \
+		opencv-python-headless scikit-learn scipy threadpoolctl tqdm filelock tensorboard matplotlib ipykernel
+	touch $@
 
 install: $(VENV)/.installed
 
@@ -38,4 +48,4 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info rehearsal
+	rm -rf $(VENV) .venv-kaggle build dist *.egg-info rehearsal

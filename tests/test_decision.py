@@ -11,6 +11,7 @@ from kaggle_nerve.data import levels
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import candidates, decision, evidence, figures, nested, shaping, tune
 from kaggle_nerve.decision.masks import encoded_masks
+from kaggle_nerve.decision.review import review
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Blend, Stored, blend
 
@@ -41,6 +42,18 @@ def learned():
 def test_a_decision_applied_to_its_own_frames_gives_the_reported_figure(learned):
     found, table, decided = learned
     assert scored(found, table, decided) == decided.figures.in_sample
+
+
+def test_a_review_has_every_frame_with_its_dice(learned):
+    found, table, decided = learned
+    seen = review(found, table, decided)
+    assert seen[["subject", "img"]].values.tolist() == found.table[["subject", "img"]].values.tolist()
+    assert seen.dice.mean() == decided.figures.in_sample
+    empty = seen[(seen.pixels == "") & (seen.predicted == "")]
+    assert len(empty)
+    assert (empty.dice == 1).all()
+    with pytest.raises(NerveError, match="no mask rows"):
+        review(found, table.iloc[1:], decided)
 
 
 @pytest.mark.parametrize("rule", [one.name for one in candidates.CANDIDATES])

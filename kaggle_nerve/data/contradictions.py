@@ -8,8 +8,11 @@ from kaggle_nerve.data.cache import Cache
 SIZE = (60, 83)
 """Working size at which frames are compared: a seventh of the competition's."""
 
+LEAST = 0.95
+"""Correlation of grey levels from which two frames count as alike."""
 
-def contradictions(cache: Cache, least: float = 0.8) -> pd.DataFrame:
+
+def contradictions(cache: Cache, least: float = LEAST) -> pd.DataFrame:
     """For each frame with a mask the likest one without, where they correlate by ``least`` or more.
 
     Columns: subject, with_mask and without_mask (imgs), row and other (rows of ``cache.table``), and

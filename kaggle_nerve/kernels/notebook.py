@@ -89,7 +89,7 @@ def notebook(plan: Plan, files: Sequence[File]) -> str:
             "what",
             f"## What runs\n\n{NOTHING} Folded cells hold the package, one file a cell.",
         ),
-        _code("facts", _facts(files)),
+        _code("facts", _facts(files), HIDDEN),
     ]
     for floor, group in itertools.groupby(files, lambda file: file.floor):
         heading = f"### `kaggle_nerve{'.' if floor else ''}{floor}`: {ABOUT_FLOORS[floor]}"

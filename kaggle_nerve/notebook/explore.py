@@ -61,7 +61,7 @@ class Exploration:
         found = pairs.contradictions(cache)
         self.reporter.say(
             f"{len(found)} of {self.frames.has_mask.sum()} frames with a mask have a twin without one (grey levels "
-            "correlate by 0.8 or more)."
+            f"correlate by {pairs.LEAST:g} or more)."
         )
         tiles = []
         for pair in found.head(count).itertuples():
@@ -93,8 +93,9 @@ class Exploration:
         drawn = found[found.dice < 1].assign(
             kind=lambda table: (table.pixels != "") + 2 * (table.predicted != "")
         )
-        # A third of each kind: missed, invented, drawn elsewhere.
-        kinds = [group.nsmallest(-(-count // 3), "dice") for _, group in drawn.groupby("kind")]
+        # A third of each kind: missed, invented, drawn elsewhere; of equal ones not all of the first subject.
+        shuffled = drawn.sample(frac=1, random_state=self.seed)
+        kinds = [group.nsmallest(-(-count // 3), "dice") for _, group in shuffled.groupby("kind")]
         rows = pd.concat(kinds).merge(self.frames[["subject", "img", "path"]], on=["subject", "img"])
         tiles = [
             Tile(

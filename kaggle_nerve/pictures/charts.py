@@ -20,9 +20,10 @@ def balance(frames: pd.DataFrame) -> Figure:
     axes.bar(names, present["sum"], color=WITH, label="with a mask")
     axes.bar(names, present["count"] - present["sum"], bottom=present["sum"], color=WITHOUT, label="without")
     axes.set(xlabel="subject", ylabel="frames")
-    axes.set_title(f"{(frames.area > 0).mean():.1%} of {len(frames)} frames have a mask; by subject")
+    share = (frames.area > 0).mean()
+    axes.set_title(f"{share:.1%} of {len(frames)} frames have a mask; by subject", loc="left")
     axes.tick_params(axis="x", labelsize=7)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     return figure
 
 

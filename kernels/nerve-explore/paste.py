@@ -25,7 +25,7 @@ FILES = {
     "kaggle_nerve/errors.py": "ea88c37a8a017dfd",
     "kaggle_nerve/fused.py": "faaac81a1297bc9c",
     "kaggle_nerve/pictures/__init__.py": "62ef1a90b36972e5",
-    "kaggle_nerve/pictures/charts.py": "cac510d8f3957eab",
+    "kaggle_nerve/pictures/charts.py": "48b1209067c4308e",
     "kaggle_nerve/pictures/sheet.py": "eb87af46c24813ea",
     "kaggle_nerve/presets/__init__.py": "532ef13800ca2c84",
     "kaggle_nerve/presets/attention-segnet.toml": "922ef5c6d9edb8c3",
@@ -59,7 +59,7 @@ FILES = {
     "kaggle_nerve/settings/text.py": "a80f70216c23edd1",
     "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
     "kaggle_nerve/data/cache.py": "23977dce29c5198c",
-    "kaggle_nerve/data/contradictions.py": "bc08ce1ad5a74c48",
+    "kaggle_nerve/data/contradictions.py": "e10a06e28e857f3b",
     "kaggle_nerve/data/folds.py": "03e193043840062d",
     "kaggle_nerve/data/frames.py": "d8bca5c74c4f55f8",
     "kaggle_nerve/data/fullsize.py": "ee6a2837e36f2f9e",
@@ -69,7 +69,7 @@ FILES = {
     "kaggle_nerve/training/__init__.py": "d4450ea4c9e092ad",
     "kaggle_nerve/training/losses.py": "8831b266c8956652",
     "kaggle_nerve/training/oof.py": "bbeecc39835a6ed7",
-    "kaggle_nerve/adopted.py": "e9e0b042e86c7280",
+    "kaggle_nerve/adopted.py": "3514b0e39a308c40",
     "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
     "kaggle_nerve/prediction/again.py": "c328d5b3b68d5b5c",
     "kaggle_nerve/prediction/ensemble.py": "6f2fa8ba24a43901",
@@ -97,7 +97,7 @@ FILES = {
     "kaggle_nerve/pipeline.py": "e6cb9d2fb96dc9f9",
     "kaggle_nerve/notebook/__init__.py": "650e4f80d063cf17",
     "kaggle_nerve/notebook/console.py": "9d5224ac84d61d0a",
-    "kaggle_nerve/notebook/explore.py": "03ca5ec950958dbe",
+    "kaggle_nerve/notebook/explore.py": "3cbbfc8d15b2b03a",
     "kaggle_nerve/notebook/places.py": "768754ed90244c13",
 }
 
@@ -312,9 +312,10 @@ def balance(frames: pd.DataFrame) -> Figure:
     axes.bar(names, present["sum"], color=WITH, label="with a mask")
     axes.bar(names, present["count"] - present["sum"], bottom=present["sum"], color=WITHOUT, label="without")
     axes.set(xlabel="subject", ylabel="frames")
-    axes.set_title(f"{(frames.area > 0).mean():.1%} of {len(frames)} frames have a mask; by subject")
+    share = (frames.area > 0).mean()
+    axes.set_title(f"{share:.1%} of {len(frames)} frames have a mask; by subject", loc="left")
     axes.tick_params(axis="x", labelsize=7)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -2748,8 +2749,11 @@ from kaggle_nerve.data.cache import Cache
 SIZE = (60, 83)
 """Working size at which frames are compared: a seventh of the competition's."""
 
+LEAST = 0.95
+"""Correlation of grey levels from which two frames count as alike."""
 
-def contradictions(cache: Cache, least: float = 0.8) -> pd.DataFrame:
+
+def contradictions(cache: Cache, least: float = LEAST) -> pd.DataFrame:
     """For each frame with a mask the likest one without, where they correlate by ``least`` or more.
 
     Columns: subject, with_mask and without_mask (imgs), row and other (rows of ``cache.table``), and
@@ -3539,12 +3543,13 @@ write("kaggle_nerve/adopted.py", r'''"""Runs brought from elsewhere: what a Kagg
 
 import shutil
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import load_settings
-from kaggle_nerve.storage import completed, read_json
+from kaggle_nerve.storage import completed, locked, read_json
 
 LOCK = ".lock"
 
@@ -3557,29 +3562,43 @@ def adopt(found: Path, runs_dir: Path) -> list[str]:
 
     Raises NerveError, before anything is copied, where a run of the same name has other settings or data.
     """
+    return [_take(folder, runs_dir / folder.name) for folder in check(found, runs_dir)]
+
+
+def check(found: Path, runs_dir: Path) -> list[Path]:
+    """The folders of the runs in ``found``. NerveError where ``runs_dir`` has another run of the same name."""
     sources = [found] if (found / "settings.toml").is_file() else sorted(found.glob("*/settings.toml"))
     folders = [source if source.is_dir() else source.parent for source in sources]
     for folder in folders:
-        _refuse_another(folder, runs_dir / folder.name)
-    return [_take(folder, runs_dir / folder.name) for folder in folders]
+        target = runs_dir / folder.name
+        if (target / "settings.toml").is_file() and (difference := _difference(folder, target)):
+            raise NerveError(
+                f"{folder} and {target} are two runs of one name, with {difference}: rename the folder of one of "
+                "them, or use another folder of runs."
+            )
+    return folders
 
 
-def _refuse_another(source: Path, target: Path) -> None:
-    if not (target / "settings.toml").is_file():
-        return
-    same = _identity(source) == _identity(target)
-    if not same:
-        raise NerveError(
-            f"{source} and {target} are two runs of one name, with other settings or from other data: rename the "
-            "folder of one of them."
-        )
+def _difference(source: Path, target: Path) -> str:
+    """What makes two folders two runs; "" where they are one: settings, data, or who is held out where."""
+    theirs, mine = (load_settings(folder / "settings.toml").flat() for folder in (source, target))
+    for key, value in theirs.items():
+        if key != "description" and mine[key] != value:
+            return f"{key} = {value!r} and {mine[key]!r}"
+    if None not in (data := [_data(source), _data(target)]) and data[0] != data[1]:
+        return "other training data"
+    folds = [folder / "folds.csv" for folder in (source, target)]
+    if (
+        all(file.is_file() for file in folds)
+        and len({file.read_text(encoding="utf-8") for file in folds}) > 1
+    ):
+        return "other folds.csv"
+    return ""
 
 
-def _identity(folder: Path) -> tuple[str, str | None]:
-    """Digests of a run's settings and of its data."""
+def _data(folder: Path) -> str | None:
     environment = folder / "environment.json"
-    source = read_json(environment).get("source") if environment.is_file() else None
-    return load_settings(folder / "settings.toml").digest(), source
+    return read_json(environment).get("source") if environment.is_file() else None
 
 
 def _take(source: Path, target: Path) -> str:
@@ -3589,7 +3608,9 @@ def _take(source: Path, target: Path) -> str:
         return f"run {target.name} with {len(run.finished_folds())} finished folds"
     taken = [folder for folder in sorted(source.iterdir()) if folder.is_dir() and _is_ahead(folder, target)]
     for folder in taken:
-        _copy(folder, target / folder.name)
+        told = f"Another process works on {target / folder.name}: wait until it has ended, and run again."
+        with locked(target / folder.name / LOCK, told) if (target / folder.name).exists() else nullcontext():
+            _copy(folder, target / folder.name)
     names = ", ".join(folder.name for folder in taken) or "nothing new"
     return f"run {target.name}: {names}"
 
@@ -3599,7 +3620,12 @@ def _is_ahead(folder: Path, target: Path) -> bool:
     mine = target / folder.name
     if completed(mine):
         return False
-    return bool(completed(folder)) or not mine.exists()
+    return bool(completed(folder)) or (_is_begun(folder) and not _is_begun(mine)) or not mine.exists()
+
+
+def _is_begun(fold: Path) -> bool:
+    """Whether a fold's folder has a checkpoint, or a finished first stage."""
+    return any(fold.rglob("state.json")) or bool(completed(fold / "warm"))
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -6423,7 +6449,7 @@ class Exploration:
         found = pairs.contradictions(cache)
         self.reporter.say(
             f"{len(found)} of {self.frames.has_mask.sum()} frames with a mask have a twin without one (grey levels "
-            "correlate by 0.8 or more)."
+            f"correlate by {pairs.LEAST:g} or more)."
         )
         tiles = []
         for pair in found.head(count).itertuples():
@@ -6455,8 +6481,9 @@ class Exploration:
         drawn = found[found.dice < 1].assign(
             kind=lambda table: (table.pixels != "") + 2 * (table.predicted != "")
         )
-        # A third of each kind: missed, invented, drawn elsewhere.
-        kinds = [group.nsmallest(-(-count // 3), "dice") for _, group in drawn.groupby("kind")]
+        # A third of each kind: missed, invented, drawn elsewhere; of equal ones not all of the first subject.
+        shuffled = drawn.sample(frac=1, random_state=self.seed)
+        kinds = [group.nsmallest(-(-count // 3), "dice") for _, group in shuffled.groupby("kind")]
         rows = pd.concat(kinds).merge(self.frames[["subject", "img", "path"]], on=["subject", "img"])
         tiles = [
             Tile(

@@ -62,7 +62,7 @@ FILES = {
     "kaggle_nerve/training/__init__.py": "d4450ea4c9e092ad",
     "kaggle_nerve/training/losses.py": "8831b266c8956652",
     "kaggle_nerve/training/oof.py": "bbeecc39835a6ed7",
-    "kaggle_nerve/adopted.py": "e9e0b042e86c7280",
+    "kaggle_nerve/adopted.py": "3514b0e39a308c40",
     "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
     "kaggle_nerve/prediction/again.py": "c328d5b3b68d5b5c",
     "kaggle_nerve/prediction/ensemble.py": "6f2fa8ba24a43901",
@@ -3397,12 +3397,13 @@ write("kaggle_nerve/adopted.py", r'''"""Runs brought from elsewhere: what a Kagg
 
 import shutil
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import load_settings
-from kaggle_nerve.storage import completed, read_json
+from kaggle_nerve.storage import completed, locked, read_json
 
 LOCK = ".lock"
 
@@ -3415,29 +3416,43 @@ def adopt(found: Path, runs_dir: Path) -> list[str]:
 
     Raises NerveError, before anything is copied, where a run of the same name has other settings or data.
     """
+    return [_take(folder, runs_dir / folder.name) for folder in check(found, runs_dir)]
+
+
+def check(found: Path, runs_dir: Path) -> list[Path]:
+    """The folders of the runs in ``found``. NerveError where ``runs_dir`` has another run of the same name."""
     sources = [found] if (found / "settings.toml").is_file() else sorted(found.glob("*/settings.toml"))
     folders = [source if source.is_dir() else source.parent for source in sources]
     for folder in folders:
-        _refuse_another(folder, runs_dir / folder.name)
-    return [_take(folder, runs_dir / folder.name) for folder in folders]
+        target = runs_dir / folder.name
+        if (target / "settings.toml").is_file() and (difference := _difference(folder, target)):
+            raise NerveError(
+                f"{folder} and {target} are two runs of one name, with {difference}: rename the folder of one of "
+                "them, or use another folder of runs."
+            )
+    return folders
 
 
-def _refuse_another(source: Path, target: Path) -> None:
-    if not (target / "settings.toml").is_file():
-        return
-    same = _identity(source) == _identity(target)
-    if not same:
-        raise NerveError(
-            f"{source} and {target} are two runs of one name, with other settings or from other data: rename the "
-            "folder of one of them."
-        )
+def _difference(source: Path, target: Path) -> str:
+    """What makes two folders two runs; "" where they are one: settings, data, or who is held out where."""
+    theirs, mine = (load_settings(folder / "settings.toml").flat() for folder in (source, target))
+    for key, value in theirs.items():
+        if key != "description" and mine[key] != value:
+            return f"{key} = {value!r} and {mine[key]!r}"
+    if None not in (data := [_data(source), _data(target)]) and data[0] != data[1]:
+        return "other training data"
+    folds = [folder / "folds.csv" for folder in (source, target)]
+    if (
+        all(file.is_file() for file in folds)
+        and len({file.read_text(encoding="utf-8") for file in folds}) > 1
+    ):
+        return "other folds.csv"
+    return ""
 
 
-def _identity(folder: Path) -> tuple[str, str | None]:
-    """Digests of a run's settings and of its data."""
+def _data(folder: Path) -> str | None:
     environment = folder / "environment.json"
-    source = read_json(environment).get("source") if environment.is_file() else None
-    return load_settings(folder / "settings.toml").digest(), source
+    return read_json(environment).get("source") if environment.is_file() else None
 
 
 def _take(source: Path, target: Path) -> str:
@@ -3447,7 +3462,9 @@ def _take(source: Path, target: Path) -> str:
         return f"run {target.name} with {len(run.finished_folds())} finished folds"
     taken = [folder for folder in sorted(source.iterdir()) if folder.is_dir() and _is_ahead(folder, target)]
     for folder in taken:
-        _copy(folder, target / folder.name)
+        told = f"Another process works on {target / folder.name}: wait until it has ended, and run again."
+        with locked(target / folder.name / LOCK, told) if (target / folder.name).exists() else nullcontext():
+            _copy(folder, target / folder.name)
     names = ", ".join(folder.name for folder in taken) or "nothing new"
     return f"run {target.name}: {names}"
 
@@ -3457,7 +3474,12 @@ def _is_ahead(folder: Path, target: Path) -> bool:
     mine = target / folder.name
     if completed(mine):
         return False
-    return bool(completed(folder)) or not mine.exists()
+    return bool(completed(folder)) or (_is_begun(folder) and not _is_begun(mine)) or not mine.exists()
+
+
+def _is_begun(fold: Path) -> bool:
+    """Whether a fold's folder has a checkpoint, or a finished first stage."""
+    return any(fold.rglob("state.json")) or bool(completed(fold / "warm"))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,0 +1,77 @@
+"""What the notebooks' last cells do before they train: where things are looked for, and which preset is taken."""
+
+from pathlib import Path
+
+import pytest
+
+from kaggle_nerve import devices
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.notebook import places as placing
+from kaggle_nerve.notebook import training
+from kaggle_nerve.notebook.places import Places, attached_runs, find_data
+
+SLUG = "ultrasound-nerve-segmentation"
+
+
+@pytest.fixture
+def places(tmp_path):
+    (tmp_path / "input").mkdir()
+    return Places(tmp_path / "input", tmp_path / "working")
+
+
+def put(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+    return path.parent
+
+
+@pytest.mark.parametrize("where", [f"competitions/{SLUG}", SLUG, "my-copy", "datasets/somebody/copy/inside"])
+def test_the_data_is_found_wherever_it_is_attached(places, where):
+    folder = put(places.input / where / "train_masks.csv")
+    assert find_data(places) == folder
+
+
+def test_kaggles_own_place_comes_before_a_copy(places):
+    put(places.input / "a-copy" / "train_masks.csv")
+    folder = put(places.input / "competitions" / SLUG / "train_masks.csv")
+    assert find_data(places) == folder
+
+
+def test_data_that_is_not_attached_is_said(places):
+    with pytest.raises(NerveError, match=r"no train_masks\.csv under .*; press 'Add Input'"):
+        find_data(places)
+
+
+def test_runs_are_found_in_outputs_and_datasets_but_not_in_the_data(places):
+    data = put(places.input / "competitions" / SLUG / "train_masks.csv")
+    for folder in (data, places.input / "notebooks/me/k/runs/small", places.input / "weights/tiny"):
+        put(folder / "settings.toml")
+        put(folder / "environment.json")
+    put(places.input / "other" / "settings.toml")  # not a run's
+    assert [folder.name for folder in attached_runs(places, data)] == ["small", "tiny"]
+
+
+def test_elsewhere_than_on_kaggle_inputs_lie_beside_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(placing, "KAGGLE", tmp_path / "none")
+    monkeypatch.setenv("KAGGLE_NERVE_CACHE", "/elsewhere")
+    found = placing.here()
+    assert (found.working, found.input) == (tmp_path, tmp_path.parent / "input")
+
+
+@pytest.mark.parametrize(("gpus", "preset"), [((), "small"), (("gpu:0", "gpu:1"), "default")])
+def test_the_preset_follows_the_machine(monkeypatch, gpus, preset):
+    monkeypatch.setattr(devices, "visible", lambda: gpus)
+    told = training.ConsoleReporter()
+    settings, name = training._settings(None, None, [], told)
+    assert name == preset
+    changed, name = training._settings(None, "42/5", ["training.epochs=3"], told)
+    assert (changed.folds, changed.training.epochs) == ("42/5", 3)
+    assert name.startswith(f"{preset}-")
+    assert settings != changed
+
+
+@pytest.mark.parametrize("hours", [0, -1, 12.5])
+def test_hours_that_kaggle_does_not_give_are_refused(hours):
+    with pytest.raises(NerveError, match=f"HOURS = {hours} must lie above 0"):
+        training.train(hours=hours)
