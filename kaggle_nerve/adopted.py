@@ -1,7 +1,6 @@
 """Runs brought from elsewhere: what a Kaggle notebook made goes on on a laptop, and the other way round."""
 
 import shutil
-import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -90,12 +89,16 @@ def _is_begun(fold: Path) -> bool:
 def _copy(source: Path, target: Path) -> None:
     """Put a copy of folder ``source`` in ``target``'s place, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adopting-") as aside:
+    aside = target.parent / f".adopting-{target.name}"
+    shutil.rmtree(aside, ignore_errors=True)  # what a kill left
+    copied = aside / "new"
+    try:
         # Files of a read-only input would stay read-only with their modes.
-        copied = Path(aside) / "new"
         shutil.copytree(source, copied, ignore=shutil.ignore_patterns(LOCK), copy_function=shutil.copyfile)
         for folder in (copied, *(path for path in copied.rglob("*") if path.is_dir())):
             folder.chmod(0o755)
         if target.exists():
-            target.rename(Path(aside) / "old")
+            target.rename(aside / "old")
         copied.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -508,7 +508,7 @@ class TestHttp:
     def test_a_defect_reaches_whoever_closes(
         self, served: ServedCompetition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(calls, "_page", lambda *_: 1 // 0)
+        monkeypatch.setattr(calls, "one_page", lambda *_: 1 // 0)
         server = RehearsalServer(served, tmp_path).start()
         status, answer = rpc(server, "ListDataFiles", {"competitionName": SLUG})
         assert (status, "ZeroDivisionError" in answer["message"]) == (500, True)
@@ -554,7 +554,12 @@ def test_range_past_the_end(header: str) -> None:
 class TestFaults:
     def test_parse(self) -> None:
         cut = faults.parse("cut:times=2,after=1000")
-        assert (cut.name, cut.left, cut["after"], cut.calls) == ("cut", 2, 1000, ("archive", "file"))
+        assert (cut.name, cut.left, cut["after"], cut.calls) == (
+            "cut",
+            2,
+            1000,
+            ("archive", "file", "output"),
+        )
         assert faults.parse("rules").left is None
         assert faults.parse("status:times=always,call=ListSubmissions,json=0,status=429").options == {
             "status": 429,

@@ -7,7 +7,7 @@ import sys
 import click
 
 from kaggle_nerve import __version__
-from kaggle_nerve.cli import data, decide, doctor, rehearse, submissions, submit, training
+from kaggle_nerve.cli import data, decide, doctor, kernels, rehearse, submissions, submit, training
 from kaggle_nerve.errors import NerveError
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENCV_LOG_LEVEL": "SILENT"}
@@ -67,6 +67,7 @@ for command in (
     submit.validate,
     submit.score,
     submissions.submissions,
+    kernels.kernels,
     rehearse.rehearse,
     doctor.doctor,
 ):

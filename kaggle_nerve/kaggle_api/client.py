@@ -2,14 +2,14 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kaggle_nerve.competition import facts
 from kaggle_nerve.kaggle_api import credentials, environment, failures, process, records
 from kaggle_nerve.kaggle_api.credentials import Credential
-from kaggle_nerve.kaggle_api.failures import KaggleError
+from kaggle_nerve.kaggle_api.failures import About, KaggleError
 from kaggle_nerve.kaggle_api.records import Listing, RemoteSubmission
 
 GUARD = Path(__file__).with_name("guard.py")
@@ -25,7 +25,9 @@ class Limits:
 
     ``call`` is for a question, ``submit`` for an upload, ``download`` for the whole archive, and ``stall`` for
     an archive that does not grow; the client's own waits between retries add up to one minute. ``listing`` is
-    for all pages of the list of files: 17,000 names in pages of 200 are not worth waiting for longer.
+    for all pages of a list of files: 17,000 names in pages of 200 are not worth waiting for longer.
+    ``output`` is for all files of a kernel, ``file`` for a single one of them, which the client holds in memory
+    until it is whole, and ``ship`` for the upload of a dataset.
     """
 
     call: float = 120
@@ -33,6 +35,9 @@ class Limits:
     submit: float = 900
     download: float = 12 * 3600
     stall: float = 300
+    output: float = 6 * 3600
+    file: float = 900
+    ship: float = 6 * 3600
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class Client:
                 if not token:
                     raise
                 return Listing(tuple(files), whole=False)
-            files += [file for row in self._rows(out) if (file := records.as_file(row)).name]
+            files += [file for row in records.require_table(out) if (file := records.as_file(row)).name]
             on_page(len(files))
             seen.add(token)
             token = records.next_page(out)
@@ -111,7 +116,7 @@ class Client:
     def submissions(self) -> list[RemoteSubmission]:
         """The newest submissions of this account's team, newest first."""
         out = self._ask("submissions", [], "listing the submissions")
-        return [records.as_submission(row) for row in self._rows(out)]
+        return [records.as_submission(row) for row in records.require_table(out)]
 
     def download_all(
         self,
@@ -128,8 +133,9 @@ class Client:
         folder.mkdir(parents=True, exist_ok=True)
         archive = archive_path(folder, self.slug)
         watch = _Growth(archive, self.limits.stall, on_progress)
-        words = ["download", self.slug, "--path", str(folder), *(["--force"] if force else [])]
-        self._run(words, "downloading the data", self.limits.download, watch)
+        words = ["competitions", "download", self.slug, "--path", str(folder)]
+        words += ["--force"] if force else []
+        self.run(words, "downloading the data", self.limits.download, watch)
         if not archive.is_file():
             raise KaggleError(
                 failures.CLIENT,
@@ -142,50 +148,60 @@ class Client:
 
     def submit(self, file: Path, message: str) -> Answer:
         """Upload and submit one file, once. Whether it worked only the list of submissions can tell."""
-        words = ["submit", self.slug, f"--file={file}", f"--message={message}"]
+        words = ["competitions", "submit", self.slug, f"--file={file}", f"--message={message}"]
         try:
-            out = self._run(words, "submitting", self.limits.submit)
+            out = self.run(words, "submitting", self.limits.submit)
         except KaggleError as fault:
             return Answer(fault, str(fault))
         if "Successfully submitted" in out:
             return Answer(None, failures.last_words(out))
         # Versions up to 2.2.4 end with 0 though the upload failed.
-        fault = failures.explain(out, "submitting", self.slug, credentials.find(self._variables))
+        fault = self.explain(out, "submitting")
         told = fault.kind in (failures.UPLOAD, failures.NOT_FOUND)
         return Answer(fault if told else None, str(fault))
 
     def _ask(self, command: str, words: list[str], doing: str) -> str:
-        return self._run(
-            [command, self.slug, "--format", "json", "--page-size", str(PAGE), *words],
+        return self.run(
+            ["competitions", command, self.slug, "--format", "json", "--page-size", str(PAGE), *words],
             doing,
             self.limits.call,
         )
 
-    def _rows(self, out: str) -> list[dict]:
-        rows = records.read_table(out)
-        if rows is None:
-            raise KaggleError(
-                failures.CLIENT,
-                f"The kaggle client printed something that this version cannot read "
-                f"({failures.last_words(out)}): run `pip install --upgrade kaggle-nerve`.",
-            )
-        return rows
-
-    def _run(
-        self, words: list[str], doing: str, limit: float, watch: Callable[[str], None] = lambda _: None
+    def run(
+        self,
+        words: Sequence[str],
+        doing: str,
+        limit: float,
+        watch: Callable[[str], None] = lambda _: None,
+        *,
+        about: About | None = None,
     ) -> str:
-        """The client's standard output. Raises KaggleError unless it ends well and in time."""
-        credential = self.credential()
+        """``kaggle WORDS``: its standard output. Raises KaggleError unless it ends well and in time.
+
+        ``about``: what a failure speaks of; None is the competition.
+        """
+        self.credential()  # says so at once if there is none
         # -P: a kaggle.py, or another module's namesake, in the user's folder must not be taken for the real one.
-        command = [sys.executable, "-P", str(GUARD), "competitions", *words]
+        command = [sys.executable, "-P", str(GUARD), *words]
         done = process.run(command, self._variables, limit, watch)
         if done.code is None:
             raise failures.timed_out(doing, limit)
         if done.code != 0:
-            raise failures.explain(
-                self.blank(done.text), doing, self.slug, credential, rehearsal=self.is_rehearsal
-            )
+            raise self.explain(done.text, doing, about)
         return self.blank(done.out)
+
+    def explain(self, text: str, doing: str, about: About | None = None) -> KaggleError:
+        """What the client meant by ``text``."""
+        credential = credentials.find(self._variables)
+        about = about or About(self.slug)
+        return failures.explain(
+            self.blank(text),
+            doing,
+            about.slug,
+            credential,
+            rehearsal=self.is_rehearsal,
+            wording=about.wording,
+        )
 
 
 def archive_path(folder: Path, slug: str) -> Path:

@@ -42,97 +42,106 @@ class Failure:
     sentence: str
 
 
-def _failure(kind: str, signs: str, sentence: str) -> Failure:
+def answer(kind: str, signs: str, sentence: str) -> Failure:
+    """A Failure; ``signs`` is a pattern in which case does not count."""
     return Failure(kind, re.compile(signs, re.IGNORECASE), sentence)
 
 
-FAILURES = (
-    _failure(
+GENERAL = (
+    answer(
         CLIENT,
         r"No module named '?six",
         "The kaggle client does not start because its package six is missing: run `pip install six`.",
     ),
-    _failure(
+    answer(
         CLIENT,
         r"ModuleNotFoundError|ImportError|No module named",
         "The kaggle client does not start ({last}): run `pip install --upgrade kaggle six`.",
     ),
-    _failure(
+    answer(
         CLIENT,
         r"unrecognized arguments|invalid choice",
         "The kaggle client is too old: run `pip install --upgrade 'kaggle>=2.2.4' six`.",
     ),
-    _failure(
+    answer(
         CLIENT,
         r"(FileNotFoundError|PermissionError|Read-only file system).*kaggle",
         "The kaggle client cannot make its own folder ({last}): set KAGGLE_CONFIG_DIR to one that can be written, "
         "and run the same command again.",
     ),
-    _failure(
+    answer(
         DISK,
         r"No space left on device|Errno 28\b|Disk quota exceeded",
-        "The disk became full while {doing}: free some space, or choose another folder with --data, and run "
+        "The disk became full while {doing}: free some space, or choose another folder{folder_option}, and run "
         "the same command again; what is there already is kept.",
     ),
-    _failure(
+    answer(
         NETWORK,
         r"SSLError|CERTIFICATE_VERIFY_FAILED",
         "The certificate that came in Kaggle's place is not trusted while {doing}: behind a proxy that opens "
         "TLS, set REQUESTS_CA_BUNDLE to its certificates, and run the same command again.",
     ),
-    _failure(
+    answer(
         NETWORK,
         r"ProxyError|Cannot connect to proxy|Tunnel connection failed",
         "The proxy lets nothing through to Kaggle while {doing}: check http_proxy and https_proxy, and run the "
         "same command again.",
     ),
-    _failure(
+    answer(
         UNAUTHORIZED,
         r"Authentication required|401 Client Error|Unauthenticated|Unauthorized|Invalid credentials",
         "Kaggle does not accept the {credential} (401, while {doing}): make a new token at "
         f"{SETTINGS_PAGE} under API, put it in the old one's place and run the same command again.{{hidden}}",
     ),
-    _failure(
+    answer(
         LINK,
         r"403 Client Error: .{0,40} for url: (?!\S+/v1/[\w.]+Service/)",
         "The download address that Kaggle gave is refused (403), as it is when it has expired: run the same "
         "command again, which gets a new one.",
     ),
-    _failure(
+)
+"""What may befall any command before Kaggle looks at what is wanted; looked through in this order."""
+
+COMPETITION = (
+    answer(
         LIMIT,
         r"submission.{0,60}(limit|allowance|today|tomorrow)|(limit|allowance|today).{0,60}submission",
         "Kaggle takes no more submissions from this account today ({last}): run the same command again after "
         "midnight UTC.",
     ),
-    _failure(
+    answer(
         RULES,
         r"accept\b.{0,60}\brules|403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
         "Kaggle refuses this account (403, while {doing}) because it has not accepted the competition's rules: "
         "open https://www.kaggle.com/competitions/{slug}/rules, press 'Late Submission' or 'I Understand and "
         f"Accept' (Kaggle may want a phone number first, at {SETTINGS_PAGE}), and run the same command again.",
     ),
-    _failure(
+    answer(
         NOT_FOUND,
         r"404 Client Error|\bNot ?Found\b|no competition|Could not find competition",
         "Kaggle does not know the competition {slug}, or no longer has it for this account (404, while {doing}): "
         "look at https://www.kaggle.com/competitions/{slug} in a browser, logged in with the same account.",
     ),
-    _failure(
-        RATE,
-        r"429 Client Error|Too Many Requests|Rate limited|RESOURCE_EXHAUSTED",
-        "Kaggle wants fewer requests (429, while {doing}): wait some minutes and run the same command again.",
-    ),
-    _failure(
-        CORRUPT,
-        r"does not match expected size",
-        "The download has a wrong size: run the same command again.",
-    ),
-    _failure(
+    answer(
         UPLOAD,
         r"Could not submit to competition",
         "Kaggle's storage did not take the file, so nothing was submitted: run the same command again.",
     ),
-    _failure(
+)
+"""What the competition's commands get for an answer."""
+
+ON_THE_WAY = (
+    answer(
+        RATE,
+        r"429 Client Error|Too Many Requests|Rate limited|RESOURCE_EXHAUSTED",
+        "Kaggle wants fewer requests (429, while {doing}): wait some minutes and run the same command again.",
+    ),
+    answer(
+        CORRUPT,
+        r"does not match expected size",
+        "The download has a wrong size: run the same command again.",
+    ),
+    answer(
         NETWORK,
         r"ConnectionError|ConnectTimeout|ReadTimeout|NameResolutionError|Max retries exceeded|"
         r"Connection (refused|aborted|reset)|RemoteDisconnected|IncompleteRead|ChunkedEncodingError|"
@@ -140,16 +149,37 @@ FAILURES = (
         "Kaggle cannot be reached, or the connection broke, while {doing}: check the network, and run the same "
         "command again.",
     ),
-    _failure(
+    answer(
         SERVER,
         r"5\d\d Server Error|Service Unavailable|Internal (Server )?Error|Bad Gateway|Gateway Timeout|"
         r"temporarily|try again later",
         "Kaggle has a fault of its own while {doing} ({last}): wait some minutes and run the same command again.",
     ),
 )
-"""Looked through in this order: the first whose signs are found is the one."""
+"""What may befall any command, looked for last."""
 
 LONGEST = 300
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How the failures of one kind of thing are told: its own answers, its page on Kaggle (with ``{slug}``), and
+    the option that names another folder."""
+
+    answers: tuple[Failure, ...]
+    page: str
+    folder_option: str = ""
+
+
+OF_COMPETITIONS = Wording(COMPETITION, "https://www.kaggle.com/competitions/{slug}", " with --data")
+
+
+@dataclass(frozen=True)
+class About:
+    """What a command is about: a competition's slug or, with another wording, ``user/slug``."""
+
+    slug: str
+    wording: Wording = OF_COMPETITIONS
 
 
 REHEARSAL_GONE = (
@@ -159,7 +189,13 @@ REHEARSAL_GONE = (
 
 
 def explain(
-    text: str, doing: str, slug: str, credential: Credential | None, *, rehearsal: bool = False
+    text: str,
+    doing: str,
+    slug: str,
+    credential: Credential | None,
+    *,
+    rehearsal: bool = False,
+    wording: Wording = OF_COMPETITIONS,
 ) -> KaggleError:
     """What the client's output, already blanked, means. ``doing`` says at what it failed."""
     facts = {
@@ -168,9 +204,10 @@ def explain(
         "slug": slug,
         "credential": f"{credential.kind} from {credential.where}" if credential else "credentials",
         "hidden": _hidden(credential),
+        "folder_option": wording.folder_option,
     }
     for part in (facts["last"], text):  # above the last line may stand what the client got over
-        for failure in FAILURES:
+        for failure in (*GENERAL, *wording.answers, *ON_THE_WAY):
             if failure.signs.search(part):
                 gone = rehearsal and failure.kind == NETWORK
                 sentence = REHEARSAL_GONE if gone else failure.sentence
@@ -183,7 +220,7 @@ def explain(
         return KaggleError(BROKEN, sentence.format(**facts))
     sentence = (
         "Kaggle refused while {doing} and said {last!r}: run the same command again later, and if it says the "
-        "same, look at https://www.kaggle.com/competitions/{slug} for what has changed."
+        f"same, look at {wording.page} for what has changed."
     )
     return KaggleError(REFUSED, sentence.format(**facts))
 

@@ -5,6 +5,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from kaggle_nerve.kaggle_api import failures
+from kaggle_nerve.kaggle_api.failures import KaggleError
+
 PENDING, COMPLETE, ERROR = "pending", "complete", "error"
 NEXT_PAGE = re.compile(r"^Next Page Token = (\S+)$", re.MULTILINE)
 TABLE = re.compile(r"^\[", re.MULTILINE)
@@ -12,10 +15,11 @@ TABLE = re.compile(r"^\[", re.MULTILINE)
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of the competition as Kaggle lists it. ``size`` in bytes, 0 if it does not tell."""
+    """A file as Kaggle lists it. ``size`` in bytes, 0 if it does not tell; ``date`` of its making, or ""."""
 
     name: str
     size: int
+    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,18 @@ def read_table(out: str) -> list[dict[str, Any]] | None:
     return None
 
 
+def require_table(out: str) -> list[dict[str, Any]]:
+    """The same; KaggleError where there are none."""
+    rows = read_table(out)
+    if rows is None:
+        raise KaggleError(
+            failures.CLIENT,
+            f"The kaggle client printed something that this version cannot read ({failures.last_words(out)}): run "
+            "`pip install --upgrade kaggle-nerve`.",
+        )
+    return rows
+
+
 def read_object(text: str) -> dict[str, Any]:
     """A JSON object; raises ValueError for anything else."""
     value = json.loads(text)
@@ -76,9 +92,13 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 def as_file(row: dict[str, Any]) -> RemoteFile:
-    """A row of ``competitions files``."""
+    """A row of ``competitions files`` or ``kernels files``."""
     size = row.get("size")
-    return RemoteFile(str(row.get("name") or ""), size if isinstance(size, int) and size > 0 else 0)
+    return RemoteFile(
+        str(row.get("name") or ""),
+        size if isinstance(size, int) and size > 0 else 0,
+        str(row.get("creationDate") or ""),
+    )
 
 
 def as_submission(row: dict[str, Any]) -> RemoteSubmission:

@@ -1,13 +1,10 @@
 """Kaggle's calls: each takes the client's own request type and gives its answer type, or a whole Reply."""
 
-import base64
 import csv
 import hmac
 import io
 import zipfile
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from kagglesdk.competitions.types import competition_api_service as api
 from kagglesdk.competitions.types.competition_enums import SubmissionGroup, SubmissionSortBy
@@ -15,12 +12,10 @@ from kagglesdk.competitions.types.submission_status import SubmissionStatus
 from kagglesdk.security.types.oauth_service import IntrospectTokenRequest, IntrospectTokenResponse
 
 from kaggle_nerve.rehearsal.exchange import Exchange
+from kaggle_nerve.rehearsal.paging import one_page
 from kaggle_nerve.rehearsal.state import COMPLETE, ERROR, PENDING, TEAM, Submission
 from kaggle_nerve.rehearsal.transfers import ARCHIVE, FILE
 from kaggle_nerve.rehearsal.wire import UPLOAD_LIMIT, RefusedError, Reply, Text, redirect
-
-PAGE, LARGEST_PAGE = 20, 200
-Row = TypeVar("Row")
 
 
 def introspect_token(exchange: Exchange, ask: IntrospectTokenRequest) -> IntrospectTokenResponse:
@@ -39,7 +34,7 @@ def list_files(exchange: Exchange, ask: api.ApiListDataFilesRequest) -> api.ApiL
     members = served.members[: len(served.members) - short["missing"]] if short else served.members
     created = datetime.fromtimestamp(served.archive.stat().st_mtime, UTC).replace(tzinfo=None)
     answer = api.ApiListDataFilesResponse()
-    page, answer.next_page_token = _page(members, ask.page_size, ask.page_token)
+    page, answer.next_page_token = one_page(members, ask.page_size, ask.page_token)
     answer.files = [_file(member.name, member.size, created) for member in page]
     return answer
 
@@ -107,7 +102,7 @@ def list_submissions(
             501, "The rehearsal lists all submissions by date; other groups and orders are not built."
         )
     answer = api.ApiListSubmissionsResponse()
-    page, answer.next_page_token = _page(_shown(exchange), ask.page_size, ask.page_token, ask.page)
+    page, answer.next_page_token = one_page(_shown(exchange), ask.page_size, ask.page_token, ask.page)
     answer.submissions = page
     return answer
 
@@ -143,27 +138,6 @@ def download_leaderboard(exchange: Exchange, ask: api.ApiDownloadLeaderboardRequ
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr(f"{slug}-publicleaderboard.csv", table.getvalue())
     return Reply(200, {"Content-Type": "application/zip"}, Text(packed.getvalue()))
-
-
-def _page(
-    rows: Sequence[Row], size: int | None, token: str | None, number: int | None = None
-) -> tuple[list[Row], str]:
-    """The rows of one page, and the token of the next ("" at the end)."""
-    size = min(size or PAGE, LARGEST_PAGE)
-    start = _offset(token) if token else (max(number or 1, 1) - 1) * size
-    if size < 1:
-        raise RefusedError(400, "A page has one row at least.")
-    following = (
-        base64.urlsafe_b64encode(str(start + size).encode()).decode() if start + size < len(rows) else ""
-    )
-    return list(rows[start : start + size]), following
-
-
-def _offset(token: str) -> int:
-    try:
-        return max(int(base64.urlsafe_b64decode(token.encode())), 0)
-    except ValueError as fault:
-        raise RefusedError(400, "The page token is not one that this server gave.") from fault
 
 
 def _file(name: str, size: int, created: datetime) -> api.ApiDataFile:

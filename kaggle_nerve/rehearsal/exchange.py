@@ -4,10 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kaggle_nerve.rehearsal.competition import ServedCompetition
+from kaggle_nerve.rehearsal.datasets import Datasets
 from kaggle_nerve.rehearsal.faults import Fault, Faults
+from kaggle_nerve.rehearsal.incoming import Request
+from kaggle_nerve.rehearsal.kernels import Kernels
 from kaggle_nerve.rehearsal.links import Links
 from kaggle_nerve.rehearsal.state import State
-from kaggle_nerve.rehearsal.wire import RefusedError, Request
+from kaggle_nerve.rehearsal.wire import RefusedError
 
 
 @dataclass
@@ -37,6 +40,8 @@ class House:
 
     served: ServedCompetition
     state: State
+    kernels: Kernels
+    datasets: Datasets
     links: Links
     faults: Faults
     token: str

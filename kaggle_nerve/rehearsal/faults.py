@@ -7,112 +7,14 @@ same fault.
 import difflib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kaggle_nerve.errors import NerveError
-
-CALLS = (
-    "IntrospectToken",
-    "ListDataFiles",
-    "DownloadDataFiles",
-    "DownloadDataFile",
-    "StartSubmissionUpload",
-    "CreateSubmission",
-    "GetSubmission",
-    "GetSubmissionLimits",
-    "ListSubmissions",
-    "GetLeaderboard",
-    "DownloadLeaderboard",
-    "archive",
-    "file",
-    "upload",
-)
-"""What a fault can strike: Kaggle's calls by their own names, then the GET of the zip, the GET of one file
-and the PUT of a submission."""
-
-DATA = ("archive", "file")
-TOKEN_CHECK = CALLS[:1]
-"""Every client's first call: faults strike it only when told by name, or no other call would be reached."""
-COMPETITION, ALL = CALLS[1:11], CALLS[1:]
-ALWAYS = None
-"""As a number of times: until the fault is removed."""
+from kaggle_nerve.rehearsal.fault_kinds import ALWAYS, KINDS, Kind
 
 USUAL = 0
 """As a number of times: what the sort of fault has unless told."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One sort of fault: its meaning, the calls it strikes, how often unless told, its options' defaults.
-
-    ``by_name`` are calls that it strikes only if ``call`` names them.
-    """
-
-    meaning: str
-    calls: tuple[str, ...]
-    times: int | None = 1
-    options: dict[str, Any] = field(default_factory=dict)
-    by_name: tuple[str, ...] = ()
-
-
-KINDS = {
-    "cut": Kind("a download breaks off after `after` bytes of the answer", DATA, 1, {"after": 1_500_000}),
-    "stall": Kind(
-        "the answer stops after `after` bytes and never goes on; 0: not even headers",
-        ALL,
-        1,
-        {"after": 0},
-        TOKEN_CHECK,
-    ),
-    "slow": Kind("the answer comes `seconds` late", ALL, 1, {"seconds": 3.0}, TOKEN_CHECK),
-    "status": Kind(
-        "the call answers HTTP `status`, as Kaggle's JSON error or, with json=0, as a bare page",
-        ALL,
-        1,
-        {"status": 503, "json": True, "message": "The rehearsal was told to answer so."},
-        TOKEN_CHECK,
-    ),
-    "rules": Kind(
-        "403: the rules are not accepted, for downloads and submissions",
-        ("DownloadDataFiles", "DownloadDataFile", "StartSubmissionUpload", "CreateSubmission"),
-        ALWAYS,
-    ),
-    "unauthorized": Kind("401 to every call but the token check", COMPETITION, ALWAYS, {}, TOKEN_CHECK),
-    "unknown-competition": Kind("404: there is no such competition", COMPETITION, ALWAYS),
-    "daily-limit": Kind(
-        "CreateSubmission refuses with 400: no submissions left today", ("CreateSubmission",), ALWAYS
-    ),
-    "expired-link": Kind(
-        "the signed download address answers 403; resume=1: only to a request that resumes",
-        DATA,
-        1,
-        {"resume": False},
-    ),
-    "corrupt": Kind(
-        "the download has its full length, but 64 bytes from offset `at` on are wrong; at=-1: in the middle",
-        DATA,
-        1,
-        {"at": -1},
-    ),
-    "zip-wrapped": Kind(
-        "a single file comes as NAME.zip, as Kaggle does with large ones", ("DownloadDataFile",), ALWAYS
-    ),
-    "short-listing": Kind(
-        "the list of files lacks its last `missing` ones", ("ListDataFiles",), ALWAYS, {"missing": 1}
-    ),
-    "upload-fails": Kind("the upload of a submission answers 500", ("upload",)),
-    "upload-uncertain": Kind(
-        "CreateSubmission is carried out, but the connection drops before the answer", ("CreateSubmission",)
-    ),
-    "late-listing": Kind(
-        "the newest submission is not shown yet, for `times` polls", ("ListSubmissions", "GetSubmission"), 2
-    ),
-    "pending-forever": Kind(
-        "the newest submission shows as PENDING", ("ListSubmissions", "GetSubmission"), ALWAYS
-    ),
-    "scoring-fails": Kind("a good submission ends with status ERROR", ("CreateSubmission",)),
-}
 
 FAULTS = {name: kind.meaning for name, kind in KINDS.items()}
 """Every fault's name and what it does, in one line."""

@@ -9,16 +9,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from kaggle_nerve.rehearsal import routes
 from kaggle_nerve.rehearsal.exchange import Exchange, House, Record
-from kaggle_nerve.rehearsal.links import UPLOADS
+from kaggle_nerve.rehearsal.incoming import Incoming, Request, read_body, read_target
+from kaggle_nerve.rehearsal.links import BLOBS, UPLOADS
 from kaggle_nerve.rehearsal.wire import (
+    BLOB_LIMIT,
     JSON_LIMIT,
     UPLOAD_LIMIT,
     RefusedError,
     Reply,
-    Request,
     error_reply,
-    read_body,
-    read_target,
 )
 
 GONE = (ConnectionError, TimeoutError)
@@ -109,12 +108,21 @@ class Handler(BaseHTTPRequestHandler):
         except RefusedError as refusal:
             self.close_connection = True  # the rest of the request is still on its way
             return error_reply(refusal)
-        return routes.answer(Exchange(self.server.house, request, record))
+        reply = routes.answer(Exchange(self.server.house, request, record))
+        if request.incoming is not None:
+            # The client reads no answer before it has sent everything.
+            for _ in request.incoming.pieces():
+                pass
+        return reply
 
     def _read(self, record: Record) -> Request:
         target = f"//{self.path}" if self.command == "CONNECT" else self.path
         record.host, path, query = read_target(target, self.headers)
         record.path = f"{UPLOADS}***" if path.startswith(UPLOADS) else path
+        if self.command == "PUT" and path.startswith(BLOBS):
+            incoming = Incoming(self.rfile, self.headers, BLOB_LIMIT)
+            record.received = incoming.length or 0
+            return Request(self.command, record.host, path, query, self.headers, incoming=incoming)
         limit = UPLOAD_LIMIT if self.command == "PUT" else JSON_LIMIT
         body = read_body(self.rfile, self.headers, limit)
         record.received = len(body)

@@ -12,6 +12,7 @@ LIFETIME = 3600
 """Seconds that an address is good for."""
 
 DOWNLOADS, UPLOADS = "/storage/", "/uploads/"
+BLOBS = f"{UPLOADS}blobs/"
 
 
 class Links:
@@ -30,6 +31,10 @@ class Links:
     def upload(self, token: str) -> str:
         """The address to which the submission that goes by ``token`` is PUT."""
         return f"{self._base}{UPLOADS}{token}"
+
+    def blob(self, token: str) -> str:
+        """The address to which the file of a dataset that goes by ``token`` is PUT."""
+        return f"{self._base}{BLOBS}{token}"
 
     def check(self, path: str, query: dict[str, str]) -> None:
         """Raise RefusedError 403 unless this server signed ``path`` and the time has not run out."""

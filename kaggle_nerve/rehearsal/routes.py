@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from kagglesdk.blobs.types.blob_api_service import ApiStartBlobUploadRequest
 from kagglesdk.competitions.types import competition_api_service as api
+from kagglesdk.datasets.types import dataset_api_service as datasets
+from kagglesdk.kernels.types import kernels_api_service as kernels
 from kagglesdk.security.types.oauth_service import IntrospectTokenRequest
 
-from kaggle_nerve.rehearsal import calls, transfers
+from kaggle_nerve.rehearsal import calls, dataset_calls, kernel_calls, transfers
 from kaggle_nerve.rehearsal.exchange import Exchange
-from kaggle_nerve.rehearsal.links import DOWNLOADS, UPLOADS
+from kaggle_nerve.rehearsal.links import BLOBS, DOWNLOADS, UPLOADS
 from kaggle_nerve.rehearsal.wire import (
     LOOPBACK,
     Fate,
@@ -26,6 +29,9 @@ from kaggle_nerve.rehearsal.wire import (
 
 BASE = "/api/v1/"
 COMPETITIONS = "competitions.CompetitionApiService/"
+KERNELS, DATASETS = "kernels.KernelsApiService/", "datasets.DatasetApiService/"
+OPEN = "security.OAuthService/IntrospectToken"
+"""The one call that needs no token in its head: it is asked whether one is good."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Call:
 
 
 CALLS = {
-    "security.OAuthService/IntrospectToken": Call(IntrospectTokenRequest, calls.introspect_token),
+    OPEN: Call(IntrospectTokenRequest, calls.introspect_token),
     COMPETITIONS + "ListDataFiles": Call(api.ApiListDataFilesRequest, calls.list_files),
     COMPETITIONS + "DownloadDataFiles": Call(api.ApiDownloadDataFilesRequest, calls.download_all),
     COMPETITIONS + "DownloadDataFile": Call(api.ApiDownloadDataFileRequest, calls.download_one),
@@ -48,6 +54,21 @@ CALLS = {
     COMPETITIONS + "ListSubmissions": Call(api.ApiListSubmissionsRequest, calls.list_submissions),
     COMPETITIONS + "GetLeaderboard": Call(api.ApiGetLeaderboardRequest, calls.view_leaderboard),
     COMPETITIONS + "DownloadLeaderboard": Call(api.ApiDownloadLeaderboardRequest, calls.download_leaderboard),
+    KERNELS + "SaveKernel": Call(kernels.ApiSaveKernelRequest, kernel_calls.save_kernel),
+    KERNELS + "GetKernelSessionStatus": Call(
+        kernels.ApiGetKernelSessionStatusRequest, kernel_calls.session_status
+    ),
+    KERNELS + "ListKernelFiles": Call(kernels.ApiListKernelFilesRequest, kernel_calls.list_files),
+    KERNELS + "ListKernelSessionOutput": Call(
+        kernels.ApiListKernelSessionOutputRequest, kernel_calls.list_output
+    ),
+    "blobs.BlobApiService/StartBlobUpload": Call(ApiStartBlobUploadRequest, dataset_calls.start_upload),
+    DATASETS + "CreateDataset": Call(datasets.ApiCreateDatasetRequest, dataset_calls.create),
+    DATASETS + "CreateDatasetVersion": Call(
+        datasets.ApiCreateDatasetVersionRequest, dataset_calls.create_version
+    ),
+    DATASETS + "GetDataset": Call(datasets.ApiGetDatasetRequest, dataset_calls.get),
+    DATASETS + "GetDatasetStatus": Call(datasets.ApiGetDatasetStatusRequest, dataset_calls.status),
 }
 """Every call that is built. Any other gets a 501 that names it, never a made-up success."""
 
@@ -75,6 +96,8 @@ def _route(exchange: Exchange) -> Reply:
         case ("GET", path) if path.startswith(DOWNLOADS):
             kind, _, name = unquote(path.removeprefix(DOWNLOADS)).partition("/")
             return _transfer(exchange, kind, name)
+        case ("PUT", path) if path.startswith(BLOBS):
+            return _transfer(exchange, "blob", path.removeprefix(BLOBS))
         case ("PUT", path) if path.startswith(UPLOADS):
             return _transfer(exchange, "upload", path.removeprefix(UPLOADS))
     raise RefusedError(501, f"The rehearsal does not know the call {request.method} {exchange.record.path}.")
@@ -85,7 +108,7 @@ def _call(exchange: Exchange, name: str) -> Reply:
     exchange.record.call = name.rpartition("/")[2]
     call = CALLS[name]
     ask = _read(call.asks, exchange.request.body)
-    if name.startswith(COMPETITIONS):
+    if name != OPEN:
         _require_token(exchange)
     if (told := _told_to_fail(exchange)) is not None:
         return told
@@ -100,7 +123,9 @@ def _transfer(exchange: Exchange, kind: str, name: str) -> Reply:
     carriers = {
         transfers.ARCHIVE: transfers.send_archive,
         transfers.FILE: transfers.send_file,
+        transfers.OUTPUT: transfers.send_output,
         "upload": transfers.take_upload,
+        "blob": dataset_calls.take_blob,
     }
     if kind not in carriers:
         raise RefusedError(404, "There is no such object.")

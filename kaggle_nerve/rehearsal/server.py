@@ -8,9 +8,11 @@ from typing import Self
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.rehearsal.competition import ServedCompetition
+from kaggle_nerve.rehearsal.datasets import Dataset, Datasets
 from kaggle_nerve.rehearsal.exchange import House, Record
 from kaggle_nerve.rehearsal.faults import Faults
 from kaggle_nerve.rehearsal.handler import Listener
+from kaggle_nerve.rehearsal.kernels import Kernel, Kernels
 from kaggle_nerve.rehearsal.links import Links
 from kaggle_nerve.rehearsal.state import State, Submission
 
@@ -38,9 +40,11 @@ class RehearsalServer:
 
     Args:
         served: what ``competition.pack`` made.
-        state_dir: keeps submissions; a later server on the same folder remembers them.
+        state_dir: keeps submissions, kernels and datasets; a later server on the same folder remembers them.
+            What lies in ``outputs/<slug>/`` is the output of the kernel of that name: nothing is run here.
         token: the access token that is good here.
-        pending_polls: times that a submission is seen PENDING before its result shows.
+        pending_polls: times that a submission is seen PENDING before its result shows, a kernel QUEUED and
+            then RUNNING, and a dataset not ready.
         pending_seconds: seconds that it stays PENDING at least.
         daily_limit: submissions per day before CreateSubmission refuses.
         port: 0 takes any free one. The address is always 127.0.0.1.
@@ -67,6 +71,8 @@ class RehearsalServer:
         self.log: list[Record] = []
         self.errors: list[Exception] = []
         self._state = State(served, state_dir, pending_polls, pending_seconds, daily_limit)
+        self._kernels = Kernels(state_dir, pending_polls)
+        self._datasets = Datasets(state_dir, pending_polls)
         self._port = port
         self._listener: Listener | None = None
 
@@ -78,7 +84,9 @@ class RehearsalServer:
             raise NerveError(f"Port {self._port} of 127.0.0.1 cannot be used: {fault}.") from fault
         self.errors.clear()
         links = Links(self.url)
-        self._listener.house = House(self.served, self._state, links, self.faults, self.token)
+        self._listener.house = House(
+            self.served, self._state, self._kernels, self._datasets, links, self.faults, self.token
+        )
         threading.Thread(
             target=self._listener.serve_forever, kwargs={"poll_interval": 0.05}, name="rehearsal", daemon=True
         ).start()
@@ -106,6 +114,20 @@ class RehearsalServer:
     def submissions(self) -> list[Submission]:
         """All submissions, newest first, without counting as a poll."""
         return self._state.submissions
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """Every pushed version of every kernel, newest first."""
+        return self._kernels.pushed
+
+    @property
+    def datasets(self) -> list[Dataset]:
+        """All datasets, in the order in which they were created."""
+        return self._datasets.made
+
+    def finish_kernel(self, ref: str, folder: Path, log: str = "") -> None:
+        """End the session of a pushed kernel now, with the files of ``folder`` as its output."""
+        self._kernels.finish(ref, folder, log)
 
     def environment(self, home: Path) -> dict[str, str]:
         """Every variable that the client needs to find this server and no other; ``home`` is made if need be.

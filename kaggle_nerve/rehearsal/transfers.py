@@ -1,4 +1,4 @@
-"""The storage behind signed addresses: the zip, single files, and where submissions are put."""
+"""The storage behind signed addresses: the zip, single files, kernels' output, and where submissions are put."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ from kaggle_nerve.rehearsal.wire import (
     file_reply,
 )
 
-ARCHIVE, FILE = "archive", "file"
+ARCHIVE, FILE, OUTPUT = "archive", "file", "output"
 
 
 def send_archive(exchange: Exchange, name: str) -> Reply:
@@ -25,7 +25,7 @@ def send_archive(exchange: Exchange, name: str) -> Reply:
     if name != served.archive.name:
         raise RefusedError(404, "There is no such object.")
     content = File(served.archive, served.archive.stat().st_size)
-    return _send(exchange, content, "application/zip", served.digest)
+    return _send(exchange, content, "application/zip", served.digest, served.archive.stat().st_mtime)
 
 
 def send_file(exchange: Exchange, name: str) -> Reply:
@@ -39,7 +39,19 @@ def send_file(exchange: Exchange, name: str) -> Reply:
     if wrapped:
         data = _wrap(member.name.rpartition("/")[2], data)
     kind = "application/zip" if wrapped else "application/octet-stream"
-    return _send(exchange, Text(data), kind, hashlib.sha256(data).hexdigest())
+    modified = served.archive.stat().st_mtime
+    return _send(exchange, Text(data), kind, hashlib.sha256(data).hexdigest(), modified)
+
+
+def send_output(exchange: Exchange, name: str) -> Reply:
+    """A file that a kernel's session left."""
+    slug, _, inner = name.partition("/")
+    path = dict(exchange.house.kernels.output(slug)).get(inner)
+    if path is None:
+        raise RefusedError(404, "There is no such object.")
+    about = path.stat()
+    tag = hashlib.sha256(f"{name} {about.st_size} {about.st_mtime_ns}".encode()).hexdigest()
+    return _send(exchange, File(path, about.st_size), "application/octet-stream", tag, about.st_mtime)
 
 
 def take_upload(exchange: Exchange, token: str) -> Reply:
@@ -56,12 +68,11 @@ def take_upload(exchange: Exchange, token: str) -> Reply:
     return Reply(200, {}, Text(b""))
 
 
-def _send(exchange: Exchange, content: Content, kind: str, digest: str) -> Reply:
+def _send(exchange: Exchange, content: Content, kind: str, digest: str, modified: float) -> Reply:
     headers = exchange.request.headers
     exchange.house.links.check(exchange.request.path, exchange.request.query)
     if exchange.strike("expired-link", lambda fault: "Range" in headers or not fault["resume"]):
         return bare_reply(403, "<Error><Code>AccessDenied</Code><Message>Expired.</Message></Error>")
-    modified = exchange.house.served.archive.stat().st_mtime
     reply = file_reply(content, kind, f'"{digest[:32]}"', modified, headers)
     corrupt = exchange.strike(
         "corrupt", lambda fault: reply.start <= _spot(fault["at"], content) < reply.stop

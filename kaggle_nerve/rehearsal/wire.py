@@ -1,4 +1,4 @@
-"""HTTP as Kaggle speaks it: requests and replies as values, JSON, ranges, body limits. No state."""
+"""HTTP as Kaggle speaks it: replies as values, JSON, errors, ranges, limits. No state."""
 
 import json
 import re
@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any, Protocol
 
 LOOPBACK = ("127.0.0.1", "localhost")
-JSON_LIMIT = 1 << 20
+JSON_LIMIT = 8 << 20
 UPLOAD_LIMIT = 100 << 20
-"""Bytes that a call's JSON and an uploaded submission may have; a full submission has about 10 MB."""
+"""Bytes that a call's JSON and an uploaded submission may have. A notebook of 1 MB, the most that Kaggle takes,
+is longer as JSON; a full submission has about 10 MB."""
+
+BLOB_LIMIT = 200 << 30
+"""Bytes that one file of a dataset may have. It goes to disk as it comes."""
 
 PIECE = 1 << 18
 PLAIN_RANGE = re.compile(r"bytes=(?!-$)([0-9]{0,18})-([0-9]{0,18})")
@@ -121,59 +124,6 @@ class Reply:
     def length(self) -> int:
         """Bytes of the body that is announced."""
         return self.stop - self.start
-
-
-@dataclass(frozen=True)
-class Request:
-    """What came in. ``host`` is whom the client wanted to reach, lower case, without the port."""
-
-    method: str
-    host: str
-    path: str
-    query: dict[str, str]
-    headers: Message
-    body: bytes = b""
-
-
-def read_target(target: str, headers: Message) -> tuple[str, str, dict[str, str]]:
-    """(host, path, query) of a request line's target, in origin form or, as to a proxy, in absolute form."""
-    try:
-        parts = urlsplit(target)
-        host = parts.hostname or urlsplit("//" + headers.get("Host", "")).hostname or ""
-    except ValueError as fault:
-        raise RefusedError(400, "The request's address is malformed.") from fault
-    return host, parts.path, dict(parse_qsl(parts.query))
-
-
-def read_body(stream: BinaryIO, headers: Message, limit: int) -> bytes:
-    """The request's body, sent with a length or in chunks. RefusedError for a bad length or a long body."""
-    if headers.get("Transfer-Encoding", "").lower() == "chunked":
-        return _read_chunks(stream, limit)
-    length = headers.get("Content-Length", "0")
-    if not (length.isascii() and length.isdigit()):
-        raise RefusedError(400, "Content-Length is not a number.")
-    if int(length) > limit:
-        raise RefusedError(413, f"The body has {length} bytes; at most {limit} are taken.")
-    body = stream.read(int(length))
-    if len(body) < int(length):
-        raise ConnectionResetError("the client left in the middle of its request")
-    return body
-
-
-def _read_chunks(stream: BinaryIO, limit: int) -> bytes:
-    """The client sends an empty file in chunks, since its length is not true."""
-    body = bytearray()
-    while True:
-        try:
-            length = int(stream.readline(64).split(b";")[0], 16)
-        except ValueError as fault:
-            raise RefusedError(400, "A chunk's length is not a number.") from fault
-        if length < 0 or len(body) + length > limit:
-            raise RefusedError(413, f"The body has more than {limit} bytes.")
-        body += stream.read(length)
-        stream.readline(64)
-        if length == 0:
-            return bytes(body)
 
 
 def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Reply:

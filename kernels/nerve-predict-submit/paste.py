@@ -62,7 +62,7 @@ FILES = {
     "kaggle_nerve/training/__init__.py": "d4450ea4c9e092ad",
     "kaggle_nerve/training/losses.py": "8831b266c8956652",
     "kaggle_nerve/training/oof.py": "bbeecc39835a6ed7",
-    "kaggle_nerve/adopted.py": "3514b0e39a308c40",
+    "kaggle_nerve/adopted.py": "02917041db0480f6",
     "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
     "kaggle_nerve/prediction/again.py": "c328d5b3b68d5b5c",
     "kaggle_nerve/prediction/ensemble.py": "6f2fa8ba24a43901",
@@ -3396,7 +3396,6 @@ def predict(
 write("kaggle_nerve/adopted.py", r'''"""Runs brought from elsewhere: what a Kaggle notebook made goes on on a laptop, and the other way round."""
 
 import shutil
-import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -3485,15 +3484,19 @@ def _is_begun(fold: Path) -> bool:
 def _copy(source: Path, target: Path) -> None:
     """Put a copy of folder ``source`` in ``target``'s place, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adopting-") as aside:
+    aside = target.parent / f".adopting-{target.name}"
+    shutil.rmtree(aside, ignore_errors=True)  # what a kill left
+    copied = aside / "new"
+    try:
         # Files of a read-only input would stay read-only with their modes.
-        copied = Path(aside) / "new"
         shutil.copytree(source, copied, ignore=shutil.ignore_patterns(LOCK), copy_function=shutil.copyfile)
         for folder in (copied, *(path for path in copied.rglob("*") if path.is_dir())):
             folder.chmod(0o755)
         if target.exists():
-            target.rename(Path(aside) / "old")
+            target.rename(aside / "old")
         copied.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 ''')
 
 write("kaggle_nerve/prediction/__init__.py", r'''"""From models to probabilities: the folds' ensemble on the test frames, and reading what was stored."""

@@ -95,7 +95,7 @@ FILES = {
     "kaggle_nerve/models/views.py": "fc7150c8ce9bfc64",
     "kaggle_nerve/models/weights.py": "b50a9c8093b9ed45",
     "kaggle_nerve/runs.py": "d55ceb284702fbb3",
-    "kaggle_nerve/adopted.py": "3514b0e39a308c40",
+    "kaggle_nerve/adopted.py": "02917041db0480f6",
     "kaggle_nerve/training/__init__.py": "d4450ea4c9e092ad",
     "kaggle_nerve/training/averaging.py": "07945247da6f4ea2",
     "kaggle_nerve/training/checkpoint.py": "db98ee625f0f971f",
@@ -4841,7 +4841,6 @@ def _refuse_difference(run: Run, source: str) -> None:
 write("kaggle_nerve/adopted.py", r'''"""Runs brought from elsewhere: what a Kaggle notebook made goes on on a laptop, and the other way round."""
 
 import shutil
-import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -4930,15 +4929,19 @@ def _is_begun(fold: Path) -> bool:
 def _copy(source: Path, target: Path) -> None:
     """Put a copy of folder ``source`` in ``target``'s place, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adopting-") as aside:
+    aside = target.parent / f".adopting-{target.name}"
+    shutil.rmtree(aside, ignore_errors=True)  # what a kill left
+    copied = aside / "new"
+    try:
         # Files of a read-only input would stay read-only with their modes.
-        copied = Path(aside) / "new"
         shutil.copytree(source, copied, ignore=shutil.ignore_patterns(LOCK), copy_function=shutil.copyfile)
         for folder in (copied, *(path for path in copied.rglob("*") if path.is_dir())):
             folder.chmod(0o755)
         if target.exists():
-            target.rename(Path(aside) / "old")
+            target.rename(aside / "old")
         copied.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 ''')
 
 write("kaggle_nerve/training/__init__.py", r'''"""Training: losses, schedule, one fold, all folds. Every run resumes where it was killed."""

@@ -1,0 +1,158 @@
+"""Kernels on Kaggle: pushing one, watching its session, getting what it left.
+
+The client cannot be believed here either: it exits 0 where a push was refused, pushes a kernel without the data
+that Kaggle does not know, and saves an error page under the name of a file.
+"""
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api import failures, records, wordings
+from kaggle_nerve.kaggle_api.client import Client
+from kaggle_nerve.kaggle_api.failures import KaggleError
+from kaggle_nerve.progress import SILENT, Reporter
+
+METADATA = "kernel-metadata.json"
+COMPLETE, ERROR = "complete", "error"
+ENDS = (COMPLETE, ERROR, "cancel_acknowledged")
+"""Statuses that do not change any more."""
+
+POLLS = (5, 10, 20, 30, 60)
+"""Seconds between looks at a session; the last one repeats."""
+
+SESSION = 13 * 3600
+"""Seconds after which no session runs any more: Kaggle ends them after 12 hours, and queues them before."""
+
+PUSHED = re.compile(r"Kernel version (?:(\d+) )?successfully pushed\.\s+Please check progress at (\S+)")
+NOT_ADDED = re.compile(
+    r"The following are not valid (\w+ sources) and could not be added to the kernel: \[(.+)\]"
+)
+STATUS = re.compile(r'has status "(?:\w+\.)?(\w+)"')
+MESSAGE = re.compile(r'^Failure message: "(.*)"\s*\Z', re.MULTILINE | re.DOTALL)
+TRANSIENT = (*failures.UNANSWERED, failures.RATE)
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A kernel that Kaggle took: ``user/slug``, the version's number (0: it did not say), and its page."""
+
+    ref: str
+    version: int
+    url: str
+
+
+class Session(NamedTuple):
+    """How a kernel's newest session stands: a status in small letters, and why it failed ("" if it did not)."""
+
+    status: str
+    failure: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether it runs no more."""
+        return self.status in ENDS
+
+    def __str__(self) -> str:
+        return f"{self.status} ({self.failure})" if self.failure else self.status
+
+
+def push(folder: Path, client: Client) -> Pushed:
+    """Push the kernel in ``folder``, whose kernel-metadata.json has the right id, and start its session.
+
+    Each call makes a version. Raises KaggleError where Kaggle refuses the kernel or does not know its data, and
+    says so where nobody knows whether it was taken.
+    """
+    ref = _ref(folder)
+    try:
+        out = client.run(
+            ["kernels", "push", "--path", str(folder)],
+            f"pushing the kernel {ref}",
+            client.limits.call,
+            about=wordings.kernel(ref),
+        )
+    except KaggleError as fault:
+        if fault.kind not in failures.UNANSWERED:
+            raise
+        raise KaggleError(
+            fault.kind,
+            f"Nobody knows whether {ref} was pushed ({fault.reason}): see with `kaggle-nerve kernels status "
+            f"{ref}` whether a session runs before you push it again, or two will use up machine time.",
+        ) from fault
+    found = PUSHED.search(out)
+    if found is None:
+        raise client.explain(out, f"pushing the kernel {ref}", wordings.kernel(ref))
+    # The slug may be another than the id's: a new kernel gets it from its title.
+    own = "/".join(urlsplit(found[2]).path.strip("/").split("/")[-2:])
+    pushed = Pushed(own, int(found[1] or 0), found[2])
+    if missing := NOT_ADDED.findall(out):
+        what = " and ".join(f"{kind} {names}" for kind, names in missing)
+        raise KaggleError(
+            failures.REFUSED,
+            f"{pushed.ref} was pushed as version {pushed.version}, but without the {what}, which Kaggle does not "
+            "know or does not give this account: accept the competition's rules, mend kernel-metadata.json, and push "
+            "it again.",
+        )
+    return pushed
+
+
+def kernel_status(ref: str, client: Client) -> Session:
+    """How the newest session of the kernel ``user/slug`` stands."""
+    doing = f"asking for the status of {ref}"
+    out = client.run(["kernels", "status", ref], doing, client.limits.call, about=wordings.kernel(ref))
+    found = STATUS.search(out)
+    if found is None:
+        raise client.explain(out, doing, wordings.kernel(ref))
+    message = MESSAGE.search(out)
+    return Session(found[1].lower(), message[1] if message else "")
+
+
+def follow(ref: str, client: Client, *, timeout: float = SESSION, reporter: Reporter = SILENT) -> Session:
+    """Look at the kernel's session until it ends, or for ``timeout`` seconds; the last status seen.
+
+    A look that fails on the way to Kaggle is no reason to stop.
+    """
+    began, pauses, shown = time.monotonic(), iter(POLLS), 0
+    session = _look(Session("unknown", ""), ref, client)
+    with reporter.bar(f"Kernel {ref}", None, "second") as bar:
+        bar.note(session.status)
+        while not session.ended and time.monotonic() - began < timeout:
+            time.sleep(max(0.0, min(next(pauses, POLLS[-1]), timeout - (time.monotonic() - began))))
+            before, session = session, _look(session, ref, client)
+            elapsed = int(time.monotonic() - began)
+            bar.update(elapsed - shown)
+            shown = elapsed
+            if session != before:
+                bar.note(session.status)
+    return session
+
+
+def _look(session: Session, ref: str, client: Client) -> Session:
+    try:
+        return kernel_status(ref, client)
+    except KaggleError as fault:
+        if fault.kind not in TRANSIENT:
+            raise
+        return session
+
+
+def _ref(folder: Path) -> str:
+    """The id in the metadata. NerveError for what the client would take, though nobody can mean it."""
+    path = folder / METADATA
+    try:
+        metadata = records.read_object(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise NerveError(f"{path} cannot be read ({fault}); build the kernel anew.") from fault
+    ref = str(metadata.get("id", ""))
+    if ref.count("/") != 1 or ref.startswith("INSERT"):
+        raise NerveError(
+            f"{path} has the id {ref!r}; it must be your user name, a slash and the kernel's name."
+        )
+    if "enable_internet" not in metadata:
+        # The client would send True.
+        raise NerveError(f"{path} does not say enable_internet; write true or false.")
+    return ref

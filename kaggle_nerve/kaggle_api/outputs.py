@@ -1,0 +1,164 @@
+"""What a kernel's session left, on this disk, every size compared."""
+
+import re
+import shutil
+import time
+from pathlib import Path, PurePosixPath
+
+from kaggle_nerve.adopted import adopt, check
+from kaggle_nerve.kaggle_api import client as clients
+from kaggle_nerve.kaggle_api import failures, records, wordings
+from kaggle_nerve.kaggle_api.client import Client
+from kaggle_nerve.kaggle_api.disk import full_disk_told
+from kaggle_nerve.kaggle_api.failures import KaggleError
+from kaggle_nerve.kaggle_api.records import Listing, RemoteFile
+from kaggle_nerve.progress import SILENT, Bar, Reporter
+from kaggle_nerve.storage import COMPLETE, digest_text
+
+TRIES = 3
+"""Runs of the client at most: it saves what comes under a bad address, and takes no care of sizes."""
+
+
+OF_RUNS = "^runs/[^/]+/"
+"""The names of files of runs in a kernel's output."""
+
+
+def fetch_runs(ref: str, runs_dir: Path, client: Client, *, reporter: Reporter = SILENT) -> list[str]:
+    """Get the runs that the newest session of ``user/slug`` left into ``runs_dir``; a line for each run.
+
+    What is finished there is neither fetched nor touched, see `adopted.adopt`. NerveError, before the large files
+    are fetched, where a run of the same name has other settings or data. A second call goes on where the first
+    one ended.
+    """
+    listing = list_output(ref, client)
+    slug, key = ref.rpartition("/")[2], digest_text(*map(repr, listing.files))[:8]
+    work = runs_dir / f".output-{slug}-{key}"
+    for old in runs_dir.glob(f".output-{slug}-{'?' * len(key)}"):
+        if old != work:
+            shutil.rmtree(old)
+    _fetch(ref, work, client, listing, f"{OF_RUNS}[^/]+$", reporter)
+    runs = check(work / "runs", runs_dir)
+    done = [folder for run in runs for folder in _finished(runs_dir / run.name)]
+    without = "".join(f"(?!runs/{re.escape(folder)}/)" for folder in done)
+    _fetch(ref, work, client, listing, f"^{without}{OF_RUNS[1:]}", reporter)
+    told = adopt(work / "runs", runs_dir)
+    shutil.rmtree(work)
+    return told
+
+
+def _finished(run: Path) -> list[str]:
+    """``<run>/<folder>`` of each finished folder of a run."""
+    return [f"{run.name}/{marker.parent.name}" for marker in sorted(run.glob(f"*/{COMPLETE}"))]
+
+
+def kernel_output(
+    ref: str, folder: Path, client: Client, *, pattern: str = "", reporter: Reporter = SILENT
+) -> list[Path]:
+    """Get the files that the newest session of ``user/slug`` left, with their folders, into ``folder``.
+
+    Files of the right size are kept, so a second call goes on where the first one ended; use a folder for one
+    session only. The session's log comes as ``<slug>.log``. ``pattern`` is a regular expression; only files whose
+    names it is found in are fetched. Raises KaggleError where files are missing or damaged on the way.
+    """
+    return _fetch(ref, folder, client, list_output(ref, client), pattern, reporter)
+
+
+def _fetch(
+    ref: str, folder: Path, client: Client, listing: Listing, pattern: str, reporter: Reporter
+) -> list[Path]:
+    wanted = [file for file in listing.files if re.search(pattern, file.name)]
+    if not wanted:
+        raise KaggleError(
+            failures.NOT_FOUND,
+            f"The newest session of {ref} left no such files: see with `kaggle-nerve kernels status {ref}` whether it "
+            "has ended well.",
+        )
+    with (
+        full_disk_told(folder),
+        reporter.bar("Downloading", sum(file.size for file in wanted), "byte") as bar,
+    ):
+        watch = _Arrival(folder, client.limits.file, bar, f"downloading the output of {ref}")
+        tries = 0
+        while (wrong := _wrong(wanted, folder)) and tries < TRIES:
+            _remove(wrong, folder)
+            _download(ref, folder, client, pattern, watch)
+            tries += 1
+    if not wrong:
+        return [folder / file.name for file in wanted]
+    _remove(wrong, folder)
+    raise KaggleError(
+        failures.CORRUPT,
+        f"{len(wrong)} of {len(wanted)} files of {ref} did not arrive whole, such as {wrong[0].name}: run the same "
+        "command again; what arrived is kept.",
+    )
+
+
+def list_output(ref: str, client: Client) -> Listing:
+    """Names and sizes of all files that the newest session of ``user/slug`` left, all pages."""
+    end = time.monotonic() + client.limits.listing
+    doing, about = f"listing the output of {ref}", wordings.kernel(ref)
+    files: list[RemoteFile] = []
+    seen, token = set(), ""
+    while token not in seen:
+        seen.add(token)
+        words = ["kernels", "files", ref, "--format", "json", "--page-size", str(clients.PAGE)]
+        more = ["--page-token", token] if token else []
+        out = client.run([*words, *more], doing, client.limits.call, about=about)
+        files += [records.as_file(row) for row in records.require_table(out)]
+        token = records.next_page(out)
+        if not token:
+            break
+        if time.monotonic() > end:
+            raise failures.timed_out(doing, client.limits.listing)
+    for file in files:
+        path = PurePosixPath(file.name)
+        if not file.name or path.is_absolute() or ".." in path.parts:
+            raise KaggleError(
+                failures.CORRUPT,
+                f"{ref} lists a file {file.name!r}, which is no plain name, so nothing was fetched: look at the "
+                "kernel's page.",
+            )
+    return Listing(tuple(files))
+
+
+def _download(ref: str, folder: Path, client: Client, pattern: str, watch: "_Arrival") -> None:
+    """Run the client, which goes through all pages by itself; it keeps files that are there and large enough."""
+    words = ["kernels", "output", ref, "--path", str(folder), "--page-size", str(clients.PAGE)]
+    more = [f"--file-pattern={pattern}"] if pattern else []
+    client.run([*words, *more], watch.doing, client.limits.output, watch, about=wordings.kernel(ref))
+    watch("")
+
+
+def _wrong(wanted: list[RemoteFile], folder: Path) -> list[RemoteFile]:
+    """Those that are missing, or have another size than is listed; 0 may mean that Kaggle does not tell."""
+
+    def is_right(path: Path, size: int) -> bool:
+        return path.is_file() and (not size or path.stat().st_size == size)
+
+    return [file for file in wanted if not is_right(folder / file.name, file.size)]
+
+
+def _remove(files: list[RemoteFile], folder: Path) -> None:
+    for file in files:
+        (folder / file.name).unlink(missing_ok=True)
+
+
+class _Arrival:
+    """Watches a folder grow: feeds the bar, and ends the client when nothing comes."""
+
+    def __init__(self, folder: Path, patience: float, bar: Bar, doing: str) -> None:
+        self.doing = doing
+        self._folder, self._patience, self._bar = folder, patience, bar
+        self._size, self._since = 0, time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        size = sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
+        if size > self._size:
+            self._bar.update(size - self._size)
+            self._size, self._since = size, time.monotonic()
+        elif time.monotonic() - self._since > self._patience:
+            raise KaggleError(
+                failures.TIMEOUT,
+                f"Nothing came for {self._patience:.0f} s while {self.doing}: check the network, and run the same "
+                "command again; it goes on from there.",
+            )

@@ -1,0 +1,371 @@
+"""Kernels through the real client: pushed, watched, and their output fetched."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+from kaggle_support import LIMITS, Notes, assert_only_loopback, calls, client_of, guarded
+from rehearsal_support import make_competition
+
+from kaggle_nerve.cli.kernels import kernels as commands
+from kaggle_nerve.competition import facts
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api import client as clients
+from kaggle_nerve.kaggle_api import kernels
+from kaggle_nerve.kaggle_api.account import full_ref, username
+from kaggle_nerve.kaggle_api.client import Client, Limits
+from kaggle_nerve.kaggle_api.failures import KaggleError
+from kaggle_nerve.kaggle_api.kernels import follow, kernel_status, push
+from kaggle_nerve.kaggle_api.outputs import fetch_runs, kernel_output
+from kaggle_nerve.rehearsal import kernel_calls
+from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
+from kaggle_nerve.rehearsal.server import RehearsalServer
+from kaggle_nerve.settings import load_preset, save_settings
+from kaggle_nerve.storage import mark_complete, write_json
+
+REF = "rehearsal/nerve-train-folds"
+NOTEBOOK = {
+    "cells": [{"cell_type": "code", "source": "print('déjà vu')\nprint(2)", "outputs": [], "metadata": {}}],
+    "metadata": {},
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> ServedCompetition:
+    folder = tmp_path_factory.mktemp("served")
+    return pack(*make_competition(folder / "data"), folder / "packed")
+
+
+@pytest.fixture
+def server(served: ServedCompetition, tmp_path: Path) -> Iterator[RehearsalServer]:
+    with RehearsalServer(served, tmp_path / "state") as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: RehearsalServer, tmp_path: Path) -> Client:
+    return client_of(server, tmp_path / "home")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_kernel(tmp_path / "kernel")
+
+
+@pytest.fixture(autouse=True)
+def haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loopback server needs no patience."""
+    monkeypatch.setattr(kernels, "POLLS", (0.1,))
+
+
+def make_kernel(folder: Path, **changes) -> Path:
+    """A folder to push; a change to None takes the key out."""
+    metadata = {
+        "id": REF,
+        "title": "Nerve train folds",
+        "code_file": "notebook.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": True,
+        "enable_internet": False,
+        "machine_shape": "NvidiaTeslaT4",
+        "competition_sources": [facts.SLUG],
+        **changes,
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "notebook.ipynb").write_text(json.dumps(NOTEBOOK))
+    kept = {name: value for name, value in metadata.items() if value is not None}
+    (folder / kernels.METADATA).write_text(json.dumps(kept))
+    return folder
+
+
+def finished(server: RehearsalServer, folder: Path, client: Client, output: Path) -> None:
+    """A pushed kernel whose session left the files of ``output``."""
+    push(folder, client)
+    server.finish_kernel(REF, output, log="[]")
+
+
+def make_run(runs: Path, name: str = "small", *changes: str, folds: int = 2) -> Path:
+    """A run's folder as far as its merging looks at it; the last fold is only begun."""
+    run = runs / name
+    run.mkdir(parents=True)
+    save_settings(load_preset("tiny", changes), run / "settings.toml")
+    write_json(run / "environment.json", {"source": "digest"})
+    (run / "folds.csv").write_text("subject,fold,frames,with_mask\n1,0,2,1\n")
+    for fold in range(folds - 1):
+        (run / f"fold-{fold}").mkdir()
+        (run / f"fold-{fold}" / "model.keras").write_bytes(bytes([fold]) * 300_000)
+        mark_complete(run / f"fold-{fold}", {"source": "digest"})
+    write_json(run / f"fold-{folds - 1}" / "checkpoint" / "state.json", {"epoch": 3})
+    return run
+
+
+class TestPush:
+    def test_what_is_pushed_arrives_as_it_is(
+        self, server: RehearsalServer, client: Client, folder: Path, tmp_path: Path
+    ) -> None:
+        assert (username(client), full_ref("x", client)) == ("rehearsal", "rehearsal/x")
+        first = push(folder, client)
+        assert first == kernels.Pushed(REF, 1, f"https://www.kaggle.com/code/{REF}")
+        (kernel,) = server.kernels
+        assert json.loads(kernel.text) == NOTEBOOK
+        assert (kernel.ref, kernel.machine_shape, kernel.kernel_type) == (REF, "NvidiaTeslaT4", "notebook")
+        assert (kernel.enable_gpu, kernel.enable_internet, kernel.is_private) == (True, False, True)
+        assert kernel.competition_sources == (facts.SLUG,)
+        assert push(folder, client).version == 2
+        assert [kernel.version for kernel in server.kernels] == [2, 1]
+        again = RehearsalServer(server.served, server.state_dir)
+        assert again.kernels == server.kernels
+        assert_only_loopback(tmp_path / "home")
+
+    def test_a_refusal_with_exit_code_0_is_one(
+        self, server: RehearsalServer, client: Client, folder: Path
+    ) -> None:
+        server.faults.add("kernel-refused")
+        with pytest.raises(KaggleError, match="as many kernels as Kaggle allows") as told:
+            push(folder, client)
+        assert told.value.kind == "daily-limit"
+        server.faults.add("kernel-refused", message="Weekly GPU quota of 30 hours is exhausted.")
+        with pytest.raises(KaggleError, match="no machine time left"):
+            push(folder, client)
+        assert server.kernels == []
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"title": "abc"}, "at least five"),
+            ({"id": "somebody/nerve-train-folds"}, "has no kernel somebody/nerve-train-folds"),
+            ({"competition_sources": ["nope"]}, "pushed as version 1, but without.*'nope'"),
+            ({"dataset_sources": ["rehearsal/nothing"]}, "without the dataset sources 'rehearsal/nothing'"),
+        ],
+    )
+    def test_what_kaggle_does_not_take(
+        self, client: Client, tmp_path: Path, changes: dict, said: str
+    ) -> None:
+        with pytest.raises(KaggleError, match=said):
+            push(make_kernel(tmp_path / "kernel", **changes), client)
+
+    def test_a_notebook_of_a_megabyte_is_refused(
+        self, server: RehearsalServer, client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(kernel_calls, "SOURCE_LIMIT", 50)
+        with pytest.raises(KaggleError, match="make the notebook smaller"):
+            push(folder, client)
+
+    def test_a_new_kernel_is_called_by_its_title(self, client: Client, tmp_path: Path) -> None:
+        made = push(make_kernel(tmp_path / "kernel", title="Another name"), client)
+        assert made.ref == "rehearsal/another-name"
+        with pytest.raises(KaggleError, match="already in use"):
+            push(make_kernel(tmp_path / "kernel", title="Another name"), client)
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"id": "INSERT_USER/nerve-train-folds"}, "must be your user name"),
+            ({"enable_internet": None}, "does not say enable_internet"),
+        ],
+    )
+    def test_what_nobody_can_mean_is_not_sent(
+        self, server: RehearsalServer, client: Client, tmp_path: Path, changes: dict, said: str
+    ) -> None:
+        with pytest.raises(NerveError, match=said):
+            push(make_kernel(tmp_path / "kernel", **changes), client)
+        assert server.log == []
+
+    def test_unauthorized(self, server: RehearsalServer, client: Client, folder: Path) -> None:
+        server.faults.add("unauthorized")
+        with pytest.raises(KaggleError, match="does not accept the access token") as told:
+            push(folder, client)
+        assert told.value.kind == "unauthorized"
+
+    def test_forbidden_does_not_speak_of_rules(
+        self, server: RehearsalServer, client: Client, folder: Path
+    ) -> None:
+        server.faults.add("status", call="SaveKernel", status=403, message="Forbidden")
+        with pytest.raises(KaggleError, match="verify a phone number") as told:
+            push(folder, client)
+        assert "competition" not in str(told.value)
+
+    def test_a_lost_answer_is_told_as_such(
+        self, server: RehearsalServer, client: Client, folder: Path
+    ) -> None:
+        server.faults.add("upload-uncertain")
+        with pytest.raises(KaggleError, match=rf"Nobody knows whether {REF} was pushed.*kernels status"):
+            push(folder, client)
+        assert len(server.kernels) == 1
+
+    def test_server_gone(self, server: RehearsalServer, client: Client, folder: Path) -> None:
+        server.close()
+        with pytest.raises(KaggleError, match="server does not answer") as told:
+            kernel_status(REF, client)
+        assert told.value.kind == "network"
+
+
+class TestSession:
+    def test_queued_running_complete(self, server: RehearsalServer, client: Client, folder: Path) -> None:
+        push(folder, client)
+        seen = [kernel_status(REF, client) for _ in range(3)]
+        assert [session.status for session in seen] == ["queued", "running", "complete"]
+        assert [session.ended for session in seen] == [False, False, True]
+
+    def test_followed_past_a_fault_until_it_fails(
+        self, server: RehearsalServer, client: Client, folder: Path
+    ) -> None:
+        server.faults.add("session-fails", message='No "memory" left.\nReally.')
+        push(folder, client)
+        notes = Notes()
+        first = follow(REF, client, timeout=0)
+        server.faults.add("status", call="GetKernelSessionStatus", json=False)
+        session = follow(REF, client, reporter=notes)
+        assert (first.status, session) == ("queued", ("error", 'No "memory" left.\nReally.'))
+        assert notes.bars[0][2].notes == ["unknown", "running", "error"]
+
+    def test_unknown_kernel(self, client: Client) -> None:
+        with pytest.raises(KaggleError, match="Kaggle has no kernel rehearsal/unknown") as told:
+            kernel_status("rehearsal/unknown", client)
+        assert "competition" not in str(told.value)
+
+
+class TestOutput:
+    def test_all_pages_with_folders(
+        self,
+        server: RehearsalServer,
+        client: Client,
+        folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(clients, "PAGE", 2)
+        source = make_run(tmp_path / "left" / "runs").parents[1]
+        (source / "submission.csv").write_text("img,pixels\n")
+        finished(server, folder, client, source)
+        got, notes = tmp_path / "got", Notes()
+        files = kernel_output(REF, got, client, reporter=notes)
+        sent = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+        assert sorted(path.relative_to(got) for path in files) == sent
+        assert all((got / name).read_bytes() == (source / name).read_bytes() for name in sent)
+        assert len(sent) == 7
+        assert calls(server, "ListKernelFiles") == [200] * 4
+        assert notes.bars[0][2].count >= notes.bars[0][1]
+        assert (got / "nerve-train-folds.log").read_text() == "[]"
+        # A second time, only what was lost comes again, and what a pattern names.
+        before = len(calls(server, "output"))
+        (got / "runs/small/fold-0/model.keras").write_bytes(b"short")
+        kernel_output(REF, got, client, pattern=r"\.keras$")
+        assert len(calls(server, "output")) == before + 1
+        assert (got / "runs/small/fold-0/model.keras").stat().st_size == 300_000
+
+    def test_an_error_page_is_no_model(
+        self, server: RehearsalServer, client: Client, folder: Path, tmp_path: Path
+    ) -> None:
+        """The client saves whatever comes, and exits 0."""
+        (tmp_path / "left").mkdir()
+        (tmp_path / "left" / "model.keras").write_bytes(b"k" * 1000)
+        finished(server, folder, client, tmp_path / "left")
+        server.faults.add("expired-link")
+        (got,) = kernel_output(REF, tmp_path / "got", client)
+        assert got.read_bytes() == b"k" * 1000
+        got.unlink()
+        server.faults.add("expired-link", times=None)
+        with pytest.raises(KaggleError, match=r"1 of 1 files.*did not arrive whole, such as model.keras"):
+            kernel_output(REF, tmp_path / "got", client)
+        assert not got.exists()
+
+    def test_a_download_that_stands_still_is_ended(
+        self, server: RehearsalServer, folder: Path, tmp_path: Path
+    ) -> None:
+        client = client_of(server, tmp_path / "home", Limits(call=20, output=30, file=2))
+        (tmp_path / "left").mkdir()
+        (tmp_path / "left" / "model.keras").write_bytes(b"k" * 1000)
+        finished(server, folder, client, tmp_path / "left")
+        server.faults.add("stall", call="output")
+        with pytest.raises(KaggleError, match="Nothing came for 2 s"):
+            kernel_output(REF, tmp_path / "got", client)
+
+    def test_nothing_there_yet(self, client: Client, folder: Path, tmp_path: Path) -> None:
+        push(folder, client)
+        with pytest.raises(KaggleError, match="left no such files"):
+            kernel_output(REF, tmp_path / "got", client)
+
+    def test_a_name_that_leads_out_is_refused(
+        self, client: Client, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        push(folder, client)
+        monkeypatch.setattr(kernel_calls, "_output", lambda *_: [("../out", folder / kernels.METADATA)])
+        with pytest.raises(KaggleError, match="no plain name"):
+            kernel_output(REF, tmp_path / "got", client)
+        assert not (tmp_path / "out").exists()
+
+
+class TestRuns:
+    def test_finished_folds_come_and_mine_stay(
+        self, server: RehearsalServer, client: Client, folder: Path, tmp_path: Path
+    ) -> None:
+        source = make_run(tmp_path / "left" / "runs", folds=3).parents[1]
+        mine = make_run(tmp_path / "runs", folds=2)
+        (mine / "fold-0" / "model.keras").write_bytes(b"mine")
+        finished(server, folder, client, source)
+        (line,) = fetch_runs(REF, tmp_path / "runs", client)
+        assert line == "run small: fold-1, fold-2"
+        assert (mine / "fold-0" / "model.keras").read_bytes() == b"mine"
+        assert (mine / "fold-1" / "model.keras").read_bytes() == b"\x01" * 300_000
+        assert (mine / "fold-2" / "checkpoint" / "state.json").is_file()
+        assert [path.name for path in (tmp_path / "runs").iterdir()] == ["small"]
+        # What is finished here was not even fetched.
+        fetched = [record.path for record in server.log if record.call == "output"]
+        assert not [path for path in fetched if "fold-0" in path]
+
+    def test_another_run_of_the_name_is_refused_before_its_models_are_fetched(
+        self, server: RehearsalServer, client: Client, folder: Path, tmp_path: Path
+    ) -> None:
+        source = make_run(tmp_path / "left" / "runs").parents[1]
+        mine = make_run(tmp_path / "runs", "small", "training.epochs=77")
+        finished(server, folder, client, source)
+        before = (mine / "settings.toml").read_text()
+        with pytest.raises(NerveError, match=r"two runs of one name, with training.epochs = \d+ and 77"):
+            fetch_runs(REF, tmp_path / "runs", client)
+        assert (mine / "settings.toml").read_text() == before
+        assert not [record for record in server.log if record.call == "output" and ".keras" in record.path]
+
+
+class TestCommands:
+    def test_status_and_output(
+        self,
+        server: RehearsalServer,
+        client: Client,
+        folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        finished(server, folder, client, make_run(tmp_path / "left" / "runs").parents[1])
+        variables = guarded(server, tmp_path / "home")
+        monkeypatch.setattr(clients, "Client", lambda: Client(variables, limits=LIMITS))
+        runs = str(tmp_path / "runs")
+        shown = CliRunner().invoke(commands, ["status", "nerve-train-folds", "--json"])
+        assert json.loads(shown.stdout) == {"kernel": REF, "status": "complete", "failure": ""}
+        done = CliRunner().invoke(commands, ["output", REF, "--runs", runs])
+        assert done.stdout == f"{runs}: run small with 1 finished folds\n"
+
+    def test_push_and_follow(
+        self, server: RehearsalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The folder is prepared with the account's name; a session that fails is exit code 1."""
+
+        def prepared(name: str, username: str, folder: Path) -> Path:
+            return make_kernel(folder / "ready", id=f"{username}/{name}")
+
+        monkeypatch.setitem(sys.modules, "kaggle_nerve.kernels.pushing", SimpleNamespace(prepared=prepared))
+        variables = guarded(server, tmp_path / "home")
+        monkeypatch.setattr(clients, "Client", lambda: Client(variables, limits=LIMITS))
+        server.faults.add("session-fails", message="Out of memory.")
+        done = CliRunner().invoke(commands, ["push", "nerve-train-folds", "--follow"])
+        assert done.exit_code == 1
+        assert f"{REF} is pushed as version 1; its page is https://" in done.stdout
+        assert done.stdout.endswith(f"{REF}: error (Out of memory.)\n")
