@@ -7,7 +7,7 @@ import sys
 import click
 
 from kaggle_nerve import __version__
-from kaggle_nerve.cli import data, decide, doctor, kernels, rehearse, submissions, submit, training
+from kaggle_nerve.cli import audit, data, decide, doctor, kernels, rehearse, submissions, submit, training
 from kaggle_nerve.errors import NerveError
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENCV_LOG_LEVEL": "SILENT"}
@@ -59,6 +59,7 @@ def cli() -> None:
 for command in (
     data.fetch,
     data.verify,
+    audit.audit,
     training.presets,
     training.train_folds,
     decide.predict,

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from kaggle_nerve import pipeline
 from kaggle_nerve.competition import rle
-from kaggle_nerve.data import contradictions as pairs
+from kaggle_nerve.data import doubts, twins
 from kaggle_nerve.data.cache import open_training
 from kaggle_nerve.data.frames import locate, training_frames
 from kaggle_nerve.data.tiff import read_grey
@@ -16,6 +16,7 @@ from kaggle_nerve.decision.review import review
 from kaggle_nerve.notebook.console import ConsoleReporter
 from kaggle_nerve.notebook.places import attached_runs, find_data, here, take_over
 from kaggle_nerve.pictures import charts
+from kaggle_nerve.pictures.doubts import doubts_sheet
 from kaggle_nerve.pictures.sheet import PREDICTED, TRUE, Tile, sheet
 from kaggle_nerve.prediction.stored import open_oof
 from kaggle_nerve.runs import Run, open_run
@@ -56,21 +57,17 @@ class Exploration:
         self._show(charts.balance(self.frames))
 
     def show_contradictions(self, count: int = 4) -> None:
-        """The likest pairs of a subject's frames of which one has a mask and the other has none."""
-        cache = open_training(self.layout, pairs.SIZE, reporter=self.reporter)
-        found = pairs.contradictions(cache)
+        """The likest pairs of frames of which one has a mask and the other has none."""
+        cache = open_training(self.layout, twins.SIZE, reporter=self.reporter)
+        labelled = doubts.compare_labels(twins.twins(cache, reporter=self.reporter), self.frames)
+        found = doubts.contradictions(labelled, self.frames)
+        found = found[found.kind == doubts.AGAINST_NONE]
         self.reporter.say(
-            f"{len(found)} of {self.frames.has_mask.sum()} frames with a mask have a twin without one (grey levels "
-            f"correlate by {pairs.LEAST:g} or more)."
+            f"{found.row.nunique()} of {self.frames.has_mask.sum()} frames with a mask have a twin without one (grey "
+            f"levels correlate by {twins.LEAST:g} or more)."
         )
-        tiles = []
-        for pair in found.head(count).itertuples():
-            for row, what in ((pair.row, "with"), (pair.other, "without")):
-                frame = self.frames.loc[row]
-                title = f"{frame.subject}_{frame.img} {what} a mask, correlation {pair.correlation:.3f}"
-                tiles.append(self._tile(frame, title))
-        if tiles:
-            self._show(sheet(tiles, "Look alike, labelled unlike"))
+        if len(found):
+            self._show(doubts_sheet(found, self.frames, read_grey, 2 * count))
 
     def show_curves(self) -> None:
         """The run's loss and score, epoch by epoch."""

@@ -12,6 +12,9 @@ TRUE, PREDICTED = "#00d0ff", "#ffb000"
 WIDTH = 3.4
 """Inches of a frame."""
 
+GAP = 0.08
+"""Width of the gap after tiles that belong together, in frames."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -22,16 +25,23 @@ class Tile:
     outlines: Sequence[tuple[np.ndarray, str]] = field(default=())
 
 
-def sheet(tiles: Sequence[Tile], title: str = "", columns: int = 4) -> Figure:
-    """A contact sheet of ``tiles``, row by row."""
+def sheet(tiles: Sequence[Tile], title: str = "", columns: int = 4, together: int = 1) -> Figure:
+    """A contact sheet of ``tiles``, row by row; after every ``together`` of them there is a gap.
+
+    ``columns`` is a multiple of ``together``.
+    """
     columns = max(1, min(columns, len(tiles)))
     rows = -(-len(tiles) // columns)
     height, width = tiles[0].frame.shape if tiles else (3, 4)
     figure = Figure(
         figsize=(WIDTH * columns, (WIDTH * height / width + 0.35) * rows + 0.4), layout="constrained"
     )
-    for place, tile in enumerate(tiles, 1):
-        axes = figure.add_subplot(rows, columns, place)
+    gaps = int(together > 1)
+    widths = ([1.0] * together + [GAP] * gaps) * max(1, columns // together)
+    grid = figure.add_gridspec(max(1, rows), len(widths), width_ratios=widths)
+    for place, tile in enumerate(tiles):
+        row, column = divmod(place, columns)
+        axes = figure.add_subplot(grid[row, column + gaps * (column // together)])
         axes.imshow(tile.frame, cmap="gray", vmin=0, vmax=255)
         for mask, colour in tile.outlines:
             if mask.any():

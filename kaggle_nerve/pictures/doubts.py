@@ -1,0 +1,60 @@
+"""Contact sheets of doubtful labels: pairs side by side, single masks one by one."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from kaggle_nerve.competition import rle
+from kaggle_nerve.data.doubts import DISAGREE, name_of
+from kaggle_nerve.pictures.sheet import PREDICTED, TRUE, Tile, sheet
+
+MOST = 24
+"""Frames on a sheet: those of the worst findings."""
+
+
+def doubts_sheet(
+    findings: pd.DataFrame, frames: pd.DataFrame, read: Callable[..., np.ndarray], most: int = MOST
+) -> Figure:
+    """A sheet of the first of ``findings``, all of one kind: ``most`` frames, thus half as many pairs.
+
+    ``findings`` has kind, row, and for pairs other, correlation and dice; ``frames`` are those of
+    `training_frames`, ``read`` gives the picture at a path. Own outlines are blue; where two outlines
+    disagree, each frame shows the other's in orange, too.
+    """
+    kind, together = findings.kind.iloc[0], 1 if findings.other.isna().all() else 2
+    shown = findings.head(most // together)
+    tiles = []
+    for finding in shown.itertuples():
+        tiles += _tiles(finding, frames, read)
+    count = f"{len(shown)} of {len(findings)}" if len(shown) < len(findings) else str(len(findings))
+    other = "; own outline blue, the twin's orange" if kind == DISAGREE else ""
+    return sheet(tiles, f"{kind.capitalize()}: {count}{other}", together=together)
+
+
+def _tiles(finding, frames: pd.DataFrame, read: Callable[..., np.ndarray]) -> list[Tile]:
+    frame = frames.loc[finding.row]
+    if pd.isna(finding.other):
+        return [Tile(read(frame.path), _title(frame), _outlines(frame))]
+    twin = frames.loc[int(finding.other)]
+    own, others, dice = _outlines(frame), _outlines(twin), ""
+    if finding.kind == DISAGREE:
+        dice = f"; Dice {finding.dice:.2f}"
+        own, others = [*_recoloured(others), *own], [*_recoloured(own), *others]
+    return [
+        Tile(read(frame.path), f"{_title(frame)}; correlation {finding.correlation:.4f}", own),
+        Tile(read(twin.path), _title(twin) + dice, others),
+    ]
+
+
+def _recoloured(outlines: list[tuple[np.ndarray, str]]) -> list[tuple[np.ndarray, str]]:
+    return [(mask, PREDICTED) for mask, _ in outlines]
+
+
+def _title(frame) -> str:
+    return f"{name_of(frame)}, {f'{frame.area} pixels' if frame.has_mask else 'no mask'}"
+
+
+def _outlines(frame) -> list[tuple[np.ndarray, str]]:
+    return [(rle.decode(frame.pixels), TRUE)] if frame.has_mask else []
