@@ -50,3 +50,23 @@ def write_competition(root: Path, *, subjects: int = 4, frames: int = 6, test: i
     sample = [(img, "1 1") for img, _ in truth]
     pd.DataFrame(sample, columns=["img", "pixels"]).to_csv(root / "sample_submission.csv", index=False)
     return pd.DataFrame(truth, columns=["img", "pixels"])
+
+
+def write_frames(root: Path, frames: dict[tuple[int, int], tuple[np.ndarray, np.ndarray | None]]) -> None:
+    """Training frames and their masks (None: empty) by subject and img, without any test frames."""
+    rows = []
+    for (subject, img), (frame, mask) in frames.items():
+        mask = np.zeros(SIZE, np.uint8) if mask is None else mask
+        write_tiff(root / "train" / f"{subject}_{img}.tif", frame)
+        write_tiff(root / "train" / f"{subject}_{img}_mask.tif", mask * 255)
+        rows.append((subject, img, rle.encode(mask)))
+    pd.DataFrame(rows, columns=["subject", "img", "pixels"]).to_csv(root / "train_masks.csv", index=False)
+
+
+def tissue(seed: int, noise: int = 0) -> np.ndarray:
+    """A frame of soft blotches, the same for the same ``seed``, with up to ``noise`` grey levels added to a pixel."""
+    random = np.random.default_rng(seed)
+    blotches = cv2.resize(
+        random.integers(0, 200, (14, 20), np.uint8), SIZE[::-1], interpolation=cv2.INTER_CUBIC
+    )
+    return cv2.add(blotches, np.random.default_rng((seed, noise)).integers(0, noise + 1, SIZE, np.uint8))

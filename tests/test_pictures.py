@@ -24,6 +24,17 @@ def test_a_sheet_has_a_tile_for_each_frame_and_an_outline_for_each_mask():
     assert drawn(figure)
 
 
+def test_tiles_that_belong_together_stand_closer():
+    tiles = [Tile(np.zeros((42, 58), np.uint8), str(place)) for place in range(6)]
+    figure = sheet(tiles, together=2)
+    drawn(figure)
+    boxes = [axes.get_position() for axes in figure.axes]
+    gaps = [after.x0 - before.x1 for before, after in zip(boxes[:3], boxes[1:4], strict=True)]
+    assert gaps[0] == gaps[2] < gaps[1] / 2
+    assert (boxes[4].x0, boxes[5].x0) == (boxes[0].x0, boxes[1].x0)
+    assert drawn(sheet([]))
+
+
 def test_balance_counts_frames_of_each_subject():
     frames = pd.DataFrame({"subject": [3, 3, 3, 8], "area": [10, 0, 0, 5]})
     (axes,) = charts.balance(frames).axes
