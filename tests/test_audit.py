@@ -18,6 +18,8 @@ from kaggle_nerve.data.doubts import compare_labels, contradictions, doubted
 from kaggle_nerve.data.frames import locate, training_frames
 from kaggle_nerve.data.suspicious import suspicious
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.notebook import explore
+from kaggle_nerve.notebook.places import Places
 from kaggle_nerve.pictures.doubts import doubts_sheet
 from kaggle_nerve.pictures.sheet import PREDICTED, TRUE
 from kaggle_nerve.settings import TrainingSettings, apply_changes, load_preset
@@ -233,6 +235,15 @@ def test_sheets_show_pairs_side_by_side(data):
     assert len(pieces.axes) == 1
     two = doubts_sheet(found.findings[:2], found.frames, lambda path: np.zeros(SIZE), most=3)
     assert two.get_suptitle() == "Mask against none: 1 of 2"
+
+
+def test_the_notebook_shows_the_same_pairs(data, tmp_path, monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(explore, "here", lambda: Places(data.parent, tmp_path / "working"))
+    monkeypatch.setattr(explore, "display", shown.append)
+    explore.Exploration().show_contradictions()
+    assert "1 of 4 frames with a mask have a twin without one" in capsys.readouterr().out
+    assert len(shown) == 1
 
 
 def run(*words, code=0):

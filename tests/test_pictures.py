@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from kaggle_nerve.pictures import charts
 from kaggle_nerve.pictures.sheet import PREDICTED, TRUE, Tile, sheet
@@ -29,8 +30,9 @@ def test_tiles_that_belong_together_stand_closer():
     figure = sheet(tiles, together=2)
     drawn(figure)
     boxes = [axes.get_position() for axes in figure.axes]
-    gaps = [after.x0 - before.x1 for before, after in zip(boxes[:3], boxes[1:4], strict=True)]
-    assert gaps[0] == gaps[2] < gaps[1] / 2
+    first, second, third = (boxes[place + 1].x0 - boxes[place].x1 for place in range(3))
+    assert first == pytest.approx(third)
+    assert first < second / 2
     assert (boxes[4].x0, boxes[5].x0) == (boxes[0].x0, boxes[1].x0)
     assert drawn(sheet([]))
 
