@@ -24,8 +24,8 @@ LEAST = 0.95
 subject 13 pairs reach it; all show the same structures at the same place."""
 
 SLACK = 0.02
-"""How much less the small copies of twins may correlate. Shrinking averages speckle away, so they correlate
-more: in each of those frames' 1225 pairs, by 0.0002 to 0.086."""
+"""How much less than twins their small copies may correlate. In truth they correlate more, for shrinking averages
+speckle away: in each of those frames' 1225 pairs by 0.0002 to 0.086."""
 
 BLOCK = 512
 """Frames compared with all others at a time: 12 MB of correlations on the competition's 5635 frames."""
@@ -52,7 +52,7 @@ def twins(
     likeness = _compare(pairs, read, reporter, workers)
     found = pd.DataFrame({"row": pairs[:, 0], "other": pairs[:, 1]})
     found = found.assign(correlation=likeness[:, 0], difference=likeness[:, 1])
-    found = found[(found.correlation >= least) | (found.difference == 0)]
+    found = found[found.correlation >= least]
     order = ["correlation", "difference", "row", "other"]
     return found.sort_values(order, ascending=[False, True, True, True], ignore_index=True)
 

@@ -63,7 +63,7 @@ FILES = {
     "kaggle_nerve/data/levels.py": "ec665ef37530a76d",
     "kaggle_nerve/data/noise.py": "824f60be542fd135",
     "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
-    "kaggle_nerve/data/twins.py": "7b2e182a69fc0d30",
+    "kaggle_nerve/data/twins.py": "89ae9e1141c7ad28",
     "kaggle_nerve/runs.py": "d55ceb284702fbb3",
     "kaggle_nerve/pictures/__init__.py": "62ef1a90b36972e5",
     "kaggle_nerve/pictures/charts.py": "48b1209067c4308e",
@@ -3229,8 +3229,8 @@ LEAST = 0.95
 subject 13 pairs reach it; all show the same structures at the same place."""
 
 SLACK = 0.02
-"""How much less the small copies of twins may correlate. Shrinking averages speckle away, so they correlate
-more: in each of those frames' 1225 pairs, by 0.0002 to 0.086."""
+"""How much less than twins their small copies may correlate. In truth they correlate more, for shrinking averages
+speckle away: in each of those frames' 1225 pairs by 0.0002 to 0.086."""
 
 BLOCK = 512
 """Frames compared with all others at a time: 12 MB of correlations on the competition's 5635 frames."""
@@ -3257,7 +3257,7 @@ def twins(
     likeness = _compare(pairs, read, reporter, workers)
     found = pd.DataFrame({"row": pairs[:, 0], "other": pairs[:, 1]})
     found = found.assign(correlation=likeness[:, 0], difference=likeness[:, 1])
-    found = found[(found.correlation >= least) | (found.difference == 0)]
+    found = found[found.correlation >= least]
     order = ["correlation", "difference", "row", "other"]
     return found.sort_values(order, ascending=[False, True, True, True], ignore_index=True)
 
