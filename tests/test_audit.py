@@ -109,13 +109,21 @@ def test_pieces_and_holes():
     ring = disc((200, 300), 50) - disc((200, 300), 10)
     open_ring = ring.copy()
     open_ring[200, :300] = 0
-    frames = table_of(MASK, two, touching, ring, None, open_ring, two | disc((20, 20), 1))
+    diamond = disc((9, 9), 1)
+    diamond[9, 9] = 0  # four pixels that touch at their corners
+    frames = table_of(MASK, two, touching, ring, None, open_ring, two | disc((20, 20), 1), diamond)
     found = suspicious(frames)
-    assert kinds_of(frames) == [("several pieces", "1_7"), ("several pieces", "1_2"), ("holes", "1_4")]
+    assert kinds_of(frames) == [
+        ("several pieces", "1_7"),
+        ("several pieces", "1_2"),
+        ("holes", "1_4"),
+        ("holes", "1_8"),
+    ]
     assert found.what.tolist() == [
         "The mask of 1_7 has 3 separate pieces.",
         "The mask of 1_2 has 2 separate pieces.",
         "The mask of 1_4 has 1 hole.",
+        "The mask of 1_8 has 1 hole.",
     ]
 
 

@@ -49,7 +49,7 @@ def test_every_command_has_help_with_an_example(path):
 
 def test_the_names_of_the_design_are_there():
     assert {
-        "fetch", "verify", "presets", "train-folds", "predict", "tune",
+        "fetch", "verify", "audit", "presets", "train-folds", "predict", "tune",
         "submit", "validate", "score", "submissions", "rehearse", "doctor",
     } <= set(COMMANDS)  # fmt: skip
 
