@@ -71,6 +71,7 @@ def original(tmp_path_factory) -> Path:
             {"source": "made", "settings": "of one", "dice": 0.7, "pixel_dice": 0.6, "seconds": 90.0},
         )
     write_test_predictions(run)
+    gather(open_run(root / "runs", "one"), root / "data", root / "submissions")  # learns the decision once
     return root
 
 

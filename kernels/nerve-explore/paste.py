@@ -25,7 +25,7 @@ FILES = {
     "kaggle_nerve/errors.py": "ea88c37a8a017dfd",
     "kaggle_nerve/fused.py": "faaac81a1297bc9c",
     "kaggle_nerve/pictures/__init__.py": "62ef1a90b36972e5",
-    "kaggle_nerve/pictures/charts.py": "48b1209067c4308e",
+    "kaggle_nerve/pictures/charts.py": "420c03493edc06a0",
     "kaggle_nerve/pictures/sheet.py": "eb87af46c24813ea",
     "kaggle_nerve/presets/__init__.py": "532ef13800ca2c84",
     "kaggle_nerve/presets/attention-segnet.toml": "922ef5c6d9edb8c3",
@@ -320,11 +320,17 @@ def balance(frames: pd.DataFrame) -> Figure:
 
 
 def curves(histories: Mapping[int, pd.DataFrame]) -> Figure:
+    """As `draw_curves`, a figure of its own."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    draw_curves(figure, histories)
+    return figure
+
+
+def draw_curves(figure: Figure, histories: Mapping[int, pd.DataFrame]) -> None:
     """Training loss and the competition's score of the held-out subjects, by fold.
 
     ``histories``: fold -> its history.csv, with epoch, loss and dice (NaN where an epoch was not scored).
     """
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
     loss, score = figure.subplots(1, 2)
     for fold, rows in histories.items():
         loss.plot(rows.epoch, rows.loss, label=f"fold {fold}")
@@ -336,7 +342,6 @@ def curves(histories: Mapping[int, pd.DataFrame]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     score.legend(frameon=False)
-    return figure
 ''')
 
 write("kaggle_nerve/pictures/sheet.py", r'''"""Frames side by side, with the outlines of masks drawn over them."""
