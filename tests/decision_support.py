@@ -1,13 +1,19 @@
 """Predictions for the tests of the decision: noisy discs, some of them where there is no nerve."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from kaggle_nerve.competition import rle
+from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.fullsize import enlarge
 from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.settings import load_preset, save_settings
+from kaggle_nerve.storage import mark_complete, write_text
 
 SMALL = (42, 58)
+COUNT = 3
 
 
 def stored(
@@ -36,3 +42,20 @@ def stored(
     places = np.arange(len(table))
     found = Stored(table, np.array(presences)[:, None], (maps,), (places,), f"{name}-source", (name,))
     return found, truth_table
+
+
+def write_run(folder: Path, shift: int = 2) -> None:
+    """A run of three folds as training leaves it, but for the models."""
+    found, table = stored(subjects=6, frames=8, shift=shift, name=folder.name)
+    save_settings(load_preset("tiny", ["size=[42, 58]"]), folder / "settings.toml")
+    has_mask = table.assign(has_mask=table.pixels != "")
+    folds = folding.assign(has_mask, str(COUNT), 0)
+    folding.save(folds, folder / "folds.csv")
+    for fold in range(COUNT):
+        rows = np.flatnonzero(table.subject.isin(folds.subject[folds.fold == fold]))
+        inside = folder / f"fold-{fold}"
+        inside.mkdir()
+        np.save(inside / "oof.npy", found.parts[0][rows])
+        index = found.table.iloc[rows].assign(fold=fold, presence=found.presence[rows])
+        write_text(inside / "oof.csv", index.to_csv(index=False))
+        mark_complete(inside, {"source": "made", "settings": f"of {folder.name}"})

@@ -8,31 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from decision_support import stored
+from decision_support import stored, write_run
 
-from kaggle_nerve.data import folds as folding
-from kaggle_nerve.settings import load_preset
-from kaggle_nerve.settings.files import save_settings
-from kaggle_nerve.storage import mark_complete, write_text
-
-COUNT = 3
-
-
-def write_run(folder: Path, shift: int = 2) -> None:
-    """A run of three folds as training leaves it, but for the models."""
-    found, table = stored(subjects=6, frames=8, shift=shift, name=folder.name)
-    save_settings(load_preset("tiny", ["size=[42, 58]"]), folder / "settings.toml")
-    has_mask = table.assign(has_mask=table.pixels != "")
-    folds = folding.assign(has_mask, str(COUNT), 0)
-    folding.save(folds, folder / "folds.csv")
-    for fold in range(COUNT):
-        rows = np.flatnonzero(table.subject.isin(folds.subject[folds.fold == fold]))
-        inside = folder / f"fold-{fold}"
-        inside.mkdir()
-        np.save(inside / "oof.npy", found.parts[0][rows])
-        index = found.table.iloc[rows].assign(fold=fold, presence=found.presence[rows])
-        write_text(inside / "oof.csv", index.to_csv(index=False))
-        mark_complete(inside, {"source": "made", "settings": f"of {folder.name}"})
+from kaggle_nerve.storage import write_text
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,18 @@ import sys
 import click
 
 from kaggle_nerve import __version__
-from kaggle_nerve.cli import audit, data, decide, doctor, kernels, rehearse, submissions, submit, training
+from kaggle_nerve.cli import (
+    audit,
+    data,
+    decide,
+    doctor,
+    kernels,
+    rehearse,
+    report,
+    submissions,
+    submit,
+    training,
+)
 from kaggle_nerve.errors import NerveError
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENCV_LOG_LEVEL": "SILENT"}
@@ -67,6 +78,7 @@ for command in (
     submit.submit,
     submit.validate,
     submit.score,
+    report.report,
     submissions.submissions,
     kernels.kernels,
     rehearse.rehearse,

@@ -28,11 +28,17 @@ def balance(frames: pd.DataFrame) -> Figure:
 
 
 def curves(histories: Mapping[int, pd.DataFrame]) -> Figure:
+    """As `draw_curves`, a figure of its own."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    draw_curves(figure, histories)
+    return figure
+
+
+def draw_curves(figure: Figure, histories: Mapping[int, pd.DataFrame]) -> None:
     """Training loss and the competition's score of the held-out subjects, by fold.
 
     ``histories``: fold -> its history.csv, with epoch, loss and dice (NaN where an epoch was not scored).
     """
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
     loss, score = figure.subplots(1, 2)
     for fold, rows in histories.items():
         loss.plot(rows.epoch, rows.loss, label=f"fold {fold}")
@@ -44,4 +50,3 @@ def curves(histories: Mapping[int, pd.DataFrame]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     score.legend(frameon=False)
-    return figure

@@ -66,7 +66,7 @@ FILES = {
     "kaggle_nerve/data/twins.py": "89ae9e1141c7ad28",
     "kaggle_nerve/runs.py": "d55ceb284702fbb3",
     "kaggle_nerve/pictures/__init__.py": "62ef1a90b36972e5",
-    "kaggle_nerve/pictures/charts.py": "48b1209067c4308e",
+    "kaggle_nerve/pictures/charts.py": "420c03493edc06a0",
     "kaggle_nerve/pictures/doubts.py": "0bf5cb8c43caa6dc",
     "kaggle_nerve/pictures/sheet.py": "046ab479c8d5a22b",
     "kaggle_nerve/training/__init__.py": "d4450ea4c9e092ad",
@@ -3492,11 +3492,17 @@ def balance(frames: pd.DataFrame) -> Figure:
 
 
 def curves(histories: Mapping[int, pd.DataFrame]) -> Figure:
+    """As `draw_curves`, a figure of its own."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    draw_curves(figure, histories)
+    return figure
+
+
+def draw_curves(figure: Figure, histories: Mapping[int, pd.DataFrame]) -> None:
     """Training loss and the competition's score of the held-out subjects, by fold.
 
     ``histories``: fold -> its history.csv, with epoch, loss and dice (NaN where an epoch was not scored).
     """
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
     loss, score = figure.subplots(1, 2)
     for fold, rows in histories.items():
         loss.plot(rows.epoch, rows.loss, label=f"fold {fold}")
@@ -3508,7 +3514,6 @@ def curves(histories: Mapping[int, pd.DataFrame]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     score.legend(frameon=False)
-    return figure
 ''')
 
 write("kaggle_nerve/pictures/doubts.py", r'''"""Contact sheets of doubtful labels: pairs side by side, single masks one by one."""

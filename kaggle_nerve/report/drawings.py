@@ -1,0 +1,188 @@
+"""The page's charts as SVG that takes the page's own colour of text, so that light and dark both read well."""
+
+import io
+import re
+from collections.abc import Callable
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from kaggle_nerve.decision.candidates import AREAS, THRESHOLDS
+from kaggle_nerve.decision.figures import Figures
+from kaggle_nerve.pictures.charts import draw_curves
+from kaggle_nerve.report.gather import Fold, Seen, Tested
+
+INK = "#012345"
+"""Stands for the page's text colour until the SVG is made."""
+
+BLUE, ORANGE, GREY, RED = "#3b8ec2", "#e0912f", "#9aa3ad", "#c8553d"
+
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "kaggle-nerve",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.2,
+    "legend.frameon": False,
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
+    ),
+}
+
+
+def svg(draw: Callable[[Figure], None], width: float = 5.2, height: float = 3.0) -> str:
+    """What ``draw`` puts into a figure of ``width`` x ``height`` inches, as the text of an SVG element."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure)
+        made = io.StringIO()
+        figure.savefig(made, format="svg", transparent=True, dpi=120, metadata={"Date": None})
+    text = made.getvalue()
+    text = text[text.index("<svg") :]
+    # The size is the page's matter; the viewBox keeps the proportions.
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL).replace(INK, "currentColor")
+
+
+def curves(folds: list[Fold]) -> str:
+    """Loss and score of each fold, epoch by epoch."""
+    histories = {fold.number: fold.history for fold in folds if fold.history is not None}
+    return svg(lambda figure: draw_curves(figure, histories), 10.6, 3.2)
+
+
+def bounds(figures: Figures) -> str:
+    """The score between what an empty file and what perfect presence would give."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        rows = [
+            ("all-empty", figures.all_empty, GREY),
+            ("out-of-fold", figures.dice, BLUE),
+            ("perfect presence", figures.perfect_presence, GREY),
+        ]
+        names, values, colours = zip(*rows, strict=True)
+        axes.barh(names, values, color=colours)
+        error = [[figures.dice - figures.low], [figures.high - figures.dice]]
+        axes.errorbar([figures.dice], [1], xerr=error, color=INK, capsize=4)
+        for place, value in enumerate(values):
+            axes.text(0.01, place, f"{value:.4f}", va="center", color="white", fontweight="bold")
+        axes.set(xlim=(0, 1), xlabel="mean Dice (95 % over patients)")
+        axes.grid(axis="y", visible=False)
+
+    return svg(draw, 5.2, 1.9)
+
+
+def subjects(seen: Seen) -> str:
+    """Mean Dice of each subject, beside what an empty file would score on it."""
+    table = seen.frames.assign(nothing=(seen.frames.area == 0).astype(float))
+    means = table.groupby("subject")[["dice", "nothing"]].mean().sort_values("dice")
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        names = means.index.astype(str)
+        axes.bar(names, means.dice, color=BLUE, label="this run")
+        axes.plot(names, means.nothing, "_", color=ORANGE, markersize=9, markeredgewidth=2, label="all-empty")
+        axes.set(xlabel="subject", ylabel="mean Dice", ylim=(0, 1))
+        axes.tick_params(axis="x", labelsize=7)
+        axes.margins(x=0.01)
+        axes.grid(axis="x", visible=False)
+        axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), fontsize=8)
+
+    return svg(draw, 10.6, 3.0)
+
+
+def roc(seen: Seen) -> str:
+    """How presence tells frames with a mask from those without, and where the verdicts lie."""
+    present, kept = seen.frames.area > 0, seen.frames.predicted != ""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        false, true, _ = roc_curve(present, seen.frames.presence)
+        axes.plot(false, true, color=BLUE)
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+        axes.plot([kept[~present].mean()], [kept[present].mean()], "o", color=ORANGE, label="the verdicts")
+        axes.set(xlabel="empty frames that get a mask", ylabel="frames with a mask that get one")
+        axes.legend(fontsize=8)
+
+    return svg(draw)
+
+
+def reliability(seen: Seen) -> str:
+    """How often presence comes true, of the heads as they are and of the classifier."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+        for how, colour in (("raw", BLUE), ("classifier", ORANGE)):
+            found = seen.decision.reliability["presence"][how]
+            said, was, _ = zip(*found.table, strict=True)
+            axes.plot(
+                said, was, marker="o", markersize=4, color=colour, label=f"{how}, error {found.error:.3f}"
+            )
+        axes.set(xlabel="presence given", ylabel="share that has a mask", xlim=(0, 1), ylim=(0, 1))
+        axes.legend(fontsize=8)
+
+    return svg(draw)
+
+
+def dice_by_area(seen: Seen) -> str:
+    """Dice of frames with a mask by its area."""
+    rows = seen.frames[seen.frames.area > 0]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        # As a picture within the SVG: thousands of points would be thousands of elements.
+        axes.scatter(rows.area, rows.dice, s=6, alpha=0.35, color=BLUE, linewidths=0, rasterized=True)
+        axes.set(xlabel="area of the true mask (pixels)", ylabel="Dice", ylim=(-0.03, 1.03))
+
+    return svg(draw)
+
+
+def surface(seen: Seen) -> str:
+    """Mean Dice by pixel threshold and least area."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        shown = axes.imshow(seen.surface, origin="lower", aspect="auto", cmap="viridis")
+        axes.set_xticks(range(len(AREAS)), [str(value) for value in AREAS], fontsize=7)
+        axes.set_yticks(range(len(THRESHOLDS)), [f"{value:g}" for value in THRESHOLDS], fontsize=7)
+        best = np.unravel_index(seen.surface.argmax(), seen.surface.shape)
+        axes.plot(best[1], best[0], "*", color="white", markersize=12, markeredgecolor="black")
+        axes.set(xlabel="least area (pixels)", ylabel="pixel threshold")
+        axes.grid(visible=False)
+        figure.colorbar(shown, ax=axes, label="mean Dice")
+
+    return svg(draw)
+
+
+def shares(seen: Seen, tested: Tested) -> str:
+    """Frames that get a mask: truly in training, by this run there, by this run in the test."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        figures = seen.decision.figures
+        rows = [
+            ("training, true", figures.true_share, GREY),
+            ("training, predicted", figures.predicted_share, BLUE),
+            ("test, predicted", (tested.frames.predicted != "").mean(), ORANGE),
+        ]
+        names, values, colours = zip(*rows, strict=True)
+        axes.barh(names, values, color=colours)
+        _number(axes, values)
+        axes.set(xlim=(0, max(0.6, *values)), xlabel="share of frames with a mask")
+        axes.grid(axis="y", visible=False)
+
+    return svg(draw, 5.2, 1.9)
+
+
+def _number(axes: Axes, values: tuple[float, ...]) -> None:
+    for place, value in enumerate(values):
+        axes.text(0.005, place, f"{value:.1%}", va="center", color="white", fontweight="bold")

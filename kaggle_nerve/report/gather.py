@@ -1,0 +1,189 @@
+"""Everything that the page of a run tells, read from its folder, the data and the ledger."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kaggle_nerve import pipeline
+from kaggle_nerve.competition.rle import area
+from kaggle_nerve.data import folds as folding
+from kaggle_nerve.data import levels
+from kaggle_nerve.data.frames import Layout, locate, training_frames
+from kaggle_nerve.data.fullsize import Truths
+from kaggle_nerve.data.tiff import read_grey
+from kaggle_nerve.decision.candidates import AREAS, THRESHOLDS, dice
+from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.evidence import Evidence, measure
+from kaggle_nerve.decision.masks import encoded_masks
+from kaggle_nerve.decision.review import review
+from kaggle_nerve.decision.shaping import CRF, SHAPES
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api.ledger import Entry, Ledger
+from kaggle_nerve.prediction.stored import open_oof, open_test
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.runs import Run
+from kaggle_nerve.settings import dump
+from kaggle_nerve.storage import completed, read_json
+
+
+@dataclass(frozen=True)
+class Fold:
+    """How a fold stands: ``finished``, ``unfinished`` or ``not begun``. ``facts`` are those of complete.json.
+
+    ``history``: its epochs so far. ``trouble``: the last line of a worker's log where the fold did not finish.
+    """
+
+    number: int
+    subjects: int
+    state: str
+    history: pd.DataFrame | None
+    facts: dict[str, Any]
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The out-of-fold frames of the finished folds.
+
+    ``frames``: subject, img, path, pixels, area, predicted, dice and presence (P(mask not empty)), a row a
+    frame. ``surface``: mean Dice by pixel threshold and least area (`THRESHOLDS`, `AREAS`), no presence asked.
+    """
+
+    decision: Decision
+    frames: pd.DataFrame
+    surface: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The test frames: img, path, predicted. ``folds``: of which models the prediction is made."""
+
+    frames: pd.DataFrame
+    folds: list[int]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the page tells. ``missing``: a sentence for each thing that is not there."""
+
+    run: Run
+    settings: str
+    environment: dict[str, Any]
+    folds: list[Fold]
+    seen: Seen | None
+    tested: Tested | None
+    ledger: list[Entry]
+    missing: list[str]
+    synthetic: bool
+
+
+def gather(
+    run: Run, data_dir: Path, submissions_dir: Path, *, reporter: Reporter = SILENT, workers: int = 2
+) -> Contents:
+    """Read ``run``; the decision is learned where there is none yet. What is unfinished is told, not refused."""
+    layout, missing = locate(data_dir), []
+    folds = _folds(run)
+    for fold in folds:
+        if fold.state != "finished":
+            missing.append(_unfinished(fold))
+    seen = tested = None
+    if run.finished_folds():
+        seen = _seen(run, layout, reporter, workers)
+        tested = _tested(run, layout, seen.decision, missing, reporter, workers)
+    else:
+        missing.append("No fold is finished, so there are no out-of-fold predictions: `train-folds` goes on.")
+    environment = run.folder / "environment.json"
+    return Contents(
+        run,
+        dump(run.settings).strip(),
+        read_json(environment) if environment.is_file() else {},
+        folds,
+        seen,
+        tested,
+        Ledger(submissions_dir / "ledger.csv").rows(),
+        missing,
+        (layout.root / "synthetic.json").is_file(),
+    )
+
+
+def _folds(run: Run) -> list[Fold]:
+    if not run.folds_csv.is_file():
+        return []
+    table = folding.load(run.folds_csv)
+    return [_fold(run, number, int((table.fold == number).sum())) for number in range(folding.count(table))]
+
+
+def _fold(run: Run, number: int, subjects: int) -> Fold:
+    folder = run.fold_folder(number)
+    path, facts = folder / "history.csv", completed(folder)
+    history = pd.read_csv(path) if path.is_file() else None
+    if facts:
+        return Fold(number, subjects, "finished", history, facts)
+    begun = folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir())
+    return Fold(number, subjects, "unfinished" if begun else "not begun", history, {}, _last_words(folder))
+
+
+def _last_words(folder: Path) -> str:
+    """The end of a log that tells of a failure."""
+    log = folder / "worker.log"
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    return text.strip().splitlines()[-1][:300] if "Traceback" in text else ""
+
+
+def _unfinished(fold: Fold) -> str:
+    epochs = 0 if fold.history is None else len(fold.history)
+    after = f" after {epochs} epochs" if epochs else ""
+    failed = f"; it failed with: {fold.trouble}" if fold.trouble else ""
+    return f"Fold {fold.number} is {fold.state}{after}{failed}."
+
+
+def _seen(run: Run, layout: Layout, reporter: Reporter, workers: int) -> Seen:
+    stored = open_oof(run)
+    decision = pipeline.learn_decision([run], layout.root, reporter=reporter, workers=workers)
+    frames = training_frames(layout)
+    keys = ["subject", "img"]
+    table = stored.table[keys].merge(frames[[*keys, "path", "area"]], on=keys, how="left")
+    if table.path.isna().any():
+        raise NerveError("The data has no mask rows for some out-of-fold frames; name the run's own --data.")
+    images = (lambda row: read_grey(table.path[row])) if CRF in SHAPES[decision.shape] else None
+    found = review(stored, frames, decision, images=images, reporter=reporter, workers=workers)
+    evidence = measure(stored, Truths(list(found.pixels)), reporter=reporter, workers=workers)[0]
+    columns = {name: found[name] for name in ("pixels", "predicted", "dice")}
+    table = table.assign(**columns, presence=decision.learned.presence(evidence))
+    return Seen(decision, table, _surface(evidence))
+
+
+def _surface(evidence: Evidence) -> np.ndarray:
+    """Mean Dice (thresholds, areas) of the plain rule."""
+    empty = np.where(evidence.present, 0.0, 1.0)
+    rows = []
+    for threshold in THRESHOLDS:
+        cut = levels.cut(threshold)
+        drawn, reached = dice(evidence, np.full(len(evidence), cut)), evidence.reached[:, cut]
+        rows.append([np.where(reached >= max(least, 1), drawn, empty).mean() for least in AREAS])
+    return np.array(rows)
+
+
+def _tested(
+    run: Run, layout: Layout, decision: Decision, missing: list[str], reporter: Reporter, workers: int
+) -> Tested | None:
+    done = completed(run.test_folder)
+    if not done:
+        missing.append(f"There are no test predictions: `predict --run {run.name}` makes them.")
+        return None
+    if done["folds"] != run.finished_folds():
+        missing.append("The test predictions are older than the newest fold: `predict` makes them anew.")
+    stored = open_test(run)
+    imgs = stored.table.img.to_numpy()
+    images = (
+        (lambda row: read_grey(layout.test / f"{imgs[row]}.tif")) if CRF in SHAPES[decision.shape] else None
+    )
+    masks = encoded_masks(stored, decision, images=images, reporter=reporter, workers=workers)
+    texts = [text for _, text in masks]
+    paths = [layout.test / f"{img}.tif" for img in imgs]
+    areas = [area(text) for text in texts]
+    frames = pd.DataFrame({"img": imgs, "path": paths, "predicted": texts, "area": areas})
+    return Tested(frames, done["folds"])
