@@ -3,8 +3,9 @@ import io
 import numpy as np
 import pandas as pd
 
+from kaggle_nerve.data.overlay import PREDICTED, TRUE
 from kaggle_nerve.pictures import charts
-from kaggle_nerve.pictures.sheet import PREDICTED, TRUE, Tile, sheet
+from kaggle_nerve.pictures.sheet import Tile, sheet
 
 
 def drawn(figure):
