@@ -27,12 +27,11 @@ def curve(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
 def match_values(ensemble: np.ndarray, folds: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
     """The values (n,) of the ensemble with the distribution of the folds' (n, folds), in their own order.
 
-    ``values`` (m,): those of other frames by the same ensemble, in place of its own.
+    ``values`` (m,): those of other frames by the same ensemble, placed between its own.
     """
-    order = np.sort(ensemble)
-    values = ensemble if values is None else values
-    middle = (np.searchsorted(order, values, "left") + np.searchsorted(order, values, "right")) / 2
-    return np.quantile(folds, middle / len(ensemble))
+    known, times = np.unique(ensemble, return_counts=True)
+    middle = (np.cumsum(times) - times / 2) / len(ensemble)
+    return np.quantile(folds, np.interp(ensemble if values is None else values, known, middle))
 
 
 @dataclass(frozen=True)
