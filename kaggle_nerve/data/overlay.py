@@ -35,7 +35,8 @@ def png(picture: np.ndarray) -> bytes:
     """A picture as a PNG file: grey (height, width) or RGB (height, width, 3), uint8."""
     if picture.ndim == 3:
         picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".png", picture)[1].tobytes()
+    # OpenCV's own default takes two thirds more room.
+    return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
 
 
 def _strip(caption: str, size: tuple[int, int]) -> np.ndarray:
