@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from filelock import FileLock
 
+from kaggle_nerve.cli import cli
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import ledger as ledgers
 from kaggle_nerve.kaggle_api.ledger import COLUMNS, Entry, Ledger, find, settle
@@ -104,6 +106,33 @@ def test_a_locked_ledger_is_said(ledger: Ledger, monkeypatch: pytest.MonkeyPatch
     ledger.path.parent.mkdir()
     with FileLock(ledger.path.with_name(".ledger.lock")), pytest.raises(NerveError, match="holds"):
         ledger.add(entry("t"))
+
+
+def listed(ledger: Ledger, *words: str) -> tuple[int, str]:
+    told = CliRunner().invoke(cli, ["submissions", "list", "--submissions", str(ledger.path.parent), *words])
+    return told.exit_code, told.output
+
+
+def test_a_plot_stands_beside_the_table(ledger: Ledger) -> None:
+    plot = ledger.path.with_name("made") / "scores.png"
+    for extra in ({}, {"public": 0.5}, {"oof": 0.7}):  # nothing, no estimate, no score
+        if extra:
+            ledger.add(entry(f"t{extra}", run="bare", **extra))
+        code, told = listed(ledger, "--plot", str(plot))
+        assert code == 1
+        assert "so there is nothing to plot; `kaggle-nerve submissions refresh`" in told
+        assert told.startswith("when " if extra else "Nothing was submitted yet.")
+        assert not plot.exists()
+    ledger.add(entry("t", run="tiny", oof=0.7, oof_low=0.6, oof_high=0.75, public=0.68, private=0.71))
+    ledger.add(entry("u", run="tiny", oof=0.7, public=0.69))
+    code, told = listed(ledger, "--plot", str(plot))
+    assert code == 0
+    assert told.startswith("when ")
+    assert f"{plot} shows 2 of 4 submissions" in told
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    plot.unlink()
+    assert listed(ledger, "--plot", str(plot), "--json")[1].startswith("[")
+    assert plot.is_file()
 
 
 class TestSettling:

@@ -43,6 +43,16 @@ def test_values_take_over_the_distribution_in_their_own_order():
     assert found.std() > 1.5 * ensemble.std()
 
 
+def test_other_values_are_placed_between_the_ensemble_s_own():
+    ensemble, folds = np.array([0.2, 0.4, 0.4, 0.8]), np.array([[0.0], [0.4], [0.6], [1.0]])
+    own = matching.match_values(ensemble, folds)
+    scale = matching.Scale(np.arange(256) / 255, ensemble, folds)
+    np.testing.assert_allclose(scale.presences(ensemble[::-1]), own[::-1])
+    # Half way from 0.2, at quantile 1/8, to 0.4, at 1/2: 5/16 of the folds' four values.
+    np.testing.assert_allclose(scale.presences(np.array([0.3, 0.6])), [0.375, 0.625])
+    assert scale.presences(np.array([0.0, 0.9])).tolist() == [own[0], own[-1]]
+
+
 def test_maps_move_along_the_curve():
     maps = np.array([[[0, 0.5, 1]], [[0.25, 128 / 255, np.nan]]], np.float16)
     matched = np.clip(np.arange(256) / 128, 0, 1)  # doubles what is small

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kaggle_nerve.data.overlay import PREDICTED, TRUE
 from kaggle_nerve.pictures import charts
-from kaggle_nerve.pictures.sheet import PREDICTED, TRUE, Tile, sheet
+from kaggle_nerve.pictures.sheet import Tile, sheet
 
 
 def drawn(figure):
@@ -52,4 +53,28 @@ def test_curves_leave_out_epochs_without_a_score():
     loss, score = figure.axes
     assert [list(line.get_xdata()) for line in loss.lines] == [[1, 2, 3]] * 2
     assert [list(line.get_xdata()) for line in score.lines] == [[2, 3]] * 2
+    assert drawn(figure)
+
+
+def test_scores_stand_at_their_estimates_with_intervals():
+    submitted = pd.DataFrame(
+        {
+            "run": ["tiny", "small", "small", "lost"],
+            "oof": [0.6, 0.7, 0.7, 0.8],
+            "oof_low": [0.55, 0.66, 0.66, np.nan],
+            "oof_high": [0.66, 0.73, 0.73, np.nan],
+            "public": [0.61, 0.68, 0.68, np.nan],
+            "private": [0.59, np.nan, np.nan, np.nan],
+        }
+    )
+    figure = charts.scores(submitted)
+    (axes,) = figure.axes
+    public, private = axes.containers
+    assert public.lines[0].get_xydata().tolist() == [[0.6, 0.61], [0.7, 0.68], [0.7, 0.68]]
+    assert private.lines[0].get_xydata().tolist() == [[0.6, 0.59]]
+    (bar,) = private.lines[2][0].get_segments()
+    np.testing.assert_allclose(bar, [[0.55, 0.59], [0.66, 0.59]])
+    assert [text.get_text() for text in axes.texts] == ["tiny", "small"]
+    assert axes.get_xlim() == axes.get_ylim()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["public", "private"]
     assert drawn(figure)

@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 
+import cv2
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
 from support import write_competition
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_support import Told, fold_job, history, kill_when, settings
 
 from kaggle_nerve.data import folds as folding
@@ -23,7 +25,7 @@ from kaggle_nerve.prediction.ensemble import predict_test
 from kaggle_nerve.prediction.stored import open_oof, open_test
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.storage import completed
-from kaggle_nerve.training import averaging, stage, watch
+from kaggle_nerve.training import averaging, overlays, stage, watch
 from kaggle_nerve.training.checkpoint import Checkpoint, State
 from kaggle_nerve.training.fold import train_fold
 from kaggle_nerve.training.optimisers import compiled
@@ -68,6 +70,41 @@ def test_a_run_leaves_what_the_design_promises(trained):
         assert len(history(trained.fold_folder(fold))) == completed(folder)["epochs"] == 8
     environment = json.loads((trained.folder / "environment.json").read_text())
     assert environment["backend"] == keras.backend.backend()
+
+
+def test_the_board_shows_figures_and_held_out_frames_of_each_scored_epoch(trained):
+    rows = history(trained.fold_folder(0))
+    events = EventAccumulator(
+        str(trained.fold_folder(0) / "tensorboard"), size_guidance={"images": 0}
+    ).Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 9))
+    np.testing.assert_allclose(
+        [event.value for event in events.Scalars("loss")], [float(row["loss"]) for row in rows], rtol=1e-5
+    )
+    tags = events.Tags()["images"]
+    table = pd.read_csv(trained.fold_folder(0) / "oof.csv")
+    assert {tag.removeprefix("held-out/") for tag in tags} <= set(
+        table.subject.astype(str) + "_" + table.img.astype(str)
+    )
+    assert sorted(int(tag.split("_")[1]) % 2 for tag in tags) == [0, 0, 1, 1]  # odd ones have a mask
+    scored = [int(row["epoch"]) for row in rows if row["dice"]]
+    for tag in tags:
+        images = events.Images(tag)
+        assert [image.step for image in images] == scored
+        last = images[-1]
+        picture = cv2.imdecode(np.frombuffer(last.encoded_image_string, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert picture.shape == (last.height, last.width, 3)
+        coloured = np.ptp(picture[:210].astype(int), axis=2).max() > 60
+        assert coloured or int(tag.split("_")[1]) % 2 == 0
+
+
+def test_frames_to_look_at_are_halved_and_spread():
+    areas = np.array([5, 0, 5, 5, 0, 5, 0, 0, 5, 5, 0, 0])
+    assert overlays.chosen(areas) == [2, 4, 8, 10]
+    assert overlays.chosen(np.array([0, 0, 7, 0, 0, 0])) == [0, 2, 3, 5]
+    assert overlays.chosen(np.array([0, 3])) == [0, 1]
+    assert overlays.chosen(np.zeros(9)) == [1, 3, 5, 7]
+    assert overlays.chosen(np.zeros(0)) == []
 
 
 def test_it_learns_discs(trained, data):

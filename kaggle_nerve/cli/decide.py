@@ -13,21 +13,53 @@ SHAPES = ("none", "largest", "close", "smooth", "hull", "ellipse", "prior", "crf
 
 @click.command()
 @options.run_option
+@click.option(
+    "--frame",
+    "frames",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Predict this TIFF or PNG of any size in place of the test frames; may be given several times.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="PNG_or_FOLDER",
+    help="Where the overlays of --frame go; the mask of one.png is one-mask.png.",
+)
 @options.data_option
 @options.runs_option
 @options.force_option
 @options.workers_option
-def predict(run_name: str, data_dir: Path, runs_dir: Path, force: bool, workers: int) -> None:
-    """Write the test probabilities of a run's ensemble.
+@options.json_option
+def predict(
+    run_name: str,
+    frames: tuple[Path, ...],
+    out: Path | None,
+    data_dir: Path,
+    runs_dir: Path,
+    force: bool,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Write the test probabilities of a run's ensemble, or try the run on single pictures.
 
     small@flips predicts with run small and other views, its held-out frames too: none, hflip, flips or
     scales; small@flips-agreement combines them in another way than small: mean, logits or agreement.
     tune and submit take such names as well.
 
+    With --frame it draws the outline that the run's decision gives a picture, and writes the mask beside it.
+
     \b
     Example: kaggle-nerve predict --run small
              kaggle-nerve predict --run small@flips-agreement
+             kaggle-nerve predict --run small --frame scan.png --out overlay.png
     """
+    if bool(frames) != (out is not None):
+        raise click.UsageError("--frame and --out belong together.")
+    if frames:
+        _try_frames(run_name, frames, out, data_dir, runs_dir, workers, as_json)
+        return
     from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
 
     load_keras()
@@ -38,7 +70,34 @@ def predict(run_name: str, data_dir: Path, runs_dir: Path, force: bool, workers:
     run, reporter = open_run(runs_dir, run_name), TerminalReporter()
     predict_oof(run, data_dir, force=force, reporter=reporter, workers=workers)
     folder = predict_test(run, data_dir, force=force, reporter=reporter, workers=workers)
-    click.echo(f"Test probabilities are in {folder}")
+    if as_json:
+        options.print_json({"folder": str(folder)})
+    else:
+        click.echo(f"Test probabilities are in {folder}")
+
+
+def _try_frames(
+    run_name: str,
+    frames: tuple[Path, ...],
+    out: Path,
+    data_dir: Path,
+    runs_dir: Path,
+    workers: int,
+    as_json: bool,
+) -> None:
+    from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
+    from kaggle_nerve.runs import open_run
+
+    run = open_run(runs_dir, run_name)
+    load_keras()
+    from kaggle_nerve.trial import try_frames
+
+    tried = try_frames(run, frames, out, data_dir, reporter=TerminalReporter(), workers=workers)
+    if as_json:
+        options.print_json([found.as_dict() for found in tried])
+        return
+    for found in tried:
+        click.echo(f"{found.frame}: presence {found.presence:.3f}, {found.verdict}; {found.overlay}")
 
 
 @click.command()

@@ -10,6 +10,7 @@ from kaggle_nerve.cli import options
 if TYPE_CHECKING:
     from kaggle_nerve.competition.compare import Comparison
     from kaggle_nerve.competition.merge import Merged
+    from kaggle_nerve.kaggle_api.ledger import Entry
 
 sample_option = click.option(
     "--sample", type=options.FILE, help="sample_submission.csv.  [default: the one in --data, if there]"
@@ -28,26 +29,53 @@ def submissions() -> None:
 
 @submissions.command("list")
 @options.submissions_option
+@click.option("--plot", type=options.FILE, metavar="PNG", help="Draw estimates against scores, too.")
 @options.json_option
-def list_submissions(submissions_dir: Path, as_json: bool) -> None:
+def list_submissions(submissions_dir: Path, plot: Path | None, as_json: bool) -> None:
     """Show the ledger: out-of-fold estimate, public and private score side by side.
 
     \b
     Example: kaggle-nerve submissions list
+             kaggle-nerve submissions list --plot scores.png
     """
     from kaggle_nerve.kaggle_api.ledger import Ledger
 
     rows = Ledger(submissions_dir / "ledger.csv").rows()
     if as_json:
         options.print_json([row.as_dict() for row in rows])
-        return
-    if not rows:
+    elif not rows:
         click.echo("Nothing was submitted yet.")
-        return
+    else:
+        _print_ledger(rows)
+    if plot is not None:
+        _plot(rows, plot)
+
+
+def _print_ledger(rows: list["Entry"]) -> None:
     click.echo(f"{'when':<20} {'run':<16} {'status':<10} {'oof':>7} {'public':>7} {'private':>7}  file")
     for row in rows:
         figures = " ".join(f"{_short(value):>7}" for value in (row.oof, row.public, row.private))
         click.echo(f"{row.timestamp[:19]:<20} {row.run:<16} {row.status:<10} {figures}  {row.file}")
+
+
+def _plot(rows: list["Entry"], path: Path) -> None:
+    import pandas as pd
+
+    from kaggle_nerve.kaggle_api.ledger import FIGURES
+    from kaggle_nerve.pictures.charts import scores
+    from kaggle_nerve.storage import atomic_path
+
+    shown = [row for row in rows if row.oof is not None and (row.public, row.private) != (None, None)]
+    if not shown:
+        raise click.ClickException(
+            "No submission has both an out-of-fold estimate and a score, so there is nothing to plot; "
+            "`kaggle-nerve submissions refresh` takes new scores from Kaggle."
+        )
+    table = pd.DataFrame([row.as_dict() for row in shown])
+    figure = scores(table.astype(dict.fromkeys(FIGURES, float)))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    click.echo(f"{path} shows {len(shown)} of {len(rows)} submissions", err=True)
 
 
 @submissions.command()

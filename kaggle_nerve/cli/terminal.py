@@ -1,5 +1,6 @@
 """What a terminal shows of long work, and Ctrl-C that lets an epoch finish."""
 
+import logging
 import os
 import signal
 import sys
@@ -20,6 +21,8 @@ def load_keras(*, deterministic: bool = False) -> None:
     are shown where the import fails. Of several GPUs none is woken: who wakes them takes their memory,
     and each is for a process of its own. ``deterministic`` counts from the first use of the device.
     """
+    # Several models are each traced once, of which TensorFlow warns as of one that is traced again and again.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as lines:

@@ -1,9 +1,10 @@
 """A learned decision: what `tune` leaves on disk and `submit` applies."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from kaggle_nerve.competition.facts import SMALLEST_MASK
 from kaggle_nerve.decision import shape_prior
 from kaggle_nerve.decision.calibration import Calibration, Reliability
 from kaggle_nerve.decision.candidates import Learned
@@ -68,6 +69,18 @@ class Decision:
             "source": self.source,
             "classifier": self.learned.classifier and asdict(self.learned.classifier),
         }
+
+
+@dataclass(frozen=True)
+class Untaught:
+    """What decides where nothing could be learned: pixels from probability 0.5, and no mask smaller than the
+    smallest of the training data."""
+
+    rule: str = "default"
+    learned: Learned = field(default_factory=lambda: Learned(Thresholds(0.5, SMALLEST_MASK)))
+    shape: str = "none"
+    blend: Blend = field(default_factory=Blend)
+    prior: ShapePrior | None = None
 
 
 RULES: dict[str, type] = {"thresholds": Thresholds, "expected": ExpectedDice}

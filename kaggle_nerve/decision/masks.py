@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kaggle_nerve.competition import rle
 from kaggle_nerve.data import levels
-from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.decision import Decision, Untaught
 from kaggle_nerve.decision.evidence import look, of_looks
 from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
@@ -16,7 +16,7 @@ from kaggle_nerve.progress import SILENT, Reporter
 
 def encoded_masks(
     stored: Stored,
-    decision: Decision,
+    decision: Decision | Untaught,
     *,
     images: Images | None = None,
     reporter: Reporter = SILENT,

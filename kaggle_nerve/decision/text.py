@@ -1,6 +1,6 @@
 """A decision in words and tables, for people."""
 
-from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.decision import Decision, Untaught
 from kaggle_nerve.decision.figures import Row
 from kaggle_nerve.decision.rule import Thresholds
 
@@ -12,7 +12,7 @@ def told(decision: Decision) -> str:
     figures = decision.figures
     auc = "-" if figures.presence_auc is None else f"{figures.presence_auc:.3f}"
     return (
-        f"{_rule(decision)}\n"
+        f"{rule(decision)}\n"
         f"Out-of-fold mean Dice {figures.dice:.4f} (95 % interval over patients {figures.low:.4f} to "
         f"{figures.high:.4f}), all-empty {figures.all_empty:.4f}, perfect presence {figures.perfect_presence:.4f}\n"
         f"On {figures.frames} frames of {figures.subjects} subjects; frames with a mask {figures.present_dice:.4f}, "
@@ -37,13 +37,14 @@ def comparison(decision: Decision) -> str:
     )
 
 
-def _rule(decision: Decision) -> str:
-    rule = decision.learned.rule
-    if isinstance(rule, Thresholds):
-        confident = "" if rule.confident is None else f" of probability {rule.confident:g}"
+def rule(decision: Decision | Untaught) -> str:
+    """How frames get their masks."""
+    learned = decision.learned.rule
+    if isinstance(learned, Thresholds):
+        confident = "" if learned.confident is None else f" of probability {learned.confident:g}"
         text = (
-            f"pixels from probability {rule.threshold:g}, masks from {rule.area} pixels{confident}, "
-            f"frames from presence {rule.presence:g}"
+            f"pixels from probability {learned.threshold:g}, masks from {learned.area} pixels{confident}, "
+            f"frames from presence {learned.presence:g}"
         )
     else:
         text = "the mask with the largest expected Dice, where it is worth more than an empty one"
@@ -55,7 +56,7 @@ def _rule(decision: Decision) -> str:
     return said if decision.shape == "none" else f"{said}; shape {decision.shape}"
 
 
-def _blend(decision: Decision) -> str:
+def _blend(decision: Decision | Untaught) -> str:
     blend = decision.blend
     numbers = blend.weights or blend.thresholds
     return f"{blend.method} {', '.join(f'{number:g}' for number in numbers)}".rstrip()

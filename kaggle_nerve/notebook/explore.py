@@ -11,13 +11,14 @@ from kaggle_nerve.competition import rle
 from kaggle_nerve.data import doubts, twins
 from kaggle_nerve.data.cache import open_training
 from kaggle_nerve.data.frames import locate, training_frames
+from kaggle_nerve.data.overlay import PREDICTED, TRUE
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.decision.review import review
 from kaggle_nerve.notebook.console import ConsoleReporter
 from kaggle_nerve.notebook.places import attached_runs, find_data, here, take_over
 from kaggle_nerve.pictures import charts
 from kaggle_nerve.pictures.doubts import doubts_sheet
-from kaggle_nerve.pictures.sheet import PREDICTED, TRUE, Tile, sheet
+from kaggle_nerve.pictures.sheet import Tile, sheet
 from kaggle_nerve.prediction.stored import open_oof
 from kaggle_nerve.runs import Run, open_run
 

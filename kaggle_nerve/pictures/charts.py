@@ -1,14 +1,18 @@
-"""Charts of labels and of training."""
+"""Charts of labels, of training and of submissions."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 WITH, WITHOUT = "#2a7f9e", "#c9ced6"
 """Frames with a mask, and without."""
+
+SIDES = {"public": ("#2a7f9e", "o"), "private": ("#d1603d", "D")}
+"""Colour and marker of the leaderboard's two sides."""
 
 
 def balance(frames: pd.DataFrame) -> Figure:
@@ -50,3 +54,44 @@ def draw_curves(figure: Figure, histories: Mapping[int, pd.DataFrame]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     score.legend(frameon=False)
+
+
+def scores(submitted: pd.DataFrame) -> Figure:
+    """What submissions scored against what was expected of them, each at its out-of-fold estimate.
+
+    ``submitted``: run, oof, oof_low, oof_high, public, private; NaN where a figure is not known. On the
+    diagonal the estimate came true; bars are its interval over patients.
+    """
+    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+    axes = figure.add_subplot()
+    for side, (colour, marker) in SIDES.items():
+        rows = submitted[submitted[side].notna() & submitted.oof.notna()]
+        low, high = rows.oof - rows.oof_low.fillna(rows.oof), rows.oof_high.fillna(rows.oof) - rows.oof
+        bars = np.clip([low, high], 0, None)
+        axes.errorbar(
+            rows.oof, rows[side], xerr=bars, fmt=marker, color=colour, ecolor=f"{colour}55", label=side
+        )
+    _square(axes)
+    _label(axes, submitted)
+    axes.set(xlabel="out-of-fold mean Dice (95 % over patients)", ylabel="score on the leaderboard")
+    axes.legend(frameon=False, loc="upper left")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _square(axes: Axes) -> None:
+    """The same range both ways, and the diagonal."""
+    limits = [*axes.get_xlim(), *axes.get_ylim()]
+    low, high = min(limits), max(limits)
+    axes.plot([low, high], [low, high], color="#888888", linewidth=1, linestyle="--", zorder=0)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+
+
+def _label(axes: Axes, submitted: pd.DataFrame) -> None:
+    """The run's name at the higher score of each submission; once for a file that was sent again."""
+    height = submitted[list(SIDES)].max(axis=1)
+    shown = submitted.assign(height=height).dropna(subset=["oof", "height"])
+    for row in shown.drop_duplicates(["run", "oof", "height"]).itertuples():
+        axes.annotate(
+            row.run, (row.oof, row.height), (0, 7), textcoords="offset points", ha="center", fontsize=8
+        )

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from kaggle_nerve.competition import rle
 from kaggle_nerve.data.doubts import DISAGREE, name_of
-from kaggle_nerve.pictures.sheet import PREDICTED, TRUE, Tile, sheet
+from kaggle_nerve.data.overlay import PREDICTED, TRUE
+from kaggle_nerve.pictures.sheet import Tile, sheet
 
 MOST = 24
 """Frames on a sheet: those of the worst findings."""

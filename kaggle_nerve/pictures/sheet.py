@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from matplotlib.figure import Figure
 
-TRUE, PREDICTED = "#00d0ff", "#ffb000"
-"""Outline colours, apart for colour-blind eyes, too."""
-
 WIDTH = 3.4
 """Inches of a frame."""
 

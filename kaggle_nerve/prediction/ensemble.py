@@ -82,9 +82,9 @@ def _stream(
             streams = [probabilities(model, frames, **options) for model in models]
             row = start
             while row < start + len(frames):
-                together = _together([next(stream) for stream in streams], settings.combine)
-                place = slice(row, row + len(together["presence"]))
-                for name, values in together.items():
+                said = together([next(stream) for stream in streams], settings.combine)
+                place = slice(row, row + len(said["presence"]))
+                for name, values in said.items():
                     growing.arrays[name][place] = values
                 row = place.stop
             growing.note(row)
@@ -101,7 +101,7 @@ def _shapes(count: int, size: tuple[int, int], folds: int) -> dict[str, tuple[tu
     return shapes | dict.fromkeys(("levels", "fold_levels"), ((count, levels.COUNT), np.int32))
 
 
-def _together(folds: list[Predicted], combine: str) -> dict[str, np.ndarray]:
+def together(folds: list[Predicted], combine: str) -> dict[str, np.ndarray]:
     """What the folds say about a batch, combined; agreement and spread are means of what each has by itself.
 
     How far the folds differ is left out: an out-of-fold frame has one fold's model alone, so that nothing

@@ -6,6 +6,8 @@ masks. So the ensemble keeps its order of pixels and of frames, and takes over t
 single folds on the same frames: quantile matching, which looks at no label.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from kaggle_nerve.data import levels
@@ -22,11 +24,32 @@ def curve(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
     return np.interp(middle, reached, edges)
 
 
-def match_values(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """The values (n,) of the ensemble with the distribution of the folds' (n, folds), in their own order."""
-    order = np.sort(ensemble)
-    middle = (np.searchsorted(order, ensemble, "left") + np.searchsorted(order, ensemble, "right")) / 2
-    return np.quantile(folds, middle / len(ensemble))
+def match_values(ensemble: np.ndarray, folds: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+    """The values (n,) of the ensemble with the distribution of the folds' (n, folds), in their own order.
+
+    ``values`` (m,): those of other frames by the same ensemble, placed between its own.
+    """
+    known, times = np.unique(ensemble, return_counts=True)
+    middle = (np.cumsum(times) - times / 2) / len(ensemble)
+    return np.quantile(folds, np.interp(ensemble if values is None else values, known, middle))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What brings an ensemble to the scale of its folds: a `curve` for maps (256,), and for presences those
+    of the frames it was measured on, the ensemble's (n,) and the folds' (n, folds)."""
+
+    curve: np.ndarray
+    ensemble: np.ndarray
+    folds: np.ndarray
+
+    def presences(self, values: np.ndarray) -> np.ndarray:
+        """The presences (m,) of any frames by the same ensemble, matched."""
+        return match_values(self.ensemble, self.folds, values)
+
+    def maps(self, maps: np.ndarray) -> "MatchedMaps":
+        """The maps (m, height, width), float16, of any frames by the same ensemble, matched."""
+        return MatchedMaps(maps, self.curve)
 
 
 class MatchedMaps:

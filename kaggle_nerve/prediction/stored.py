@@ -11,6 +11,7 @@ from kaggle_nerve.blending import combine
 from kaggle_nerve.data.fullsize import enlarge
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction import matching
+from kaggle_nerve.prediction.matching import Scale
 from kaggle_nerve.runs import Run
 from kaggle_nerve.storage import completed, digest_text
 
@@ -103,10 +104,25 @@ def open_test(run: Run) -> Stored:
         raise NerveError(
             f"Run {run.name} has no test probabilities; run `kaggle-nerve predict --run {run.name}`."
         )
-    again = f"run `kaggle-nerve predict --run {run.name} --force`"
-    files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
-    stored = _open(*files, run.name, done["source"], again)
-    return _matched(stored, run.test_folder, again) if len(done["folds"]) > 1 else stored
+    stored = _open_test(run, done)
+    return scaled(stored, _scale(run, stored)) if len(done["folds"]) > 1 else stored
+
+
+def scale_of(run: Run) -> Scale | None:
+    """How the run's ensemble is brought to the scale of a single fold's, as measured on its test frames.
+
+    None where these were not predicted, or not by the folds that are finished now.
+    """
+    done = completed(run.test_folder)
+    if not done or done["folds"] != run.finished_folds():
+        return None
+    return _scale(run, _open_test(run, done))
+
+
+def scaled(stored: Stored, scale: Scale) -> Stored:
+    """The ensemble's predictions of one run at the scale of a single fold's."""
+    presences = scale.presences(stored.presences[:, 0])
+    return replace(stored, presences=presences[:, None], parts=(scale.maps(stored.parts[0]),))
 
 
 def blend(stored: list[Stored]) -> Stored:
@@ -159,15 +175,23 @@ def _open(index: Path, maps: Path, name: str, source: str, again: str) -> Stored
     return Stored(table, presences, (array,), (np.arange(len(table)),), source, (name,))
 
 
-def _matched(stored: Stored, folder: Path, again: str) -> Stored:
+def _open_test(run: Run, done: dict[str, Any]) -> Stored:
+    files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
+    return _open(*files, run.name, done["source"], _predict_again(run))
+
+
+def _scale(run: Run, stored: Stored) -> Scale:
+    """The scale of a run from its test predictions as they lie there."""
     arrays = {
-        name: _read_array(folder / f"{name}.npy", len(stored), again)
+        name: _read_array(run.test_folder / f"{name}.npy", len(stored), _predict_again(run))
         for name in ("levels", "fold_levels", "fold_presences")
     }
     curve = matching.curve(arrays["levels"].sum(axis=0), arrays["fold_levels"].sum(axis=0))
-    presence = matching.match_values(stored.presences[:, 0], arrays["fold_presences"])
-    maps = matching.MatchedMaps(stored.parts[0], curve)
-    return replace(stored, presences=presence[:, None], parts=(maps,))
+    return Scale(curve, stored.presences[:, 0], arrays["fold_presences"])
+
+
+def _predict_again(run: Run) -> str:
+    return f"run `kaggle-nerve predict --run {run.name} --force`"
 
 
 def _identity(run: Run, folds: list[int]) -> str:

@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 
 from kaggle_nerve.competition import rle
+from kaggle_nerve.data.overlay import PREDICTED, TRUE, overlay
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.report.gather import Seen, Tested
-
-TRUE, PREDICTED = (255, 208, 0), (0, 150, 255)
-"""Outline colours as OpenCV has them (blue, green, red): a light blue and an orange."""
 
 COUNT = 12
 TEST_COUNT = 36
@@ -93,14 +91,15 @@ def test_sheet(tested: Tested) -> Gallery:
     )
 
 
-def picture(path: Path, outlines: list[tuple[str, tuple[int, int, int]]]) -> str:
-    """A frame with the outlines of run-length encoded masks, as a JPEG in a data address."""
+def picture(path: Path, outlines: list[tuple[str, str]]) -> str:
+    """A frame with the outlines of run-length encoded masks, each in its colour, as a JPEG in a data address."""
     frame = read_grey(path)
     size = round(frame.shape[1] * SHRINK), round(frame.shape[0] * SHRINK)
-    image = cv2.cvtColor(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR)
-    for text, colour in outlines:
-        mask = cv2.resize(rle.decode(text, frame.shape), size, interpolation=cv2.INTER_NEAREST)
-        lines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(image, lines, -1, colour, 1, cv2.LINE_AA)
-    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    masks = [
+        (cv2.resize(rle.decode(text, frame.shape), size, interpolation=cv2.INTER_NEAREST), colour)
+        for text, colour in outlines
+    ]
+    drawn = overlay(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), masks)
+    bgr = cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.progress import Bar
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training import averaging, logs, schedule, watch
 from kaggle_nerve.training.checkpoint import Checkpoint, State
+from kaggle_nerve.training.overlays import Held, Overlays
 from kaggle_nerve.training.steps import run_steps
 from kaggle_nerve.training.validation import EpochScore, score_epoch
 
@@ -46,13 +45,12 @@ class Epochs:
         state: State,
         settings: Settings,
         batches: Batches,
-        held: tuple[np.ndarray, Truths],
+        held: Held,
         clock: Clock,
         bar: Bar,
     ):
-        """``held``: frames (uint8, n x height x width) and truths of the held-out subjects."""
         self.model, self.state, self.settings, self.batches = model, state, settings, batches
-        self.frames, self.truths = held
+        self.held, self.overlays = held, Overlays(held)
         self.clock, self.bar = clock, bar
         self.history_csv = folder / "history.csv"
         self.board_folder = folder / "tensorboard"
@@ -68,7 +66,7 @@ class Epochs:
         board = logs.BoardLog(self.board_folder)
         try:
             while not self.state.ended(self.settings):
-                board.add(self._epoch())
+                board.add(self._epoch(), self.overlays.taken())
                 if stop():
                     return
         finally:
@@ -127,7 +125,9 @@ class Epochs:
         if not last and not schedule.is_scored(state.epoch, state.progress, self.settings):
             return None
         with averaging.scored_weights(self.model, self.settings):
-            score = score_epoch(self.model, self.frames, self.truths, batch=self.settings.prediction.batch)
+            frames, truths, _ = self.held
+            batch, look = self.settings.prediction.batch, self.overlays.look
+            score = score_epoch(self.model, frames, truths, batch=batch, look=look)
         self.clock.score = time.monotonic() - started
         return score
 

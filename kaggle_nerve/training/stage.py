@@ -21,6 +21,7 @@ from kaggle_nerve.progress import Reporter
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training.checkpoint import State
 from kaggle_nerve.training.epochs import Clock, Epochs
+from kaggle_nerve.training.overlays import Held
 from kaggle_nerve.training.speed import Speed, measure
 
 RESERVE = 1.1
@@ -49,6 +50,11 @@ class Stage:
     def truths(self) -> Truths:
         """The true masks of the held-out frames."""
         return Truths(list(self.cache.table.pixels.iloc[self.held]))
+
+    def names(self) -> list[str]:
+        """What the held-out frames are called: ``subject_img``."""
+        table = self.cache.table.iloc[self.held]
+        return [f"{subject}_{img}" for subject, img in zip(table.subject, table.img, strict=True)]
 
     def batches(self, model: keras.Model) -> Batches:
         """The training batches that ``model`` wants."""
@@ -96,7 +102,7 @@ def train(stage: Stage, model: keras.Model, state: State, stop: Callable[[], boo
         clock.deadline = stage.deadline - RESERVE * (speed.finish + speed.validation)
     total = (stage.settings.training.epochs - state.epoch) * len(batches)
     with stage.reporter.bar(stage.label, total, "step") as bar:
-        held = (frames, stage.truths())
+        held = Held(frames, stage.truths(), stage.names())
         Epochs(stage.folder, model, state, stage.settings, batches, held, clock, bar).run(stop)
 
 

@@ -1,5 +1,6 @@
 """The competition's own metric on held-out subjects, at full resolution, after each epoch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
@@ -39,10 +40,23 @@ class EpochScore:
     pixel_accuracy: float
 
 
+Look = Callable[[int, np.ndarray, float], None]
+"""Is shown the row of a frame, its probability map (height, width) at working size, and its presence."""
+
+
 def score_epoch(
-    model: keras.Model, frames: np.ndarray, truths: Truths, *, batch: int, threshold: float = 0.5
+    model: keras.Model,
+    frames: np.ndarray,
+    truths: Truths,
+    *,
+    batch: int,
+    threshold: float = 0.5,
+    look: Look | None = None,
 ) -> EpochScore:
-    """Predict ``frames`` (uint8, n x height x width) without augmentation and score them."""
+    """Predict ``frames`` (uint8, n x height x width) without augmentation and score them.
+
+    ``look`` is shown every prediction, which is not kept.
+    """
     areas = np.zeros(len(frames), int)
     shared = np.zeros(len(frames), int)
     presence = np.zeros(len(frames))
@@ -51,6 +65,8 @@ def score_epoch(
         for mask, value in zip(part.masks, part.presence, strict=True):
             area, both = truths.counts(row, enlarge(mask, truths.size), np.array([threshold]))
             areas[row], shared[row], presence[row] = area[0], both[0], value
+            if look is not None:
+                look(row, mask, float(value))
             row += 1
     return _score(areas, shared, presence, truths)
 

@@ -62,32 +62,33 @@ FILES = {
     "kaggle_nerve/data/fullsize.py": "ee6a2837e36f2f9e",
     "kaggle_nerve/data/levels.py": "ec665ef37530a76d",
     "kaggle_nerve/data/noise.py": "824f60be542fd135",
+    "kaggle_nerve/data/overlay.py": "4bb878a7a6252e4d",
     "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
     "kaggle_nerve/data/twins.py": "89ae9e1141c7ad28",
     "kaggle_nerve/runs.py": "d55ceb284702fbb3",
     "kaggle_nerve/pictures/__init__.py": "62ef1a90b36972e5",
-    "kaggle_nerve/pictures/charts.py": "420c03493edc06a0",
-    "kaggle_nerve/pictures/doubts.py": "0bf5cb8c43caa6dc",
-    "kaggle_nerve/pictures/sheet.py": "046ab479c8d5a22b",
+    "kaggle_nerve/pictures/charts.py": "5f4914a928a7f714",
+    "kaggle_nerve/pictures/doubts.py": "76d2dfc951a86c87",
+    "kaggle_nerve/pictures/sheet.py": "1b140e526a79808b",
     "kaggle_nerve/training/__init__.py": "d4450ea4c9e092ad",
     "kaggle_nerve/training/losses.py": "8831b266c8956652",
     "kaggle_nerve/training/oof.py": "bbeecc39835a6ed7",
     "kaggle_nerve/adopted.py": "02917041db0480f6",
     "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
     "kaggle_nerve/prediction/again.py": "c328d5b3b68d5b5c",
-    "kaggle_nerve/prediction/ensemble.py": "6f2fa8ba24a43901",
-    "kaggle_nerve/prediction/matching.py": "6b6d9fe9476e424a",
-    "kaggle_nerve/prediction/stored.py": "86bb1ebfdcd75da8",
+    "kaggle_nerve/prediction/ensemble.py": "e5e8ad21eb854381",
+    "kaggle_nerve/prediction/matching.py": "dec09120ca7a8d2c",
+    "kaggle_nerve/prediction/stored.py": "694df4525c0ce6e8",
     "kaggle_nerve/decision/__init__.py": "d1e38092d99021ca",
     "kaggle_nerve/decision/blends.py": "cd6acf7afd59fe01",
     "kaggle_nerve/decision/calibration.py": "a045dda05ee22a22",
     "kaggle_nerve/decision/candidates.py": "d255fa1eb5c8b293",
     "kaggle_nerve/decision/crf.py": "3825a400f39db43e",
-    "kaggle_nerve/decision/decision.py": "ed80e419d9b6576f",
+    "kaggle_nerve/decision/decision.py": "3d1d043d9245b8e3",
     "kaggle_nerve/decision/evidence.py": "621c9346af8dbc9c",
     "kaggle_nerve/decision/features.py": "96b68473a7eb8f51",
     "kaggle_nerve/decision/figures.py": "1ec3e4c8bdfcfe7f",
-    "kaggle_nerve/decision/masks.py": "c9a4d12d9f277541",
+    "kaggle_nerve/decision/masks.py": "e76ff83bdf3cbe3b",
     "kaggle_nerve/decision/nested.py": "f72e3b5da7bca9bf",
     "kaggle_nerve/decision/presence.py": "32630c5bcab71f23",
     "kaggle_nerve/decision/reliability.py": "29fb2eab0b57443d",
@@ -100,7 +101,7 @@ FILES = {
     "kaggle_nerve/pipeline.py": "e6cb9d2fb96dc9f9",
     "kaggle_nerve/notebook/__init__.py": "650e4f80d063cf17",
     "kaggle_nerve/notebook/console.py": "9d5224ac84d61d0a",
-    "kaggle_nerve/notebook/explore.py": "f8d0d208bfb6ac76",
+    "kaggle_nerve/notebook/explore.py": "6b9f19626f19cf2c",
     "kaggle_nerve/notebook/places.py": "768754ed90244c13",
 }
 
@@ -3154,6 +3155,70 @@ def _number(values: dict[str, str], column: str, kind: type) -> int | float | No
         return None
 ''')
 
+write("kaggle_nerve/data/overlay.py", r'''"""Outlines of masks drawn into a frame, pixel by pixel at the frame's own size: by OpenCV, in milliseconds."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+TRUE, PREDICTED = "#00d0ff", "#ffb000"
+"""Outline colours, apart for colour-blind eyes, too."""
+
+READABLE = 0.4
+"""The scale of OpenCV's letters below which they are hard to read."""
+
+INK, PAPER = (225, 225, 225), 24
+"""Grey levels of a caption and of the strip that it stands on."""
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def overlay(frame: np.ndarray, outlines: Sequence[tuple[np.ndarray, str]], caption: str = "") -> np.ndarray:
+    """``frame`` (uint8, height x width) in colour, RGB uint8, with outlines and the caption on a strip below.
+
+    ``outlines``: masks of the frame's size, each with its colour (``#rrggbb``). The caption is ASCII,
+    broken after its commas where the frame is narrow; its strip makes the picture higher than the frame.
+    """
+    picture = cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB)
+    width = max(1, round(min(frame.shape) / 240))
+    for mask, colour in outlines:
+        found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, found, -1, _rgb(colour), width, cv2.LINE_AA)
+    return np.concatenate([picture, _strip(caption, frame.shape)]) if caption else picture
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A picture as a PNG file: grey (height, width) or RGB (height, width, 3), uint8."""
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    # OpenCV's own default takes two thirds more room.
+    return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
+
+
+def _strip(caption: str, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    scale, pen = max(height / 800, READABLE), max(1, round(height / 600))
+    lines = [caption] if _fitting(caption, width, pen) >= READABLE else caption.split(", ")
+    scale = min([scale, *(_fitting(line, width, pen) for line in lines)])
+    (_, tall), below = cv2.getTextSize(caption, FONT, scale, pen)
+    step = round(1.6 * (tall + below))
+    strip = np.full((step * len(lines) + below, width, 3), PAPER, np.uint8)
+    for number, line in enumerate(lines):
+        start = round(0.02 * width), step * number + round(1.3 * tall + below)
+        cv2.putText(strip, line, start, FONT, scale, INK, pen, cv2.LINE_AA)
+    return strip
+
+
+def _fitting(line: str, width: int, pen: int) -> float:
+    """The scale at which a line takes the width, but for its margins."""
+    return 0.96 * width / cv2.getTextSize(line, FONT, 1, pen)[0][0]
+
+
+def _rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour.removeprefix("#")))
+''')
+
 write("kaggle_nerve/data/tiff.py", r'''"""Reading a frame or a mask from its TIFF file, refusing by name whatever is not one."""
 
 import os
@@ -3462,17 +3527,21 @@ def _refuse_difference(run: Run, source: str) -> None:
 write("kaggle_nerve/pictures/__init__.py", r'''"""Figures of frames, labels and runs, by matplotlib: for notebooks and reports. Nothing is shown or written here."""
 ''')
 
-write("kaggle_nerve/pictures/charts.py", r'''"""Charts of labels and of training."""
+write("kaggle_nerve/pictures/charts.py", r'''"""Charts of labels, of training and of submissions."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 WITH, WITHOUT = "#2a7f9e", "#c9ced6"
 """Frames with a mask, and without."""
+
+SIDES = {"public": ("#2a7f9e", "o"), "private": ("#d1603d", "D")}
+"""Colour and marker of the leaderboard's two sides."""
 
 
 def balance(frames: pd.DataFrame) -> Figure:
@@ -3514,6 +3583,47 @@ def draw_curves(figure: Figure, histories: Mapping[int, pd.DataFrame]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     score.legend(frameon=False)
+
+
+def scores(submitted: pd.DataFrame) -> Figure:
+    """What submissions scored against what was expected of them, each at its out-of-fold estimate.
+
+    ``submitted``: run, oof, oof_low, oof_high, public, private; NaN where a figure is not known. On the
+    diagonal the estimate came true; bars are its interval over patients.
+    """
+    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+    axes = figure.add_subplot()
+    for side, (colour, marker) in SIDES.items():
+        rows = submitted[submitted[side].notna() & submitted.oof.notna()]
+        low, high = rows.oof - rows.oof_low.fillna(rows.oof), rows.oof_high.fillna(rows.oof) - rows.oof
+        bars = np.clip([low, high], 0, None)
+        axes.errorbar(
+            rows.oof, rows[side], xerr=bars, fmt=marker, color=colour, ecolor=f"{colour}55", label=side
+        )
+    _square(axes)
+    _label(axes, submitted)
+    axes.set(xlabel="out-of-fold mean Dice (95 % over patients)", ylabel="score on the leaderboard")
+    axes.legend(frameon=False, loc="upper left")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _square(axes: Axes) -> None:
+    """The same range both ways, and the diagonal."""
+    limits = [*axes.get_xlim(), *axes.get_ylim()]
+    low, high = min(limits), max(limits)
+    axes.plot([low, high], [low, high], color="#888888", linewidth=1, linestyle="--", zorder=0)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+
+
+def _label(axes: Axes, submitted: pd.DataFrame) -> None:
+    """The run's name at the higher score of each submission; once for a file that was sent again."""
+    height = submitted[list(SIDES)].max(axis=1)
+    shown = submitted.assign(height=height).dropna(subset=["oof", "height"])
+    for row in shown.drop_duplicates(["run", "oof", "height"]).itertuples():
+        axes.annotate(
+            row.run, (row.oof, row.height), (0, 7), textcoords="offset points", ha="center", fontsize=8
+        )
 ''')
 
 write("kaggle_nerve/pictures/doubts.py", r'''"""Contact sheets of doubtful labels: pairs side by side, single masks one by one."""
@@ -3526,7 +3636,8 @@ from matplotlib.figure import Figure
 
 from kaggle_nerve.competition import rle
 from kaggle_nerve.data.doubts import DISAGREE, name_of
-from kaggle_nerve.pictures.sheet import PREDICTED, TRUE, Tile, sheet
+from kaggle_nerve.data.overlay import PREDICTED, TRUE
+from kaggle_nerve.pictures.sheet import Tile, sheet
 
 MOST = 24
 """Frames on a sheet: those of the worst findings."""
@@ -3585,9 +3696,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.figure import Figure
-
-TRUE, PREDICTED = "#00d0ff", "#ffb000"
-"""Outline colours, apart for colour-blind eyes, too."""
 
 WIDTH = 3.4
 """Inches of a frame."""
@@ -4131,9 +4239,9 @@ def _stream(
             streams = [probabilities(model, frames, **options) for model in models]
             row = start
             while row < start + len(frames):
-                together = _together([next(stream) for stream in streams], settings.combine)
-                place = slice(row, row + len(together["presence"]))
-                for name, values in together.items():
+                said = together([next(stream) for stream in streams], settings.combine)
+                place = slice(row, row + len(said["presence"]))
+                for name, values in said.items():
                     growing.arrays[name][place] = values
                 row = place.stop
             growing.note(row)
@@ -4150,7 +4258,7 @@ def _shapes(count: int, size: tuple[int, int], folds: int) -> dict[str, tuple[tu
     return shapes | dict.fromkeys(("levels", "fold_levels"), ((count, levels.COUNT), np.int32))
 
 
-def _together(folds: list[Predicted], combine: str) -> dict[str, np.ndarray]:
+def together(folds: list[Predicted], combine: str) -> dict[str, np.ndarray]:
     """What the folds say about a batch, combined; agreement and spread are means of what each has by itself.
 
     How far the folds differ is left out: an out-of-fold frame has one fold's model alone, so that nothing
@@ -4188,6 +4296,8 @@ masks. So the ensemble keeps its order of pixels and of frames, and takes over t
 single folds on the same frames: quantile matching, which looks at no label.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from kaggle_nerve.data import levels
@@ -4204,11 +4314,32 @@ def curve(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
     return np.interp(middle, reached, edges)
 
 
-def match_values(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """The values (n,) of the ensemble with the distribution of the folds' (n, folds), in their own order."""
-    order = np.sort(ensemble)
-    middle = (np.searchsorted(order, ensemble, "left") + np.searchsorted(order, ensemble, "right")) / 2
-    return np.quantile(folds, middle / len(ensemble))
+def match_values(ensemble: np.ndarray, folds: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+    """The values (n,) of the ensemble with the distribution of the folds' (n, folds), in their own order.
+
+    ``values`` (m,): those of other frames by the same ensemble, placed between its own.
+    """
+    known, times = np.unique(ensemble, return_counts=True)
+    middle = (np.cumsum(times) - times / 2) / len(ensemble)
+    return np.quantile(folds, np.interp(ensemble if values is None else values, known, middle))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What brings an ensemble to the scale of its folds: a `curve` for maps (256,), and for presences those
+    of the frames it was measured on, the ensemble's (n,) and the folds' (n, folds)."""
+
+    curve: np.ndarray
+    ensemble: np.ndarray
+    folds: np.ndarray
+
+    def presences(self, values: np.ndarray) -> np.ndarray:
+        """The presences (m,) of any frames by the same ensemble, matched."""
+        return match_values(self.ensemble, self.folds, values)
+
+    def maps(self, maps: np.ndarray) -> "MatchedMaps":
+        """The maps (m, height, width), float16, of any frames by the same ensemble, matched."""
+        return MatchedMaps(maps, self.curve)
 
 
 class MatchedMaps:
@@ -4243,6 +4374,7 @@ from kaggle_nerve.blending import combine
 from kaggle_nerve.data.fullsize import enlarge
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction import matching
+from kaggle_nerve.prediction.matching import Scale
 from kaggle_nerve.runs import Run
 from kaggle_nerve.storage import completed, digest_text
 
@@ -4335,10 +4467,25 @@ def open_test(run: Run) -> Stored:
         raise NerveError(
             f"Run {run.name} has no test probabilities; run `kaggle-nerve predict --run {run.name}`."
         )
-    again = f"run `kaggle-nerve predict --run {run.name} --force`"
-    files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
-    stored = _open(*files, run.name, done["source"], again)
-    return _matched(stored, run.test_folder, again) if len(done["folds"]) > 1 else stored
+    stored = _open_test(run, done)
+    return scaled(stored, _scale(run, stored)) if len(done["folds"]) > 1 else stored
+
+
+def scale_of(run: Run) -> Scale | None:
+    """How the run's ensemble is brought to the scale of a single fold's, as measured on its test frames.
+
+    None where these were not predicted, or not by the folds that are finished now.
+    """
+    done = completed(run.test_folder)
+    if not done or done["folds"] != run.finished_folds():
+        return None
+    return _scale(run, _open_test(run, done))
+
+
+def scaled(stored: Stored, scale: Scale) -> Stored:
+    """The ensemble's predictions of one run at the scale of a single fold's."""
+    presences = scale.presences(stored.presences[:, 0])
+    return replace(stored, presences=presences[:, None], parts=(scale.maps(stored.parts[0]),))
 
 
 def blend(stored: list[Stored]) -> Stored:
@@ -4391,15 +4538,23 @@ def _open(index: Path, maps: Path, name: str, source: str, again: str) -> Stored
     return Stored(table, presences, (array,), (np.arange(len(table)),), source, (name,))
 
 
-def _matched(stored: Stored, folder: Path, again: str) -> Stored:
+def _open_test(run: Run, done: dict[str, Any]) -> Stored:
+    files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
+    return _open(*files, run.name, done["source"], _predict_again(run))
+
+
+def _scale(run: Run, stored: Stored) -> Scale:
+    """The scale of a run from its test predictions as they lie there."""
     arrays = {
-        name: _read_array(folder / f"{name}.npy", len(stored), again)
+        name: _read_array(run.test_folder / f"{name}.npy", len(stored), _predict_again(run))
         for name in ("levels", "fold_levels", "fold_presences")
     }
     curve = matching.curve(arrays["levels"].sum(axis=0), arrays["fold_levels"].sum(axis=0))
-    presence = matching.match_values(stored.presences[:, 0], arrays["fold_presences"])
-    maps = matching.MatchedMaps(stored.parts[0], curve)
-    return replace(stored, presences=presence[:, None], parts=(maps,))
+    return Scale(curve, stored.presences[:, 0], arrays["fold_presences"])
+
+
+def _predict_again(run: Run) -> str:
+    return f"run `kaggle-nerve predict --run {run.name} --force`"
 
 
 def _identity(run: Run, folds: list[int]) -> str:
@@ -4993,10 +5148,11 @@ def _resized(values: np.ndarray, size: tuple[int, int], how: int) -> np.ndarray:
 
 write("kaggle_nerve/decision/decision.py", r'''"""A learned decision: what `tune` leaves on disk and `submit` applies."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from kaggle_nerve.competition.facts import SMALLEST_MASK
 from kaggle_nerve.decision import shape_prior
 from kaggle_nerve.decision.calibration import Calibration, Reliability
 from kaggle_nerve.decision.candidates import Learned
@@ -5061,6 +5217,18 @@ class Decision:
             "source": self.source,
             "classifier": self.learned.classifier and asdict(self.learned.classifier),
         }
+
+
+@dataclass(frozen=True)
+class Untaught:
+    """What decides where nothing could be learned: pixels from probability 0.5, and no mask smaller than the
+    smallest of the training data."""
+
+    rule: str = "default"
+    learned: Learned = field(default_factory=lambda: Learned(Thresholds(0.5, SMALLEST_MASK)))
+    shape: str = "none"
+    blend: Blend = field(default_factory=Blend)
+    prior: ShapePrior | None = None
 
 
 RULES: dict[str, type] = {"thresholds": Thresholds, "expected": ExpectedDice}
@@ -5526,7 +5694,7 @@ from dataclasses import replace
 
 from kaggle_nerve.competition import rle
 from kaggle_nerve.data import levels
-from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.decision import Decision, Untaught
 from kaggle_nerve.decision.evidence import look, of_looks
 from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
@@ -5536,7 +5704,7 @@ from kaggle_nerve.progress import SILENT, Reporter
 
 def encoded_masks(
     stored: Stored,
-    decision: Decision,
+    decision: Decision | Untaught,
     *,
     images: Images | None = None,
     reporter: Reporter = SILENT,
@@ -6742,13 +6910,14 @@ from kaggle_nerve.competition import rle
 from kaggle_nerve.data import doubts, twins
 from kaggle_nerve.data.cache import open_training
 from kaggle_nerve.data.frames import locate, training_frames
+from kaggle_nerve.data.overlay import PREDICTED, TRUE
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.decision.review import review
 from kaggle_nerve.notebook.console import ConsoleReporter
 from kaggle_nerve.notebook.places import attached_runs, find_data, here, take_over
 from kaggle_nerve.pictures import charts
 from kaggle_nerve.pictures.doubts import doubts_sheet
-from kaggle_nerve.pictures.sheet import PREDICTED, TRUE, Tile, sheet
+from kaggle_nerve.pictures.sheet import Tile, sheet
 from kaggle_nerve.prediction.stored import open_oof
 from kaggle_nerve.runs import Run, open_run
 

@@ -65,19 +65,19 @@ FILES = {
     "kaggle_nerve/adopted.py": "02917041db0480f6",
     "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
     "kaggle_nerve/prediction/again.py": "c328d5b3b68d5b5c",
-    "kaggle_nerve/prediction/ensemble.py": "6f2fa8ba24a43901",
-    "kaggle_nerve/prediction/matching.py": "6b6d9fe9476e424a",
-    "kaggle_nerve/prediction/stored.py": "86bb1ebfdcd75da8",
+    "kaggle_nerve/prediction/ensemble.py": "e5e8ad21eb854381",
+    "kaggle_nerve/prediction/matching.py": "dec09120ca7a8d2c",
+    "kaggle_nerve/prediction/stored.py": "694df4525c0ce6e8",
     "kaggle_nerve/decision/__init__.py": "d1e38092d99021ca",
     "kaggle_nerve/decision/blends.py": "cd6acf7afd59fe01",
     "kaggle_nerve/decision/calibration.py": "a045dda05ee22a22",
     "kaggle_nerve/decision/candidates.py": "d255fa1eb5c8b293",
     "kaggle_nerve/decision/crf.py": "3825a400f39db43e",
-    "kaggle_nerve/decision/decision.py": "ed80e419d9b6576f",
+    "kaggle_nerve/decision/decision.py": "3d1d043d9245b8e3",
     "kaggle_nerve/decision/evidence.py": "621c9346af8dbc9c",
     "kaggle_nerve/decision/features.py": "96b68473a7eb8f51",
     "kaggle_nerve/decision/figures.py": "1ec3e4c8bdfcfe7f",
-    "kaggle_nerve/decision/masks.py": "c9a4d12d9f277541",
+    "kaggle_nerve/decision/masks.py": "e76ff83bdf3cbe3b",
     "kaggle_nerve/decision/nested.py": "f72e3b5da7bca9bf",
     "kaggle_nerve/decision/presence.py": "32630c5bcab71f23",
     "kaggle_nerve/decision/reliability.py": "29fb2eab0b57443d",
@@ -85,7 +85,7 @@ FILES = {
     "kaggle_nerve/decision/shape.py": "9d37f3991831d68e",
     "kaggle_nerve/decision/shape_prior.py": "b1e4a8241bda3aae",
     "kaggle_nerve/decision/shaping.py": "a4e701c6031677d4",
-    "kaggle_nerve/decision/text.py": "1b9900bd4d1b0e40",
+    "kaggle_nerve/decision/text.py": "0d6f898693a71d2c",
     "kaggle_nerve/decision/tune.py": "639ef69dec8c1308",
     "kaggle_nerve/pipeline.py": "e6cb9d2fb96dc9f9",
     "kaggle_nerve/notebook/__init__.py": "650e4f80d063cf17",
@@ -3645,9 +3645,9 @@ def _stream(
             streams = [probabilities(model, frames, **options) for model in models]
             row = start
             while row < start + len(frames):
-                together = _together([next(stream) for stream in streams], settings.combine)
-                place = slice(row, row + len(together["presence"]))
-                for name, values in together.items():
+                said = together([next(stream) for stream in streams], settings.combine)
+                place = slice(row, row + len(said["presence"]))
+                for name, values in said.items():
                     growing.arrays[name][place] = values
                 row = place.stop
             growing.note(row)
@@ -3664,7 +3664,7 @@ def _shapes(count: int, size: tuple[int, int], folds: int) -> dict[str, tuple[tu
     return shapes | dict.fromkeys(("levels", "fold_levels"), ((count, levels.COUNT), np.int32))
 
 
-def _together(folds: list[Predicted], combine: str) -> dict[str, np.ndarray]:
+def together(folds: list[Predicted], combine: str) -> dict[str, np.ndarray]:
     """What the folds say about a batch, combined; agreement and spread are means of what each has by itself.
 
     How far the folds differ is left out: an out-of-fold frame has one fold's model alone, so that nothing
@@ -3702,6 +3702,8 @@ masks. So the ensemble keeps its order of pixels and of frames, and takes over t
 single folds on the same frames: quantile matching, which looks at no label.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from kaggle_nerve.data import levels
@@ -3718,11 +3720,32 @@ def curve(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
     return np.interp(middle, reached, edges)
 
 
-def match_values(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """The values (n,) of the ensemble with the distribution of the folds' (n, folds), in their own order."""
-    order = np.sort(ensemble)
-    middle = (np.searchsorted(order, ensemble, "left") + np.searchsorted(order, ensemble, "right")) / 2
-    return np.quantile(folds, middle / len(ensemble))
+def match_values(ensemble: np.ndarray, folds: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+    """The values (n,) of the ensemble with the distribution of the folds' (n, folds), in their own order.
+
+    ``values`` (m,): those of other frames by the same ensemble, placed between its own.
+    """
+    known, times = np.unique(ensemble, return_counts=True)
+    middle = (np.cumsum(times) - times / 2) / len(ensemble)
+    return np.quantile(folds, np.interp(ensemble if values is None else values, known, middle))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What brings an ensemble to the scale of its folds: a `curve` for maps (256,), and for presences those
+    of the frames it was measured on, the ensemble's (n,) and the folds' (n, folds)."""
+
+    curve: np.ndarray
+    ensemble: np.ndarray
+    folds: np.ndarray
+
+    def presences(self, values: np.ndarray) -> np.ndarray:
+        """The presences (m,) of any frames by the same ensemble, matched."""
+        return match_values(self.ensemble, self.folds, values)
+
+    def maps(self, maps: np.ndarray) -> "MatchedMaps":
+        """The maps (m, height, width), float16, of any frames by the same ensemble, matched."""
+        return MatchedMaps(maps, self.curve)
 
 
 class MatchedMaps:
@@ -3757,6 +3780,7 @@ from kaggle_nerve.blending import combine
 from kaggle_nerve.data.fullsize import enlarge
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction import matching
+from kaggle_nerve.prediction.matching import Scale
 from kaggle_nerve.runs import Run
 from kaggle_nerve.storage import completed, digest_text
 
@@ -3849,10 +3873,25 @@ def open_test(run: Run) -> Stored:
         raise NerveError(
             f"Run {run.name} has no test probabilities; run `kaggle-nerve predict --run {run.name}`."
         )
-    again = f"run `kaggle-nerve predict --run {run.name} --force`"
-    files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
-    stored = _open(*files, run.name, done["source"], again)
-    return _matched(stored, run.test_folder, again) if len(done["folds"]) > 1 else stored
+    stored = _open_test(run, done)
+    return scaled(stored, _scale(run, stored)) if len(done["folds"]) > 1 else stored
+
+
+def scale_of(run: Run) -> Scale | None:
+    """How the run's ensemble is brought to the scale of a single fold's, as measured on its test frames.
+
+    None where these were not predicted, or not by the folds that are finished now.
+    """
+    done = completed(run.test_folder)
+    if not done or done["folds"] != run.finished_folds():
+        return None
+    return _scale(run, _open_test(run, done))
+
+
+def scaled(stored: Stored, scale: Scale) -> Stored:
+    """The ensemble's predictions of one run at the scale of a single fold's."""
+    presences = scale.presences(stored.presences[:, 0])
+    return replace(stored, presences=presences[:, None], parts=(scale.maps(stored.parts[0]),))
 
 
 def blend(stored: list[Stored]) -> Stored:
@@ -3905,15 +3944,23 @@ def _open(index: Path, maps: Path, name: str, source: str, again: str) -> Stored
     return Stored(table, presences, (array,), (np.arange(len(table)),), source, (name,))
 
 
-def _matched(stored: Stored, folder: Path, again: str) -> Stored:
+def _open_test(run: Run, done: dict[str, Any]) -> Stored:
+    files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
+    return _open(*files, run.name, done["source"], _predict_again(run))
+
+
+def _scale(run: Run, stored: Stored) -> Scale:
+    """The scale of a run from its test predictions as they lie there."""
     arrays = {
-        name: _read_array(folder / f"{name}.npy", len(stored), again)
+        name: _read_array(run.test_folder / f"{name}.npy", len(stored), _predict_again(run))
         for name in ("levels", "fold_levels", "fold_presences")
     }
     curve = matching.curve(arrays["levels"].sum(axis=0), arrays["fold_levels"].sum(axis=0))
-    presence = matching.match_values(stored.presences[:, 0], arrays["fold_presences"])
-    maps = matching.MatchedMaps(stored.parts[0], curve)
-    return replace(stored, presences=presence[:, None], parts=(maps,))
+    return Scale(curve, stored.presences[:, 0], arrays["fold_presences"])
+
+
+def _predict_again(run: Run) -> str:
+    return f"run `kaggle-nerve predict --run {run.name} --force`"
 
 
 def _identity(run: Run, folds: list[int]) -> str:
@@ -4507,10 +4554,11 @@ def _resized(values: np.ndarray, size: tuple[int, int], how: int) -> np.ndarray:
 
 write("kaggle_nerve/decision/decision.py", r'''"""A learned decision: what `tune` leaves on disk and `submit` applies."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from kaggle_nerve.competition.facts import SMALLEST_MASK
 from kaggle_nerve.decision import shape_prior
 from kaggle_nerve.decision.calibration import Calibration, Reliability
 from kaggle_nerve.decision.candidates import Learned
@@ -4575,6 +4623,18 @@ class Decision:
             "source": self.source,
             "classifier": self.learned.classifier and asdict(self.learned.classifier),
         }
+
+
+@dataclass(frozen=True)
+class Untaught:
+    """What decides where nothing could be learned: pixels from probability 0.5, and no mask smaller than the
+    smallest of the training data."""
+
+    rule: str = "default"
+    learned: Learned = field(default_factory=lambda: Learned(Thresholds(0.5, SMALLEST_MASK)))
+    shape: str = "none"
+    blend: Blend = field(default_factory=Blend)
+    prior: ShapePrior | None = None
 
 
 RULES: dict[str, type] = {"thresholds": Thresholds, "expected": ExpectedDice}
@@ -5040,7 +5100,7 @@ from dataclasses import replace
 
 from kaggle_nerve.competition import rle
 from kaggle_nerve.data import levels
-from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.decision import Decision, Untaught
 from kaggle_nerve.decision.evidence import look, of_looks
 from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
@@ -5050,7 +5110,7 @@ from kaggle_nerve.progress import SILENT, Reporter
 
 def encoded_masks(
     stored: Stored,
-    decision: Decision,
+    decision: Decision | Untaught,
     *,
     images: Images | None = None,
     reporter: Reporter = SILENT,
@@ -5837,7 +5897,7 @@ def learn_prior(texts: list[str]) -> ShapePrior:
 
 write("kaggle_nerve/decision/text.py", r'''"""A decision in words and tables, for people."""
 
-from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.decision import Decision, Untaught
 from kaggle_nerve.decision.figures import Row
 from kaggle_nerve.decision.rule import Thresholds
 
@@ -5849,7 +5909,7 @@ def told(decision: Decision) -> str:
     figures = decision.figures
     auc = "-" if figures.presence_auc is None else f"{figures.presence_auc:.3f}"
     return (
-        f"{_rule(decision)}\n"
+        f"{rule(decision)}\n"
         f"Out-of-fold mean Dice {figures.dice:.4f} (95 % interval over patients {figures.low:.4f} to "
         f"{figures.high:.4f}), all-empty {figures.all_empty:.4f}, perfect presence {figures.perfect_presence:.4f}\n"
         f"On {figures.frames} frames of {figures.subjects} subjects; frames with a mask {figures.present_dice:.4f}, "
@@ -5874,13 +5934,14 @@ def comparison(decision: Decision) -> str:
     )
 
 
-def _rule(decision: Decision) -> str:
-    rule = decision.learned.rule
-    if isinstance(rule, Thresholds):
-        confident = "" if rule.confident is None else f" of probability {rule.confident:g}"
+def rule(decision: Decision | Untaught) -> str:
+    """How frames get their masks."""
+    learned = decision.learned.rule
+    if isinstance(learned, Thresholds):
+        confident = "" if learned.confident is None else f" of probability {learned.confident:g}"
         text = (
-            f"pixels from probability {rule.threshold:g}, masks from {rule.area} pixels{confident}, "
-            f"frames from presence {rule.presence:g}"
+            f"pixels from probability {learned.threshold:g}, masks from {learned.area} pixels{confident}, "
+            f"frames from presence {learned.presence:g}"
         )
     else:
         text = "the mask with the largest expected Dice, where it is worth more than an empty one"
@@ -5892,7 +5953,7 @@ def _rule(decision: Decision) -> str:
     return said if decision.shape == "none" else f"{said}; shape {decision.shape}"
 
 
-def _blend(decision: Decision) -> str:
+def _blend(decision: Decision | Untaught) -> str:
     blend = decision.blend
     numbers = blend.weights or blend.thresholds
     return f"{blend.method} {', '.join(f'{number:g}' for number in numbers)}".rstrip()

@@ -74,6 +74,7 @@ FILES = {
     "kaggle_nerve/data/fullsize.py": "ee6a2837e36f2f9e",
     "kaggle_nerve/data/levels.py": "ec665ef37530a76d",
     "kaggle_nerve/data/noise.py": "824f60be542fd135",
+    "kaggle_nerve/data/overlay.py": "4bb878a7a6252e4d",
     "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
     "kaggle_nerve/models/__init__.py": "cc24b6aa73804dc7",
     "kaggle_nerve/models/blocks.py": "10604b9b119ccf91",
@@ -100,39 +101,40 @@ FILES = {
     "kaggle_nerve/training/averaging.py": "07945247da6f4ea2",
     "kaggle_nerve/training/checkpoint.py": "db98ee625f0f971f",
     "kaggle_nerve/training/environment.py": "f0655964862eb9a3",
-    "kaggle_nerve/training/epochs.py": "01b7e0e1f4f8ca9e",
+    "kaggle_nerve/training/epochs.py": "4aed12b09027499e",
     "kaggle_nerve/training/fold.py": "e141016bf3ffeccf",
-    "kaggle_nerve/training/logs.py": "e418f326b48cd0ee",
+    "kaggle_nerve/training/logs.py": "0dc650b2b66505d9",
     "kaggle_nerve/training/losses.py": "8831b266c8956652",
     "kaggle_nerve/training/material.py": "0bc893e91e7f0234",
     "kaggle_nerve/training/messages.py": "385978c575a3655e",
     "kaggle_nerve/training/oof.py": "bbeecc39835a6ed7",
     "kaggle_nerve/training/optimisers.py": "b37b816e9ae1c6c1",
+    "kaggle_nerve/training/overlays.py": "3e380d55156668fa",
     "kaggle_nerve/training/parallel.py": "1ff581c90753f26c",
     "kaggle_nerve/training/run_folds.py": "1ec5e725a8cdb908",
     "kaggle_nerve/training/schedule.py": "40e908fc5b93e894",
     "kaggle_nerve/training/speed.py": "e1017a3e30eebee3",
-    "kaggle_nerve/training/stage.py": "8e0edd1b4b615be5",
+    "kaggle_nerve/training/stage.py": "eabb8e4727aac647",
     "kaggle_nerve/training/start.py": "03085ead5aba5f5a",
     "kaggle_nerve/training/steps.py": "618c0606e6f907cf",
-    "kaggle_nerve/training/validation.py": "2d788dd427bb1910",
+    "kaggle_nerve/training/validation.py": "e5e9ee3f84412003",
     "kaggle_nerve/training/watch.py": "bff49a5cb80d48b8",
     "kaggle_nerve/training/worker.py": "b23cd9cb9b06b419",
     "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
     "kaggle_nerve/prediction/again.py": "c328d5b3b68d5b5c",
-    "kaggle_nerve/prediction/ensemble.py": "6f2fa8ba24a43901",
-    "kaggle_nerve/prediction/matching.py": "6b6d9fe9476e424a",
-    "kaggle_nerve/prediction/stored.py": "86bb1ebfdcd75da8",
+    "kaggle_nerve/prediction/ensemble.py": "e5e8ad21eb854381",
+    "kaggle_nerve/prediction/matching.py": "dec09120ca7a8d2c",
+    "kaggle_nerve/prediction/stored.py": "694df4525c0ce6e8",
     "kaggle_nerve/decision/__init__.py": "d1e38092d99021ca",
     "kaggle_nerve/decision/blends.py": "cd6acf7afd59fe01",
     "kaggle_nerve/decision/calibration.py": "a045dda05ee22a22",
     "kaggle_nerve/decision/candidates.py": "d255fa1eb5c8b293",
     "kaggle_nerve/decision/crf.py": "3825a400f39db43e",
-    "kaggle_nerve/decision/decision.py": "ed80e419d9b6576f",
+    "kaggle_nerve/decision/decision.py": "3d1d043d9245b8e3",
     "kaggle_nerve/decision/evidence.py": "621c9346af8dbc9c",
     "kaggle_nerve/decision/features.py": "96b68473a7eb8f51",
     "kaggle_nerve/decision/figures.py": "1ec3e4c8bdfcfe7f",
-    "kaggle_nerve/decision/masks.py": "c9a4d12d9f277541",
+    "kaggle_nerve/decision/masks.py": "e76ff83bdf3cbe3b",
     "kaggle_nerve/decision/nested.py": "f72e3b5da7bca9bf",
     "kaggle_nerve/decision/presence.py": "32630c5bcab71f23",
     "kaggle_nerve/decision/reliability.py": "29fb2eab0b57443d",
@@ -140,7 +142,7 @@ FILES = {
     "kaggle_nerve/decision/shape.py": "9d37f3991831d68e",
     "kaggle_nerve/decision/shape_prior.py": "b1e4a8241bda3aae",
     "kaggle_nerve/decision/shaping.py": "a4e701c6031677d4",
-    "kaggle_nerve/decision/text.py": "1b9900bd4d1b0e40",
+    "kaggle_nerve/decision/text.py": "0d6f898693a71d2c",
     "kaggle_nerve/decision/tune.py": "639ef69dec8c1308",
     "kaggle_nerve/pipeline.py": "e6cb9d2fb96dc9f9",
     "kaggle_nerve/notebook/__init__.py": "650e4f80d063cf17",
@@ -3322,6 +3324,70 @@ def _number(values: dict[str, str], column: str, kind: type) -> int | float | No
         return None
 ''')
 
+write("kaggle_nerve/data/overlay.py", r'''"""Outlines of masks drawn into a frame, pixel by pixel at the frame's own size: by OpenCV, in milliseconds."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+TRUE, PREDICTED = "#00d0ff", "#ffb000"
+"""Outline colours, apart for colour-blind eyes, too."""
+
+READABLE = 0.4
+"""The scale of OpenCV's letters below which they are hard to read."""
+
+INK, PAPER = (225, 225, 225), 24
+"""Grey levels of a caption and of the strip that it stands on."""
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def overlay(frame: np.ndarray, outlines: Sequence[tuple[np.ndarray, str]], caption: str = "") -> np.ndarray:
+    """``frame`` (uint8, height x width) in colour, RGB uint8, with outlines and the caption on a strip below.
+
+    ``outlines``: masks of the frame's size, each with its colour (``#rrggbb``). The caption is ASCII,
+    broken after its commas where the frame is narrow; its strip makes the picture higher than the frame.
+    """
+    picture = cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB)
+    width = max(1, round(min(frame.shape) / 240))
+    for mask, colour in outlines:
+        found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, found, -1, _rgb(colour), width, cv2.LINE_AA)
+    return np.concatenate([picture, _strip(caption, frame.shape)]) if caption else picture
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A picture as a PNG file: grey (height, width) or RGB (height, width, 3), uint8."""
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    # OpenCV's own default takes two thirds more room.
+    return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
+
+
+def _strip(caption: str, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    scale, pen = max(height / 800, READABLE), max(1, round(height / 600))
+    lines = [caption] if _fitting(caption, width, pen) >= READABLE else caption.split(", ")
+    scale = min([scale, *(_fitting(line, width, pen) for line in lines)])
+    (_, tall), below = cv2.getTextSize(caption, FONT, scale, pen)
+    step = round(1.6 * (tall + below))
+    strip = np.full((step * len(lines) + below, width, 3), PAPER, np.uint8)
+    for number, line in enumerate(lines):
+        start = round(0.02 * width), step * number + round(1.3 * tall + below)
+        cv2.putText(strip, line, start, FONT, scale, INK, pen, cv2.LINE_AA)
+    return strip
+
+
+def _fitting(line: str, width: int, pen: int) -> float:
+    """The scale at which a line takes the width, but for its margins."""
+    return 0.96 * width / cv2.getTextSize(line, FONT, 1, pen)[0][0]
+
+
+def _rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour.removeprefix("#")))
+''')
+
 write("kaggle_nerve/data/tiff.py", r'''"""Reading a frame or a mask from its TIFF file, refusing by name whatever is not one."""
 
 import os
@@ -5322,14 +5388,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.progress import Bar
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training import averaging, logs, schedule, watch
 from kaggle_nerve.training.checkpoint import Checkpoint, State
+from kaggle_nerve.training.overlays import Held, Overlays
 from kaggle_nerve.training.steps import run_steps
 from kaggle_nerve.training.validation import EpochScore, score_epoch
 
@@ -5361,13 +5426,12 @@ class Epochs:
         state: State,
         settings: Settings,
         batches: Batches,
-        held: tuple[np.ndarray, Truths],
+        held: Held,
         clock: Clock,
         bar: Bar,
     ):
-        """``held``: frames (uint8, n x height x width) and truths of the held-out subjects."""
         self.model, self.state, self.settings, self.batches = model, state, settings, batches
-        self.frames, self.truths = held
+        self.held, self.overlays = held, Overlays(held)
         self.clock, self.bar = clock, bar
         self.history_csv = folder / "history.csv"
         self.board_folder = folder / "tensorboard"
@@ -5383,7 +5447,7 @@ class Epochs:
         board = logs.BoardLog(self.board_folder)
         try:
             while not self.state.ended(self.settings):
-                board.add(self._epoch())
+                board.add(self._epoch(), self.overlays.taken())
                 if stop():
                     return
         finally:
@@ -5442,7 +5506,9 @@ class Epochs:
         if not last and not schedule.is_scored(state.epoch, state.progress, self.settings):
             return None
         with averaging.scored_weights(self.model, self.settings):
-            score = score_epoch(self.model, self.frames, self.truths, batch=self.settings.prediction.batch)
+            frames, truths, _ = self.held
+            batch, look = self.settings.prediction.batch, self.overlays.look
+            score = score_epoch(self.model, frames, truths, batch=batch, look=look)
         self.clock.score = time.monotonic() - started
         return score
 
@@ -5721,9 +5787,14 @@ def _result(job: FoldJob, done: dict[str, Any]) -> FoldResult:
 write("kaggle_nerve/training/logs.py", r'''"""The history of a fold: a CSV that opens anywhere, and TensorBoard's event files."""
 
 import csv
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from kaggle_nerve.data.overlay import png
 from kaggle_nerve.storage import atomic_path
 
 COLUMNS = [
@@ -5754,18 +5825,35 @@ def write_history(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 class BoardLog:
-    """TensorBoard scalars of one fold, by TensorBoard's own writer: it serves every Keras backend."""
+    """TensorBoard figures and pictures of one fold, as the events that TensorBoard's own file writer takes.
+
+    It serves every Keras backend. TensorBoard's `summary.Writer` has no pictures, and a second file
+    beside it would be read only after the first one's end.
+    """
 
     def __init__(self, folder: Path):
-        from tensorboard.summary import Writer
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self._writer = Writer(str(folder))
+        self._writer = EventFileWriter(str(folder))
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Record one epoch's figures."""
-        for name in COLUMNS[1:]:
-            if row.get(name) is not None:
-                self._writer.add_scalar(name, row[name], row["epoch"])
+    def add(self, row: dict[str, Any], pictures: Mapping[str, np.ndarray] | None = None) -> None:
+        """Record one epoch's figures, and pictures (RGB uint8, height x width x 3) by name."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=name, simple_value=row[name])
+            for name in COLUMNS[1:]
+            if row.get(name) is not None
+        ]
+        for name, picture in (pictures or {}).items():
+            height, width, colours = picture.shape
+            image = Summary.Image(
+                height=height, width=width, colorspace=colours, encoded_image_string=png(picture)
+            )
+            values.append(Summary.Value(tag=f"held-out/{name}", image=image))
+        summary = Summary(value=values)
+        self._writer.add_event(Event(wall_time=time.time(), step=row["epoch"], summary=summary))
         self._writer.flush()
 
     def close(self) -> None:
@@ -6330,6 +6418,74 @@ def dtype_policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+''')
+
+write("kaggle_nerve/training/overlays.py", r'''"""A few held-out frames with their true and predicted outlines, to be looked at epoch by epoch."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.competition.facts import HEIGHT, WIDTH
+from kaggle_nerve.data.fullsize import Truths, enlarge
+from kaggle_nerve.data.overlay import PREDICTED, TRUE, overlay
+
+COUNT = 4
+SIZE = (HEIGHT // 2, WIDTH // 2)
+"""(height, width) of a picture: a log keeps one of each frame for each scored epoch."""
+
+
+class Held(NamedTuple):
+    """The held-out subjects' frames, uint8 (n, height, width) at working size, their truths and names."""
+
+    frames: np.ndarray
+    truths: Truths
+    names: list[str]
+
+
+class Overlays:
+    """Pictures of the predictions on `COUNT` frames, the same in every epoch."""
+
+    def __init__(self, held: Held):
+        self._held = held
+        self._rows = frozenset(chosen(held.truths.areas))
+        self._made: dict[str, np.ndarray] = {}
+
+    def look(self, row: int, probability: np.ndarray, presence: float) -> None:
+        """Draw what is said about a frame: its map (height, width) at working size and P(mask not empty).
+
+        Frames that are not among the few are passed over. The outline is at probability 0.5, whatever the
+        presence.
+        """
+        if row not in self._rows:
+            return
+        frames, truths, names = self._held
+        truth = cv2.resize(truths.mask(row).astype(np.float32), SIZE[::-1], interpolation=cv2.INTER_AREA)
+        frame = cv2.resize(frames[row], SIZE[::-1], interpolation=cv2.INTER_LINEAR)
+        outlines = [(truth >= 0.5, TRUE), (enlarge(probability, SIZE) >= 0.5, PREDICTED)]
+        what = "with a mask" if truths.areas[row] else "empty"
+        self._made[names[row]] = overlay(frame, outlines, f"{names[row]} {what}, presence {presence:.2f}")
+
+    def taken(self) -> dict[str, np.ndarray]:
+        """The pictures since the last call, RGB uint8, by the frames' names."""
+        made, self._made = self._made, {}
+        return made
+
+
+def chosen(areas: np.ndarray, count: int = COUNT) -> list[int]:
+    """Rows of frames to look at: half of them with a mask where there are enough, spread over all subjects.
+
+    ``areas``: pixels of the true masks, (n,), in the order of the subjects.
+    """
+    kinds = [np.flatnonzero(areas > 0), np.flatnonzero(areas == 0)]
+    half = [min(len(rows), count // 2) for rows in kinds]
+    wanted = [min(len(rows), count - other) for rows, other in zip(kinds, half[::-1], strict=True)]
+    return sorted(
+        int(rows[(2 * place + 1) * len(rows) // (2 * number)])
+        for rows, number in zip(kinds, wanted, strict=True)
+        for place in range(number)
+    )
 ''')
 
 write("kaggle_nerve/training/parallel.py", r'''"""Folds side by side, each in a process of its own with its own device: folds are independent jobs."""
@@ -6898,6 +7054,7 @@ from kaggle_nerve.progress import Reporter
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training.checkpoint import State
 from kaggle_nerve.training.epochs import Clock, Epochs
+from kaggle_nerve.training.overlays import Held
 from kaggle_nerve.training.speed import Speed, measure
 
 RESERVE = 1.1
@@ -6926,6 +7083,11 @@ class Stage:
     def truths(self) -> Truths:
         """The true masks of the held-out frames."""
         return Truths(list(self.cache.table.pixels.iloc[self.held]))
+
+    def names(self) -> list[str]:
+        """What the held-out frames are called: ``subject_img``."""
+        table = self.cache.table.iloc[self.held]
+        return [f"{subject}_{img}" for subject, img in zip(table.subject, table.img, strict=True)]
 
     def batches(self, model: keras.Model) -> Batches:
         """The training batches that ``model`` wants."""
@@ -6973,7 +7135,7 @@ def train(stage: Stage, model: keras.Model, state: State, stop: Callable[[], boo
         clock.deadline = stage.deadline - RESERVE * (speed.finish + speed.validation)
     total = (stage.settings.training.epochs - state.epoch) * len(batches)
     with stage.reporter.bar(stage.label, total, "step") as bar:
-        held = (frames, stage.truths())
+        held = Held(frames, stage.truths(), stage.names())
         Epochs(stage.folder, model, state, stage.settings, batches, held, clock, bar).run(stop)
 
 
@@ -7183,6 +7345,7 @@ def run_steps(
 
 write("kaggle_nerve/training/validation.py", r'''"""The competition's own metric on held-out subjects, at full resolution, after each epoch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
@@ -7222,10 +7385,23 @@ class EpochScore:
     pixel_accuracy: float
 
 
+Look = Callable[[int, np.ndarray, float], None]
+"""Is shown the row of a frame, its probability map (height, width) at working size, and its presence."""
+
+
 def score_epoch(
-    model: keras.Model, frames: np.ndarray, truths: Truths, *, batch: int, threshold: float = 0.5
+    model: keras.Model,
+    frames: np.ndarray,
+    truths: Truths,
+    *,
+    batch: int,
+    threshold: float = 0.5,
+    look: Look | None = None,
 ) -> EpochScore:
-    """Predict ``frames`` (uint8, n x height x width) without augmentation and score them."""
+    """Predict ``frames`` (uint8, n x height x width) without augmentation and score them.
+
+    ``look`` is shown every prediction, which is not kept.
+    """
     areas = np.zeros(len(frames), int)
     shared = np.zeros(len(frames), int)
     presence = np.zeros(len(frames))
@@ -7234,6 +7410,8 @@ def score_epoch(
         for mask, value in zip(part.masks, part.presence, strict=True):
             area, both = truths.counts(row, enlarge(mask, truths.size), np.array([threshold]))
             areas[row], shared[row], presence[row] = area[0], both[0], value
+            if look is not None:
+                look(row, mask, float(value))
             row += 1
     return _score(areas, shared, presence, truths)
 
@@ -7549,9 +7727,9 @@ def _stream(
             streams = [probabilities(model, frames, **options) for model in models]
             row = start
             while row < start + len(frames):
-                together = _together([next(stream) for stream in streams], settings.combine)
-                place = slice(row, row + len(together["presence"]))
-                for name, values in together.items():
+                said = together([next(stream) for stream in streams], settings.combine)
+                place = slice(row, row + len(said["presence"]))
+                for name, values in said.items():
                     growing.arrays[name][place] = values
                 row = place.stop
             growing.note(row)
@@ -7568,7 +7746,7 @@ def _shapes(count: int, size: tuple[int, int], folds: int) -> dict[str, tuple[tu
     return shapes | dict.fromkeys(("levels", "fold_levels"), ((count, levels.COUNT), np.int32))
 
 
-def _together(folds: list[Predicted], combine: str) -> dict[str, np.ndarray]:
+def together(folds: list[Predicted], combine: str) -> dict[str, np.ndarray]:
     """What the folds say about a batch, combined; agreement and spread are means of what each has by itself.
 
     How far the folds differ is left out: an out-of-fold frame has one fold's model alone, so that nothing
@@ -7606,6 +7784,8 @@ masks. So the ensemble keeps its order of pixels and of frames, and takes over t
 single folds on the same frames: quantile matching, which looks at no label.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from kaggle_nerve.data import levels
@@ -7622,11 +7802,32 @@ def curve(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
     return np.interp(middle, reached, edges)
 
 
-def match_values(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """The values (n,) of the ensemble with the distribution of the folds' (n, folds), in their own order."""
-    order = np.sort(ensemble)
-    middle = (np.searchsorted(order, ensemble, "left") + np.searchsorted(order, ensemble, "right")) / 2
-    return np.quantile(folds, middle / len(ensemble))
+def match_values(ensemble: np.ndarray, folds: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+    """The values (n,) of the ensemble with the distribution of the folds' (n, folds), in their own order.
+
+    ``values`` (m,): those of other frames by the same ensemble, placed between its own.
+    """
+    known, times = np.unique(ensemble, return_counts=True)
+    middle = (np.cumsum(times) - times / 2) / len(ensemble)
+    return np.quantile(folds, np.interp(ensemble if values is None else values, known, middle))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What brings an ensemble to the scale of its folds: a `curve` for maps (256,), and for presences those
+    of the frames it was measured on, the ensemble's (n,) and the folds' (n, folds)."""
+
+    curve: np.ndarray
+    ensemble: np.ndarray
+    folds: np.ndarray
+
+    def presences(self, values: np.ndarray) -> np.ndarray:
+        """The presences (m,) of any frames by the same ensemble, matched."""
+        return match_values(self.ensemble, self.folds, values)
+
+    def maps(self, maps: np.ndarray) -> "MatchedMaps":
+        """The maps (m, height, width), float16, of any frames by the same ensemble, matched."""
+        return MatchedMaps(maps, self.curve)
 
 
 class MatchedMaps:
@@ -7661,6 +7862,7 @@ from kaggle_nerve.blending import combine
 from kaggle_nerve.data.fullsize import enlarge
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction import matching
+from kaggle_nerve.prediction.matching import Scale
 from kaggle_nerve.runs import Run
 from kaggle_nerve.storage import completed, digest_text
 
@@ -7753,10 +7955,25 @@ def open_test(run: Run) -> Stored:
         raise NerveError(
             f"Run {run.name} has no test probabilities; run `kaggle-nerve predict --run {run.name}`."
         )
-    again = f"run `kaggle-nerve predict --run {run.name} --force`"
-    files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
-    stored = _open(*files, run.name, done["source"], again)
-    return _matched(stored, run.test_folder, again) if len(done["folds"]) > 1 else stored
+    stored = _open_test(run, done)
+    return scaled(stored, _scale(run, stored)) if len(done["folds"]) > 1 else stored
+
+
+def scale_of(run: Run) -> Scale | None:
+    """How the run's ensemble is brought to the scale of a single fold's, as measured on its test frames.
+
+    None where these were not predicted, or not by the folds that are finished now.
+    """
+    done = completed(run.test_folder)
+    if not done or done["folds"] != run.finished_folds():
+        return None
+    return _scale(run, _open_test(run, done))
+
+
+def scaled(stored: Stored, scale: Scale) -> Stored:
+    """The ensemble's predictions of one run at the scale of a single fold's."""
+    presences = scale.presences(stored.presences[:, 0])
+    return replace(stored, presences=presences[:, None], parts=(scale.maps(stored.parts[0]),))
 
 
 def blend(stored: list[Stored]) -> Stored:
@@ -7809,15 +8026,23 @@ def _open(index: Path, maps: Path, name: str, source: str, again: str) -> Stored
     return Stored(table, presences, (array,), (np.arange(len(table)),), source, (name,))
 
 
-def _matched(stored: Stored, folder: Path, again: str) -> Stored:
+def _open_test(run: Run, done: dict[str, Any]) -> Stored:
+    files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
+    return _open(*files, run.name, done["source"], _predict_again(run))
+
+
+def _scale(run: Run, stored: Stored) -> Scale:
+    """The scale of a run from its test predictions as they lie there."""
     arrays = {
-        name: _read_array(folder / f"{name}.npy", len(stored), again)
+        name: _read_array(run.test_folder / f"{name}.npy", len(stored), _predict_again(run))
         for name in ("levels", "fold_levels", "fold_presences")
     }
     curve = matching.curve(arrays["levels"].sum(axis=0), arrays["fold_levels"].sum(axis=0))
-    presence = matching.match_values(stored.presences[:, 0], arrays["fold_presences"])
-    maps = matching.MatchedMaps(stored.parts[0], curve)
-    return replace(stored, presences=presence[:, None], parts=(maps,))
+    return Scale(curve, stored.presences[:, 0], arrays["fold_presences"])
+
+
+def _predict_again(run: Run) -> str:
+    return f"run `kaggle-nerve predict --run {run.name} --force`"
 
 
 def _identity(run: Run, folds: list[int]) -> str:
@@ -8411,10 +8636,11 @@ def _resized(values: np.ndarray, size: tuple[int, int], how: int) -> np.ndarray:
 
 write("kaggle_nerve/decision/decision.py", r'''"""A learned decision: what `tune` leaves on disk and `submit` applies."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from kaggle_nerve.competition.facts import SMALLEST_MASK
 from kaggle_nerve.decision import shape_prior
 from kaggle_nerve.decision.calibration import Calibration, Reliability
 from kaggle_nerve.decision.candidates import Learned
@@ -8479,6 +8705,18 @@ class Decision:
             "source": self.source,
             "classifier": self.learned.classifier and asdict(self.learned.classifier),
         }
+
+
+@dataclass(frozen=True)
+class Untaught:
+    """What decides where nothing could be learned: pixels from probability 0.5, and no mask smaller than the
+    smallest of the training data."""
+
+    rule: str = "default"
+    learned: Learned = field(default_factory=lambda: Learned(Thresholds(0.5, SMALLEST_MASK)))
+    shape: str = "none"
+    blend: Blend = field(default_factory=Blend)
+    prior: ShapePrior | None = None
 
 
 RULES: dict[str, type] = {"thresholds": Thresholds, "expected": ExpectedDice}
@@ -8944,7 +9182,7 @@ from dataclasses import replace
 
 from kaggle_nerve.competition import rle
 from kaggle_nerve.data import levels
-from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.decision import Decision, Untaught
 from kaggle_nerve.decision.evidence import look, of_looks
 from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
@@ -8954,7 +9192,7 @@ from kaggle_nerve.progress import SILENT, Reporter
 
 def encoded_masks(
     stored: Stored,
-    decision: Decision,
+    decision: Decision | Untaught,
     *,
     images: Images | None = None,
     reporter: Reporter = SILENT,
@@ -9741,7 +9979,7 @@ def learn_prior(texts: list[str]) -> ShapePrior:
 
 write("kaggle_nerve/decision/text.py", r'''"""A decision in words and tables, for people."""
 
-from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.decision.decision import Decision, Untaught
 from kaggle_nerve.decision.figures import Row
 from kaggle_nerve.decision.rule import Thresholds
 
@@ -9753,7 +9991,7 @@ def told(decision: Decision) -> str:
     figures = decision.figures
     auc = "-" if figures.presence_auc is None else f"{figures.presence_auc:.3f}"
     return (
-        f"{_rule(decision)}\n"
+        f"{rule(decision)}\n"
         f"Out-of-fold mean Dice {figures.dice:.4f} (95 % interval over patients {figures.low:.4f} to "
         f"{figures.high:.4f}), all-empty {figures.all_empty:.4f}, perfect presence {figures.perfect_presence:.4f}\n"
         f"On {figures.frames} frames of {figures.subjects} subjects; frames with a mask {figures.present_dice:.4f}, "
@@ -9778,13 +10016,14 @@ def comparison(decision: Decision) -> str:
     )
 
 
-def _rule(decision: Decision) -> str:
-    rule = decision.learned.rule
-    if isinstance(rule, Thresholds):
-        confident = "" if rule.confident is None else f" of probability {rule.confident:g}"
+def rule(decision: Decision | Untaught) -> str:
+    """How frames get their masks."""
+    learned = decision.learned.rule
+    if isinstance(learned, Thresholds):
+        confident = "" if learned.confident is None else f" of probability {learned.confident:g}"
         text = (
-            f"pixels from probability {rule.threshold:g}, masks from {rule.area} pixels{confident}, "
-            f"frames from presence {rule.presence:g}"
+            f"pixels from probability {learned.threshold:g}, masks from {learned.area} pixels{confident}, "
+            f"frames from presence {learned.presence:g}"
         )
     else:
         text = "the mask with the largest expected Dice, where it is worth more than an empty one"
@@ -9796,7 +10035,7 @@ def _rule(decision: Decision) -> str:
     return said if decision.shape == "none" else f"{said}; shape {decision.shape}"
 
 
-def _blend(decision: Decision) -> str:
+def _blend(decision: Decision | Untaught) -> str:
     blend = decision.blend
     numbers = blend.weights or blend.thresholds
     return f"{blend.method} {', '.join(f'{number:g}' for number in numbers)}".rstrip()

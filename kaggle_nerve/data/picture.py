@@ -1,0 +1,69 @@
+"""Reading anybody's ultrasound picture as a grey frame: other sizes, depths and colours than the competition's."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a damaged file is our sentence, not OpenCV's lines
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.errors import NerveError
+
+LEAST = 16
+"""Pixels in each direction that a frame has at least."""
+
+DEPTHS = (8, 10, 12, 14, 16)
+"""Bits a pixel that scanners use; files hold the larger ones in 16."""
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A TIFF or PNG of 8 or 16 bits, grey or colour, as uint8 grey (height, width), at its own size.
+
+    Of a file with several pages it is the first. 16 bits are taken for the smallest of `DEPTHS` that holds
+    the largest value; transparency is ignored. NerveError names a file that is no such picture.
+    """
+    data = _bytes(path)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise NerveError(f"{path} is not a picture, or a damaged one; name a TIFF or PNG file.")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise NerveError(f"{path} has pixels of type {image.dtype}; save it with 8 or 16 bits a pixel.")
+    height, width = image.shape[:2]
+    if min(height, width) < LEAST:
+        raise NerveError(
+            f"{path} is {width}x{height} pixels; a frame has at least {LEAST} in each direction."
+        )
+    return _eight_bits(_grey(image))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise NerveError(f"There is no file {path}; check the path.") from None
+    except IsADirectoryError:
+        raise NerveError(f"{path} is a folder; name the pictures in it one by one.") from None
+    except OSError as fault:
+        raise NerveError(f"{path} cannot be read ({fault.strerror}); check its rights.") from fault
+    if not data:
+        raise NerveError(f"{path} is empty; name a TIFF or PNG file.")
+    return data
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    if image.ndim == 2:
+        return image
+    if image.shape[2] in (3, 4):
+        return cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_BGR2GRAY)
+    return np.ascontiguousarray(image[..., 0])
+
+
+def _eight_bits(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    bits = next(bits for bits in DEPTHS if image.max() < 2**bits)
+    return np.round(image * (255 / (2**bits - 1))).astype(np.uint8)

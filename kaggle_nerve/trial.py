@@ -1,0 +1,144 @@
+"""A run tried on single pictures: for each its mask, and an overlay to look at."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kaggle_nerve import pipeline
+from kaggle_nerve.competition import rle
+from kaggle_nerve.competition.facts import HEIGHT, SIZE, WIDTH
+from kaggle_nerve.data.cache import shrink
+from kaggle_nerve.data.overlay import PREDICTED, overlay, png
+from kaggle_nerve.data.picture import read_picture
+from kaggle_nerve.decision import decision as decisions
+from kaggle_nerve.decision import text
+from kaggle_nerve.decision.decision import Decision, Untaught
+from kaggle_nerve.decision.masks import encoded_masks
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.runs import Run
+from kaggle_nerve.storage import atomic_path
+
+OTHER_KINDS = {".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a run says about a picture, and where that lies.
+
+    ``presence``: P(mask not empty), 0 to 1, at the scale that decisions are made on. ``area``: pixels of
+    the mask at the competition's size, 0 where the picture is called empty.
+    """
+
+    frame: Path
+    presence: float
+    area: int
+    overlay: Path
+    mask: Path
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        return f"mask of {self.area} pixels at {WIDTH}x{HEIGHT}" if self.area else "empty"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "frame": str(self.frame),
+            "presence": round(self.presence, 6),
+            "empty": not self.area,
+            "area": self.area,
+            "overlay": str(self.overlay),
+            "mask": str(self.mask),
+        }
+
+
+def try_frames(
+    run: Run,
+    frames: Sequence[Path],
+    out: Path,
+    data_dir: Path,
+    *,
+    reporter: Reporter = SILENT,
+    workers: int = 2,
+) -> list[Tried]:
+    """Predict the pictures ``frames``, of any size, and write for each an overlay and its mask as PNG.
+
+    The overlay shows the picture at its own size with the predicted outline, and the verdict below it; the
+    mask has 0 and 255 at the same size. For a single picture ``out`` may be the overlay's own path, ending
+    in .png, and the mask lies beside it, as ``out-mask.png``; else it is a folder. Frames are decided as
+    `submit` does: see `prediction.single` for the scale. NerveError names what cannot be read or written.
+    """
+    targets = _targets(frames, out)
+    pictures = [read_picture(path) for path in frames]
+    decision = _decision(run, data_dir, reporter, workers)
+    # Keras is imported only once there is something to predict.
+    from kaggle_nerve.prediction.single import at_size, predict_frames
+
+    stored = predict_frames(run, pictures, reporter=reporter)
+    masks = encoded_masks(
+        stored, decision, images=lambda row: shrink(pictures[row], SIZE), reporter=reporter, workers=workers
+    )
+    done = []
+    for row, (_, encoded) in enumerate(masks):
+        found = Tried(frames[row], float(stored.presence[row]), rle.area(encoded), *targets[row])
+        mask = at_size(rle.decode(encoded), pictures[row].shape)
+        caption = f"presence {found.presence:.2f}, {found.verdict}"
+        _write(found.overlay, overlay(pictures[row], [(mask, PREDICTED)], caption))
+        _write(found.mask, mask.astype(np.uint8) * 255)
+        done.append(found)
+    return done
+
+
+def _decision(run: Run, data_dir: Path, reporter: Reporter, workers: int) -> Decision | Untaught:
+    """The run's decision, learned where the data for it is there; else one that looks at no data."""
+    try:
+        decision = pipeline.learn_decision([run], data_dir, reporter=reporter, workers=workers)
+    except NerveError as fault:
+        decision = _lying(run) or Untaught()
+        if isinstance(decision, Untaught):
+            reporter.say(f"Run {run.name} has no learned decision, and none can be learned now: {fault}")
+    reporter.say(text.rule(decision))
+    return decision
+
+
+def _lying(run: Run) -> Decision | None:
+    """The decision that lies in the run's folder, whatever it was learned on."""
+    try:
+        return decisions.load(run.decision_file) if run.decision_file.is_file() else None
+    except NerveError:
+        return None
+
+
+def _targets(frames: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
+    """Where the overlay and the mask of each frame go."""
+    suffix = out.suffix.lower()
+    if out.is_dir() or suffix not in {".png", *OTHER_KINDS}:
+        targets = [(out / f"{path.stem}-overlay.png", out / f"{path.stem}-mask.png") for path in frames]
+    elif suffix != ".png":
+        raise NerveError(f"--out {out} must end in .png, or be a folder.")
+    elif len(frames) > 1:
+        raise NerveError(f"--out {out} is one picture for {len(frames)} frames; name a folder.")
+    else:
+        targets = [(out, out.with_name(f"{out.stem}-mask.png"))]
+    _refuse_overwriting(frames, targets)
+    return targets
+
+
+def _refuse_overwriting(frames: Sequence[Path], targets: list[tuple[Path, Path]]) -> None:
+    written = Counter(path for pair in targets for path in pair)
+    taken = {path.resolve() for path in frames}
+    for path, times in written.items():
+        if path.resolve() in taken:
+            raise NerveError(f"{path} would overwrite a frame; name another --out.")
+        if times > 1:
+            raise NerveError(f"{path} would be written for several frames; give them different names.")
+
+
+def _write(path: Path, picture: np.ndarray) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(png(picture))
