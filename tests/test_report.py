@@ -129,6 +129,14 @@ def test_a_page_has_its_figures_in_the_text_and_every_part(root):
     assert page(root) == made
 
 
+def test_data_that_is_not_kaggles_is_said(root):
+    assert "rehearsal" not in page(root)
+    write_json(root / "data" / ".fetch" / "source.json", {"source": "rehearsal", "slug": "x"})
+    assert "The data came from a rehearsal, not from Kaggle" in page(root)
+    write_json(root / "data" / "synthetic.json", {"synthetic": True})
+    assert "The frames are computed" in page(root)
+
+
 def test_nothing_on_a_page_leads_elsewhere(root):
     for tag, attributes in Tags(page(root)).elements:
         for name in ("src", "href", "xlink:href", "action", "srcset"):

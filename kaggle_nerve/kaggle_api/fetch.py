@@ -191,10 +191,16 @@ def _mark(work: Path, members: list[Member]) -> dict[str, Any]:
     return facts
 
 
+def fetched_from(data_dir: Path) -> str | None:
+    """Where ``data_dir`` came from, ``kaggle`` or ``rehearsal``; None where nobody knows."""
+    note = data_dir / WORK / SOURCE
+    return storage.read_json(note)["source"] if note.is_file() else None
+
+
 def _require_same_source(data_dir: Path, client: Client) -> None:
     """The rehearsal's data are made up: not even half of them must be taken for Kaggle's, or the other way."""
     note = data_dir / WORK / SOURCE
-    before = storage.read_json(note)["source"] if note.is_file() else client.where
+    before = fetched_from(data_dir) or client.where
     if before != client.where:
         raise NerveError(
             f"{data_dir} holds data from the {before}, which must not mix with those from the {client.where}: "

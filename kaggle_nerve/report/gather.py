@@ -13,6 +13,7 @@ from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data import levels
 from kaggle_nerve.data.frames import Layout, locate, training_frames
 from kaggle_nerve.data.fullsize import Truths
+from kaggle_nerve.data.phantom import is_synthetic
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.decision.candidates import AREAS, THRESHOLDS, dice
 from kaggle_nerve.decision.decision import Decision
@@ -21,6 +22,8 @@ from kaggle_nerve.decision.masks import encoded_masks
 from kaggle_nerve.decision.review import review
 from kaggle_nerve.decision.shaping import CRF, SHAPES
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api.client import REHEARSAL
+from kaggle_nerve.kaggle_api.fetch import fetched_from
 from kaggle_nerve.kaggle_api.ledger import Entry, Ledger
 from kaggle_nerve.prediction.stored import open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
@@ -67,7 +70,8 @@ class Tested:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the page tells. ``missing``: a sentence for each thing that is not there."""
+    """What the page tells. ``missing``: a sentence for each thing that is not there. ``origin``: a sentence where the
+    data is not known to be Kaggle's own."""
 
     run: Run
     settings: str
@@ -77,7 +81,7 @@ class Contents:
     tested: Tested | None
     ledger: list[Entry]
     missing: list[str]
-    synthetic: bool
+    origin: str = ""
 
 
 def gather(
@@ -105,8 +109,16 @@ def gather(
         tested,
         Ledger(submissions_dir / "ledger.csv").rows(),
         missing,
-        (layout.root / "synthetic.json").is_file(),
+        _origin(layout),
     )
+
+
+def _origin(layout: Layout) -> str:
+    if is_synthetic(layout.root):
+        return "The frames are computed: the figures say that the job works, nothing about the competition."
+    if fetched_from(layout.root) == REHEARSAL:
+        return "The data came from a rehearsal, not from Kaggle: the figures are not the competition's."
+    return ""
 
 
 def _folds(run: Run) -> list[Fold]:
