@@ -16,8 +16,8 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist loadfile
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist loadfile $(NETWORKS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not large and not one_backend' $(NETWORKS)
 
 # Generated files: the command reference, Kaggle's notebooks.
 docs: $(VENV)/.installed-test

@@ -46,7 +46,18 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("changes", CASES.values(), ids=CASES.keys())
+ONE_BACKEND = ("competition", "unet++ with all", "attention segnet", "segnet with all")
+"""Combinations of parts that the other cases hold: the second backend, which compiles each for a minute, leaves
+them out (see the Makefile)."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(changes, id=name, marks=[pytest.mark.one_backend] if name in ONE_BACKEND else [])
+        for name, changes in CASES.items()
+    ],
+)
 def test_it_keeps_the_size_learns_eight_frames_and_loads_as_it_was_saved(changes, tmp_path):
     model = battery.build(*changes)
     battery.check_builds(model, presence="model.presence=false" not in changes)
