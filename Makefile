@@ -25,7 +25,7 @@ docs: $(VENV)/.installed-test
 
 # The notebooks once more, with the packages of Kaggle's image.
 kernels-test: $(VENV)/.installed-test .venv-kaggle/.installed
-	$(BIN)/python -m pytest tests/test_notebooks.py --kernel-python .venv-kaggle/bin/python
+	$(BIN)/python -m pytest tests/test_notebooks.py -m "large or not large" --kernel-python .venv-kaggle/bin/python
 
 .venv-kaggle/.installed: kernels/constraints.txt
 	$(PYTHON) -m venv .venv-kaggle

@@ -358,7 +358,7 @@ class TestCommands:
     ) -> None:
         """The folder is prepared with the account's name; a session that fails is exit code 1."""
 
-        def prepared(name: str, username: str, folder: Path) -> Path:
+        def prepared(name: str, username: str, folder: Path, **chosen) -> Path:
             return make_kernel(folder / "ready", id=f"{username}/{name}")
 
         monkeypatch.setitem(sys.modules, "kaggle_nerve.kernels.pushing", SimpleNamespace(prepared=prepared))

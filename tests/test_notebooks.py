@@ -92,6 +92,7 @@ def test_training_gives_the_packages_own_submission(texts, kaggle, package):
     assert run.finished_folds() == [0, 1, 2]
 
 
+@pytest.mark.large
 def test_a_pasted_cell_does_the_same(texts, kaggle, package):
     cell = with_settings(texts["nerve-train-folds/paste.py"], **SETTINGS)
     kaggle.run([cell])
@@ -135,6 +136,7 @@ def test_an_attached_run_is_submitted_and_explored(texts, kaggle, package):
     assert "out-of-fold frames" in printed[-1]
 
 
+@pytest.mark.large
 def test_exploring_needs_no_run(texts, kaggle, data):
     printed = kaggle.run(cells_of(texts, "nerve-explore", COUNT=4))
     frames = len((data / "train_masks.csv").read_text().splitlines()) - 1
