@@ -63,7 +63,7 @@ def learn_decision(
     decision = tuning.tune(
         stored,
         read_train_csv(layout.train_csv),
-        images=_training_images(layout, stored) if crf else None,
+        images=training_images(layout, stored) if crf else None,
         take=take,
         seed=runs[0].settings.seed,
         reporter=reporter,
@@ -107,7 +107,7 @@ def prepare(
         predict_test(run, data_dir, reporter=reporter, workers=workers)
     decision = learn_decision(runs, data_dir, reporter=reporter, workers=workers)
     stored, layout = blend([open_test(run) for run in runs]), locate(data_dir)
-    images = _test_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
+    images = test_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
     masks = encoded_masks(stored, decision, images=images, reporter=reporter, workers=workers)
     submission.write(out, masks)
     report = submission.check(out, layout.sample_csv)
@@ -126,12 +126,14 @@ def _tell_missing_folds(run: Run, reporter: Reporter) -> None:
         )
 
 
-def _training_images(layout: Layout, stored: Stored) -> Images:
+def training_images(layout: Layout, stored: Stored) -> Images:
+    """The frames of out-of-fold predictions, for the CRF."""
     rows = stored.table[["subject", "img"]].to_numpy()
     return lambda row: read_grey(layout.train / "{}_{}.tif".format(*rows[row]))
 
 
-def _test_images(layout: Layout, stored: Stored) -> Images:
+def test_images(layout: Layout, stored: Stored) -> Images:
+    """The frames of test predictions, for the CRF."""
     imgs = stored.table.img.to_numpy()
     return lambda row: read_grey(layout.test / f"{imgs[row]}.tif")
 

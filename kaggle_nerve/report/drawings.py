@@ -68,14 +68,10 @@ def bounds(figures: Figures) -> str:
             ("out-of-fold", figures.dice, BLUE),
             ("perfect presence", figures.perfect_presence, GREY),
         ]
-        names, values, colours = zip(*rows, strict=True)
-        axes.barh(names, values, color=colours)
+        _bars(axes, rows, "{:.4f}")
         error = [[figures.dice - figures.low], [figures.high - figures.dice]]
         axes.errorbar([figures.dice], [1], xerr=error, color=INK, capsize=4)
-        for place, value in enumerate(values):
-            axes.text(0.01, place, f"{value:.4f}", va="center", color="white", fontweight="bold")
         axes.set(xlim=(0, 1), xlabel="mean Dice (95 % over patients)")
-        axes.grid(axis="y", visible=False)
 
     return svg(draw, 5.2, 1.9)
 
@@ -174,15 +170,16 @@ def shares(seen: Seen, tested: Tested) -> str:
             ("training, predicted", figures.predicted_share, BLUE),
             ("test, predicted", (tested.frames.predicted != "").mean(), ORANGE),
         ]
-        names, values, colours = zip(*rows, strict=True)
-        axes.barh(names, values, color=colours)
-        _number(axes, values)
-        axes.set(xlim=(0, max(0.6, *values)), xlabel="share of frames with a mask")
-        axes.grid(axis="y", visible=False)
+        _bars(axes, rows, "{:.1%}")
+        axes.set(xlim=(0, max(0.6, *(value for _, value, _ in rows))), xlabel="share of frames with a mask")
 
     return svg(draw, 5.2, 1.9)
 
 
-def _number(axes: Axes, values: tuple[float, ...]) -> None:
+def _bars(axes: Axes, rows: list[tuple[str, float, str]], form: str) -> None:
+    """A bar for each name, value and colour, from the bottom up, with the value written into it."""
+    names, values, colours = zip(*rows, strict=True)
+    axes.barh(names, values, color=colours)
     for place, value in enumerate(values):
-        axes.text(0.005, place, f"{value:.1%}", va="center", color="white", fontweight="bold")
+        axes.text(0.008, place, form.format(value), va="center", color="white", fontweight="bold")
+    axes.grid(axis="y", visible=False)

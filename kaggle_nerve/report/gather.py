@@ -14,14 +14,12 @@ from kaggle_nerve.data import levels
 from kaggle_nerve.data.frames import Layout, locate, training_frames
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.data.phantom import is_synthetic
-from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.decision.candidates import AREAS, THRESHOLDS, dice
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.decision.evidence import Evidence, measure
 from kaggle_nerve.decision.masks import encoded_masks
 from kaggle_nerve.decision.review import review
 from kaggle_nerve.decision.shaping import CRF, SHAPES
-from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.client import REHEARSAL
 from kaggle_nerve.kaggle_api.fetch import fetched_from
 from kaggle_nerve.kaggle_api.ledger import Entry, Ledger
@@ -156,15 +154,12 @@ def _seen(run: Run, layout: Layout, reporter: Reporter, workers: int) -> Seen:
     stored = open_oof(run)
     decision = pipeline.learn_decision([run], layout.root, reporter=reporter, workers=workers)
     frames = training_frames(layout)
-    keys = ["subject", "img"]
-    table = stored.table[keys].merge(frames[[*keys, "path", "area"]], on=keys, how="left")
-    if table.path.isna().any():
-        raise NerveError("The data has no mask rows for some out-of-fold frames; name the run's own --data.")
-    images = (lambda row: read_grey(table.path[row])) if CRF in SHAPES[decision.shape] else None
+    images = pipeline.training_images(layout, stored) if CRF in SHAPES[decision.shape] else None
     found = review(stored, frames, decision, images=images, reporter=reporter, workers=workers)
     evidence = measure(stored, Truths(list(found.pixels)), reporter=reporter, workers=workers)[0]
-    columns = {name: found[name] for name in ("pixels", "predicted", "dice")}
-    table = table.assign(**columns, presence=decision.learned.presence(evidence))
+    table = found.assign(presence=decision.learned.presence(evidence))
+    keys = ["subject", "img"]
+    table = table.merge(frames[[*keys, "path", "area"]], on=keys, how="left")
     return Seen(decision, table, _surface(evidence))
 
 
@@ -190,9 +185,7 @@ def _tested(
         missing.append("The test predictions are older than the newest fold: `predict` makes them anew.")
     stored = open_test(run)
     imgs = stored.table.img.to_numpy()
-    images = (
-        (lambda row: read_grey(layout.test / f"{imgs[row]}.tif")) if CRF in SHAPES[decision.shape] else None
-    )
+    images = pipeline.test_images(layout, stored) if CRF in SHAPES[decision.shape] else None
     masks = encoded_masks(stored, decision, images=images, reporter=reporter, workers=workers)
     texts = [text for _, text in masks]
     paths = [layout.test / f"{img}.tif" for img in imgs]

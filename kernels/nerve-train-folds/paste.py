@@ -144,7 +144,7 @@ FILES = {
     "kaggle_nerve/decision/shaping.py": "a4e701c6031677d4",
     "kaggle_nerve/decision/text.py": "0d6f898693a71d2c",
     "kaggle_nerve/decision/tune.py": "639ef69dec8c1308",
-    "kaggle_nerve/pipeline.py": "e6cb9d2fb96dc9f9",
+    "kaggle_nerve/pipeline.py": "7dafc0d284e448a6",
     "kaggle_nerve/notebook/__init__.py": "650e4f80d063cf17",
     "kaggle_nerve/notebook/console.py": "9d5224ac84d61d0a",
     "kaggle_nerve/notebook/places.py": "768754ed90244c13",
@@ -10336,7 +10336,7 @@ def learn_decision(
     decision = tuning.tune(
         stored,
         read_train_csv(layout.train_csv),
-        images=_training_images(layout, stored) if crf else None,
+        images=training_images(layout, stored) if crf else None,
         take=take,
         seed=runs[0].settings.seed,
         reporter=reporter,
@@ -10380,7 +10380,7 @@ def prepare(
         predict_test(run, data_dir, reporter=reporter, workers=workers)
     decision = learn_decision(runs, data_dir, reporter=reporter, workers=workers)
     stored, layout = blend([open_test(run) for run in runs]), locate(data_dir)
-    images = _test_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
+    images = test_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
     masks = encoded_masks(stored, decision, images=images, reporter=reporter, workers=workers)
     submission.write(out, masks)
     report = submission.check(out, layout.sample_csv)
@@ -10399,12 +10399,14 @@ def _tell_missing_folds(run: Run, reporter: Reporter) -> None:
         )
 
 
-def _training_images(layout: Layout, stored: Stored) -> Images:
+def training_images(layout: Layout, stored: Stored) -> Images:
+    """The frames of out-of-fold predictions, for the CRF."""
     rows = stored.table[["subject", "img"]].to_numpy()
     return lambda row: read_grey(layout.train / "{}_{}.tif".format(*rows[row]))
 
 
-def _test_images(layout: Layout, stored: Stored) -> Images:
+def test_images(layout: Layout, stored: Stored) -> Images:
+    """The frames of test predictions, for the CRF."""
     imgs = stored.table.img.to_numpy()
     return lambda row: read_grey(layout.test / f"{imgs[row]}.tif")
 
