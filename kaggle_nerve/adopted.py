@@ -39,10 +39,10 @@ def check(found: Path, runs_dir: Path) -> list[Path]:
 
 def _difference(source: Path, target: Path) -> str:
     """What makes two folders two runs; "" where they are one: settings, data, or who is held out where."""
-    theirs, mine = (load_settings(folder / "settings.toml").flat() for folder in (source, target))
-    for key, value in theirs.items():
-        if key != "description" and mine[key] != value:
-            return f"{key} = {value!r} and {mine[key]!r}"
+    theirs, mine = (load_settings(folder / "settings.toml") for folder in (source, target))
+    if found := theirs.difference(mine):
+        key, value, other = found
+        return f"{key} = {value!r} and {other!r}"
     if None not in (data := [_data(source), _data(target)]) and data[0] != data[1]:
         return "other training data"
     folds = [folder / "folds.csv" for folder in (source, target)]

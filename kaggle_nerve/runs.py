@@ -131,13 +131,12 @@ def _with_views(run: Run, views: str) -> Run:
 
 
 def _refuse_difference(run: Run, source: str) -> None:
-    stored = load_settings(run.folder / "settings.toml").flat()
-    for key, value in run.settings.flat().items():
-        if key != "description" and stored[key] != value:
-            raise NerveError(
-                f"Run {run.name} was made with {key} = {stored[key]!r}, not {value!r}; "
-                f"use the same settings to go on with it, or another --run for another run."
-            )
+    if found := run.settings.difference(load_settings(run.folder / "settings.toml")):
+        key, wanted, stored = found
+        raise NerveError(
+            f"Run {run.name} was made with {key} = {stored!r}, not {wanted!r}; "
+            f"use the same settings to go on with it, or another --run for another run."
+        )
     environment = run.folder / "environment.json"
     if environment.is_file() and read_json(environment).get("source") != source:
         raise NerveError(

@@ -220,6 +220,15 @@ class Settings:
         """``section.key`` -> value, in the order of the file."""
         return dict(_flatten(self))
 
+    def difference(self, other: "Settings") -> tuple[str, Any, Any] | None:
+        """The first key, but for the description, whose values differ, and both values; None where none does."""
+        theirs = other.flat()
+        differing = (
+            key for key, value in self.flat().items() if key != "description" and theirs[key] != value
+        )
+        key = next(differing, None)
+        return None if key is None else (key, self.flat()[key], theirs[key])
+
     def digest(self) -> str:
         """SHA-256 of what the run computes; the description does not count."""
         values = {

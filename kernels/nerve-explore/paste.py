@@ -52,7 +52,7 @@ FILES = {
     "kaggle_nerve/competition/submission.py": "eee6d02588fd6391",
     "kaggle_nerve/settings/__init__.py": "62e8b24732137654",
     "kaggle_nerve/settings/files.py": "8f307061db1d6510",
-    "kaggle_nerve/settings/schema.py": "8a2c88c009edca9a",
+    "kaggle_nerve/settings/schema.py": "4f3766a080ba9e40",
     "kaggle_nerve/settings/text.py": "a80f70216c23edd1",
     "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
     "kaggle_nerve/data/cache.py": "23977dce29c5198c",
@@ -65,7 +65,7 @@ FILES = {
     "kaggle_nerve/data/overlay.py": "4bb878a7a6252e4d",
     "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
     "kaggle_nerve/data/twins.py": "89ae9e1141c7ad28",
-    "kaggle_nerve/runs.py": "d55ceb284702fbb3",
+    "kaggle_nerve/runs.py": "a46e063efcb7d0ab",
     "kaggle_nerve/pictures/__init__.py": "62ef1a90b36972e5",
     "kaggle_nerve/pictures/charts.py": "5f4914a928a7f714",
     "kaggle_nerve/pictures/doubts.py": "76d2dfc951a86c87",
@@ -73,7 +73,7 @@ FILES = {
     "kaggle_nerve/training/__init__.py": "d4450ea4c9e092ad",
     "kaggle_nerve/training/losses.py": "8831b266c8956652",
     "kaggle_nerve/training/oof.py": "bbeecc39835a6ed7",
-    "kaggle_nerve/adopted.py": "02917041db0480f6",
+    "kaggle_nerve/adopted.py": "08b8b7473aecd03b",
     "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
     "kaggle_nerve/prediction/again.py": "c328d5b3b68d5b5c",
     "kaggle_nerve/prediction/ensemble.py": "e5e8ad21eb854381",
@@ -2280,6 +2280,15 @@ class Settings:
         """``section.key`` -> value, in the order of the file."""
         return dict(_flatten(self))
 
+    def difference(self, other: "Settings") -> tuple[str, Any, Any] | None:
+        """The first key, but for the description, whose values differ, and both values; None where none does."""
+        theirs = other.flat()
+        differing = (
+            key for key, value in self.flat().items() if key != "description" and theirs[key] != value
+        )
+        key = next(differing, None)
+        return None if key is None else (key, self.flat()[key], theirs[key])
+
     def digest(self) -> str:
         """SHA-256 of what the run computes; the description does not count."""
         values = {
@@ -3510,13 +3519,12 @@ def _with_views(run: Run, views: str) -> Run:
 
 
 def _refuse_difference(run: Run, source: str) -> None:
-    stored = load_settings(run.folder / "settings.toml").flat()
-    for key, value in run.settings.flat().items():
-        if key != "description" and stored[key] != value:
-            raise NerveError(
-                f"Run {run.name} was made with {key} = {stored[key]!r}, not {value!r}; "
-                f"use the same settings to go on with it, or another --run for another run."
-            )
+    if found := run.settings.difference(load_settings(run.folder / "settings.toml")):
+        key, wanted, stored = found
+        raise NerveError(
+            f"Run {run.name} was made with {key} = {stored!r}, not {wanted!r}; "
+            f"use the same settings to go on with it, or another --run for another run."
+        )
     environment = run.folder / "environment.json"
     if environment.is_file() and read_json(environment).get("source") != source:
         raise NerveError(
@@ -4028,10 +4036,10 @@ def check(found: Path, runs_dir: Path) -> list[Path]:
 
 def _difference(source: Path, target: Path) -> str:
     """What makes two folders two runs; "" where they are one: settings, data, or who is held out where."""
-    theirs, mine = (load_settings(folder / "settings.toml").flat() for folder in (source, target))
-    for key, value in theirs.items():
-        if key != "description" and mine[key] != value:
-            return f"{key} = {value!r} and {mine[key]!r}"
+    theirs, mine = (load_settings(folder / "settings.toml") for folder in (source, target))
+    if found := theirs.difference(mine):
+        key, value, other = found
+        return f"{key} = {value!r} and {other!r}"
     if None not in (data := [_data(source), _data(target)]) and data[0] != data[1]:
         return "other training data"
     folds = [folder / "folds.csv" for folder in (source, target)]
