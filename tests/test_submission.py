@@ -243,6 +243,7 @@ def test_reading_a_solution(tmp_path):
         (b"img,pixels\n1,\nx,\n", "line 3 is 'x,'"),
         (b"img,pixels\n1,,\n", "line 2 is '1,,'"),
     ],
+    ids=["empty", "gzip", "no comma", "two commas"],
 )
 def test_what_is_no_table_is_not_read(tmp_path, content, message):
     path = tmp_path / "theirs.csv"
