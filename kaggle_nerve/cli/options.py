@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kaggle_nerve.competition.facts import SLUG
+from kaggle_nerve.competition.facts import SAMPLE_CSV, SLUG
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -34,6 +34,9 @@ submissions_option = click.option(
 run_option = click.option(
     "--run", "run_name", required=True, metavar="NAME", help="The run, as train-folds named it."
 )
+sample_option = click.option(
+    "--sample", type=FILE, help="sample_submission.csv.  [default: the one in --data, if there]"
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 force_option = click.option("--force", is_flag=True, help="Do it again even if it is finished.")
 workers_option = click.option(
@@ -57,6 +60,12 @@ class Duration(click.ParamType):
         if not match or not float(match[1]):
             self.fail(f"{value!r} is not a duration; write 90s, 30m or 1.5h", param, ctx)
         return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[match[2]]
+
+
+def sample_or_default(sample: Path | None, data_dir: Path) -> Path | None:
+    """What `sample_option` says: the named file, else the one in ``data_dir``, else None."""
+    lying = data_dir / SAMPLE_CSV
+    return lying if sample is None and lying.is_file() else sample
 
 
 def print_json(value: Any) -> None:

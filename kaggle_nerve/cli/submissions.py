@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from kaggle_nerve.competition.merge import Merged
     from kaggle_nerve.kaggle_api.ledger import Entry
 
-sample_option = click.option(
-    "--sample", type=options.FILE, help="sample_submission.csv.  [default: the one in --data, if there]"
-)
-
 
 @click.group()
 def submissions() -> None:
@@ -104,7 +100,7 @@ def refresh(submissions_dir: Path) -> None:
     metavar="N",
     help="List the N frames on which they disagree most.",
 )
-@sample_option
+@options.sample_option
 @options.data_option
 @options.json_option
 def compare(
@@ -117,7 +113,7 @@ def compare(
     """
     from kaggle_nerve.competition.compare import compare
 
-    found = compare(first, second, _sample(sample, data_dir))
+    found = compare(first, second, options.sample_or_default(sample, data_dir))
     if as_json:
         options.print_json({"first": str(first), "second": str(second)} | found.as_dict(worst))
     else:
@@ -137,7 +133,7 @@ def compare(
     "pixels: keep what more than half of all files have. agreement: as presence, but files that agree "
     "with the others weigh more.",
 )
-@sample_option
+@options.sample_option
 @options.data_option
 @options.json_option
 def merge(
@@ -151,18 +147,13 @@ def merge(
     from kaggle_nerve.cli.terminal import TerminalReporter
     from kaggle_nerve.competition.merge import merge
 
-    done = merge(csvs, out, method, sample=_sample(sample, data_dir), reporter=TerminalReporter())
+    done = merge(
+        csvs, out, method, sample=options.sample_or_default(sample, data_dir), reporter=TerminalReporter()
+    )
     if as_json:
         options.print_json({"csv": str(out)} | done.as_dict())
     else:
         _print_merged(done, out)
-
-
-def _sample(sample: Path | None, data_dir: Path) -> Path | None:
-    from kaggle_nerve.competition.facts import SAMPLE_CSV
-
-    lying = data_dir / SAMPLE_CSV
-    return lying if sample is None and lying.is_file() else sample
 
 
 def _print_comparison(found: "Comparison", worst: int) -> None:

@@ -98,9 +98,7 @@ def _upload(csv, message, sample, submissions_dir, origin, again, wait, reporter
 
 @click.command()
 @click.argument("csv", type=options.FILE)
-@click.option(
-    "--sample", type=options.FILE, help="sample_submission.csv.  [default: the one in --data, if there]"
-)
+@options.sample_option
 @options.data_option
 @options.json_option
 def validate(csv: Path, sample: Path | None, data_dir: Path, as_json: bool) -> None:
@@ -109,11 +107,9 @@ def validate(csv: Path, sample: Path | None, data_dir: Path, as_json: bool) -> N
     \b
     Example: kaggle-nerve validate submission.csv --sample sample_submission.csv
     """
-    from kaggle_nerve.competition.facts import SAMPLE_CSV
     from kaggle_nerve.competition.submission import check
 
-    if sample is None and (data_dir / SAMPLE_CSV).is_file():
-        sample = data_dir / SAMPLE_CSV
+    sample = options.sample_or_default(sample, data_dir)
     report = check(csv, sample)
     if as_json:
         options.print_json(report.as_dict())
