@@ -6,6 +6,9 @@ METHODS = ("mean", "logits", "agreement")
 SHARPNESS = 100.0
 """Base of the weights by agreement, as in jwliao1209's entry to this competition."""
 
+SAME = 1e-9
+"""Relative difference below which two eigenvalues count as one."""
+
 CERTAIN = 1e-4
 """How near to 0 or 1 a probability is believed."""
 
@@ -74,10 +77,20 @@ def agreement_weights(maps: np.ndarray) -> np.ndarray:
 
     They grow with the leading eigenvector of the matrix of pairwise Dice, which is large for the
     members that agree with those that agree. Source: the "ASME" of jwliao1209's entry, after
-    Parisi et al., "Ranking and combining multiple predictors without labeled data", PNAS 2014.
+    Parisi et al., "Ranking and combining multiple predictors without labeled data", PNAS 2014. Members
+    that share nothing get equal parts.
     """
-    _, vectors = np.linalg.eigh(pairwise_dice(maps))
-    powers = SHARPNESS ** np.abs(vectors[:, -1])
+    return weights_of_dice(pairwise_dice(maps))
+
+
+def weights_of_dice(dice: np.ndarray) -> np.ndarray:
+    """The weights (members,) of `agreement_weights` from the members' pairwise Dice (members, members)."""
+    values, vectors = np.linalg.eigh(dice)
+    # Where several vectors lead, as with members that share nothing, which of them comes last is chance:
+    # the one nearest to equal parts is taken.
+    leading = vectors[:, values >= values[-1] * (1 - SAME)]
+    part = np.abs(leading @ leading.sum(axis=0))
+    powers = SHARPNESS ** (part / np.linalg.norm(part))
     return powers / powers.sum()
 
 

@@ -19,6 +19,17 @@ def test_two_who_agree_outweigh_the_third():
     np.testing.assert_allclose(mixed, (wanted[0] + wanted[1]) * A + wanted[2] * B, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "members",
+    [(A, B), (B, A), (A, 0 * A), (0 * A, A), (A, B, 0 * A), (A, A, B, B), (B, A, B, A)],
+    ids=["two", "two turned", "an empty one", "empty first", "three", "two pairs", "two pairs mixed"],
+)
+def test_members_that_share_nothing_weigh_the_same(members):
+    # Whose vector comes last is chance: it must not decide whether there is a mask.
+    weights = blending.agreement_weights(np.stack(members))
+    np.testing.assert_allclose(weights, np.full(len(members), 1 / len(members)))
+
+
 def test_log_odds_by_hand():
     # Odds 4 and 1/9: their geometric mean is 2/3, which is the probability 0.4.
     mixed = blending.combine(np.array([[[0.8]], [[0.1]]]), "logits")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kaggle_nerve.blending import SHARPNESS
+from kaggle_nerve.blending import weights_of_dice
 from kaggle_nerve.competition import metric, rle, submission
 from kaggle_nerve.competition.compare import read_alike
 from kaggle_nerve.competition.facts import SIZE
@@ -24,7 +24,6 @@ METHODS = ("presence", "pixels", "agreement")
 """Ways of voting; the first is the default. See ``merge``."""
 
 _WHOLE = 10**6
-_SAME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -213,15 +212,10 @@ def mean_pairwise_dice(
 def weights_by_agreement(dice: np.ndarray) -> np.ndarray:
     """Whole-number weights (files,) of at least 0 from the files' mean pairwise Dice (files, files).
 
-    They sum to a million, but for rounding, and grow with the matrix's leading eigenvector, as
-    ``blending.agreement_weights`` explains: large for files that agree with those that agree. Where
-    that eigenvector is not unique (files that share nothing), it is the one nearest to equal parts.
+    They sum to a million, but for rounding, and are those of ``blending.agreement_weights``: large for
+    files that agree with those that agree.
     """
-    values, vectors = np.linalg.eigh(dice)
-    leading = vectors[:, values >= values[-1] * (1 - _SAME)]
-    part = np.abs(leading @ leading.sum(axis=0))
-    powers = SHARPNESS ** (part / np.linalg.norm(part))
-    return np.rint(powers / powers.sum() * _WHOLE).astype(np.int64)
+    return np.rint(weights_of_dice(dice) * _WHOLE).astype(np.int64)
 
 
 def _text(bounds: np.ndarray, kept: np.ndarray) -> str:
