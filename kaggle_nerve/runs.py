@@ -72,6 +72,14 @@ class Run:
             raise NerveError(f"Run {self.name} has no finished fold; run `kaggle-nerve train-folds` first.")
         return folds
 
+    def models(self) -> list[str]:
+        """What tells the finished folds' models from others: of each the fold's number and the file's digest.
+
+        The digest is left out where an earlier version finished the fold.
+        """
+        folds = self.finished_folds()
+        return [f"{fold} {completed(self.fold_folder(fold)).get('model', '')}".strip() for fold in folds]
+
 
 def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str, Any], source: str) -> Run:
     """The run ``name``, made or found again.

@@ -22,9 +22,9 @@ from kaggle_nerve.decision.decision import load as load_decision
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.pipeline import learn_decision, prepare
 from kaggle_nerve.prediction.ensemble import predict_test
-from kaggle_nerve.prediction.stored import open_oof, open_test
+from kaggle_nerve.prediction.stored import open_oof, open_test, scale_of
 from kaggle_nerve.runs import open_run
-from kaggle_nerve.storage import completed
+from kaggle_nerve.storage import completed, digest_file, mark_complete
 from kaggle_nerve.training import averaging, overlays, stage, watch
 from kaggle_nerve.training.checkpoint import Checkpoint, State
 from kaggle_nerve.training.fold import train_fold
@@ -187,6 +187,19 @@ def test_the_ensemble_is_the_mean_of_its_folds_and_is_not_redone(trained, data):
     assert told.bars == []
     predict_test(trained, data, reporter=told, force=True)
     assert told.bars == ["Predicting"]
+    # A fold that was trained again has another model, so its part of the mean is of no use.
+    facts = completed(trained.fold_folder(0))
+    assert facts["model"] == digest_file(trained.fold_folder(0) / "model.keras")
+    assert scale_of(trained) is not None
+    mark_complete(trained.fold_folder(0), facts | {"model": "another"})
+    try:
+        assert scale_of(trained) is None
+        predict_test(trained, data, reporter=told)
+    finally:
+        mark_complete(trained.fold_folder(0), facts)
+    assert told.bars == ["Predicting"] * 2
+    predict_test(trained, data, reporter=told)
+    assert told.bars == ["Predicting"] * 3
 
 
 def test_prepare_makes_a_valid_file_of_all_test_frames(trained, data, tmp_path):

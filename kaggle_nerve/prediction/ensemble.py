@@ -29,7 +29,8 @@ def predict_test(
 ) -> Path:
     """Write the run's test probabilities and return their folder; finished work is not redone.
 
-    Uses the folds that are complete; when more have been finished since, all is predicted anew.
+    Uses the folds that are complete; when more have been finished since, or one was trained again, all is
+    predicted anew.
     """
     told = f"Another process predicts with run {run.name}; wait for it."
     with locked(run.test_folder / ".lock", told):
@@ -39,7 +40,8 @@ def predict_test(
 def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers: int) -> Path:
     folds = run.needs_finished_folds()
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
-    key = digest_text(FORMAT, cache.source, run.settings.digest(), *map(str, folds))
+    models = run.models()
+    key = digest_text(FORMAT, cache.source, run.settings.digest(), *models)
     done = completed(run.test_folder)
     if done and done["key"] == key and not force:
         reporter.say(f"The test probabilities of run {run.name} are there already (folds {_listed(folds)}).")
@@ -50,7 +52,8 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
     figures = _stream(run, cache, [load_fold(run, fold) for fold in folds], key, reporter)
     table = cache.table[["img"]].assign(**figures).round({"agreement": 6, "spread": 6})
     write_text(run.test_folder / "index.csv", table.to_csv(index=False))
-    mark_complete(run.test_folder, {"key": key, "source": cache.source, "folds": folds, "frames": len(table)})
+    facts = {"key": key, "source": cache.source, "folds": folds, "models": models, "frames": len(table)}
+    mark_complete(run.test_folder, facts)
     return run.test_folder
 
 

@@ -80,10 +80,11 @@ class Stored:
 
     def _working(self, part: int, row: int) -> np.ndarray:
         probability = self.parts[part][self.rows[part][row]]
-        if not np.isfinite(probability).all():
+        # Not a number compares as false, too.
+        if not (probability.min() >= 0 and probability.max() <= 1):
             raise NerveError(
-                f"Frame {self.table.img.iloc[row]} has a probability that is no number in a stored prediction; "
-                "predict it again with `kaggle-nerve predict --force`, or train its fold again."
+                f"Frame {self.table.img.iloc[row]} has a probability that is no number from 0 to 1 in a stored "
+                "prediction; predict it again with `kaggle-nerve predict --force`, or train its fold again."
             )
         return probability
 
@@ -111,12 +112,15 @@ def open_test(run: Run) -> Stored:
 def scale_of(run: Run) -> Scale | None:
     """How the run's ensemble is brought to the scale of a single fold's, as measured on its test frames.
 
-    None where these were not predicted, or not by the folds that are finished now.
+    None where these were not predicted, or not by the models that are there now.
     """
     done = completed(run.test_folder)
-    if not done or done["folds"] != run.finished_folds():
-        return None
-    return _scale(run, _open_test(run, done))
+    return _scale(run, _open_test(run, done)) if done and is_current(run, done) else None
+
+
+def is_current(run: Run, done: dict[str, Any]) -> bool:
+    """Whether finished test predictions, whose complete.json is ``done``, are by the models that are there now."""
+    return done.get("models", [str(fold) for fold in done["folds"]]) == run.models()
 
 
 def scaled(stored: Stored, scale: Scale) -> Stored:
@@ -161,13 +165,13 @@ def _open_fold(run: Run, fold: int) -> Stored:
             f"run `kaggle-nerve predict --run {run.name}`."
         )
     again = f"delete {folder} and run `kaggle-nerve {'predict' if run.views else 'train-folds'}` again"
-    return _open(folder / "oof.csv", folder / "oof.npy", run.name, "", again)
+    return _open(folder / "oof.csv", folder / "oof.npy", run.name, "", again, ("subject", "img"))
 
 
-def _open(index: Path, maps: Path, name: str, source: str, again: str) -> Stored:
-    """Predictions on disk; ``again`` says how to get them anew."""
-    table = _read_index(index, again)
-    array = _read_array(maps, len(table), again)
+def _open(index: Path, maps: Path, name: str, source: str, again: str, keys: tuple[str, ...]) -> Stored:
+    """Predictions on disk; ``again`` says how to get them anew, ``keys`` are the columns that name a frame."""
+    table = _read_index(index, keys, again)
+    array = _read_array(maps, 3, len(table), again)
     presences = table.presence.to_numpy(float)[:, None]
     # Predictions made before the views were compared: as from a single view.
     views = {name: table.get(name, alone) for name, alone in VIEWS.items()}
@@ -177,13 +181,13 @@ def _open(index: Path, maps: Path, name: str, source: str, again: str) -> Stored
 
 def _open_test(run: Run, done: dict[str, Any]) -> Stored:
     files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
-    return _open(*files, run.name, done["source"], _predict_again(run))
+    return _open(*files, run.name, done["source"], _predict_again(run), ("img",))
 
 
 def _scale(run: Run, stored: Stored) -> Scale:
     """The scale of a run from its test predictions as they lie there."""
     arrays = {
-        name: _read_array(run.test_folder / f"{name}.npy", len(stored), _predict_again(run))
+        name: _read_array(run.test_folder / f"{name}.npy", 2, len(stored), _predict_again(run))
         for name in ("levels", "fold_levels", "fold_presences")
     }
     curve = matching.curve(arrays["levels"].sum(axis=0), arrays["fold_levels"].sum(axis=0))
@@ -195,9 +199,10 @@ def _predict_again(run: Run) -> str:
 
 
 def _identity(run: Run, folds: list[int]) -> str:
-    """What out-of-fold predictions were made from: data, settings and the folds that are finished."""
+    """What out-of-fold predictions were made from: data, settings and the models of the finished folds."""
     facts = [completed(run.oof_folder(fold)) for fold in folds]
-    return digest_text(facts[0]["source"], facts[0]["settings"], *map(str, folds))
+    models = [f"{fold} {fact.get('model', '')}" for fold, fact in zip(folds, facts, strict=True)]
+    return digest_text(facts[0]["source"], facts[0]["settings"], *models)
 
 
 def _joined(folds: list[Stored], name: str, source: str) -> Stored:
@@ -221,21 +226,27 @@ class _Chained:
         return self.arrays[which][row - self.starts[which]]
 
 
-def _read_index(path: Path, again: str) -> pd.DataFrame:
+def _read_index(path: Path, keys: tuple[str, ...], again: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as fault:
         raise NerveError(f"{path} cannot be read ({fault}); {again}.") from fault
-    if not np.isfinite(table.presence).all():
-        raise NerveError(f"{path} has a presence that is no number; {again}.")
+    missing = [name for name in (*keys, "presence") if name not in table]
+    if missing:
+        raise NerveError(f"{path} has no column {missing[0]}; {again}.")
+    for name in ("presence", *VIEWS):
+        if name in table and not pd.to_numeric(table[name], errors="coerce").between(0, 1).all():
+            raise NerveError(f"{path} has a {name} that is no number from 0 to 1; {again}.")
     return table
 
 
-def _read_array(path: Path, count: int, again: str) -> np.ndarray:
+def _read_array(path: Path, axes: int, count: int, again: str) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as fault:
         raise NerveError(f"{path} cannot be read ({fault}); {again}.") from fault
+    if array.ndim != axes or array.dtype.kind not in "fi":
+        raise NerveError(f"{path} holds an array of {array.dtype} {array.shape}, no predictions; {again}.")
     if len(array) != count:
         raise NerveError(f"{path} holds {len(array)} frames and its index {count}; {again}.")
     return array

@@ -15,7 +15,7 @@ from kaggle_nerve.data.folds import split
 from kaggle_nerve.data.noise import Marks
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
-from kaggle_nerve.storage import atomic_path, completed, mark_complete
+from kaggle_nerve.storage import atomic_path, completed, digest_file, mark_complete
 from kaggle_nerve.training import averaging, oof, stage, start
 from kaggle_nerve.training.checkpoint import Checkpoint, State, without_nan
 from kaggle_nerve.training.optimisers import chosen_precision, compiled, untrained
@@ -212,6 +212,7 @@ def _finish(job: FoldJob, main: Stage, model: keras.Model, state: State) -> Fold
     done = {
         "source": job.cache.source,
         "settings": job.run.settings.digest(),
+        "model": digest_file(job.folder / "model.keras"),
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
         "best_dice": state.best_dice,
