@@ -57,7 +57,7 @@ class Step:
     dice: np.ndarray
     kept: np.ndarray
     held: np.ndarray | None
-    seconds: float
+    seconds: float | None
 
 
 class Table:
@@ -75,7 +75,10 @@ class Table:
             low, high = interval(*by_subject(lead, self.subjects), 0)
             values[1] = f"{against.name}: {lead.mean():+.4f} ({low:+.4f} to {high:+.4f})"
         values += [f"{step.kept[~self.present].mean():.1%}", f"{1 - step.kept[self.present].mean():.1%}"]
-        values += [f"{step.seconds:.0f}", "" if step.held is None else _share(step.held, self.held_subjects)]
+        values += [
+            "" if step.seconds is None else f"{step.seconds:.0f}",
+            "" if step.held is None else _share(step.held, self.held_subjects),
+        ]
         self.lines.append(f"| {step.name} | {' | '.join(values)} |")
         print(self.lines[-1], flush=True)
 
@@ -117,8 +120,8 @@ class Bench:
         texts = list(found.pixels)
         return Frames(dataclasses.replace(stored, table=table), Truths(texts), texts)
 
-    def predicted(self, name: str) -> float:
-        """Predict out-of-fold and held-out frames anew; seconds for the former."""
+    def predicted(self, name: str) -> float | None:
+        """Predict out-of-fold and held-out frames anew; seconds for the former, None where training made them."""
         from kaggle_nerve.prediction.again import predict_oof
         from kaggle_nerve.prediction.ensemble import predict_test
 
@@ -126,7 +129,7 @@ class Bench:
         predict_oof(self.run(name), self.args.data, force=True)
         seconds = time.perf_counter() - started
         predict_test(self.run(name), self.args.data)
-        return seconds
+        return seconds if self.run(name).views else None
 
     def single_folds(self, name: str) -> list[Frames]:
         """The held-out patients by the model of each fold alone."""
@@ -149,12 +152,12 @@ class Bench:
 
 
 def judged(
-    name: str, candidate: Candidate, known: Evidence, held: Evidence | None, seconds: float = 0
+    name: str, candidate: Candidate, known: Evidence, held: Evidence | None, seconds: float | None = 0
 ) -> Step:
     """A rule nested by patient, and learned on all of them for the held-out ones."""
     started = time.perf_counter()
     found = nested.judge(candidate, known)
-    seconds += time.perf_counter() - started
+    seconds = None if seconds is None else seconds + time.perf_counter() - started
     values = None if held is None else dice(held, candidate.learn(known).cuts(held))
     return Step(name, found.dice, found.kept, values, seconds)
 
@@ -224,7 +227,8 @@ def measure_all(args: argparse.Namespace) -> None:
     known, seen = measure(frames.stored, frames.truths)[0], measure(held.stored, held.truths)[0]
     table = Table(known.subjects, known.present, seen.subjects)
     steps = rules(bench, table, known, seen)
-    choice = nested.choose([steps[one.name].dice for one in CANDIDATES], known.subjects, 0)
+    dices = [steps[one.name].dice for one in CANDIDATES]
+    choice = nested.choose(dices, known.subjects, range(len(dices)), 0)
     rule = CANDIDATES[choice.place]
     base = dataclasses.replace(steps[rule.name], name=f"rule {rule.name}")
     for step in shaped(bench, frames, held, known, seen, rule):

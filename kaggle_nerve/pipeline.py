@@ -7,10 +7,11 @@ from pathlib import Path
 
 from kaggle_nerve.competition import submission
 from kaggle_nerve.data import folds
+from kaggle_nerve.data.cache import training_source
 from kaggle_nerve.data.frames import Layout, locate, read_train_csv
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.decision import decision as decisions
-from kaggle_nerve.decision import shaping
+from kaggle_nerve.decision import shaping, text
 from kaggle_nerve.decision import tune as tuning
 from kaggle_nerve.decision.decision import Decision, UnreadableDecisionError
 from kaggle_nerve.decision.figures import far_share
@@ -20,7 +21,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run, joined_name
-from kaggle_nerve.storage import digest_text
+from kaggle_nerve.storage import completed, digest_text
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,26 @@ def learn_decision(
 ) -> Decision:
     """The decision for a run, or for the blend of several: read back where its inputs are unchanged.
 
-    ``take`` names choices that are the user's (see `tune.tune`), and makes the decision anew.
+    ``take`` names choices that are the user's (see `tune.tune`), and makes the decision anew. They hold for
+    later predictions of the runs, too, until ``force`` compares everything again. NerveError where
+    ``data_dir`` has other frames than the runs were trained on.
     """
     runs = in_order(runs)
     for run in runs:
         _tell_missing_folds(run, reporter)
     stored = blend([open_oof(run) for run in runs])
     path = decision_file(runs)
-    if path.is_file() and not force and not take:
-        try:
-            decision = decisions.load(path)
-        except UnreadableDecisionError as fault:
-            reporter.say(f"{fault} It is learned anew.")
-        else:
-            if decision.source == stored.source:
-                return decision
+    earlier = None if force or take else _earlier(path, reporter)
+    if earlier and earlier.source == stored.source:
+        return earlier
+    if earlier and earlier.taken:
+        take = earlier.taken
+        reporter.say(
+            f"The predictions have changed: the decision is learned anew, with {text.by_hand(earlier)} as chosen "
+            "by hand (`kaggle-nerve tune --force` compares all again)."
+        )
     layout = locate(data_dir)
+    needs_own_data(runs, layout)
     crf = bool(take) and take.get("shape") == shaping.CRF
     decision = tuning.tune(
         stored,
@@ -70,7 +75,36 @@ def learn_decision(
         workers=workers,
     )
     decision.save(path)
+    figures = decision.figures
+    if warning := far_share(figures.predicted_share, figures.true_share):
+        reporter.say(f"Warning: out of fold, {warning}")
     return decision
+
+
+def needs_own_data(runs: list[Run], layout: Layout) -> None:
+    """NerveError where the training frames in ``layout`` are not those that ``runs`` were trained on.
+
+    Where no frames are there, only their masks, nothing is asked.
+    """
+    if not any(layout.train.glob("*_*.tif")):
+        return
+    source = training_source(layout)
+    for run in runs:
+        if completed(run.oof_folder(run.needs_finished_folds()[0]))["source"] != source:
+            raise NerveError(
+                f"Run {run.name} was trained on other data than that in {layout.root}; name its own with --data."
+            )
+
+
+def _earlier(path: Path, reporter: Reporter) -> Decision | None:
+    """The decision that lies there; None where there is none of this version."""
+    if not path.is_file():
+        return None
+    try:
+        return decisions.load(path)
+    except UnreadableDecisionError as fault:
+        reporter.say(f"{fault} It is learned anew.")
+        return None
 
 
 def in_order(runs: list[Run]) -> list[Run]:
@@ -113,7 +147,7 @@ def prepare(
     report = submission.check(out, layout.sample_csv)
     report.raise_if_faulty()
     if warning := far_share(report.share, decision.figures.true_share):
-        reporter.say(f"Warning: {warning}")
+        reporter.say(f"Warning: in the submission, {warning}")
     return Prepared(out, decision, report)
 
 

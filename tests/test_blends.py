@@ -7,6 +7,7 @@ from scipy.optimize import nnls
 
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import blends, tune
+from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import blend
 
 
@@ -52,6 +53,28 @@ def test_votes_take_each_runs_own_best_threshold():
     assert low < 0.36 < high
     assert found["vote"].is_learned
     assert not found["mean"].is_learned
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_better_of_two_runs_is_taken_alone_whatever_their_order(order):
+    # Further off on two subjects and nearer on one: on the mean worse, but within noise.
+    good, table = stored(subjects=6, shift=2)
+    maps, subjects = good.parts[0].copy(), table.subject.to_numpy()
+    for subject, shift in ((1, 3), (2, 3), (3, 1)):
+        mine = subjects == subject
+        maps[mine] = stored(subjects=6, shift=shift)[0].parts[0][mine]
+    worse = dataclasses.replace(good, parts=(maps,), names=("worse",), source="worse")
+    decided = tune.tune(blend([(good, worse)[place] for place in order]), table)
+    rows = {row.name: row for row in decided.comparison["blends"]}
+    assert rows["worse"].dice < rows["made"].dice
+    assert rows["made"].chosen
+
+
+def test_a_run_named_as_a_way_to_blend_is_refused():
+    good, table = stored()
+    other, _ = stored(shift=1, name="vote")
+    with pytest.raises(NerveError, match="Run vote has the name of a way to blend"):
+        tune.tune(blend([good, other]), table)
 
 
 def test_a_useless_run_is_left_out():

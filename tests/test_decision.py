@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,6 +85,9 @@ def test_the_crf_is_compared_where_there_are_frames():
     rows = {row.name: row for row in decided.comparison["shapes"]}
     # The frames show the very edge, which the maps miss by two pixels of working size.
     assert rows["crf"].dice > rows["none"].dice
+    # The ceiling is that of the refined outlines.
+    assert decided.figures.perfect_presence >= decided.figures.dice > rows["none"].dice
+    assert decided.figures.kept_present_dice >= decided.figures.present_dice
     assert "crf" not in {row.name for row in tune.tune(found, table).comparison["shapes"]}
     texts = [text for _, text in encoded_masks(found, decided, images=images)]
     dices = [metric.dice_of_texts(a, b) for a, b in zip(table.pixels, texts, strict=True)]
@@ -147,7 +151,8 @@ def test_the_choice_is_left_to_the_other_subjects():
     # Way 1 gains on subject 3 alone, and much: with it, it is taken; without it, nothing speaks for it.
     subjects = np.repeat([1, 2, 3], 2)
     plain, other = np.full(6, 0.5), np.array([0.5, 0.5, 0.5, 0.5, 1.0, 1.0])
-    choice = nested.choose([plain, other + 1e-9], subjects, 0)
+    choice = nested.choose([plain, other + 1e-9], subjects, range(2), 0)
+    assert choice.place == 1
     assert choice.picks.tolist()[4:] == [0, 0]
 
 
@@ -157,7 +162,7 @@ def test_the_simplest_within_noise():
     plain = np.full(30, 5.0)
 
     def taken(*others):
-        return nested.simplest_within_noise(np.stack([plain, *others]), sizes, 0)
+        return nested.simplest_within_noise(np.stack([plain, *others]), sizes, range(len(others) + 1), 0)
 
     # A lead of 0.01 that holds for everybody is taken, one of 0.0005 is not worth it, and one of
     # 0.01 that comes and goes with the subject (standard error 0.1 / sqrt(30) = 0.018) is noise.
@@ -169,6 +174,16 @@ def test_the_simplest_within_noise():
     assert taken(plain - 0.1) == 0
 
 
+def test_of_equally_simple_ways_the_best_is_taken_in_any_order():
+    sizes, plain = np.full(30, 10), np.full(30, 5.0)
+    ways, ranks = [plain, plain + 0.004, plain + 0.008], [0, 0, 1]
+    for order in ([0, 1, 2], [1, 0, 2], [2, 1, 0]):
+        sums = np.stack([ways[place] for place in order])
+        taken = nested.simplest_within_noise(sums, sizes, [ranks[place] for place in order], 0)
+        # All lie within 0.001 of the best, so one of rank 0 is taken: the better of the two.
+        assert order[taken] == 1
+
+
 def test_the_interval_by_a_case_that_is_known():
     low, high = nested.interval(np.array([5.0] * 10), np.array([10] * 10), 0)
     assert (low, high) == (0.5, 0.5)
@@ -178,6 +193,19 @@ def test_the_interval_by_a_case_that_is_known():
     assert high == pytest.approx(0.655, abs=0.03)
     spread = nested.deviation(np.array([0.0, 10.0] * 20), np.array([10] * 40), 0)
     assert spread == pytest.approx(0.5 / np.sqrt(40), rel=0.1)
+
+
+def test_perfect_presence_is_that_of_the_finished_outlines():
+    found, table = stored()
+    decided = tune.tune(found, table, take={"rule": "area", "shape": "hull"})
+    known, truths = looked_at(found, table), Truths(list(table.pixels))
+    area = next(one for one in candidates.CANDIDATES if one.name == "area")
+    outlines = nested.judge(area, known).outlines
+    hull = [shaping.Shaper(shaping.SHAPES["hull"])]
+    shaped = shaping.score(found, truths, outlines, lambda row: hull)[0]
+    wanted = shaped[known.present].mean()
+    assert decided.figures.kept_present_dice == pytest.approx(wanted)
+    assert decided.figures.perfect_presence == pytest.approx((1 + wanted) / 2)
 
 
 def test_one_subject_alone_is_no_error():
@@ -195,11 +223,42 @@ def test_a_decision_reads_back(tmp_path, take):
     assert list(encoded_masks(found, back)) == list(encoded_masks(found, decided))
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"half")])
+def test_a_decision_whose_shape_prior_is_damaged_is_none(tmp_path, damage):
+    found, table = stored()
+    tune.tune(found, table, take={"shape": "prior"}).save(tmp_path / "decision.json")
+    damage(tmp_path / "shape-prior.npz")
+    with pytest.raises(decision.UnreadableDecisionError, match=r"not a decision of this version \(.*shape"):
+        decision.load(tmp_path / "decision.json")
+
+
 @pytest.mark.parametrize("text", ['{"rule": {}, "figures": {}}', '{"version": 1}', "[]", "null"])
 def test_a_decision_of_another_kind_is_named(tmp_path, text):
     (tmp_path / "decision.json").write_text(text)
     with pytest.raises(NerveError, match="is not a decision of this version"):
         decision.load(tmp_path / "decision.json")
+
+
+@pytest.mark.parametrize("shape", ["none", "prior"])
+def test_subjects_without_masks_teach_what_they_can(shape):
+    found, table = stored(subjects=2)
+    for empty in (table.subject == 2, table.subject > 0):
+        bare = table.assign(pixels=table.pixels.where(~empty, ""))
+        if shape == "prior" and empty.all():
+            with pytest.raises(NerveError, match="at least one true mask"):
+                tune.tune(found, bare, take={"shape": shape})
+        else:
+            assert tune.tune(found, bare, take={"shape": shape}).shape == shape
+
+
+def test_a_shape_prior_never_saw_the_subject():
+    _, table = stored(subjects=3)
+    subjects, texts = table.subject.to_numpy(), list(table.pixels)
+    before = shaping.cross_fitted_priors(texts, subjects)
+    turned = [texts[5] if subject == 1 else text for subject, text in zip(subjects, texts, strict=True)]
+    after = shaping.cross_fitted_priors(turned, subjects)
+    assert all(np.array_equal(before[row].mean, after[row].mean) for row in np.flatnonzero(subjects == 1))
+    assert not all(np.array_equal(one.mean, other.mean) for one, other in zip(before, after, strict=True))
 
 
 def test_frames_without_truth_are_refused():

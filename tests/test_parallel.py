@@ -188,8 +188,9 @@ def started(data: Path, runs_dir: Path) -> tuple[subprocess.Popen, list[int]]:
         start_new_session=True,
     )
     wait_until(lambda: all(epochs(runs_dir, fold) > before[fold] for fold in (0, 1)))
-    children = workers(process.pid)
-    assert set(children) == {0, 1}
+    # A look at /proc while processes come and go may miss one, so there may be a second look.
+    children: dict[int, int] = {}
+    wait_until(lambda: children.update(workers(process.pid)) or set(children) == {0, 1}, seconds=20)
     return process, list(children.values())
 
 

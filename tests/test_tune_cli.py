@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from decision_support import stored, write_run
 
-from kaggle_nerve.storage import write_text
+from kaggle_nerve.storage import completed, mark_complete, write_text
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +88,53 @@ def test_a_choice_can_be_made_by_hand(root):
         "Rule expected: the mask with the largest expected Dice, where it is worth more than an empty one; "
         "presence by the classifier; runs combined by logits; shape hull"
     ) in told
+    assert "* taken: rule expected, shape hull, blend logits by hand" in told
     assert "No such" not in tune(root, "--run", "one", "--rule", "round", code=2).stderr
     assert "no blend 'round'" in refused(root, "--run", "one", "--run", "two", "--blend", "round")
+
+
+def test_a_choice_by_hand_stays_until_all_is_compared_again(root):
+    tune(root, "--run", "one", "--rule", "fixed")
+    again = tune(root, "--run", "one")
+    assert "Rule fixed" in again.stdout
+    assert "* taken: rule fixed by hand (`kaggle-nerve tune --force` compares all again)" in again.stdout
+    trained_again(root / "runs" / "one" / "fold-1")
+    other = tune(root, "--run", "one")
+    assert (
+        "The predictions have changed: the decision is learned anew, with rule fixed as chosen by hand"
+        in other.stderr
+    )
+    assert "Rule fixed" in other.stdout
+    assert "by hand" not in tune(root, "--run", "one", "--force").stdout
+
+
+def trained_again(fold: Path) -> None:
+    """As if the fold had been deleted and trained: another model, other predictions."""
+    np.save(fold / "oof.npy", np.load(fold / "oof.npy") * np.float16(0.9))
+    mark_complete(fold, completed(fold) | {"model": "another"})
+
+
+def test_a_fold_that_was_trained_again_is_learned_from_anew(root):
+    before = json.loads(tune(root, "--run", "one", "--json").stdout)
+    trained_again(root / "runs" / "one" / "fold-1")
+    after = json.loads(tune(root, "--run", "one", "--json").stdout)
+    assert after["source"] != before["source"]
+    assert after["figures"] != before["figures"]
+
+
+def test_a_share_of_masks_far_from_the_truth_is_warned_of(root):
+    for fold in (root / "runs" / "one").glob("fold-*"):
+        np.save(fold / "oof.npy", np.zeros_like(np.load(fold / "oof.npy")))
+    said = tune(root, "--run", "one", "--rule", "fixed").stderr
+    assert "Warning: out of fold, masks are predicted on 0.0% of the frames, but 50.0%" in said
+
+
+def test_frames_that_the_run_was_not_trained_on_are_refused(root):
+    for row in pd.read_csv(root / "data" / "train_masks.csv").itertuples():
+        (root / "data" / "train" / f"{row.subject}_{row.img}.tif").write_bytes(b"x")
+    assert "Run one was trained on other data than that in data; name its own" in refused(
+        root, "--run", "one"
+    )
 
 
 def test_runs_that_cannot_be_blended_are_named(root):
@@ -137,21 +183,40 @@ def test_half_a_file_of_predictions_is_named(root):
     assert "fold-2/oof.npy cannot be read" in refused(root, "--run", "one")
 
 
-def test_probabilities_that_are_no_numbers_are_named(root):
+@pytest.mark.parametrize("value", [np.nan, np.inf, 7, -0.1])
+def test_what_is_no_probability_is_named(root, value):
     path = root / "runs" / "one" / "fold-0" / "oof.npy"
     maps = np.load(path)
-    maps[3, 10, 10] = np.nan
+    maps[3, 10, 10] = value
     np.save(path, maps)
     said = refused(root, "--run", "one")
-    assert "a probability that is no number" in said
+    assert "a probability that is no number from 0 to 1" in said
 
 
-def test_a_presence_that_is_no_number_is_named(root):
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("presence", "nan"), ("presence", "much"), ("presence", -0.2), ("agreement", "nan"), ("spread", 1.5)],
+)
+def test_a_figure_that_is_no_share_is_named(root, column, value):
     path = root / "runs" / "one" / "fold-0" / "oof.csv"
-    lines = path.read_text().splitlines()
-    lines[1] = lines[1].rsplit(",", 1)[0] + ",nan"
-    write_text(path, "\n".join(lines) + "\n")
-    assert "fold-0/oof.csv has a presence that is no number" in refused(root, "--run", "one")
+    table = pd.read_csv(path).astype({column: object})
+    table.loc[0, column] = value
+    table.to_csv(path, index=False)
+    said = refused(root, "--run", "one")
+    assert f"fold-0/oof.csv has a {column} that is no number from 0 to 1; delete runs/one/fold-0" in said
+
+
+@pytest.mark.parametrize("column", ["presence", "subject"])
+def test_a_missing_column_is_named(root, column):
+    path = root / "runs" / "one" / "fold-0" / "oof.csv"
+    pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
+    assert f"fold-0/oof.csv has no column {column}" in refused(root, "--run", "one")
+
+
+@pytest.mark.parametrize("array", [np.zeros((16, 42)), np.full((16, 42, 58), "x")])
+def test_an_array_of_something_else_is_named(root, array):
+    np.save(root / "runs" / "one" / "fold-0" / "oof.npy", array)
+    assert "fold-0/oof.npy holds an array of" in refused(root, "--run", "one")
 
 
 def test_other_data_is_named(root):

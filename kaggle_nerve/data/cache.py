@@ -58,6 +58,11 @@ def open_test(layout: Layout, size: tuple[int, int], **options) -> Cache:
     return _open(test_frames(layout), layout, size, facts.TEST_FOLDER, **options)
 
 
+def training_source(layout: Layout) -> str:
+    """The ``source`` that a cache of the training frames would have, without building one."""
+    return _source(training_frames(layout), facts.TRAIN_FOLDER)
+
+
 def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """``image`` (uint8) at ``size`` (height, width), each pixel the mean of those it stands for."""
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)

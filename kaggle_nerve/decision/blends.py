@@ -13,6 +13,7 @@ from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision.candidates import THRESHOLDS
 from kaggle_nerve.decision.evidence import Way
 from kaggle_nerve.decision.presence import parts
+from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Blend, Stored
 from kaggle_nerve.progress import SILENT, Reporter
 
@@ -20,52 +21,69 @@ from kaggle_nerve.progress import SILENT, Reporter
 @dataclass(frozen=True)
 class BlendWay:
     """One way. ``final`` is learned on all frames; ``way`` gives each frame what was learned without its
-    subject (the same where nothing ``is_learned``).
+    subject (the same where nothing ``is_learned``). ``rank``: the lower, the simpler.
     """
 
     name: str
     meaning: str
     final: Blend
     way: Way
+    rank: int = 0
     is_learned: bool = False
 
 
 ALONE = BlendWay("alone", "a single run", Blend(), lambda row: Blend())
+MEANINGS = {
+    "mean": "mean of the probabilities",
+    "logits": "mean of the log-odds",
+    "agreement": "on each frame, runs weigh by how far they agree",
+    "weights": "weights by non-negative least squares on the pixels",
+    "vote": "each run votes for pixels from a threshold of its own",
+}
+"""The ways that combine, from the simplest on."""
+
 BASELINE = "mean"
 """The way that the others are compared with."""
 
 
 def ways(stored: Stored, truths: Truths, *, reporter: Reporter = SILENT, workers: int = 2) -> list[BlendWay]:
-    """All ways to combine the runs of ``stored``, from the simplest on."""
+    """All ways to combine the runs of ``stored``; NerveError where a run has the name of one of them.
+
+    Each run alone is as simple as another.
+    """
+    for name in {*MEANINGS} & {*stored.names}:
+        raise NerveError(f"Run {name} has the name of a way to blend; rename its folder.")
     count = len(stored.parts)
     found = []
     for number, name in enumerate(stored.names):
         alone = Blend(weights=tuple(float(number == other) for other in range(count)))
-        found.append(_same(name, "this run alone", alone))
-    found += [
-        _same("mean", "mean of the probabilities", Blend("mean")),
-        _same("logits", "mean of the log-odds", Blend("logits")),
-        _same("agreement", "on each frame, runs weigh by how far they agree", Blend("agreement")),
-    ]
+        found.append(BlendWay(name, "this run alone", alone, lambda row, alone=alone: alone))
     seen = _Members(stored, truths, reporter, workers)
     return [
         *found,
-        _fitted("weights", "weights by non-negative least squares on the pixels", seen.weights, stored),
-        _fitted("vote", "each run votes for pixels from a threshold of its own", seen.votes, stored),
+        *(_same(method) for method in ("mean", "logits", "agreement")),
+        _fitted("weights", seen.weights, stored),
+        _fitted("vote", seen.votes, stored),
     ]
 
 
-def _same(name: str, meaning: str, blend: Blend) -> BlendWay:
-    return BlendWay(name, meaning, blend, lambda row: blend)
+def _same(method: str) -> BlendWay:
+    blend = Blend(method)
+    return BlendWay(method, MEANINGS[method], blend, lambda row: blend, _rank(method))
 
 
-def _fitted(name: str, meaning: str, fit: Callable[[np.ndarray], Blend], stored: Stored) -> BlendWay:
+def _rank(name: str) -> int:
+    return 1 + [*MEANINGS].index(name)
+
+
+def _fitted(name: str, fit: Callable[[np.ndarray], Blend], stored: Stored) -> BlendWay:
     by_row: list[Blend] = [Blend()] * len(stored)
     for seen, unseen in parts(stored.table.subject.to_numpy()):
         blend = fit(seen)
         for row in unseen:
             by_row[row] = blend
-    return BlendWay(name, meaning, fit(np.arange(len(stored))), by_row.__getitem__, True)
+    final = fit(np.arange(len(stored)))
+    return BlendWay(name, MEANINGS[name], final, by_row.__getitem__, _rank(name), is_learned=True)
 
 
 class _Members:

@@ -31,7 +31,7 @@ class Decision:
     ``blend`` combines the runs, ``learned`` decides, ``shape`` (of `SHAPES`) finishes the mask.
     ``comparison``: the rows of `figures.Row` for rules, shapes and blends. ``reliability``: for pixels
     and for presence, raw and by each calibration. ``source``: digest of the predictions that it was
-    learned on. ``prior``: where the shape asks for one.
+    learned on. ``prior``: where the shape asks for one. ``taken``: the choices that the user made, as in `tune`.
     """
 
     rule: str
@@ -43,6 +43,7 @@ class Decision:
     reliability: dict[str, dict[str, Reliability]]
     source: str
     prior: ShapePrior | None = None
+    taken: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write decision.json, and beside it shape-prior.npz where there is one, atomically."""
@@ -67,6 +68,7 @@ class Decision:
                 for what, ways in self.reliability.items()
             },
             "source": self.source,
+            "taken": self.taken,
             "classifier": self.learned.classifier and asdict(self.learned.classifier),
         }
 
@@ -90,9 +92,9 @@ def load(path: Path) -> Decision:
     """Read decision.json; raises UnreadableDecisionError where it is none of this version."""
     try:
         return _read(read_json(path), path)
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+    except (KeyError, TypeError, ValueError, AttributeError, NerveError) as fault:
         raise UnreadableDecisionError(
-            f"{path} is not a decision of this version ({fault}); run `kaggle-nerve tune --force`."
+            f"{path} is not a decision of this version ({str(fault).rstrip('.')})."
         ) from fault
 
 
@@ -114,6 +116,7 @@ def _read(stored: dict[str, Any], path: Path) -> Decision:
         },
         stored["source"],
         shape_prior.load(_prior_file(path)) if PRIOR in steps else None,
+        stored.get("taken", {}),
     )
 
 

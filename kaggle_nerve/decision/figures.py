@@ -6,7 +6,6 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from kaggle_nerve.decision import calibration
-from kaggle_nerve.decision.candidates import dice
 from kaggle_nerve.decision.evidence import Evidence
 from kaggle_nerve.decision.nested import Nested, by_subject, interval
 
@@ -97,7 +96,6 @@ def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> 
     """The figures of a decision whose nested verdicts are ``nested``."""
     there, kept = evidence.present, nested.kept
     low, high = interval(*by_subject(nested.dice, evidence.subjects), seed)
-    open_dice = dice(evidence, nested.outlines)
     mixed = 0 < there.sum() < len(there)
     found = presence_reliability(evidence, nested)
     return Figures(
@@ -108,9 +106,9 @@ def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> 
         high=high,
         in_sample=in_sample,
         all_empty=float((~there).mean()),
-        perfect_presence=float(np.where(there, open_dice, 1).mean()),
+        perfect_presence=float(np.where(there, nested.open_dice, 1).mean()),
         present_dice=_mean(nested.dice[there]) or 0.0,
-        kept_present_dice=_mean(open_dice[there]) or 0.0,
+        kept_present_dice=_mean(nested.open_dice[there]) or 0.0,
         presence_auc=float(roc_auc_score(there, nested.presence)) if mixed else None,
         presence_error=found.error,
         false_positive_rate=_mean(kept[~there]),
@@ -126,11 +124,11 @@ def presence_reliability(evidence: Evidence, nested: Nested) -> calibration.Reli
 
 
 def far_share(predicted: float, trained: float) -> str | None:
-    """A warning where ``predicted``, a share of frames with a mask, lies far from the training frames'."""
+    """The end of a warning where ``predicted``, a share of frames with a mask, lies far from the training frames'."""
     if abs(predicted - trained) <= FAR:
         return None
     return (
-        f"Masks are predicted on {predicted:.1%} of the frames, but {trained:.1%} of the training frames have "
+        f"masks are predicted on {predicted:.1%} of the frames, but {trained:.1%} of the training frames have "
         "one: see whether the predictions are of the right frames and the network has learned enough."
     )
 

@@ -1,6 +1,6 @@
 """What a decision may be expected to score on new patients: each patient is decided by what the others taught."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,13 +21,15 @@ LEAST = 0.001
 @dataclass(frozen=True)
 class Nested:
     """For each frame, by rules learned without its subject: ``cuts`` int (n,), `levels.NOTHING` where it is
-    called empty; ``outlines`` (n,), the cuts if none were; ``presence`` (n,); and ``dice`` (n,) of the cuts.
+    called empty; ``outlines`` (n,), the cuts if none were; ``presence`` (n,); ``dice`` (n,) of the cuts,
+    and ``open_dice`` (n,) of the outlines.
     """
 
     cuts: np.ndarray
     outlines: np.ndarray
     presence: np.ndarray
     dice: np.ndarray
+    open_dice: np.ndarray
 
     @property
     def kept(self) -> np.ndarray:
@@ -59,7 +61,7 @@ def judge(candidate: Candidate, evidence: Evidence, *, bar: Bar | None = None, w
             cuts[mine], outlines[mine], presence[mine] = found
             if bar:
                 bar.update()
-    return Nested(cuts, outlines, presence, dice(evidence, cuts))
+    return Nested(cuts, outlines, presence, dice(evidence, cuts), dice(evidence, outlines))
 
 
 def by_subject(values: np.ndarray, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,41 +89,47 @@ def _means(sums: np.ndarray, sizes: np.ndarray, seed: int) -> np.ndarray:
     return sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
 
 
-def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, seed: int) -> int:
-    """Which candidate to take: the first whose mean is within one standard error, or `LEAST`, of the best one's.
+def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, ranks: Sequence[int], seed: int) -> int:
+    """Which candidate to take: the simplest whose mean is within one standard error, or `LEAST`, of the best
+    one's; among equally simple ones the best.
 
-    ``sums``: (candidates, subjects), from the simplest on. The error is that of the paired difference
-    over a bootstrap of subjects: the one-standard-error rule of Breiman et al., "Classification and
-    Regression Trees" (1984).
+    ``sums``: (candidates, subjects); ``ranks``: (candidates,), the lower the simpler. The error is that of
+    the paired difference over a bootstrap of subjects: the one-standard-error rule of Breiman et al.,
+    "Classification and Regression Trees" (1984).
     """
-    best = int(sums.sum(axis=1).argmax())
-    for place in range(best):
+    totals = sums.sum(axis=1)
+    best = int(totals.argmax())
+
+    def near(place: int) -> bool:
         lead = sums[best] - sums[place]
-        if lead.sum() / sizes.sum() <= max(deviation(lead, sizes, seed), LEAST):
-            return place
-    return best
+        return place == best or lead.sum() / sizes.sum() <= max(deviation(lead, sizes, seed), LEAST)
+
+    simpler = [place for place in range(len(sums)) if ranks[place] <= ranks[best]]
+    return min(filter(near, simpler), key=lambda place: (ranks[place], -totals[place]))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several ways, from the simplest on. ``place`` is the one taken on all subjects; ``picks`` (n,)
-    is for each frame the one that would be taken if its subject were not there.
+    """One of several ways. ``place`` is the one taken on all subjects; ``picks`` (n,) is for each frame the
+    one that is taken by the Dice of the other subjects' frames.
     """
 
     place: int
     picks: np.ndarray
 
 
-def choose(dices: list[np.ndarray], subjects: np.ndarray, seed: int) -> Choice:
-    """The simplest way within noise of the best, by the Dice (n,) of the frames with each way."""
+def choose(dices: list[np.ndarray], subjects: np.ndarray, ranks: Sequence[int], seed: int) -> Choice:
+    """The simplest way within noise of the best, by the Dice (n,) of the frames with each way; see
+    `simplest_within_noise` for ``ranks``.
+    """
     names, groups = np.unique(subjects, return_inverse=True)
     sums = np.stack([by_subject(values, subjects)[0] for values in dices])
     sizes = np.bincount(groups)
-    place = simplest_within_noise(sums, sizes, seed)
+    place = simplest_within_noise(sums, sizes, ranks, seed)
     if len(names) == 1:
         return Choice(place, np.full(len(subjects), place))
     without = [
-        simplest_within_noise(np.delete(sums, one, axis=1), np.delete(sizes, one), seed)
+        simplest_within_noise(np.delete(sums, one, axis=1), np.delete(sizes, one), ranks, seed)
         for one in range(len(names))
     ]
     return Choice(place, np.array(without)[groups])

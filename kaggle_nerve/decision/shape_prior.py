@@ -97,7 +97,7 @@ def fit(
 def load(path: Path) -> ShapePrior:
     """Read what ``ShapePrior.save`` wrote; NerveError where the file is missing or damaged."""
     if not path.is_file():
-        raise NerveError(f"There is no shape prior at {path}; fit and save one first.")
+        raise NerveError(f"There is no shape prior at {path}.")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             mean, components = stored["mean"], stored["components"].astype(np.float32)
@@ -105,7 +105,7 @@ def load(path: Path) -> ShapePrior:
         if mean.ndim != 2 or components.shape[1:] != mean.shape:
             raise ValueError(f"a mean of {mean.shape} with components of {components.shape}")
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as fault:
-        raise NerveError(f"{path} is not a shape prior ({fault}); delete it and fit it again.") from fault
+        raise NerveError(f"{path} is not a shape prior ({fault}).") from fault
     return ShapePrior(mean, components, (height, width))
 
 

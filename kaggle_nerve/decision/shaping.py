@@ -39,7 +39,9 @@ SHAPES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Shaper:
-    """Finishes masks. ``steps``: the names of `shape.OPERATIONS`, `PRIOR` or `CRF`, in their order."""
+    """Finishes masks. ``steps``: the names of `shape.OPERATIONS`, `PRIOR` or `CRF`, in their order. Without a
+    ``prior``, for there was no mask to learn one from, the step `PRIOR` changes nothing.
+    """
 
     steps: tuple[str, ...] = ()
     prior: ShapePrior | None = None
@@ -52,11 +54,7 @@ class Shaper:
             if step == CRF:
                 mask = self._refined(seen, cut, row)
             elif step == PRIOR:
-                if self.prior is None:
-                    raise NerveError(
-                        "The decision's shape prior is missing; run `kaggle-nerve tune --force`."
-                    )
-                mask = self.prior.apply(mask)
+                mask = self.prior.apply(mask) if self.prior else mask
             else:
                 mask = shape.refine(mask, (step,))
         return mask
@@ -108,11 +106,14 @@ def score(
     return result
 
 
-def cross_fitted_priors(texts: list[str], subjects: np.ndarray) -> list[ShapePrior]:
-    """For each frame a shape prior that has seen no true mask of its subject. ``texts``: the true masks."""
-    found: list[ShapePrior] = [None] * len(texts)
+def cross_fitted_priors(texts: list[str], subjects: np.ndarray) -> list[ShapePrior | None]:
+    """For each frame a shape prior that has seen no true mask of its subject, None where none of the other
+    subjects has a mask. ``texts``: the true masks.
+    """
+    found: list[ShapePrior | None] = [None] * len(texts)
     for seen, unseen in presence.parts(subjects):
-        prior = learn_prior([texts[row] for row in seen])
+        masks = [texts[row] for row in seen if texts[row]]
+        prior = learn_prior(masks) if masks else None
         for row in unseen:
             found[row] = prior
     return found

@@ -1,10 +1,12 @@
 """A decision in words and tables, for people."""
 
+from kaggle_nerve.decision import blends, candidates
 from kaggle_nerve.decision.decision import Decision, Untaught
 from kaggle_nerve.decision.figures import Row
 from kaggle_nerve.decision.rule import Thresholds
 
 TITLES = {"blends": "Blends", "rules": "Rules", "shapes": "Shapes"}
+BASELINES = {"blends": blends.BASELINE, "rules": candidates.BASELINE, "shapes": "none"}
 
 
 def told(decision: Decision) -> str:
@@ -23,7 +25,7 @@ def told(decision: Decision) -> str:
 def comparison(decision: Decision) -> str:
     """What the decision was chosen from, as tables."""
     tables = [
-        f"{_heading(TITLES[what])}\n" + "\n".join(map(_row, rows)) + "\n"
+        f"{_heading(TITLES[what])}\n" + "\n".join(_row(row, BASELINES[what]) for row in rows) + "\n"
         for what, rows in decision.comparison.items()
     ]
     ways = decision.reliability["presence"]
@@ -32,8 +34,22 @@ def comparison(decision: Decision) -> str:
         [
             *tables,
             f"Calibration error of presence: {said}",
-            "* taken: the simplest within noise of the best. Differences are paired, from the row without one.\n",
+            f"{_taken(decision)} Differences are paired, from the row without one.\n",
         ]
+    )
+
+
+def by_hand(decision: Decision) -> str:
+    """The choices that the user made, such as ``rule expected, shape none``."""
+    return ", ".join(f"{what} {name}" for what, name in decision.taken.items())
+
+
+def _taken(decision: Decision) -> str:
+    if not decision.taken:
+        return "* taken: the simplest within noise of the best."
+    return (
+        f"* taken: {by_hand(decision)} by hand (`kaggle-nerve tune --force` compares all again), else the simplest "
+        "within noise of the best."
     )
 
 
@@ -66,12 +82,12 @@ def _heading(title: str) -> str:
     return f"{title:<22} {'mean Dice (95 %)':^24} {'difference (95 %)':^28} {'with mask':>9} {'FPR':>6} {'FNR':>6}"
 
 
-def _row(row: Row) -> str:
+def _row(row: Row, baseline: str) -> str:
     mark = "*" if row.chosen else " "
     difference = (
-        f"{row.difference:+.4f} ({row.difference_low:+.4f} to {row.difference_high:+.4f})"
-        if row.difference or row.difference_low or row.difference_high
-        else ""
+        ""
+        if row.name == baseline
+        else f"{row.difference:+.4f} ({row.difference_low:+.4f} to {row.difference_high:+.4f})"
     )
     rates = " ".join(f"{_share(rate):>6}" for rate in (row.false_positive_rate, row.false_negative_rate))
     return (

@@ -2,7 +2,8 @@
 
 Three choices, one after the other: how to combine the runs (where there are several), by which rule
 to decide, and how to finish the mask. Each takes the simplest way within noise of the best. What is
-reported leaves all three choices, and all learning, to the patients that are not scored by them.
+reported leaves all three choices, and all learning, to the patients that are not scored by them; for what
+of a patient is left in them nonetheless, see docs/decision.md.
 """
 
 import dataclasses
@@ -13,6 +14,8 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from kaggle_nerve.competition.metric import dice_of_counts
+from kaggle_nerve.data import levels
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import blends, reliability, shaping
 from kaggle_nerve.decision.blends import BlendWay
@@ -121,6 +124,7 @@ def _learned(
         {"pixels": reliability.of_pixels(evidence), "presence": reliability.of_presence(evidence)},
         stored.source,
         prior,
+        task.take,
     )
 
 
@@ -135,7 +139,7 @@ def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Chosen | None]:
     ways = blends.ways(task.stored, task.truths, **task.how)
     found = measure(task.stored, task.truths, [way.way for way in ways], **task.how)
     rule = next(one for one in CANDIDATES if one.name == BASELINE)
-    told = [(way.name, way.meaning) for way in ways]
+    told = [(way.name, way.meaning, way.rank) for way in ways]
     options = _judged(task, "Comparing blends", [(rule, evidence) for evidence in found])
     chosen = _choose(task, "blend", found[0], told, options, blends.BASELINE)
     return ways[chosen.choice.place], found[chosen.choice.place], chosen
@@ -143,7 +147,7 @@ def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Chosen | None]:
 
 def _rule(task: _Task, evidence: Evidence) -> _Chosen:
     options = _judged(task, "Comparing rules", [(one, evidence) for one in CANDIDATES])
-    told = [(one.name, one.meaning) for one in CANDIDATES]
+    told = [(one.name, one.meaning, rank) for rank, one in enumerate(CANDIDATES)]
     return _choose(task, "rule", evidence, told, options, BASELINE)
 
 
@@ -160,9 +164,18 @@ def _shape(task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested) -> 
     def shapers(row: int) -> list[Shaper]:
         return [Shaper(SHAPES[name], priors[row], task.images) for name in names]
 
-    scores = shaping.score(task.stored, task.truths, verdicts.cuts, shapers, way=way.way, **task.how)
-    options = [dataclasses.replace(verdicts, dice=values) for values in scores]
-    told = [(name, ", then ".join(SHAPES[name]) or "the pixels as they are") for name in names]
+    # Masks that were there but dropped are shaped, too: what perfect presence would give is asked of them.
+    kept, dropped = verdicts.kept, dice_of_counts(0, task.truths.areas, 0)
+    outlines = np.where(kept | evidence.present, verdicts.outlines, levels.NOTHING)
+    scores = shaping.score(task.stored, task.truths, outlines, shapers, way=way.way, **task.how)
+    options = [
+        dataclasses.replace(verdicts, dice=np.where(kept, values, dropped), open_dice=values)
+        for values in scores
+    ]
+    told = [
+        (name, ", then ".join(SHAPES[name]) or "the pixels as they are", rank)
+        for rank, name in enumerate(names)
+    ]
     return _choose(task, "shape", evidence, told, options, names[0])
 
 
@@ -170,19 +183,21 @@ def _choose(
     task: _Task,
     what: str,
     evidence: Evidence,
-    told: list[tuple[str, str]],
+    told: list[tuple[str, str, int]],
     options: list[Nested],
     baseline: str,
 ) -> _Chosen:
-    names = [name for name, _ in told]
+    """Choose among ``options``; ``told``: the name, meaning and rank of each."""
+    names = [name for name, _, _ in told]
     if what in task.take:
         choice = _taken(what, task.take[what], names, len(evidence))
     else:
-        choice = choose([option.dice for option in options], evidence.subjects, task.seed)
+        ranks = [rank for _, _, rank in told]
+        choice = choose([option.dice for option in options], evidence.subjects, ranks, task.seed)
     against = options[names.index(baseline)].dice
     rows = [
         compared(name, meaning, option, against, evidence, task.seed, chosen=place == choice.place)
-        for place, ((name, meaning), option) in enumerate(zip(told, options, strict=True))
+        for place, ((name, meaning, _), option) in enumerate(zip(told, options, strict=True))
     ]
     return _Chosen(choice, options, tuple(rows))
 
