@@ -89,7 +89,7 @@ def ship(
     before = dataset_state(ref, client)
     words = ["create"] if before is None else ["version", f"--message={message or 'Sent by kaggle-nerve'}"]
     version = before.version + 1 if before else 1
-    with full_disk_told(run_folder.parent), _staged(run_folder, ref, title) as (folder, size):
+    with full_disk_told(run_folder.parent, "--runs"), _staged(run_folder, ref, title) as (folder, size):
         try:
             _send([*words, "--path", str(folder)], ref, client, size, reporter)
         except KaggleError as fault:
@@ -112,11 +112,6 @@ def _send(words: list[str], ref: str, client: Client, size: int, reporter: Repor
     lost = LOST.search(out)
     if lost or "is being created" not in out:
         raise client.explain(lost[0] if lost else out, doing, about)
-
-
-def dataset_exists(ref: str, client: Client) -> bool:
-    """Whether this account sees a dataset ``user/slug``."""
-    return dataset_state(ref, client) is not None
 
 
 def dataset_state(ref: str, client: Client) -> State | None:
