@@ -147,6 +147,57 @@ def test_settings_and_attachments_of_a_pushed_kernel(tmp_path):
     assert values["RUN"] is None
 
 
+@pytest.mark.parametrize(
+    ("kernel", "name", "text", "value"),
+    [
+        ("nerve-train-folds", "SHORTEN", "false", False),
+        ("nerve-train-folds", "SHORTEN", "TRUE", True),
+        ("nerve-train-folds", "HOURS", "5", 5),
+        ("nerve-train-folds", "HOURS", "0.5", 0.5),
+        ("nerve-train-folds", "CHANGES", "training.epochs=3", ["training.epochs=3"]),
+        ("nerve-train-folds", "CHANGES", "size=[192,256]", ["size=[192,256]"]),
+        ("nerve-train-folds", "CHANGES", "[]", []),
+        ("nerve-train-folds", "RUN", "None", None),
+        ("nerve-train-folds", "RUN", "'none'", "none"),
+        ("nerve-train-folds", "RUN", "7", "7"),
+        ("nerve-train-folds", "FOLDS", "5", "5"),
+        ("nerve-train-folds", "FOLDS", "42/5", "42/5"),
+        ("nerve-predict-submit", "RUNS", "small", ["small"]),
+        ("nerve-predict-submit", "RUNS", "['small', \"small@flips\"]", ["small", "small@flips"]),
+        ("nerve-predict-submit", "RUNS", "1e5", ["1e5"]),
+        ("nerve-explore", "COUNT", "4", 4),
+    ],
+)
+def test_values_of_settings(tmp_path, kernel, name, text, value):
+    prepared(kernel, "me", tmp_path, settings={name: text})
+    values = {}
+    exec("".join(json.loads((tmp_path / f"{kernel}.ipynb").read_text())["cells"][1]["source"]), values)
+    assert (values[name], type(values[name])) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name", "text", "wanted"),
+    [
+        ("nerve-train-folds", "SHORTEN", "no", "true or false"),
+        ("nerve-train-folds", "SHORTEN", "1", "true or false"),
+        ("nerve-train-folds", "HOURS", "5h", "a number"),
+        ("nerve-train-folds", "HOURS", "True", "a number"),
+        ("nerve-train-folds", "HOURS", "none", "a number"),
+        ("nerve-train-folds", "RUN", "{[1]:2}", "a text, or none"),
+        ("nerve-train-folds", "RUN", "['a']", "a text, or none"),
+        ("nerve-train-folds", "PRESET", "", "a text, or none"),
+        ("nerve-train-folds", "CHANGES", "[training.epochs=3]", "one text, or several"),
+        ("nerve-train-folds", "CHANGES", "[3]", "one text, or several"),
+        ("nerve-train-folds", "CHANGES", "none", "one text, or several"),
+        ("nerve-explore", "COUNT", "4.5", "a whole number"),
+    ],
+)
+def test_values_that_the_session_would_fail_on_are_refused(tmp_path, kernel, name, text, wanted):
+    with pytest.raises(NerveError) as told:
+        prepared(kernel, "me", tmp_path, settings={name: text})
+    assert f"Setting {name} of kernel {kernel} cannot be {text!r}: write {wanted}" in str(told.value)
+
+
 def test_wrong_names_are_refused(tmp_path):
     with pytest.raises(NerveError, match="There is no kernel 'nerve'; there are nerve-train-folds"):
         prepared("nerve", "me", tmp_path)
