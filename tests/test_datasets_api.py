@@ -104,6 +104,17 @@ def test_a_title_that_kaggle_refuses_is_not_sent(
     assert calls(server, "StartBlobUpload") == []
 
 
+@pytest.mark.parametrize("name", ["small+tiny", "small_tiny", "Small.tiny", "small--tiny", "small-tiny-"])
+def test_a_name_that_would_share_a_dataset_needs_a_title(
+    server: RehearsalServer, client: Client, run: Path, name: str
+) -> None:
+    """All of them would be nerve-run-small-tiny."""
+    other = run.rename(run.with_name(name))
+    with pytest.raises(NerveError, match=r"Kaggle would keep 'small-tiny'.*title of its own with --title"):
+        ship(other, client)
+    assert server.log == []
+
+
 @pytest.mark.parametrize("fault", ["upload-cut", "status"])
 def test_an_upload_that_breaks_off_is_gone_on_with(
     server: RehearsalServer, client: Client, run: Path, fault: str
