@@ -1,10 +1,8 @@
 """Kernels through the real client: pushed, watched, and their output fetched."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -21,12 +19,14 @@ from kaggle_nerve.kaggle_api.client import Client, Limits
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.kernels import follow, kernel_status, push
 from kaggle_nerve.kaggle_api.outputs import fetch_runs
+from kaggle_nerve.kernels.plans import PLANS
 from kaggle_nerve.rehearsal import kernel_calls
 from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.settings import load_preset, save_settings
 from kaggle_nerve.storage import mark_complete, write_json
 
+KERNELS = Path(__file__).parents[1] / "kernels"
 REF = "rehearsal/nerve-train-folds"
 NOTEBOOK = {
     "cells": [{"cell_type": "code", "source": "print('déjà vu')\nprint(2)", "outputs": [], "metadata": {}}],
@@ -330,6 +330,11 @@ class TestOutput:
         assert not list(tmp_path.rglob("out"))
 
 
+def cells_of(text: str) -> list[tuple[str, str]]:
+    """Kind and source of each cell of a notebook; the client joins the lines of code."""
+    return [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     """Names and bytes."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -385,15 +390,37 @@ class TestCommands:
         done = CliRunner().invoke(commands, ["output", REF, "--runs", runs])
         assert done.stdout == f"{runs}: run small with 1 finished folds\n"
 
+    @pytest.mark.parametrize("name", PLANS)
+    def test_what_is_generated_is_pushed_cell_by_cell(
+        self, server: RehearsalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        variables = guarded(server, tmp_path / "home")
+        monkeypatch.setattr(clients, "Client", lambda: Client(variables, limits=LIMITS))
+        done = CliRunner().invoke(commands, ["push", name])
+        assert f"rehearsal/{name} is pushed as version 1; its page is https://" in done.stdout
+        (pushed,) = server.kernels
+        held = KERNELS / name / f"{name}.ipynb"
+        assert cells_of(pushed.text) == cells_of(held.read_text(encoding="utf-8"))
+        assert len(cells_of(pushed.text)) > 50
+        told = json.loads((KERNELS / name / kernels.METADATA).read_text(encoding="utf-8"))
+        assert (pushed.ref, pushed.title) == (f"rehearsal/{name}", told["title"])
+        assert (pushed.enable_gpu, pushed.machine_shape) == (
+            told["enable_gpu"],
+            told.get("machine_shape", ""),
+        )
+        assert (pushed.enable_internet, pushed.is_private) == (False, True)
+        assert pushed.competition_sources == (facts.SLUG,)
+
+    @pytest.mark.parametrize("words", [["push", "nerve-explore"], ["status", "nerve-explore"]])
+    def test_a_timeout_without_watching_is_refused(self, words: list[str]) -> None:
+        done = CliRunner().invoke(commands, [*words, "--timeout", "2h"])
+        assert done.exit_code == 2
+        assert "--timeout is about watching; use it with --follow" in done.output
+
     def test_push_and_follow(
         self, server: RehearsalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The folder is prepared with the account's name; a session that fails is exit code 1."""
-
-        def prepared(name: str, username: str, folder: Path, **chosen) -> Path:
-            return make_kernel(folder / "ready", id=f"{username}/{name}")
-
-        monkeypatch.setitem(sys.modules, "kaggle_nerve.kernels.pushing", SimpleNamespace(prepared=prepared))
+        """A session that fails is exit code 1."""
         variables = guarded(server, tmp_path / "home")
         monkeypatch.setattr(clients, "Client", lambda: Client(variables, limits=LIMITS))
         server.faults.add("session-fails", message="Out of memory.")
