@@ -72,6 +72,37 @@ def test_missing_and_edited_files_are_named(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["nerve-explore.ipynb", "paste.py"])
+def test_a_module_edited_in_a_kernel_is_named(tmp_path, name):
+    """Its digest stays, so that only the text itself tells."""
+    building.build(tmp_path)
+    edited = tmp_path / "nerve-explore" / name
+    edited.write_text(edited.read_text().replace("One line, at once.", "A line, at once."))
+    assert list(map(str, building.check(tmp_path))) == [
+        f"nerve-explore/{name} has kaggle_nerve/notebook/console.py changed by hand"
+    ]
+
+
+@pytest.mark.parametrize("file", ["kernel-metadata.json", "paste.py", "nerve-old.ipynb"])
+def test_a_folder_of_an_older_version_is_named(tmp_path, file):
+    building.build(tmp_path)
+    for other in (tmp_path / "nerve-old" / file, tmp_path / "notes" / "read.me", tmp_path / "README.md"):
+        other.parent.mkdir(exist_ok=True)
+        other.write_text("")
+    (drift,) = building.check(tmp_path)
+    assert str(drift) == "nerve-old is no kernel of this package: delete it"
+
+
+def test_a_file_that_is_no_text_differs_and_is_built_anew(tmp_path):
+    building.build(tmp_path)
+    spoilt = tmp_path / "nerve-explore" / "paste.py"
+    spoilt.write_bytes(spoilt.read_bytes().replace(b"One line, at once.", b"One line\xff"))
+    told = "nerve-explore/paste.py has kaggle_nerve/notebook/console.py changed by hand"
+    assert list(map(str, building.check(tmp_path))) == [told]
+    assert building.build(tmp_path) == ["nerve-explore/paste.py"]
+    assert building.check(tmp_path) == []
+
+
 def test_a_closure_has_what_is_needed_and_no_more(files):
     paths = [file.path for file in files]
     assert paths[0] == "kaggle_nerve/__init__.py"
