@@ -67,13 +67,13 @@ FILES = {
     "kaggle_nerve/data/twins.py": "89ae9e1141c7ad28",
     "kaggle_nerve/runs.py": "a46e063efcb7d0ab",
     "kaggle_nerve/pictures/__init__.py": "62ef1a90b36972e5",
-    "kaggle_nerve/pictures/charts.py": "5f4914a928a7f714",
+    "kaggle_nerve/pictures/charts.py": "1ee3d1eb4f20f0e5",
     "kaggle_nerve/pictures/doubts.py": "76d2dfc951a86c87",
     "kaggle_nerve/pictures/sheet.py": "1b140e526a79808b",
     "kaggle_nerve/training/__init__.py": "d4450ea4c9e092ad",
     "kaggle_nerve/training/losses.py": "8831b266c8956652",
     "kaggle_nerve/training/oof.py": "bbeecc39835a6ed7",
-    "kaggle_nerve/adopted.py": "08b8b7473aecd03b",
+    "kaggle_nerve/adopted.py": "e5a3b547ea647453",
     "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
     "kaggle_nerve/prediction/again.py": "c328d5b3b68d5b5c",
     "kaggle_nerve/prediction/ensemble.py": "e5e8ad21eb854381",
@@ -101,7 +101,7 @@ FILES = {
     "kaggle_nerve/pipeline.py": "7dafc0d284e448a6",
     "kaggle_nerve/notebook/__init__.py": "650e4f80d063cf17",
     "kaggle_nerve/notebook/console.py": "9d5224ac84d61d0a",
-    "kaggle_nerve/notebook/explore.py": "6b9f19626f19cf2c",
+    "kaggle_nerve/notebook/explore.py": "61331cc818363755",
     "kaggle_nerve/notebook/places.py": "768754ed90244c13",
 }
 
@@ -3538,6 +3538,7 @@ write("kaggle_nerve/pictures/__init__.py", r'''"""Figures of frames, labels and 
 write("kaggle_nerve/pictures/charts.py", r'''"""Charts of labels, of training and of submissions."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -3566,6 +3567,15 @@ def balance(frames: pd.DataFrame) -> Figure:
     axes.tick_params(axis="x", labelsize=7)
     axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     return figure
+
+
+def read_history(path: Path) -> pd.DataFrame | None:
+    """A fold's history.csv; None where there is none, or none of its epochs."""
+    try:
+        history = pd.read_csv(path)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return None
+    return None if history.empty else history
 
 
 def curves(histories: Mapping[int, pd.DataFrame]) -> Figure:
@@ -4015,23 +4025,36 @@ def adopt(found: Path, runs_dir: Path) -> list[str]:
     Returns a line for each run. Finished folds take the place of unfinished ones, begun ones of none; what is
     finished in ``runs_dir`` stays. Each folder is copied aside and renamed, so that a kill leaves no half of it.
 
-    Raises NerveError, before anything is copied, where a run of the same name has other settings or data.
+    Raises NerveError, before anything is copied, where a run of the same name has other settings or data, or where
+    what has its name is no run; OSError where the disk does not take the copy.
     """
     return [_take(folder, runs_dir / folder.name) for folder in check(found, runs_dir)]
 
 
 def check(found: Path, runs_dir: Path) -> list[Path]:
-    """The folders of the runs in ``found``. NerveError where ``runs_dir`` has another run of the same name."""
+    """The folders of the runs in ``found``. NerveError where ``runs_dir`` has another run, or something that is no
+    run, of the same name."""
     sources = [found] if (found / "settings.toml").is_file() else sorted(found.glob("*/settings.toml"))
     folders = [source if source.is_dir() else source.parent for source in sources]
     for folder in folders:
         target = runs_dir / folder.name
-        if (target / "settings.toml").is_file() and (difference := _difference(folder, target)):
+        if not (target / "settings.toml").is_file():
+            _refuse_replacing(target)
+        elif difference := _difference(folder, target):
             raise NerveError(
                 f"{folder} and {target} are two runs of one name, with {difference}: rename the folder of one of "
                 "them, or use another folder of runs."
             )
     return folders
+
+
+def _refuse_replacing(target: Path) -> None:
+    """NerveError unless ``target`` is free: what lies there would be gone."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise NerveError(
+            f"{target} is in the way of a run of that name, and is no run itself, since it has no settings.toml: move "
+            "it away, or use another folder of runs."
+        )
 
 
 def _difference(source: Path, target: Path) -> str:
@@ -4090,15 +4113,22 @@ def _copy(source: Path, target: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)  # what a kill left
     copied = aside / "new"
     try:
-        # Files of a read-only input would stay read-only with their modes.
-        shutil.copytree(source, copied, ignore=shutil.ignore_patterns(LOCK), copy_function=shutil.copyfile)
-        for folder in (copied, *(path for path in copied.rglob("*") if path.is_dir())):
-            folder.chmod(0o755)
+        _copy_files(source, copied)
         if target.exists():
             target.rename(aside / "old")
         copied.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """As shutil.copytree, but a full disk is the OSError that it is, and what was read-only can be written to."""
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            _copy_files(path, target / path.name)
+        elif path.name != LOCK:
+            shutil.copyfile(path, target / path.name)
 ''')
 
 write("kaggle_nerve/prediction/__init__.py", r'''"""From models to probabilities: the folds' ensemble on the test frames, and reading what was stored."""
@@ -6980,16 +7010,25 @@ class Exploration:
             self._show(doubts_sheet(found, self.frames, read_grey, 2 * count))
 
     def show_curves(self) -> None:
-        """The run's loss and score, epoch by epoch."""
+        """The run's loss and score, epoch by epoch, of unfinished folds, too."""
         if not self._has_run():
             return
-        folds = self.run.needs_finished_folds()
-        histories = {fold: pd.read_csv(self.run.fold_folder(fold) / "history.csv") for fold in folds}
-        self._show(charts.curves(histories))
+        paths = self.run.folder.glob("fold-*/history.csv")
+        read = {int(path.parent.name.removeprefix("fold-")): charts.read_history(path) for path in paths}
+        histories = {fold: read[fold] for fold in sorted(read) if read[fold] is not None}
+        if histories:
+            self._show(charts.curves(histories))
+        else:
+            self.reporter.say(f"Run {self.run.name} has no finished epoch yet, so there are no curves.")
 
     def show_worst(self, count: int = 12) -> None:
         """Out-of-fold frames with the lowest Dice: what was missed, invented, or drawn elsewhere."""
         if not self._has_run():
+            return
+        if not self.run.finished_folds():
+            self.reporter.say(
+                f"Run {self.run.name} has no finished fold yet, so there are no out-of-fold frames."
+            )
             return
         decision = pipeline.learn_decision([self.run], self.data, reporter=self.reporter)
         found = review(open_oof(self.run), self.frames, decision, reporter=self.reporter)
