@@ -18,23 +18,36 @@ def adopt(found: Path, runs_dir: Path) -> list[str]:
     Returns a line for each run. Finished folds take the place of unfinished ones, begun ones of none; what is
     finished in ``runs_dir`` stays. Each folder is copied aside and renamed, so that a kill leaves no half of it.
 
-    Raises NerveError, before anything is copied, where a run of the same name has other settings or data.
+    Raises NerveError, before anything is copied, where a run of the same name has other settings or data, or where
+    what has its name is no run; OSError where the disk does not take the copy.
     """
     return [_take(folder, runs_dir / folder.name) for folder in check(found, runs_dir)]
 
 
 def check(found: Path, runs_dir: Path) -> list[Path]:
-    """The folders of the runs in ``found``. NerveError where ``runs_dir`` has another run of the same name."""
+    """The folders of the runs in ``found``. NerveError where ``runs_dir`` has another run, or something that is no
+    run, of the same name."""
     sources = [found] if (found / "settings.toml").is_file() else sorted(found.glob("*/settings.toml"))
     folders = [source if source.is_dir() else source.parent for source in sources]
     for folder in folders:
         target = runs_dir / folder.name
-        if (target / "settings.toml").is_file() and (difference := _difference(folder, target)):
+        if not (target / "settings.toml").is_file():
+            _refuse_replacing(target)
+        elif difference := _difference(folder, target):
             raise NerveError(
                 f"{folder} and {target} are two runs of one name, with {difference}: rename the folder of one of "
                 "them, or use another folder of runs."
             )
     return folders
+
+
+def _refuse_replacing(target: Path) -> None:
+    """NerveError unless ``target`` is free: what lies there would be gone."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise NerveError(
+            f"{target} is in the way of a run of that name, and is no run itself, since it has no settings.toml: move "
+            "it away, or use another folder of runs."
+        )
 
 
 def _difference(source: Path, target: Path) -> str:
@@ -93,12 +106,19 @@ def _copy(source: Path, target: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)  # what a kill left
     copied = aside / "new"
     try:
-        # Files of a read-only input would stay read-only with their modes.
-        shutil.copytree(source, copied, ignore=shutil.ignore_patterns(LOCK), copy_function=shutil.copyfile)
-        for folder in (copied, *(path for path in copied.rglob("*") if path.is_dir())):
-            folder.chmod(0o755)
+        _copy_files(source, copied)
         if target.exists():
             target.rename(aside / "old")
         copied.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """As shutil.copytree, but a full disk is the OSError that it is, and what was read-only can be written to."""
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            _copy_files(path, target / path.name)
+        elif path.name != LOCK:
+            shutil.copyfile(path, target / path.name)

@@ -102,6 +102,11 @@ def _decision(run: Run, data_dir: Path, reporter: Reporter, workers: int) -> Dec
         decision = _lying(run) or Untaught()
         if isinstance(decision, Untaught):
             reporter.say(f"Run {run.name} has no learned decision, and none can be learned now: {fault}")
+        else:
+            reporter.say(
+                f"Run {run.name} keeps its earlier decision, whichever folds that was learned on, since none can be "
+                f"learned now: {fault}"
+            )
     reporter.say(text.rule(decision))
     return decision
 

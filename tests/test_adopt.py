@@ -1,5 +1,7 @@
 """Runs brought from elsewhere: what is taken, what stays, and that nothing is left half."""
 
+import errno
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 from kaggle_nerve.adopted import adopt
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api.disk import full_disk_told
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.settings import load_preset, save_settings
 from kaggle_nerve.storage import locked, mark_complete, write_json
@@ -104,6 +107,44 @@ def test_a_fold_that_is_being_trained_is_left_alone(tmp_path: Path, mine: Path) 
     with locked(here / "fold-0" / ".lock", "taken"), pytest.raises(NerveError, match=told):
         adopt(source, mine)
     assert marks(here) == {"fold-0": "mine"}
+
+
+@pytest.mark.parametrize("inside", ["fold-0/model.keras", "notes.txt", None])
+def test_what_is_no_run_is_not_replaced(tmp_path: Path, mine: Path, inside: str | None) -> None:
+    """A run that lost its settings.toml, another folder, and a file; the run before it in order stays out, too."""
+    make_run(tmp_path / "input", {0: DONE}, name="another")
+    make_run(tmp_path / "input", {0: DONE}, mark="theirs")
+    there = mine / "small" / inside if inside else mine / "small"
+    there.parent.mkdir(parents=True)
+    there.write_text("mine")
+    with pytest.raises(NerveError, match=r"small is in the way of a run.*no settings\.toml: move it away"):
+        adopt(tmp_path / "input", mine)
+    assert there.read_text() == "mine"
+    assert [path.name for path in mine.iterdir()] == ["small"]
+
+
+def test_an_empty_folder_is_no_hindrance(tmp_path: Path, mine: Path) -> None:
+    (mine / "small").mkdir(parents=True)
+    assert adopt(make_run(tmp_path / "input", {0: DONE}), mine) == ["run small with 1 finished folds"]
+
+
+def test_a_full_disk_is_said_as_such_and_leaves_nothing_half(
+    tmp_path: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    source = make_run(tmp_path / "input", {0: DONE})
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space left on device") as told:
+        adopt(source, mine)
+    assert (told.value.errno, Path(told.value.filename).name) == (errno.ENOSPC, "environment.json")
+    with (
+        pytest.raises(NerveError, match=r"became full.*another folder with --runs"),
+        full_disk_told(mine, "--runs"),
+    ):
+        adopt(source, mine)
+    assert list(mine.iterdir()) == []
 
 
 KILLED = """

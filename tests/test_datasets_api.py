@@ -15,7 +15,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import client as clients
 from kaggle_nerve.kaggle_api import datasets
 from kaggle_nerve.kaggle_api.client import Client
-from kaggle_nerve.kaggle_api.datasets import Shipped, dataset_exists, dataset_state, ship
+from kaggle_nerve.kaggle_api.datasets import Shipped, dataset_state, ship
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.slugs import slug_of
 from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
@@ -72,7 +72,7 @@ def test_made_private_then_a_new_version(
     server: RehearsalServer, client: Client, run: Path, tmp_path: Path
 ) -> None:
     before, notes = everything_under(tmp_path / "runs"), Notes()
-    assert not dataset_exists(REF, client)
+    assert dataset_state(REF, client) is None
     assert ship(run, client, reporter=notes) == Shipped(REF, 1, URL)
     (made,) = server.datasets
     assert (made.title, made.is_private, made.license) == ("Nerve run small", True, "other")
@@ -102,6 +102,17 @@ def test_a_title_that_kaggle_refuses_is_not_sent(
     with pytest.raises(NerveError, match=r"does not do: Kaggle wants 6 to 50 characters.*--title"):
         ship(run, client, title=title)
     assert calls(server, "StartBlobUpload") == []
+
+
+@pytest.mark.parametrize("name", ["small+tiny", "small_tiny", "Small.tiny", "small--tiny", "small-tiny-"])
+def test_a_name_that_would_share_a_dataset_needs_a_title(
+    server: RehearsalServer, client: Client, run: Path, name: str
+) -> None:
+    """All of them would be nerve-run-small-tiny."""
+    other = run.rename(run.with_name(name))
+    with pytest.raises(NerveError, match=r"Kaggle would keep 'small-tiny'.*title of its own with --title"):
+        ship(other, client)
+    assert server.log == []
 
 
 @pytest.mark.parametrize("fault", ["upload-cut", "status"])

@@ -525,6 +525,11 @@ class TestUnpackingGoesOn:
             disk.full_disk_told(tmp_path),
         ):
             raise PermissionError(errno.EACCES, "Permission denied", "/x")
+        with (
+            pytest.raises(NerveError, match="choose another folder with --runs, and"),
+            disk.full_disk_told(tmp_path, "--runs"),
+        ):
+            raise OSError(errno.ENOSPC, "No space left on device")
         with pytest.raises(OSError, match="odd"), disk.full_disk_told(tmp_path):
             raise OSError(errno.EIO, "odd")
 

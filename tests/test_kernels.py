@@ -72,6 +72,37 @@ def test_missing_and_edited_files_are_named(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["nerve-explore.ipynb", "paste.py"])
+def test_a_module_edited_in_a_kernel_is_named(tmp_path, name):
+    """Its digest stays, so that only the text itself tells."""
+    building.build(tmp_path)
+    edited = tmp_path / "nerve-explore" / name
+    edited.write_text(edited.read_text().replace("One line, at once.", "A line, at once."))
+    assert list(map(str, building.check(tmp_path))) == [
+        f"nerve-explore/{name} has kaggle_nerve/notebook/console.py changed by hand"
+    ]
+
+
+@pytest.mark.parametrize("file", ["kernel-metadata.json", "paste.py", "nerve-old.ipynb"])
+def test_a_folder_of_an_older_version_is_named(tmp_path, file):
+    building.build(tmp_path)
+    for other in (tmp_path / "nerve-old" / file, tmp_path / "notes" / "read.me", tmp_path / "README.md"):
+        other.parent.mkdir(exist_ok=True)
+        other.write_text("")
+    (drift,) = building.check(tmp_path)
+    assert str(drift) == "nerve-old is no kernel of this package: delete it"
+
+
+def test_a_file_that_is_no_text_differs_and_is_built_anew(tmp_path):
+    building.build(tmp_path)
+    spoilt = tmp_path / "nerve-explore" / "paste.py"
+    spoilt.write_bytes(spoilt.read_bytes().replace(b"One line, at once.", b"One line\xff"))
+    told = "nerve-explore/paste.py has kaggle_nerve/notebook/console.py changed by hand"
+    assert list(map(str, building.check(tmp_path))) == [told]
+    assert building.build(tmp_path) == ["nerve-explore/paste.py"]
+    assert building.check(tmp_path) == []
+
+
 def test_a_closure_has_what_is_needed_and_no_more(files):
     paths = [file.path for file in files]
     assert paths[0] == "kaggle_nerve/__init__.py"
@@ -145,6 +176,57 @@ def test_settings_and_attachments_of_a_pushed_kernel(tmp_path):
     exec("".join(cells[1]["source"]), values)
     assert (values["PRESET"], values["HOURS"], values["CHANGES"]) == ("small", 5, ["training.epochs=3"])
     assert values["RUN"] is None
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name", "text", "value"),
+    [
+        ("nerve-train-folds", "SHORTEN", "false", False),
+        ("nerve-train-folds", "SHORTEN", "TRUE", True),
+        ("nerve-train-folds", "HOURS", "5", 5),
+        ("nerve-train-folds", "HOURS", "0.5", 0.5),
+        ("nerve-train-folds", "CHANGES", "training.epochs=3", ["training.epochs=3"]),
+        ("nerve-train-folds", "CHANGES", "size=[192,256]", ["size=[192,256]"]),
+        ("nerve-train-folds", "CHANGES", "[]", []),
+        ("nerve-train-folds", "RUN", "None", None),
+        ("nerve-train-folds", "RUN", "'none'", "none"),
+        ("nerve-train-folds", "RUN", "7", "7"),
+        ("nerve-train-folds", "FOLDS", "5", "5"),
+        ("nerve-train-folds", "FOLDS", "42/5", "42/5"),
+        ("nerve-predict-submit", "RUNS", "small", ["small"]),
+        ("nerve-predict-submit", "RUNS", "['small', \"small@flips\"]", ["small", "small@flips"]),
+        ("nerve-predict-submit", "RUNS", "1e5", ["1e5"]),
+        ("nerve-explore", "COUNT", "4", 4),
+    ],
+)
+def test_values_of_settings(tmp_path, kernel, name, text, value):
+    prepared(kernel, "me", tmp_path, settings={name: text})
+    values = {}
+    exec("".join(json.loads((tmp_path / f"{kernel}.ipynb").read_text())["cells"][1]["source"]), values)
+    assert (values[name], type(values[name])) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name", "text", "wanted"),
+    [
+        ("nerve-train-folds", "SHORTEN", "no", "true or false"),
+        ("nerve-train-folds", "SHORTEN", "1", "true or false"),
+        ("nerve-train-folds", "HOURS", "5h", "a number"),
+        ("nerve-train-folds", "HOURS", "True", "a number"),
+        ("nerve-train-folds", "HOURS", "none", "a number"),
+        ("nerve-train-folds", "RUN", "{[1]:2}", "a text, or none"),
+        ("nerve-train-folds", "RUN", "['a']", "a text, or none"),
+        ("nerve-train-folds", "PRESET", "", "a text, or none"),
+        ("nerve-train-folds", "CHANGES", "[training.epochs=3]", "one text, or several"),
+        ("nerve-train-folds", "CHANGES", "[3]", "one text, or several"),
+        ("nerve-train-folds", "CHANGES", "none", "one text, or several"),
+        ("nerve-explore", "COUNT", "4.5", "a whole number"),
+    ],
+)
+def test_values_that_the_session_would_fail_on_are_refused(tmp_path, kernel, name, text, wanted):
+    with pytest.raises(NerveError) as told:
+        prepared(kernel, "me", tmp_path, settings={name: text})
+    assert f"Setting {name} of kernel {kernel} cannot be {text!r}: write {wanted}" in str(told.value)
 
 
 def test_wrong_names_are_refused(tmp_path):

@@ -1,10 +1,8 @@
 """Kernels through the real client: pushed, watched, and their output fetched."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -20,13 +18,15 @@ from kaggle_nerve.kaggle_api.account import full_ref, username
 from kaggle_nerve.kaggle_api.client import Client, Limits
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.kernels import follow, kernel_status, push
-from kaggle_nerve.kaggle_api.outputs import fetch_runs, kernel_output
+from kaggle_nerve.kaggle_api.outputs import fetch_runs
+from kaggle_nerve.kernels.plans import PLANS
 from kaggle_nerve.rehearsal import kernel_calls
 from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.settings import load_preset, save_settings
 from kaggle_nerve.storage import mark_complete, write_json
 
+KERNELS = Path(__file__).parents[1] / "kernels"
 REF = "rehearsal/nerve-train-folds"
 NOTEBOOK = {
     "cells": [{"cell_type": "code", "source": "print('déjà vu')\nprint(2)", "outputs": [], "metadata": {}}],
@@ -246,53 +246,56 @@ class TestOutput:
         source = make_run(tmp_path / "left" / "runs").parents[1]
         (source / "submission.csv").write_text("img,pixels\n")
         finished(server, folder, client, source)
-        got, notes = tmp_path / "got", Notes()
-        files = kernel_output(REF, got, client, reporter=notes)
-        sent = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
-        assert sorted(path.relative_to(got) for path in files) == sent
-        assert all((got / name).read_bytes() == (source / name).read_bytes() for name in sent)
-        assert len(sent) == 7
+        got, notes = tmp_path / "runs", Notes()
+        fetch_runs(REF, got, client, reporter=notes)
+        sent = files_of(source / "runs")
+        assert files_of(got) == sent
+        assert len(sent) == 6
         assert calls(server, "ListKernelFiles") == [200] * 4
-        assert notes.bars[0][2].count >= notes.bars[0][1]
-        assert (got / "nerve-train-folds.log").read_text() == "[]"
-        # A second time, only what was lost comes again, and what a pattern names.
-        before = len(calls(server, "output"))
-        (got / "runs/small/fold-0/model.keras").write_bytes(b"short")
-        kernel_output(REF, got, client, pattern=r"\.keras$")
-        assert len(calls(server, "output")) == before + 1
-        assert (got / "runs/small/fold-0/model.keras").stat().st_size == 300_000
+        assert all(bar.count >= total for _, total, bar in notes.bars)
+        asked = [record.path for record in server.log if record.call == "output"]
+        assert not [path for path in asked if path.endswith("submission.csv")]
 
-    def test_an_error_page_is_no_model(
+    def test_a_broken_download_is_gone_on_with(
+        self, server: RehearsalServer, client: Client, folder: Path, tmp_path: Path
+    ) -> None:
+        source, got = make_run(tmp_path / "left" / "runs").parents[1], tmp_path / "runs"
+        finished(server, folder, client, source)
+        server.faults.add("cut", after=200_000)
+        with pytest.raises(KaggleError, match="broke off"):
+            fetch_runs(REF, got, client)
+        assert [path.name for path in got.rglob("complete.json")] == ["complete.json"]
+        fetch_runs(REF, got, client)
+        assert files_of(got) == files_of(source / "runs")
+
+    def test_an_error_page_is_no_file(
         self, server: RehearsalServer, client: Client, folder: Path, tmp_path: Path
     ) -> None:
         """The client saves whatever comes, and exits 0."""
-        (tmp_path / "left").mkdir()
-        (tmp_path / "left" / "model.keras").write_bytes(b"k" * 1000)
-        finished(server, folder, client, tmp_path / "left")
-        server.faults.add("expired-link")
-        (got,) = kernel_output(REF, tmp_path / "got", client)
-        assert got.read_bytes() == b"k" * 1000
-        got.unlink()
+        source, got = make_run(tmp_path / "left" / "runs").parents[1], tmp_path / "runs"
+        finished(server, folder, client, source)
         server.faults.add("expired-link", times=None)
-        with pytest.raises(KaggleError, match=r"1 of 1 files.*did not arrive whole, such as model.keras"):
-            kernel_output(REF, tmp_path / "got", client)
-        assert not got.exists()
+        with pytest.raises(KaggleError, match=r"3 of 3 files.*did not arrive whole, such as runs/small/env"):
+            fetch_runs(REF, got, client)
+        assert not list(got.rglob("*.json"))
+        server.faults.clear()
+        server.faults.add("expired-link")
+        fetch_runs(REF, got, client)
+        assert files_of(got) == files_of(source / "runs")
 
     def test_a_download_that_stands_still_is_ended(
         self, server: RehearsalServer, folder: Path, tmp_path: Path
     ) -> None:
         client = client_of(server, tmp_path / "home", Limits(call=20, output=30, file=2))
-        (tmp_path / "left").mkdir()
-        (tmp_path / "left" / "model.keras").write_bytes(b"k" * 1000)
-        finished(server, folder, client, tmp_path / "left")
+        finished(server, folder, client, make_run(tmp_path / "left" / "runs").parents[1])
         server.faults.add("stall", call="output")
         with pytest.raises(KaggleError, match="Nothing came for 2 s"):
-            kernel_output(REF, tmp_path / "got", client)
+            fetch_runs(REF, tmp_path / "got", client)
 
     def test_nothing_there_yet(self, client: Client, folder: Path, tmp_path: Path) -> None:
         push(folder, client)
         with pytest.raises(KaggleError, match="left no such files"):
-            kernel_output(REF, tmp_path / "got", client)
+            fetch_runs(REF, tmp_path / "got", client)
 
     def test_a_name_that_leads_out_is_refused(
         self, client: Client, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -300,8 +303,42 @@ class TestOutput:
         push(folder, client)
         monkeypatch.setattr(kernel_calls, "_output", lambda *_: [("../out", folder / kernels.METADATA)])
         with pytest.raises(KaggleError, match="no plain name"):
-            kernel_output(REF, tmp_path / "got", client)
+            fetch_runs(REF, tmp_path / "got", client)
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("name", ["runs/x/../../../../out", "runs/small/a\n/../../../../out"])
+    def test_a_name_that_leads_out_is_not_written_by_the_clients_own_list(
+        self,
+        server: RehearsalServer,
+        client: Client,
+        folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+    ) -> None:
+        """The list of sizes is clean; that of addresses, which the client asks for itself, has one name more."""
+        finished(server, folder, client, make_run(tmp_path / "left" / "runs").parents[1])
+        real = kernel_calls._output
+
+        def listed(exchange, kernel):
+            more = exchange.record.call == "ListKernelSessionOutput"
+            return [*real(exchange, kernel), *([(name, folder / kernels.METADATA)] if more else [])]
+
+        monkeypatch.setattr(kernel_calls, "_output", listed)
+        fetch_runs(REF, tmp_path / "deep" / "runs", client)
+        assert [path.name for path in (tmp_path / "deep" / "runs").iterdir()] == ["small"]
+        assert not list(tmp_path.rglob("out"))
+
+
+def cells_of(text: str) -> list[tuple[str, str]]:
+    """Kind and source of each cell of a notebook; the client joins the lines of code."""
+    return [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Names and bytes."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 class TestRuns:
@@ -353,15 +390,37 @@ class TestCommands:
         done = CliRunner().invoke(commands, ["output", REF, "--runs", runs])
         assert done.stdout == f"{runs}: run small with 1 finished folds\n"
 
+    @pytest.mark.parametrize("name", PLANS)
+    def test_what_is_generated_is_pushed_cell_by_cell(
+        self, server: RehearsalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        variables = guarded(server, tmp_path / "home")
+        monkeypatch.setattr(clients, "Client", lambda: Client(variables, limits=LIMITS))
+        done = CliRunner().invoke(commands, ["push", name])
+        assert f"rehearsal/{name} is pushed as version 1; its page is https://" in done.stdout
+        (pushed,) = server.kernels
+        held = KERNELS / name / f"{name}.ipynb"
+        assert cells_of(pushed.text) == cells_of(held.read_text(encoding="utf-8"))
+        assert len(cells_of(pushed.text)) > 50
+        told = json.loads((KERNELS / name / kernels.METADATA).read_text(encoding="utf-8"))
+        assert (pushed.ref, pushed.title) == (f"rehearsal/{name}", told["title"])
+        assert (pushed.enable_gpu, pushed.machine_shape) == (
+            told["enable_gpu"],
+            told.get("machine_shape", ""),
+        )
+        assert (pushed.enable_internet, pushed.is_private) == (False, True)
+        assert pushed.competition_sources == (facts.SLUG,)
+
+    @pytest.mark.parametrize("words", [["push", "nerve-explore"], ["status", "nerve-explore"]])
+    def test_a_timeout_without_watching_is_refused(self, words: list[str]) -> None:
+        done = CliRunner().invoke(commands, [*words, "--timeout", "2h"])
+        assert done.exit_code == 2
+        assert "--timeout is about watching; use it with --follow" in done.output
+
     def test_push_and_follow(
         self, server: RehearsalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The folder is prepared with the account's name; a session that fails is exit code 1."""
-
-        def prepared(name: str, username: str, folder: Path, **chosen) -> Path:
-            return make_kernel(folder / "ready", id=f"{username}/{name}")
-
-        monkeypatch.setitem(sys.modules, "kaggle_nerve.kernels.pushing", SimpleNamespace(prepared=prepared))
+        """A session that fails is exit code 1."""
         variables = guarded(server, tmp_path / "home")
         monkeypatch.setattr(clients, "Client", lambda: Client(variables, limits=LIMITS))
         server.faults.add("session-fails", message="Out of memory.")

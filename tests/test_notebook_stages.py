@@ -3,12 +3,18 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
+from support import write_competition
 
 from kaggle_nerve import devices
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.notebook import explore as exploring
 from kaggle_nerve.notebook import places as placing
 from kaggle_nerve.notebook import training
 from kaggle_nerve.notebook.places import Places, attached_runs, find_data
+from kaggle_nerve.settings import load_preset, save_settings
+from kaggle_nerve.storage import write_json
+from kaggle_nerve.training.logs import write_history
 
 SLUG = "ultrasound-nerve-segmentation"
 
@@ -57,6 +63,45 @@ def test_elsewhere_than_on_kaggle_inputs_lie_beside_the_folder(tmp_path, monkeyp
     monkeypatch.setenv("KAGGLE_NERVE_CACHE", "/elsewhere")
     found = placing.here()
     assert (found.working, found.input) == (tmp_path, tmp_path.parent / "input")
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A run's folder, attached; folds 0 and 1 have trained two epochs and one, fold 2 none."""
+    monkeypatch.setattr(placing, "KAGGLE", tmp_path)
+    monkeypatch.setenv("KAGGLE_NERVE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "working").mkdir()
+    write_competition(tmp_path / "input" / SLUG, subjects=1, frames=2, test=1)
+    run = tmp_path / "input" / "runs" / "small"
+    save_settings(load_preset("tiny"), run / "settings.toml")
+    write_json(run / "environment.json", {"source": "digest"})
+    for fold, epochs in enumerate((2, 1, 0)):
+        rows = [{"epoch": epoch, "loss": 1 / epoch, "dice": epoch / 10} for epoch in range(1, epochs + 1)]
+        write_history(rows, run / f"fold-{fold}" / "history.csv")
+        write_json(run / f"fold-{fold}" / "checkpoint" / "state.json", {"epoch": epochs})
+    return run
+
+
+def test_a_run_that_is_only_begun_shows_its_curves(begun, monkeypatch, capsys):
+    shown, drawn = [], {}
+    monkeypatch.setattr(exploring, "display", shown.append)
+    monkeypatch.setattr(exploring.charts, "curves", lambda histories: drawn.update(histories) or Figure())
+    data = exploring.Exploration()
+    data.show_curves()
+    assert {fold: list(history.dice) for fold, history in drawn.items()} == {0: [0.1, 0.2], 1: [0.1]}
+    assert len(shown) == 1
+    data.show_worst()
+    assert len(shown) == 1
+    assert (
+        "Run small has no finished fold yet, so there are no out-of-fold frames." in capsys.readouterr().out
+    )
+
+
+def test_a_run_without_an_epoch_has_no_curves(begun, monkeypatch, capsys):
+    for fold in (0, 1):
+        (begun / f"fold-{fold}" / "history.csv").unlink()
+    exploring.Exploration().show_curves()
+    assert "Run small has no finished epoch yet, so there are no curves." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("gpus", "preset"), [((), "small"), (("gpu:0", "gpu:1"), "default")])

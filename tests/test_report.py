@@ -19,7 +19,7 @@ from kaggle_nerve.report.gather import gather
 from kaggle_nerve.report.page import render
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.settings import load_preset, save_settings
-from kaggle_nerve.storage import mark_complete, write_json
+from kaggle_nerve.storage import mark_complete, read_json, write_json
 from kaggle_nerve.training.logs import write_history
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -88,6 +88,11 @@ def write_ledger(root: Path, **values) -> None:
     row = dict.fromkeys(COLUMNS, "") | {"sha256": "0" * 64, "status": "complete", "tag": "t"} | values
     (root / "submissions").mkdir(exist_ok=True)
     pd.DataFrame([row]).to_csv(root / "submissions" / "ledger.csv", index=False)
+
+
+def words(text: str) -> str:
+    """What a page says, in one line."""
+    return " ".join(Tags(text).text.split())
 
 
 class Tags(HTMLParser):
@@ -182,6 +187,44 @@ def test_a_run_without_a_finished_fold_has_a_page(root):
     assert "No fold is finished" in text
     assert "Learning curves" in text
     assert "ROC" not in text
+
+
+def test_one_subject_has_a_page(root):
+    """Its mean and both ends of its interval are one number, which rounding puts in another order."""
+    fold = root / "runs" / "one" / "fold-0"
+    for other in (1, 2):
+        shutil.rmtree(fold.with_name(f"fold-{other}"))
+    table, maps = pd.read_csv(fold / "oof.csv"), np.load(fold / "oof.npy")
+    kept = (table.subject == 5).to_numpy()
+    table[kept].to_csv(fold / "oof.csv", index=False)
+    np.save(fold / "oof.npy", maps[kept])
+    contents = gather(open_run(root / "runs", "one"), root / "data", root / "submissions")
+    figures = contents.seen.decision.figures
+    assert figures.low == pytest.approx(figures.dice, abs=1e-12)
+    assert "On 8 frames of 1 subjects" in Tags(render(contents)).text
+
+
+@pytest.mark.parametrize("text", ["", "epoch,loss,dice\n"])
+def test_a_history_without_an_epoch_is_none(root, text):
+    (root / "runs" / "one" / "fold-1" / "history.csv").write_text(text)
+    row = '<td>1</td><td class="number">2</td><td>finished</td>\n<td class="number">0</td>'
+    assert row in page(root)
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (("kaggle_nerve", "devices", "backend", "versions"), "work. kaggle-nerve 0 on cpu:0, jax 1."),
+        (("kaggle_nerve", "backend"), "work. kaggle-nerve 0, jax of an unknown version."),
+        (("devices", "versions"), "work on cpu:0."),
+        ((), "work."),
+    ],
+)
+def test_an_environment_with_less_in_it(root, kept, said):
+    path = root / "runs" / "one" / "environment.json"
+    told = read_json(path)
+    write_json(path, {name: told[name] for name in kept})
+    assert f"whole job {said}" in words(page(root))
 
 
 def test_the_command_writes_the_page_into_the_runs_folder(root):

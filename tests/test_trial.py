@@ -116,8 +116,19 @@ def test_a_decision_that_lies_there_needs_no_predictions(trained, prepared, bare
         (bare.fold_folder(fold) / "oof.npy").unlink()
     told = Told()
     try_frames(bare, [data / "test" / "1.tif"], tmp_path / "a.png", tmp_path / "no", reporter=told)
-    assert told.lines[0].startswith("Rule ")
-    assert "default" not in told.lines[0]
+    kept, rule = told.lines[:2]
+    assert "keeps its earlier decision, whichever folds that was learned on" in kept
+    assert "oof.npy cannot be read" in kept
+    assert rule.startswith("Rule ")
+    assert "default" not in rule
+
+
+def test_a_decision_of_other_folds_is_used_with_a_word(trained, prepared, bare, data, tmp_path):
+    shutil.copy(trained.decision_file, bare.decision_file)
+    shutil.rmtree(bare.fold_folder(1))
+    told = Told()
+    try_frames(bare, [data / "test" / "1.tif"], tmp_path / "a.png", tmp_path / "no", reporter=told)
+    assert any("since none can be learned now: There is no data directory" in line for line in told.lines)
 
 
 def test_one_fold_needs_no_scale(bare, data, tmp_path):

@@ -84,6 +84,7 @@ def push(
     Example: kaggle-nerve kernels push nerve-train-folds --set PRESET=small --set HOURS=5 --follow
              kaggle-nerve kernels push nerve-predict-submit --kernel me/nerve-train-folds
     """
+    _refuse_timeout_alone(timeout, follow)
     from kaggle_nerve.cli.terminal import TerminalReporter
     from kaggle_nerve.kaggle_api.account import username
     from kaggle_nerve.kaggle_api.client import Client
@@ -126,6 +127,7 @@ def status(name: str, follow: bool, timeout: float | None, as_json: bool) -> Non
     \b
     Example: kaggle-nerve kernels status nerve-train-folds
     """
+    _refuse_timeout_alone(timeout, follow)
     from kaggle_nerve.cli.terminal import TerminalReporter
     from kaggle_nerve.kaggle_api.account import full_ref
     from kaggle_nerve.kaggle_api.client import Client
@@ -187,6 +189,11 @@ def dataset(run_name: str, title: str, message: str, runs_dir: Path) -> None:
     folder = open_run(runs_dir, run_name).folder
     shipped = ship(folder, Client(), title=title, message=message, reporter=TerminalReporter())
     click.echo(f"Run {folder.name} is version {shipped.version} of the dataset {shipped.ref}: {shipped.url}")
+
+
+def _refuse_timeout_alone(timeout: float | None, follow: bool) -> None:
+    if timeout is not None and not follow:
+        raise click.UsageError("--timeout is about watching; use it with --follow.")
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -77,19 +77,20 @@ def ship(
     Args:
         run_folder: the run; nothing is written into it.
         client: whom to send it to.
-        title: 6 to 50 characters; the slug is made of it. The default is "Nerve run <name>".
+        title: 6 to 50 characters; the slug is made of it. The default is "Nerve run <name>", for a name of small
+            letters, digits and single dashes, which is all that a slug keeps apart.
         message: what is new in this version.
         timeout: seconds to wait until Kaggle has processed the files.
         reporter: gets bars and lines.
 
     Raises KaggleError where the dataset is refused, incomplete, or not ready in time.
     """
-    title = title or f"Nerve run {run_folder.name}"
+    title = title or _title(run_folder.name)
     ref = f"{username(client)}/{_slug(title)}"
     before = dataset_state(ref, client)
     words = ["create"] if before is None else ["version", f"--message={message or 'Sent by kaggle-nerve'}"]
     version = before.version + 1 if before else 1
-    with full_disk_told(run_folder.parent), _staged(run_folder, ref, title) as (folder, size):
+    with full_disk_told(run_folder.parent, "--runs"), _staged(run_folder, ref, title) as (folder, size):
         try:
             _send([*words, "--path", str(folder)], ref, client, size, reporter)
         except KaggleError as fault:
@@ -112,11 +113,6 @@ def _send(words: list[str], ref: str, client: Client, size: int, reporter: Repor
     lost = LOST.search(out)
     if lost or "is being created" not in out:
         raise client.explain(lost[0] if lost else out, doing, about)
-
-
-def dataset_exists(ref: str, client: Client) -> bool:
-    """Whether this account sees a dataset ``user/slug``."""
-    return dataset_state(ref, client) is not None
 
 
 def dataset_state(ref: str, client: Client) -> State | None:
@@ -164,6 +160,16 @@ def _await_ready(ref: str, version: int, client: Client, timeout: float, reporte
         f"Kaggle has the files of {ref} but has not made version {version} of them within {timeout:.0f} s: look at "
         f"https://www.kaggle.com/datasets/{ref} in some minutes; nothing has to be sent again.",
     )
+
+
+def _title(name: str) -> str:
+    """The title where the user gives none. NerveError where another run's would lead to the same dataset."""
+    if (kept := slug_of(name)) != name:
+        raise NerveError(
+            f"Of the run's name {name!r} Kaggle would keep {kept!r}, so that another run could replace it in its "
+            "dataset: choose a title of its own with --title."
+        )
+    return f"Nerve run {name}"
 
 
 def _slug(title: str) -> str:

@@ -14,20 +14,20 @@ RESERVE = 64 << 20
 
 
 @contextmanager
-def full_disk_told(folder: Path) -> Iterator[None]:
-    """Turn what writing into ``folder`` may raise into a NerveError."""
+def full_disk_told(folder: Path, option: str = "--data") -> Iterator[None]:
+    """Turn what writing into ``folder`` may raise into a NerveError; ``option`` is what names another folder."""
     try:
         yield
     except OSError as fault:
         if fault.errno in FULL:
             raise NerveError(
-                f"The disk of {folder} became full: free some space, or choose another folder with --data, and "
-                "run the same command again; what is there already is kept."
+                f"The disk of {folder} became full: free some space, or choose another folder with {option}, "
+                "and run the same command again; what is there already is kept."
             ) from fault
         if isinstance(fault, PermissionError) or fault.errno == errno.EROFS:
             raise NerveError(
                 f"{fault.filename or folder} cannot be written ({fault.strerror}): change its permissions, or "
-                "choose another folder with --data."
+                f"choose another folder with {option}."
             ) from fault
         raise
 

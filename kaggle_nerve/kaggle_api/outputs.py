@@ -18,9 +18,12 @@ from kaggle_nerve.storage import COMPLETE, digest_text
 TRIES = 3
 """Runs of the client at most: it saves what comes under a bad address, and takes no care of sizes."""
 
+OF_RUNS = "runs/[^/]+/"
+"""How the names of files of runs begin in a kernel's output."""
 
-OF_RUNS = "^runs/[^/]+/"
-"""The names of files of runs in a kernel's output."""
+INSIDE = r"^(?!/)(?!(?s:.*/)?\.\.(?:/|\Z))"
+"""Begins every pattern, so that no name is found which leads out of the folder: the client writes by the names of a
+second list, which may have others than the one that was looked at."""
 
 
 def fetch_runs(ref: str, runs_dir: Path, client: Client, *, reporter: Reporter = SILENT) -> list[str]:
@@ -40,8 +43,9 @@ def fetch_runs(ref: str, runs_dir: Path, client: Client, *, reporter: Reporter =
     runs = check(work / "runs", runs_dir)
     done = [folder for run in runs for folder in _finished(runs_dir / run.name)]
     without = "".join(f"(?!runs/{re.escape(folder)}/)" for folder in done)
-    _fetch(ref, work, client, listing, f"^{without}{OF_RUNS[1:]}", reporter)
-    told = adopt(work / "runs", runs_dir)
+    _fetch(ref, work, client, listing, f"{without}{OF_RUNS}", reporter)
+    with full_disk_told(runs_dir, "--runs"):
+        told = adopt(work / "runs", runs_dir)
     shutil.rmtree(work)
     return told
 
@@ -51,21 +55,15 @@ def _finished(run: Path) -> list[str]:
     return [f"{run.name}/{marker.parent.name}" for marker in sorted(run.glob(f"*/{COMPLETE}"))]
 
 
-def kernel_output(
-    ref: str, folder: Path, client: Client, *, pattern: str = "", reporter: Reporter = SILENT
-) -> list[Path]:
-    """Get the files that the newest session of ``user/slug`` left, with their folders, into ``folder``.
-
-    Files of the right size are kept, so a second call goes on where the first one ended; use a folder for one
-    session only. The session's log comes as ``<slug>.log``. ``pattern`` is a regular expression; only files whose
-    names it is found in are fetched. Raises KaggleError where files are missing or damaged on the way.
-    """
-    return _fetch(ref, folder, client, list_output(ref, client), pattern, reporter)
-
-
 def _fetch(
     ref: str, folder: Path, client: Client, listing: Listing, pattern: str, reporter: Reporter
-) -> list[Path]:
+) -> None:
+    """Get the files of ``listing`` whose names begin with ``pattern``, with their folders, into ``folder``.
+
+    Files of the right size are kept, so a second call goes on where the first one ended. Raises KaggleError where
+    files are missing or damaged on the way.
+    """
+    pattern = INSIDE + pattern
     wanted = [file for file in listing.files if re.search(pattern, file.name)]
     if not wanted:
         raise KaggleError(
@@ -74,7 +72,7 @@ def _fetch(
             "has ended well.",
         )
     with (
-        full_disk_told(folder),
+        full_disk_told(folder, "--runs"),
         reporter.bar("Downloading", sum(file.size for file in wanted), "byte") as bar,
     ):
         watch = _Arrival(folder, client.limits.file, bar, f"downloading the output of {ref}")
@@ -83,14 +81,13 @@ def _fetch(
             _remove(wrong, folder)
             _download(ref, folder, client, pattern, watch)
             tries += 1
-    if not wrong:
-        return [folder / file.name for file in wanted]
-    _remove(wrong, folder)
-    raise KaggleError(
-        failures.CORRUPT,
-        f"{len(wrong)} of {len(wanted)} files of {ref} did not arrive whole, such as {wrong[0].name}: run the same "
-        "command again; what arrived is kept.",
-    )
+    if wrong:
+        _remove(wrong, folder)
+        raise KaggleError(
+            failures.CORRUPT,
+            f"{len(wrong)} of {len(wanted)} files of {ref} did not arrive whole, such as {wrong[0].name}: run the "
+            "same command again; what arrived is kept.",
+        )
 
 
 def list_output(ref: str, client: Client) -> Listing:
@@ -124,8 +121,8 @@ def list_output(ref: str, client: Client) -> Listing:
 def _download(ref: str, folder: Path, client: Client, pattern: str, watch: "_Arrival") -> None:
     """Run the client, which goes through all pages by itself; it keeps files that are there and large enough."""
     words = ["kernels", "output", ref, "--path", str(folder), "--page-size", str(clients.PAGE)]
-    more = [f"--file-pattern={pattern}"] if pattern else []
-    client.run([*words, *more], watch.doing, client.limits.output, watch, about=wordings.kernel(ref))
+    words.append(f"--file-pattern={pattern}")
+    client.run(words, watch.doing, client.limits.output, watch, about=wordings.kernel(ref))
     watch("")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from kaggle_nerve.competition.facts import SLUG
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kernels.closure import closure
-from kaggle_nerve.kernels.notebook import digest, notebook, paste
+from kaggle_nerve.kernels.notebook import digest, holds, notebook, paste
 from kaggle_nerve.kernels.plans import PLANS, Plan
 from kaggle_nerve.storage import write_text
 
@@ -58,7 +58,7 @@ def check(folder: Path) -> list[Drift]:
             found.append(Drift(path, "is missing"))
         elif there != text:
             found.append(Drift(path, _difference(path, there)))
-    return found
+    return found + [Drift(name, "is no kernel of this package: delete it") for name in _strangers(folder)]
 
 
 def metadata(plan: Plan, owner: str = OWNER) -> str:
@@ -91,15 +91,29 @@ def plan_of(name: str) -> Plan:
 
 
 def _read(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    # Bytes that are no text differ from what is generated, as any other change does.
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+
+def _strangers(folder: Path) -> list[str]:
+    """Folders with a kernel's files that are no kernel's: what an older version wrote."""
+    return sorted(
+        inside.name
+        for inside in folder.glob("*/")
+        if inside.name not in PLANS
+        and any((inside / file).is_file() for file in (METADATA, PASTE, f"{inside.name}.ipynb"))
+    )
 
 
 def _difference(path: str, there: str) -> str:
-    """Which modules of the package a stale notebook has otherwise."""
+    """Which modules of the package a notebook has otherwise: those that changed since, or were edited in it."""
     if path.endswith(METADATA):
         return "differs from kaggle_nerve/kernels/plans.py"
     files = closure(plan_of(path.split("/")[0]).entry)
     stale = [file.path for file in files if digest(file) not in there]
     if stale:
         return f"is older than {', '.join(stale)}"
+    edited = [file.path for file in files if not holds(there, file)]
+    if edited:
+        return f"has {', '.join(edited)} changed by hand"
     return "differs from kaggle_nerve/kernels/plans.py or notebook.py"

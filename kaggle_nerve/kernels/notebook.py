@@ -94,11 +94,7 @@ def notebook(plan: Plan, files: Sequence[File]) -> str:
     for floor, group in itertools.groupby(files, lambda file: file.floor):
         heading = f"### `kaggle_nerve{'.' if floor else ''}{floor}`: {ABOUT_FLOORS[floor]}"
         cells.append(_markdown(f"floor-{floor or 'root'}", heading))
-        # A file's own last line end is written by the magic.
-        cells += [
-            _code(_slug(file.path), f"%%writefile {file.path}\n{file.text.removesuffix(chr(10))}", HIDDEN)
-            for file in group
-        ]
+        cells += [_code(_slug(file.path), _writing(file), HIDDEN) for file in group]
     cells += [_markdown("run", "## Run"), _code("check", CHECK)]
     for place, (title, code) in enumerate(plan.runs, 1):
         cells += [_markdown(f"run-{place}-title", f"### {title}"), _code(f"run-{place}", code)]
@@ -120,11 +116,27 @@ def paste(plan: Plan, files: Sequence[File]) -> str:
         f"# {NOTHING}",
         _facts(files),
         WRITE,
-        *(f"write({json.dumps(file.path)}, {_literal(file)})" for file in files),
+        *(_write_call(file) for file in files),
         CHECK,
         *(f"# {title}\n{code}" for title, code in plan.runs),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def holds(text: str, file: File) -> bool:
+    """Whether ``text``, a notebook's or a pasted cell's, has the file as it is."""
+    lines = json.dumps(_lines(_writing(file)), indent=1, ensure_ascii=False)
+    # Sources stand three levels deep in the notebook's JSON.
+    return lines.replace("\n", "\n   ") in text or _write_call(file) in text
+
+
+def _writing(file: File) -> str:
+    """The cell that writes a file; its own last line end is written by the magic."""
+    return f"%%writefile {file.path}\n{file.text.removesuffix(chr(10))}"
+
+
+def _write_call(file: File) -> str:
+    return f"write({json.dumps(file.path)}, {_literal(file)})"
 
 
 def _title(plan: Plan) -> str:

@@ -13,6 +13,17 @@ from kaggle_nerve.kernels.notebook import notebook
 from kaggle_nerve.kernels.plans import Plan
 from kaggle_nerve.storage import write_text
 
+WORDS = {"true": True, "false": False, "none": None}
+
+FITTING = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list: "one text, or several such as ['a', 'b'] (in quotes for the shell)",
+    type(None): "a text, or none",
+}
+"""What may be written for a setting by the kind of its default."""
+
 
 def prepared(
     name: str,
@@ -25,11 +36,11 @@ def prepared(
 ) -> Path:
     """Write the metadata and the notebook of kernel ``name`` into ``folder`` and return it.
 
-    ``owner``: the account's user name. ``settings``: the user's cell, as ``{"HOURS": "5"}``; what is no Python
-    value is taken as text. ``datasets`` and ``kernels``: what to attach besides the competition, as
+    ``owner``: the account's user name. ``settings``: the user's cell, as ``{"HOURS": "5"}``, with values of
+    the kinds that it has. ``datasets`` and ``kernels``: what to attach besides the competition, as
     ``owner/name``. Without settings the notebook is what ``kernels/`` holds.
 
-    Raises NerveError for an unknown kernel or setting, and for what is no ``owner/name``.
+    Raises NerveError for an unknown kernel or setting, a value of another kind, and what is no ``owner/name``.
     """
     plan = plan_of(name)
     told = json.loads(metadata(plan, owner))
@@ -48,14 +59,41 @@ def _with_settings(plan: Plan, settings: Mapping[str, str]) -> Plan:
         if name not in names:
             raise NerveError(f"Kernel {plan.name} has no setting {name!r}; it has {', '.join(names)}.")
         place = next(place for place, line in enumerate(lines) if line.startswith(f"{name} = "))
-        lines[place] = f"{name} = {_value(text)!r}"
+        default = ast.literal_eval(lines[place].partition(" = ")[2])
+        try:
+            lines[place] = f"{name} = {_value(text, default)!r}"
+        except ValueError as fault:
+            wanted = FITTING[type(default)]
+            raise NerveError(
+                f"Setting {name} of kernel {plan.name} cannot be {text!r}: write {wanted}."
+            ) from fault
     return replace(plan, settings="\n".join(lines))
 
 
-def _value(text: str) -> object:
+def _value(text: str, default: object) -> object:
+    """``text`` as a value of the default's kind, or the session would fail on it. ValueError where it is none."""
+    read, kind = _read(text), type(default)
+    if kind in (bool, int, float):
+        if type(read) is kind or (kind is float and type(read) is int):
+            return read
+    elif kind is list and isinstance(read, list) and all(isinstance(one, str) for one in read):
+        return read
+    elif default is None and read is None:
+        return None
+    elif isinstance(read, str) and read and not read.startswith(tuple("[({")):  # a bracket that is not closed
+        return [read] if kind is list else read
+    elif type(read) in (int, float, complex):  # names of runs may look like numbers
+        return [text] if kind is list else text
+    raise ValueError(text)
+
+
+def _read(text: str) -> object:
+    """The Python value, whose words may be written in any case; what is none is text."""
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):
         return text
 
 

@@ -71,16 +71,25 @@ class Exploration:
             self._show(doubts_sheet(found, self.frames, read_grey, 2 * count))
 
     def show_curves(self) -> None:
-        """The run's loss and score, epoch by epoch."""
+        """The run's loss and score, epoch by epoch, of unfinished folds, too."""
         if not self._has_run():
             return
-        folds = self.run.needs_finished_folds()
-        histories = {fold: pd.read_csv(self.run.fold_folder(fold) / "history.csv") for fold in folds}
-        self._show(charts.curves(histories))
+        paths = self.run.folder.glob("fold-*/history.csv")
+        read = {int(path.parent.name.removeprefix("fold-")): charts.read_history(path) for path in paths}
+        histories = {fold: read[fold] for fold in sorted(read) if read[fold] is not None}
+        if histories:
+            self._show(charts.curves(histories))
+        else:
+            self.reporter.say(f"Run {self.run.name} has no finished epoch yet, so there are no curves.")
 
     def show_worst(self, count: int = 12) -> None:
         """Out-of-fold frames with the lowest Dice: what was missed, invented, or drawn elsewhere."""
         if not self._has_run():
+            return
+        if not self.run.finished_folds():
+            self.reporter.say(
+                f"Run {self.run.name} has no finished fold yet, so there are no out-of-fold frames."
+            )
             return
         decision = pipeline.learn_decision([self.run], self.data, reporter=self.reporter)
         found = review(open_oof(self.run), self.frames, decision, reporter=self.reporter)

@@ -1,6 +1,7 @@
 """Charts of labels, of training and of submissions."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,15 @@ def balance(frames: pd.DataFrame) -> Figure:
     axes.tick_params(axis="x", labelsize=7)
     axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     return figure
+
+
+def read_history(path: Path) -> pd.DataFrame | None:
+    """A fold's history.csv; None where there is none, or none of its epochs."""
+    try:
+        history = pd.read_csv(path)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return None
+    return None if history.empty else history
 
 
 def curves(histories: Mapping[int, pd.DataFrame]) -> Figure:

@@ -69,8 +69,9 @@ def bounds(figures: Figures) -> str:
             ("perfect presence", figures.perfect_presence, GREY),
         ]
         _bars(axes, rows, "{:.4f}")
-        error = [[figures.dice - figures.low], [figures.high - figures.dice]]
-        axes.errorbar([figures.dice], [1], xerr=error, color=INK, capsize=4)
+        # Of one patient all three are the same but for rounding.
+        bars = np.clip([[figures.dice - figures.low], [figures.high - figures.dice]], 0, None)
+        axes.errorbar([figures.dice], [1], xerr=bars, color=INK, capsize=4)
         axes.set(xlim=(0, 1), xlabel="mean Dice (95 % over patients)")
 
     return svg(draw, 5.2, 1.9)

@@ -23,6 +23,7 @@ from kaggle_nerve.decision.shaping import CRF, SHAPES
 from kaggle_nerve.kaggle_api.client import REHEARSAL
 from kaggle_nerve.kaggle_api.fetch import fetched_from
 from kaggle_nerve.kaggle_api.ledger import Entry, Ledger
+from kaggle_nerve.pictures.charts import read_history
 from kaggle_nerve.prediction.stored import open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
@@ -128,8 +129,7 @@ def _folds(run: Run) -> list[Fold]:
 
 def _fold(run: Run, number: int, subjects: int) -> Fold:
     folder = run.fold_folder(number)
-    path, facts = folder / "history.csv", completed(folder)
-    history = pd.read_csv(path) if path.is_file() else None
+    history, facts = read_history(folder / "history.csv"), completed(folder)
     if facts:
         return Fold(number, subjects, "finished", history, facts)
     begun = folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir())

@@ -18,7 +18,7 @@ RUNS = []
 VERSION = "0.1.0"
 FILES = {
     "kaggle_nerve/__init__.py": "fb48a17d2d55d728",
-    "kaggle_nerve/blending.py": "6cb6e862d61aeacb",
+    "kaggle_nerve/blending.py": "8e8fa1cc7042128e",
     "kaggle_nerve/errors.py": "ea88c37a8a017dfd",
     "kaggle_nerve/fused.py": "faaac81a1297bc9c",
     "kaggle_nerve/presets/__init__.py": "532ef13800ca2c84",
@@ -52,42 +52,42 @@ FILES = {
     "kaggle_nerve/settings/schema.py": "4f3766a080ba9e40",
     "kaggle_nerve/settings/text.py": "a80f70216c23edd1",
     "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
-    "kaggle_nerve/data/cache.py": "23977dce29c5198c",
+    "kaggle_nerve/data/cache.py": "dec8e45b6fd52131",
     "kaggle_nerve/data/folds.py": "03e193043840062d",
     "kaggle_nerve/data/frames.py": "d8bca5c74c4f55f8",
     "kaggle_nerve/data/fullsize.py": "ee6a2837e36f2f9e",
     "kaggle_nerve/data/levels.py": "ec665ef37530a76d",
     "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
-    "kaggle_nerve/runs.py": "a46e063efcb7d0ab",
+    "kaggle_nerve/runs.py": "504f63a40c5564eb",
     "kaggle_nerve/training/__init__.py": "d4450ea4c9e092ad",
     "kaggle_nerve/training/losses.py": "8831b266c8956652",
     "kaggle_nerve/training/oof.py": "bbeecc39835a6ed7",
-    "kaggle_nerve/adopted.py": "08b8b7473aecd03b",
+    "kaggle_nerve/adopted.py": "e5a3b547ea647453",
     "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
     "kaggle_nerve/prediction/again.py": "c328d5b3b68d5b5c",
-    "kaggle_nerve/prediction/ensemble.py": "e5e8ad21eb854381",
+    "kaggle_nerve/prediction/ensemble.py": "3ff5af004c4ddc19",
     "kaggle_nerve/prediction/matching.py": "dec09120ca7a8d2c",
-    "kaggle_nerve/prediction/stored.py": "694df4525c0ce6e8",
+    "kaggle_nerve/prediction/stored.py": "c7e1678c92c2e5d2",
     "kaggle_nerve/decision/__init__.py": "d1e38092d99021ca",
-    "kaggle_nerve/decision/blends.py": "cd6acf7afd59fe01",
+    "kaggle_nerve/decision/blends.py": "bb5c3009f1c9cd73",
     "kaggle_nerve/decision/calibration.py": "a045dda05ee22a22",
     "kaggle_nerve/decision/candidates.py": "d255fa1eb5c8b293",
     "kaggle_nerve/decision/crf.py": "3825a400f39db43e",
-    "kaggle_nerve/decision/decision.py": "3d1d043d9245b8e3",
+    "kaggle_nerve/decision/decision.py": "a1ea90767b252ce9",
     "kaggle_nerve/decision/evidence.py": "621c9346af8dbc9c",
     "kaggle_nerve/decision/features.py": "96b68473a7eb8f51",
-    "kaggle_nerve/decision/figures.py": "1ec3e4c8bdfcfe7f",
+    "kaggle_nerve/decision/figures.py": "65af4e97e4571edc",
     "kaggle_nerve/decision/masks.py": "e76ff83bdf3cbe3b",
-    "kaggle_nerve/decision/nested.py": "f72e3b5da7bca9bf",
+    "kaggle_nerve/decision/nested.py": "c1ba8060b3d97a56",
     "kaggle_nerve/decision/presence.py": "32630c5bcab71f23",
     "kaggle_nerve/decision/reliability.py": "29fb2eab0b57443d",
     "kaggle_nerve/decision/rule.py": "6a28cf8754e43cc2",
     "kaggle_nerve/decision/shape.py": "9d37f3991831d68e",
-    "kaggle_nerve/decision/shape_prior.py": "b1e4a8241bda3aae",
-    "kaggle_nerve/decision/shaping.py": "a4e701c6031677d4",
-    "kaggle_nerve/decision/text.py": "0d6f898693a71d2c",
-    "kaggle_nerve/decision/tune.py": "639ef69dec8c1308",
-    "kaggle_nerve/pipeline.py": "7dafc0d284e448a6",
+    "kaggle_nerve/decision/shape_prior.py": "07464a160a2f5d6e",
+    "kaggle_nerve/decision/shaping.py": "ec4863e050a9c8e3",
+    "kaggle_nerve/decision/text.py": "d92a65c9b3ad320d",
+    "kaggle_nerve/decision/tune.py": "e5c94e3d5153c7d1",
+    "kaggle_nerve/pipeline.py": "11c0079ccddf4e11",
     "kaggle_nerve/notebook/__init__.py": "650e4f80d063cf17",
     "kaggle_nerve/notebook/console.py": "9d5224ac84d61d0a",
     "kaggle_nerve/notebook/places.py": "768754ed90244c13",
@@ -128,6 +128,9 @@ import numpy as np
 METHODS = ("mean", "logits", "agreement")
 SHARPNESS = 100.0
 """Base of the weights by agreement, as in jwliao1209's entry to this competition."""
+
+SAME = 1e-9
+"""Relative difference below which two eigenvalues count as one."""
 
 CERTAIN = 1e-4
 """How near to 0 or 1 a probability is believed."""
@@ -197,10 +200,20 @@ def agreement_weights(maps: np.ndarray) -> np.ndarray:
 
     They grow with the leading eigenvector of the matrix of pairwise Dice, which is large for the
     members that agree with those that agree. Source: the "ASME" of jwliao1209's entry, after
-    Parisi et al., "Ranking and combining multiple predictors without labeled data", PNAS 2014.
+    Parisi et al., "Ranking and combining multiple predictors without labeled data", PNAS 2014. Members
+    that share nothing get equal parts.
     """
-    _, vectors = np.linalg.eigh(pairwise_dice(maps))
-    powers = SHARPNESS ** np.abs(vectors[:, -1])
+    return weights_of_dice(pairwise_dice(maps))
+
+
+def weights_of_dice(dice: np.ndarray) -> np.ndarray:
+    """The weights (members,) of `agreement_weights` from the members' pairwise Dice (members, members)."""
+    values, vectors = np.linalg.eigh(dice)
+    # Where several vectors lead, as with members that share nothing, which of them comes last is chance:
+    # the one nearest to equal parts is taken.
+    leading = vectors[:, values >= values[-1] * (1 - SAME)]
+    part = np.abs(leading @ leading.sum(axis=0))
+    powers = SHARPNESS ** (part / np.linalg.norm(part))
     return powers / powers.sum()
 
 
@@ -2546,6 +2559,11 @@ def open_test(layout: Layout, size: tuple[int, int], **options) -> Cache:
     return _open(test_frames(layout), layout, size, facts.TEST_FOLDER, **options)
 
 
+def training_source(layout: Layout) -> str:
+    """The ``source`` that a cache of the training frames would have, without building one."""
+    return _source(training_frames(layout), facts.TRAIN_FOLDER)
+
+
 def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """``image`` (uint8) at ``size`` (height, width), each pixel the mean of those it stands for."""
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
@@ -3082,6 +3100,14 @@ class Run:
             raise NerveError(f"Run {self.name} has no finished fold; run `kaggle-nerve train-folds` first.")
         return folds
 
+    def models(self) -> list[str]:
+        """What tells the finished folds' models from others: of each the fold's number and the file's digest.
+
+        The digest is left out where an earlier version finished the fold.
+        """
+        folds = self.finished_folds()
+        return [f"{fold} {completed(self.fold_folder(fold)).get('model', '')}".strip() for fold in folds]
+
 
 def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str, Any], source: str) -> Run:
     """The run ``name``, made or found again.
@@ -3421,23 +3447,36 @@ def adopt(found: Path, runs_dir: Path) -> list[str]:
     Returns a line for each run. Finished folds take the place of unfinished ones, begun ones of none; what is
     finished in ``runs_dir`` stays. Each folder is copied aside and renamed, so that a kill leaves no half of it.
 
-    Raises NerveError, before anything is copied, where a run of the same name has other settings or data.
+    Raises NerveError, before anything is copied, where a run of the same name has other settings or data, or where
+    what has its name is no run; OSError where the disk does not take the copy.
     """
     return [_take(folder, runs_dir / folder.name) for folder in check(found, runs_dir)]
 
 
 def check(found: Path, runs_dir: Path) -> list[Path]:
-    """The folders of the runs in ``found``. NerveError where ``runs_dir`` has another run of the same name."""
+    """The folders of the runs in ``found``. NerveError where ``runs_dir`` has another run, or something that is no
+    run, of the same name."""
     sources = [found] if (found / "settings.toml").is_file() else sorted(found.glob("*/settings.toml"))
     folders = [source if source.is_dir() else source.parent for source in sources]
     for folder in folders:
         target = runs_dir / folder.name
-        if (target / "settings.toml").is_file() and (difference := _difference(folder, target)):
+        if not (target / "settings.toml").is_file():
+            _refuse_replacing(target)
+        elif difference := _difference(folder, target):
             raise NerveError(
                 f"{folder} and {target} are two runs of one name, with {difference}: rename the folder of one of "
                 "them, or use another folder of runs."
             )
     return folders
+
+
+def _refuse_replacing(target: Path) -> None:
+    """NerveError unless ``target`` is free: what lies there would be gone."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise NerveError(
+            f"{target} is in the way of a run of that name, and is no run itself, since it has no settings.toml: move "
+            "it away, or use another folder of runs."
+        )
 
 
 def _difference(source: Path, target: Path) -> str:
@@ -3496,15 +3535,22 @@ def _copy(source: Path, target: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)  # what a kill left
     copied = aside / "new"
     try:
-        # Files of a read-only input would stay read-only with their modes.
-        shutil.copytree(source, copied, ignore=shutil.ignore_patterns(LOCK), copy_function=shutil.copyfile)
-        for folder in (copied, *(path for path in copied.rglob("*") if path.is_dir())):
-            folder.chmod(0o755)
+        _copy_files(source, copied)
         if target.exists():
             target.rename(aside / "old")
         copied.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """As shutil.copytree, but a full disk is the OSError that it is, and what was read-only can be written to."""
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            _copy_files(path, target / path.name)
+        elif path.name != LOCK:
+            shutil.copyfile(path, target / path.name)
 ''')
 
 write("kaggle_nerve/prediction/__init__.py", r'''"""From models to probabilities: the folds' ensemble on the test frames, and reading what was stored."""
@@ -3600,7 +3646,8 @@ def predict_test(
 ) -> Path:
     """Write the run's test probabilities and return their folder; finished work is not redone.
 
-    Uses the folds that are complete; when more have been finished since, all is predicted anew.
+    Uses the folds that are complete; when more have been finished since, or one was trained again, all is
+    predicted anew.
     """
     told = f"Another process predicts with run {run.name}; wait for it."
     with locked(run.test_folder / ".lock", told):
@@ -3610,7 +3657,8 @@ def predict_test(
 def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers: int) -> Path:
     folds = run.needs_finished_folds()
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
-    key = digest_text(FORMAT, cache.source, run.settings.digest(), *map(str, folds))
+    models = run.models()
+    key = digest_text(FORMAT, cache.source, run.settings.digest(), *models)
     done = completed(run.test_folder)
     if done and done["key"] == key and not force:
         reporter.say(f"The test probabilities of run {run.name} are there already (folds {_listed(folds)}).")
@@ -3621,7 +3669,8 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
     figures = _stream(run, cache, [load_fold(run, fold) for fold in folds], key, reporter)
     table = cache.table[["img"]].assign(**figures).round({"agreement": 6, "spread": 6})
     write_text(run.test_folder / "index.csv", table.to_csv(index=False))
-    mark_complete(run.test_folder, {"key": key, "source": cache.source, "folds": folds, "frames": len(table)})
+    facts = {"key": key, "source": cache.source, "folds": folds, "models": models, "frames": len(table)}
+    mark_complete(run.test_folder, facts)
     return run.test_folder
 
 
@@ -3857,10 +3906,11 @@ class Stored:
 
     def _working(self, part: int, row: int) -> np.ndarray:
         probability = self.parts[part][self.rows[part][row]]
-        if not np.isfinite(probability).all():
+        # Not a number compares as false, too.
+        if not (probability.min() >= 0 and probability.max() <= 1):
             raise NerveError(
-                f"Frame {self.table.img.iloc[row]} has a probability that is no number in a stored prediction; "
-                "predict it again with `kaggle-nerve predict --force`, or train its fold again."
+                f"Frame {self.table.img.iloc[row]} has a probability that is no number from 0 to 1 in a stored "
+                "prediction; predict it again with `kaggle-nerve predict --force`, or train its fold again."
             )
         return probability
 
@@ -3888,12 +3938,15 @@ def open_test(run: Run) -> Stored:
 def scale_of(run: Run) -> Scale | None:
     """How the run's ensemble is brought to the scale of a single fold's, as measured on its test frames.
 
-    None where these were not predicted, or not by the folds that are finished now.
+    None where these were not predicted, or not by the models that are there now.
     """
     done = completed(run.test_folder)
-    if not done or done["folds"] != run.finished_folds():
-        return None
-    return _scale(run, _open_test(run, done))
+    return _scale(run, _open_test(run, done)) if done and is_current(run, done) else None
+
+
+def is_current(run: Run, done: dict[str, Any]) -> bool:
+    """Whether finished test predictions, whose complete.json is ``done``, are by the models that are there now."""
+    return done.get("models", [str(fold) for fold in done["folds"]]) == run.models()
 
 
 def scaled(stored: Stored, scale: Scale) -> Stored:
@@ -3938,13 +3991,13 @@ def _open_fold(run: Run, fold: int) -> Stored:
             f"run `kaggle-nerve predict --run {run.name}`."
         )
     again = f"delete {folder} and run `kaggle-nerve {'predict' if run.views else 'train-folds'}` again"
-    return _open(folder / "oof.csv", folder / "oof.npy", run.name, "", again)
+    return _open(folder / "oof.csv", folder / "oof.npy", run.name, "", again, ("subject", "img"))
 
 
-def _open(index: Path, maps: Path, name: str, source: str, again: str) -> Stored:
-    """Predictions on disk; ``again`` says how to get them anew."""
-    table = _read_index(index, again)
-    array = _read_array(maps, len(table), again)
+def _open(index: Path, maps: Path, name: str, source: str, again: str, keys: tuple[str, ...]) -> Stored:
+    """Predictions on disk; ``again`` says how to get them anew, ``keys`` are the columns that name a frame."""
+    table = _read_index(index, keys, again)
+    array = _read_array(maps, 3, len(table), again)
     presences = table.presence.to_numpy(float)[:, None]
     # Predictions made before the views were compared: as from a single view.
     views = {name: table.get(name, alone) for name, alone in VIEWS.items()}
@@ -3954,13 +4007,13 @@ def _open(index: Path, maps: Path, name: str, source: str, again: str) -> Stored
 
 def _open_test(run: Run, done: dict[str, Any]) -> Stored:
     files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
-    return _open(*files, run.name, done["source"], _predict_again(run))
+    return _open(*files, run.name, done["source"], _predict_again(run), ("img",))
 
 
 def _scale(run: Run, stored: Stored) -> Scale:
     """The scale of a run from its test predictions as they lie there."""
     arrays = {
-        name: _read_array(run.test_folder / f"{name}.npy", len(stored), _predict_again(run))
+        name: _read_array(run.test_folder / f"{name}.npy", 2, len(stored), _predict_again(run))
         for name in ("levels", "fold_levels", "fold_presences")
     }
     curve = matching.curve(arrays["levels"].sum(axis=0), arrays["fold_levels"].sum(axis=0))
@@ -3972,9 +4025,10 @@ def _predict_again(run: Run) -> str:
 
 
 def _identity(run: Run, folds: list[int]) -> str:
-    """What out-of-fold predictions were made from: data, settings and the folds that are finished."""
+    """What out-of-fold predictions were made from: data, settings and the models of the finished folds."""
     facts = [completed(run.oof_folder(fold)) for fold in folds]
-    return digest_text(facts[0]["source"], facts[0]["settings"], *map(str, folds))
+    models = [f"{fold} {fact.get('model', '')}" for fold, fact in zip(folds, facts, strict=True)]
+    return digest_text(facts[0]["source"], facts[0]["settings"], *models)
 
 
 def _joined(folds: list[Stored], name: str, source: str) -> Stored:
@@ -3998,21 +4052,27 @@ class _Chained:
         return self.arrays[which][row - self.starts[which]]
 
 
-def _read_index(path: Path, again: str) -> pd.DataFrame:
+def _read_index(path: Path, keys: tuple[str, ...], again: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as fault:
         raise NerveError(f"{path} cannot be read ({fault}); {again}.") from fault
-    if not np.isfinite(table.presence).all():
-        raise NerveError(f"{path} has a presence that is no number; {again}.")
+    missing = [name for name in (*keys, "presence") if name not in table]
+    if missing:
+        raise NerveError(f"{path} has no column {missing[0]}; {again}.")
+    for name in ("presence", *VIEWS):
+        if name in table and not pd.to_numeric(table[name], errors="coerce").between(0, 1).all():
+            raise NerveError(f"{path} has a {name} that is no number from 0 to 1; {again}.")
     return table
 
 
-def _read_array(path: Path, count: int, again: str) -> np.ndarray:
+def _read_array(path: Path, axes: int, count: int, again: str) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as fault:
         raise NerveError(f"{path} cannot be read ({fault}); {again}.") from fault
+    if array.ndim != axes or array.dtype.kind not in "fi":
+        raise NerveError(f"{path} holds an array of {array.dtype} {array.shape}, no predictions; {again}.")
     if len(array) != count:
         raise NerveError(f"{path} holds {len(array)} frames and its index {count}; {again}.")
     return array
@@ -4036,6 +4096,7 @@ from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision.candidates import THRESHOLDS
 from kaggle_nerve.decision.evidence import Way
 from kaggle_nerve.decision.presence import parts
+from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Blend, Stored
 from kaggle_nerve.progress import SILENT, Reporter
 
@@ -4043,52 +4104,69 @@ from kaggle_nerve.progress import SILENT, Reporter
 @dataclass(frozen=True)
 class BlendWay:
     """One way. ``final`` is learned on all frames; ``way`` gives each frame what was learned without its
-    subject (the same where nothing ``is_learned``).
+    subject (the same where nothing ``is_learned``). ``rank``: the lower, the simpler.
     """
 
     name: str
     meaning: str
     final: Blend
     way: Way
+    rank: int = 0
     is_learned: bool = False
 
 
 ALONE = BlendWay("alone", "a single run", Blend(), lambda row: Blend())
+MEANINGS = {
+    "mean": "mean of the probabilities",
+    "logits": "mean of the log-odds",
+    "agreement": "on each frame, runs weigh by how far they agree",
+    "weights": "weights by non-negative least squares on the pixels",
+    "vote": "each run votes for pixels from a threshold of its own",
+}
+"""The ways that combine, from the simplest on."""
+
 BASELINE = "mean"
 """The way that the others are compared with."""
 
 
 def ways(stored: Stored, truths: Truths, *, reporter: Reporter = SILENT, workers: int = 2) -> list[BlendWay]:
-    """All ways to combine the runs of ``stored``, from the simplest on."""
+    """All ways to combine the runs of ``stored``; NerveError where a run has the name of one of them.
+
+    Each run alone is as simple as another.
+    """
+    for name in {*MEANINGS} & {*stored.names}:
+        raise NerveError(f"Run {name} has the name of a way to blend; rename its folder.")
     count = len(stored.parts)
     found = []
     for number, name in enumerate(stored.names):
         alone = Blend(weights=tuple(float(number == other) for other in range(count)))
-        found.append(_same(name, "this run alone", alone))
-    found += [
-        _same("mean", "mean of the probabilities", Blend("mean")),
-        _same("logits", "mean of the log-odds", Blend("logits")),
-        _same("agreement", "on each frame, runs weigh by how far they agree", Blend("agreement")),
-    ]
+        found.append(BlendWay(name, "this run alone", alone, lambda row, alone=alone: alone))
     seen = _Members(stored, truths, reporter, workers)
     return [
         *found,
-        _fitted("weights", "weights by non-negative least squares on the pixels", seen.weights, stored),
-        _fitted("vote", "each run votes for pixels from a threshold of its own", seen.votes, stored),
+        *(_same(method) for method in ("mean", "logits", "agreement")),
+        _fitted("weights", seen.weights, stored),
+        _fitted("vote", seen.votes, stored),
     ]
 
 
-def _same(name: str, meaning: str, blend: Blend) -> BlendWay:
-    return BlendWay(name, meaning, blend, lambda row: blend)
+def _same(method: str) -> BlendWay:
+    blend = Blend(method)
+    return BlendWay(method, MEANINGS[method], blend, lambda row: blend, _rank(method))
 
 
-def _fitted(name: str, meaning: str, fit: Callable[[np.ndarray], Blend], stored: Stored) -> BlendWay:
+def _rank(name: str) -> int:
+    return 1 + [*MEANINGS].index(name)
+
+
+def _fitted(name: str, fit: Callable[[np.ndarray], Blend], stored: Stored) -> BlendWay:
     by_row: list[Blend] = [Blend()] * len(stored)
     for seen, unseen in parts(stored.table.subject.to_numpy()):
         blend = fit(seen)
         for row in unseen:
             by_row[row] = blend
-    return BlendWay(name, meaning, fit(np.arange(len(stored))), by_row.__getitem__, True)
+    final = fit(np.arange(len(stored)))
+    return BlendWay(name, MEANINGS[name], final, by_row.__getitem__, _rank(name), is_learned=True)
 
 
 class _Members:
@@ -4593,7 +4671,7 @@ class Decision:
     ``blend`` combines the runs, ``learned`` decides, ``shape`` (of `SHAPES`) finishes the mask.
     ``comparison``: the rows of `figures.Row` for rules, shapes and blends. ``reliability``: for pixels
     and for presence, raw and by each calibration. ``source``: digest of the predictions that it was
-    learned on. ``prior``: where the shape asks for one.
+    learned on. ``prior``: where the shape asks for one. ``taken``: the choices that the user made, as in `tune`.
     """
 
     rule: str
@@ -4605,6 +4683,7 @@ class Decision:
     reliability: dict[str, dict[str, Reliability]]
     source: str
     prior: ShapePrior | None = None
+    taken: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write decision.json, and beside it shape-prior.npz where there is one, atomically."""
@@ -4629,6 +4708,7 @@ class Decision:
                 for what, ways in self.reliability.items()
             },
             "source": self.source,
+            "taken": self.taken,
             "classifier": self.learned.classifier and asdict(self.learned.classifier),
         }
 
@@ -4652,9 +4732,9 @@ def load(path: Path) -> Decision:
     """Read decision.json; raises UnreadableDecisionError where it is none of this version."""
     try:
         return _read(read_json(path), path)
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+    except (KeyError, TypeError, ValueError, AttributeError, NerveError) as fault:
         raise UnreadableDecisionError(
-            f"{path} is not a decision of this version ({fault}); run `kaggle-nerve tune --force`."
+            f"{path} is not a decision of this version ({str(fault).rstrip('.')})."
         ) from fault
 
 
@@ -4676,6 +4756,7 @@ def _read(stored: dict[str, Any], path: Path) -> Decision:
         },
         stored["source"],
         shape_prior.load(_prior_file(path)) if PRIOR in steps else None,
+        stored.get("taken", {}),
     )
 
 
@@ -4967,7 +5048,6 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from kaggle_nerve.decision import calibration
-from kaggle_nerve.decision.candidates import dice
 from kaggle_nerve.decision.evidence import Evidence
 from kaggle_nerve.decision.nested import Nested, by_subject, interval
 
@@ -5058,7 +5138,6 @@ def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> 
     """The figures of a decision whose nested verdicts are ``nested``."""
     there, kept = evidence.present, nested.kept
     low, high = interval(*by_subject(nested.dice, evidence.subjects), seed)
-    open_dice = dice(evidence, nested.outlines)
     mixed = 0 < there.sum() < len(there)
     found = presence_reliability(evidence, nested)
     return Figures(
@@ -5069,9 +5148,9 @@ def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> 
         high=high,
         in_sample=in_sample,
         all_empty=float((~there).mean()),
-        perfect_presence=float(np.where(there, open_dice, 1).mean()),
+        perfect_presence=float(np.where(there, nested.open_dice, 1).mean()),
         present_dice=_mean(nested.dice[there]) or 0.0,
-        kept_present_dice=_mean(open_dice[there]) or 0.0,
+        kept_present_dice=_mean(nested.open_dice[there]) or 0.0,
         presence_auc=float(roc_auc_score(there, nested.presence)) if mixed else None,
         presence_error=found.error,
         false_positive_rate=_mean(kept[~there]),
@@ -5087,11 +5166,11 @@ def presence_reliability(evidence: Evidence, nested: Nested) -> calibration.Reli
 
 
 def far_share(predicted: float, trained: float) -> str | None:
-    """A warning where ``predicted``, a share of frames with a mask, lies far from the training frames'."""
+    """The end of a warning where ``predicted``, a share of frames with a mask, lies far from the training frames'."""
     if abs(predicted - trained) <= FAR:
         return None
     return (
-        f"Masks are predicted on {predicted:.1%} of the frames, but {trained:.1%} of the training frames have "
+        f"masks are predicted on {predicted:.1%} of the frames, but {trained:.1%} of the training frames have "
         "one: see whether the predictions are of the right frames and the network has learned enough."
     )
 
@@ -5151,7 +5230,7 @@ def encoded_masks(
 
 write("kaggle_nerve/decision/nested.py", r'''"""What a decision may be expected to score on new patients: each patient is decided by what the others taught."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -5172,13 +5251,15 @@ LEAST = 0.001
 @dataclass(frozen=True)
 class Nested:
     """For each frame, by rules learned without its subject: ``cuts`` int (n,), `levels.NOTHING` where it is
-    called empty; ``outlines`` (n,), the cuts if none were; ``presence`` (n,); and ``dice`` (n,) of the cuts.
+    called empty; ``outlines`` (n,), the cuts if none were; ``presence`` (n,); ``dice`` (n,) of the cuts,
+    and ``open_dice`` (n,) of the outlines.
     """
 
     cuts: np.ndarray
     outlines: np.ndarray
     presence: np.ndarray
     dice: np.ndarray
+    open_dice: np.ndarray
 
     @property
     def kept(self) -> np.ndarray:
@@ -5210,7 +5291,7 @@ def judge(candidate: Candidate, evidence: Evidence, *, bar: Bar | None = None, w
             cuts[mine], outlines[mine], presence[mine] = found
             if bar:
                 bar.update()
-    return Nested(cuts, outlines, presence, dice(evidence, cuts))
+    return Nested(cuts, outlines, presence, dice(evidence, cuts), dice(evidence, outlines))
 
 
 def by_subject(values: np.ndarray, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -5238,41 +5319,47 @@ def _means(sums: np.ndarray, sizes: np.ndarray, seed: int) -> np.ndarray:
     return sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
 
 
-def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, seed: int) -> int:
-    """Which candidate to take: the first whose mean is within one standard error, or `LEAST`, of the best one's.
+def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, ranks: Sequence[int], seed: int) -> int:
+    """Which candidate to take: the simplest whose mean is within one standard error, or `LEAST`, of the best
+    one's; among equally simple ones the best.
 
-    ``sums``: (candidates, subjects), from the simplest on. The error is that of the paired difference
-    over a bootstrap of subjects: the one-standard-error rule of Breiman et al., "Classification and
-    Regression Trees" (1984).
+    ``sums``: (candidates, subjects); ``ranks``: (candidates,), the lower the simpler. The error is that of
+    the paired difference over a bootstrap of subjects: the one-standard-error rule of Breiman et al.,
+    "Classification and Regression Trees" (1984).
     """
-    best = int(sums.sum(axis=1).argmax())
-    for place in range(best):
+    totals = sums.sum(axis=1)
+    best = int(totals.argmax())
+
+    def near(place: int) -> bool:
         lead = sums[best] - sums[place]
-        if lead.sum() / sizes.sum() <= max(deviation(lead, sizes, seed), LEAST):
-            return place
-    return best
+        return place == best or lead.sum() / sizes.sum() <= max(deviation(lead, sizes, seed), LEAST)
+
+    simpler = [place for place in range(len(sums)) if ranks[place] <= ranks[best]]
+    return min(filter(near, simpler), key=lambda place: (ranks[place], -totals[place]))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several ways, from the simplest on. ``place`` is the one taken on all subjects; ``picks`` (n,)
-    is for each frame the one that would be taken if its subject were not there.
+    """One of several ways. ``place`` is the one taken on all subjects; ``picks`` (n,) is for each frame the
+    one that is taken by the Dice of the other subjects' frames.
     """
 
     place: int
     picks: np.ndarray
 
 
-def choose(dices: list[np.ndarray], subjects: np.ndarray, seed: int) -> Choice:
-    """The simplest way within noise of the best, by the Dice (n,) of the frames with each way."""
+def choose(dices: list[np.ndarray], subjects: np.ndarray, ranks: Sequence[int], seed: int) -> Choice:
+    """The simplest way within noise of the best, by the Dice (n,) of the frames with each way; see
+    `simplest_within_noise` for ``ranks``.
+    """
     names, groups = np.unique(subjects, return_inverse=True)
     sums = np.stack([by_subject(values, subjects)[0] for values in dices])
     sizes = np.bincount(groups)
-    place = simplest_within_noise(sums, sizes, seed)
+    place = simplest_within_noise(sums, sizes, ranks, seed)
     if len(names) == 1:
         return Choice(place, np.full(len(subjects), place))
     without = [
-        simplest_within_noise(np.delete(sums, one, axis=1), np.delete(sizes, one), seed)
+        simplest_within_noise(np.delete(sums, one, axis=1), np.delete(sizes, one), ranks, seed)
         for one in range(len(names))
     ]
     return Choice(place, np.array(without)[groups])
@@ -5761,7 +5848,7 @@ def fit(
 def load(path: Path) -> ShapePrior:
     """Read what ``ShapePrior.save`` wrote; NerveError where the file is missing or damaged."""
     if not path.is_file():
-        raise NerveError(f"There is no shape prior at {path}; fit and save one first.")
+        raise NerveError(f"There is no shape prior at {path}.")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             mean, components = stored["mean"], stored["components"].astype(np.float32)
@@ -5769,7 +5856,7 @@ def load(path: Path) -> ShapePrior:
         if mean.ndim != 2 or components.shape[1:] != mean.shape:
             raise ValueError(f"a mean of {mean.shape} with components of {components.shape}")
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as fault:
-        raise NerveError(f"{path} is not a shape prior ({fault}); delete it and fit it again.") from fault
+        raise NerveError(f"{path} is not a shape prior ({fault}).") from fault
     return ShapePrior(mean, components, (height, width))
 
 
@@ -5819,7 +5906,9 @@ SHAPES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Shaper:
-    """Finishes masks. ``steps``: the names of `shape.OPERATIONS`, `PRIOR` or `CRF`, in their order."""
+    """Finishes masks. ``steps``: the names of `shape.OPERATIONS`, `PRIOR` or `CRF`, in their order. Without a
+    ``prior``, for there was no mask to learn one from, the step `PRIOR` changes nothing.
+    """
 
     steps: tuple[str, ...] = ()
     prior: ShapePrior | None = None
@@ -5832,11 +5921,7 @@ class Shaper:
             if step == CRF:
                 mask = self._refined(seen, cut, row)
             elif step == PRIOR:
-                if self.prior is None:
-                    raise NerveError(
-                        "The decision's shape prior is missing; run `kaggle-nerve tune --force`."
-                    )
-                mask = self.prior.apply(mask)
+                mask = self.prior.apply(mask) if self.prior else mask
             else:
                 mask = shape.refine(mask, (step,))
         return mask
@@ -5888,11 +5973,14 @@ def score(
     return result
 
 
-def cross_fitted_priors(texts: list[str], subjects: np.ndarray) -> list[ShapePrior]:
-    """For each frame a shape prior that has seen no true mask of its subject. ``texts``: the true masks."""
-    found: list[ShapePrior] = [None] * len(texts)
+def cross_fitted_priors(texts: list[str], subjects: np.ndarray) -> list[ShapePrior | None]:
+    """For each frame a shape prior that has seen no true mask of its subject, None where none of the other
+    subjects has a mask. ``texts``: the true masks.
+    """
+    found: list[ShapePrior | None] = [None] * len(texts)
     for seen, unseen in presence.parts(subjects):
-        prior = learn_prior([texts[row] for row in seen])
+        masks = [texts[row] for row in seen if texts[row]]
+        prior = learn_prior(masks) if masks else None
         for row in unseen:
             found[row] = prior
     return found
@@ -5905,11 +5993,13 @@ def learn_prior(texts: list[str]) -> ShapePrior:
 
 write("kaggle_nerve/decision/text.py", r'''"""A decision in words and tables, for people."""
 
+from kaggle_nerve.decision import blends, candidates
 from kaggle_nerve.decision.decision import Decision, Untaught
 from kaggle_nerve.decision.figures import Row
 from kaggle_nerve.decision.rule import Thresholds
 
 TITLES = {"blends": "Blends", "rules": "Rules", "shapes": "Shapes"}
+BASELINES = {"blends": blends.BASELINE, "rules": candidates.BASELINE, "shapes": "none"}
 
 
 def told(decision: Decision) -> str:
@@ -5928,7 +6018,7 @@ def told(decision: Decision) -> str:
 def comparison(decision: Decision) -> str:
     """What the decision was chosen from, as tables."""
     tables = [
-        f"{_heading(TITLES[what])}\n" + "\n".join(map(_row, rows)) + "\n"
+        f"{_heading(TITLES[what])}\n" + "\n".join(_row(row, BASELINES[what]) for row in rows) + "\n"
         for what, rows in decision.comparison.items()
     ]
     ways = decision.reliability["presence"]
@@ -5937,8 +6027,22 @@ def comparison(decision: Decision) -> str:
         [
             *tables,
             f"Calibration error of presence: {said}",
-            "* taken: the simplest within noise of the best. Differences are paired, from the row without one.\n",
+            f"{_taken(decision)} Differences are paired, from the row without one.\n",
         ]
+    )
+
+
+def by_hand(decision: Decision) -> str:
+    """The choices that the user made, such as ``rule expected, shape none``."""
+    return ", ".join(f"{what} {name}" for what, name in decision.taken.items())
+
+
+def _taken(decision: Decision) -> str:
+    if not decision.taken:
+        return "* taken: the simplest within noise of the best."
+    return (
+        f"* taken: {by_hand(decision)} by hand (`kaggle-nerve tune --force` compares all again), else the simplest "
+        "within noise of the best."
     )
 
 
@@ -5971,12 +6075,12 @@ def _heading(title: str) -> str:
     return f"{title:<22} {'mean Dice (95 %)':^24} {'difference (95 %)':^28} {'with mask':>9} {'FPR':>6} {'FNR':>6}"
 
 
-def _row(row: Row) -> str:
+def _row(row: Row, baseline: str) -> str:
     mark = "*" if row.chosen else " "
     difference = (
-        f"{row.difference:+.4f} ({row.difference_low:+.4f} to {row.difference_high:+.4f})"
-        if row.difference or row.difference_low or row.difference_high
-        else ""
+        ""
+        if row.name == baseline
+        else f"{row.difference:+.4f} ({row.difference_low:+.4f} to {row.difference_high:+.4f})"
     )
     rates = " ".join(f"{_share(rate):>6}" for rate in (row.false_positive_rate, row.false_negative_rate))
     return (
@@ -5993,7 +6097,8 @@ write("kaggle_nerve/decision/tune.py", r'''"""Learning a decision on out-of-fold
 
 Three choices, one after the other: how to combine the runs (where there are several), by which rule
 to decide, and how to finish the mask. Each takes the simplest way within noise of the best. What is
-reported leaves all three choices, and all learning, to the patients that are not scored by them.
+reported leaves all three choices, and all learning, to the patients that are not scored by them; for what
+of a patient is left in them nonetheless, see docs/decision.md.
 """
 
 import dataclasses
@@ -6004,6 +6109,8 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from kaggle_nerve.competition.metric import dice_of_counts
+from kaggle_nerve.data import levels
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import blends, reliability, shaping
 from kaggle_nerve.decision.blends import BlendWay
@@ -6112,6 +6219,7 @@ def _learned(
         {"pixels": reliability.of_pixels(evidence), "presence": reliability.of_presence(evidence)},
         stored.source,
         prior,
+        task.take,
     )
 
 
@@ -6126,7 +6234,7 @@ def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Chosen | None]:
     ways = blends.ways(task.stored, task.truths, **task.how)
     found = measure(task.stored, task.truths, [way.way for way in ways], **task.how)
     rule = next(one for one in CANDIDATES if one.name == BASELINE)
-    told = [(way.name, way.meaning) for way in ways]
+    told = [(way.name, way.meaning, way.rank) for way in ways]
     options = _judged(task, "Comparing blends", [(rule, evidence) for evidence in found])
     chosen = _choose(task, "blend", found[0], told, options, blends.BASELINE)
     return ways[chosen.choice.place], found[chosen.choice.place], chosen
@@ -6134,7 +6242,7 @@ def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Chosen | None]:
 
 def _rule(task: _Task, evidence: Evidence) -> _Chosen:
     options = _judged(task, "Comparing rules", [(one, evidence) for one in CANDIDATES])
-    told = [(one.name, one.meaning) for one in CANDIDATES]
+    told = [(one.name, one.meaning, rank) for rank, one in enumerate(CANDIDATES)]
     return _choose(task, "rule", evidence, told, options, BASELINE)
 
 
@@ -6151,9 +6259,18 @@ def _shape(task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested) -> 
     def shapers(row: int) -> list[Shaper]:
         return [Shaper(SHAPES[name], priors[row], task.images) for name in names]
 
-    scores = shaping.score(task.stored, task.truths, verdicts.cuts, shapers, way=way.way, **task.how)
-    options = [dataclasses.replace(verdicts, dice=values) for values in scores]
-    told = [(name, ", then ".join(SHAPES[name]) or "the pixels as they are") for name in names]
+    # Masks that were there but dropped are shaped, too: what perfect presence would give is asked of them.
+    kept, dropped = verdicts.kept, dice_of_counts(0, task.truths.areas, 0)
+    outlines = np.where(kept | evidence.present, verdicts.outlines, levels.NOTHING)
+    scores = shaping.score(task.stored, task.truths, outlines, shapers, way=way.way, **task.how)
+    options = [
+        dataclasses.replace(verdicts, dice=np.where(kept, values, dropped), open_dice=values)
+        for values in scores
+    ]
+    told = [
+        (name, ", then ".join(SHAPES[name]) or "the pixels as they are", rank)
+        for rank, name in enumerate(names)
+    ]
     return _choose(task, "shape", evidence, told, options, names[0])
 
 
@@ -6161,19 +6278,21 @@ def _choose(
     task: _Task,
     what: str,
     evidence: Evidence,
-    told: list[tuple[str, str]],
+    told: list[tuple[str, str, int]],
     options: list[Nested],
     baseline: str,
 ) -> _Chosen:
-    names = [name for name, _ in told]
+    """Choose among ``options``; ``told``: the name, meaning and rank of each."""
+    names = [name for name, _, _ in told]
     if what in task.take:
         choice = _taken(what, task.take[what], names, len(evidence))
     else:
-        choice = choose([option.dice for option in options], evidence.subjects, task.seed)
+        ranks = [rank for _, _, rank in told]
+        choice = choose([option.dice for option in options], evidence.subjects, ranks, task.seed)
     against = options[names.index(baseline)].dice
     rows = [
         compared(name, meaning, option, against, evidence, task.seed, chosen=place == choice.place)
-        for place, ((name, meaning), option) in enumerate(zip(told, options, strict=True))
+        for place, ((name, meaning, _), option) in enumerate(zip(told, options, strict=True))
     ]
     return _Chosen(choice, options, tuple(rows))
 
@@ -6206,10 +6325,11 @@ from pathlib import Path
 
 from kaggle_nerve.competition import submission
 from kaggle_nerve.data import folds
+from kaggle_nerve.data.cache import training_source
 from kaggle_nerve.data.frames import Layout, locate, read_train_csv
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.decision import decision as decisions
-from kaggle_nerve.decision import shaping
+from kaggle_nerve.decision import shaping, text
 from kaggle_nerve.decision import tune as tuning
 from kaggle_nerve.decision.decision import Decision, UnreadableDecisionError
 from kaggle_nerve.decision.figures import far_share
@@ -6219,7 +6339,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run, joined_name
-from kaggle_nerve.storage import digest_text
+from kaggle_nerve.storage import completed, digest_text
 
 
 @dataclass(frozen=True)
@@ -6242,22 +6362,26 @@ def learn_decision(
 ) -> Decision:
     """The decision for a run, or for the blend of several: read back where its inputs are unchanged.
 
-    ``take`` names choices that are the user's (see `tune.tune`), and makes the decision anew.
+    ``take`` names choices that are the user's (see `tune.tune`), and makes the decision anew. They hold for
+    later predictions of the runs, too, until ``force`` compares everything again. NerveError where
+    ``data_dir`` has other frames than the runs were trained on.
     """
     runs = in_order(runs)
     for run in runs:
         _tell_missing_folds(run, reporter)
     stored = blend([open_oof(run) for run in runs])
     path = decision_file(runs)
-    if path.is_file() and not force and not take:
-        try:
-            decision = decisions.load(path)
-        except UnreadableDecisionError as fault:
-            reporter.say(f"{fault} It is learned anew.")
-        else:
-            if decision.source == stored.source:
-                return decision
+    earlier = None if force or take else _earlier(path, reporter)
+    if earlier and earlier.source == stored.source:
+        return earlier
+    if earlier and earlier.taken:
+        take = earlier.taken
+        reporter.say(
+            f"The predictions have changed: the decision is learned anew, with {text.by_hand(earlier)} as chosen "
+            "by hand (`kaggle-nerve tune --force` compares all again)."
+        )
     layout = locate(data_dir)
+    needs_own_data(runs, layout)
     crf = bool(take) and take.get("shape") == shaping.CRF
     decision = tuning.tune(
         stored,
@@ -6269,7 +6393,36 @@ def learn_decision(
         workers=workers,
     )
     decision.save(path)
+    figures = decision.figures
+    if warning := far_share(figures.predicted_share, figures.true_share):
+        reporter.say(f"Warning: out of fold, {warning}")
     return decision
+
+
+def needs_own_data(runs: list[Run], layout: Layout) -> None:
+    """NerveError where the training frames in ``layout`` are not those that ``runs`` were trained on.
+
+    Where no frames are there, only their masks, nothing is asked.
+    """
+    if not any(layout.train.glob("*_*.tif")):
+        return
+    source = training_source(layout)
+    for run in runs:
+        if completed(run.oof_folder(run.needs_finished_folds()[0]))["source"] != source:
+            raise NerveError(
+                f"Run {run.name} was trained on other data than that in {layout.root}; name its own with --data."
+            )
+
+
+def _earlier(path: Path, reporter: Reporter) -> Decision | None:
+    """The decision that lies there; None where there is none of this version."""
+    if not path.is_file():
+        return None
+    try:
+        return decisions.load(path)
+    except UnreadableDecisionError as fault:
+        reporter.say(f"{fault} It is learned anew.")
+        return None
 
 
 def in_order(runs: list[Run]) -> list[Run]:
@@ -6312,7 +6465,7 @@ def prepare(
     report = submission.check(out, layout.sample_csv)
     report.raise_if_faulty()
     if warning := far_share(report.share, decision.figures.true_share):
-        reporter.say(f"Warning: {warning}")
+        reporter.say(f"Warning: in the submission, {warning}")
     return Prepared(out, decision, report)
 
 
