@@ -14,6 +14,9 @@ from support import write_tiff
 
 from kaggle_nerve.competition import rle
 from kaggle_nerve.data import levels
+from kaggle_nerve.data.cache import training_source
+from kaggle_nerve.data.frames import locate
+from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.ledger import COLUMNS
 from kaggle_nerve.report.gather import gather
 from kaggle_nerve.report.page import render
@@ -63,12 +66,13 @@ def original(tmp_path_factory) -> Path:
         run / "environment.json",
         {"kaggle_nerve": "0", "devices": ["cpu:0"], "backend": "jax", "versions": {"jax": "1"}},
     )
+    source = training_source(locate(root / "data"))
     for fold in range(COUNT):
         rows = [{"epoch": at, "loss": 1 / at, "dice": None if at == 1 else 0.5 + at / 20} for at in (1, 2, 3)]
         write_history(rows, run / f"fold-{fold}" / "history.csv")
         mark_complete(
             run / f"fold-{fold}",
-            {"source": "made", "settings": "of one", "dice": 0.7, "pixel_dice": 0.6, "seconds": 90.0},
+            {"source": source, "settings": "of one", "dice": 0.7, "pixel_dice": 0.6, "seconds": 90.0},
         )
     write_test_predictions(run)
     gather(open_run(root / "runs", "one"), root / "data", root / "submissions")  # learns the decision once
@@ -142,6 +146,14 @@ def test_data_that_is_not_kaggles_is_said(root):
     assert "The frames are computed" in page(root)
 
 
+def test_other_data_than_the_runs_is_refused(root):
+    path = root / "data" / "train_masks.csv"
+    table = pd.read_csv(path, keep_default_na=False)
+    table.assign(pixels=table.pixels.to_numpy()[::-1]).to_csv(path, index=False)
+    with pytest.raises(NerveError, match="Run one was trained on other data than that in"):
+        page(root)
+
+
 def test_nothing_on_a_page_leads_elsewhere(root):
     for tag, attributes in Tags(page(root)).elements:
         for name in ("src", "href", "xlink:href", "action", "srcset"):
@@ -169,7 +181,7 @@ def test_unfinished_and_failed_folds_are_said(root):
     text = Tags(page(root)).text
     assert "Fold 1 is unfinished after 3 epochs; it failed with: MemoryError: no more." in text
     assert "Fold 2 is not begun." in text
-    assert "The test predictions are older than the newest fold" in text
+    assert "The test predictions are older than the folds' models" in text
     assert "On 16 frames of 2 subjects" in text
 
 

@@ -24,7 +24,7 @@ from kaggle_nerve.kaggle_api.client import REHEARSAL
 from kaggle_nerve.kaggle_api.fetch import fetched_from
 from kaggle_nerve.kaggle_api.ledger import Entry, Ledger
 from kaggle_nerve.pictures.charts import read_history
-from kaggle_nerve.prediction.stored import open_oof, open_test
+from kaggle_nerve.prediction.stored import is_current, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import dump
@@ -86,7 +86,10 @@ class Contents:
 def gather(
     run: Run, data_dir: Path, submissions_dir: Path, *, reporter: Reporter = SILENT, workers: int = 2
 ) -> Contents:
-    """Read ``run``; the decision is learned where there is none yet. What is unfinished is told, not refused."""
+    """Read ``run``; the decision is learned where there is none yet. What is unfinished is told, not refused.
+
+    NerveError where ``data_dir`` has other frames than the run was trained on.
+    """
     layout, missing = locate(data_dir), []
     folds = _folds(run)
     for fold in folds:
@@ -152,6 +155,7 @@ def _unfinished(fold: Fold) -> str:
 
 def _seen(run: Run, layout: Layout, reporter: Reporter, workers: int) -> Seen:
     stored = open_oof(run)
+    pipeline.needs_own_data([run], layout)
     decision = pipeline.learn_decision([run], layout.root, reporter=reporter, workers=workers)
     frames = training_frames(layout)
     images = pipeline.training_images(layout, stored) if CRF in SHAPES[decision.shape] else None
@@ -181,8 +185,8 @@ def _tested(
     if not done:
         missing.append(f"There are no test predictions: `predict --run {run.name}` makes them.")
         return None
-    if done["folds"] != run.finished_folds():
-        missing.append("The test predictions are older than the newest fold: `predict` makes them anew.")
+    if not is_current(run, done):
+        missing.append("The test predictions are older than the folds' models: `predict` makes them anew.")
     stored = open_test(run)
     imgs = stored.table.img.to_numpy()
     images = pipeline.test_images(layout, stored) if CRF in SHAPES[decision.shape] else None
