@@ -107,7 +107,7 @@ def roc(seen: Seen) -> str:
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
         axes.plot([kept[~present].mean()], [kept[present].mean()], "o", color=ORANGE, label="the verdicts")
         axes.set(xlabel="empty frames that get a mask", ylabel="frames with a mask that get one")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="lower right")
 
     return svg(draw)
 
