@@ -216,6 +216,20 @@ def test_one_subject_has_a_page(root):
     assert "On 8 frames of 1 subjects" in Tags(render(contents)).text
 
 
+@pytest.mark.parametrize("present", [True, False])
+def test_frames_of_one_kind_have_a_page_without_roc(root, present):
+    for fold in (root / "runs" / "one").glob("fold-*"):
+        table, maps = pd.read_csv(fold / "oof.csv"), np.load(fold / "oof.npy")
+        kept = ((table.img % 2 == 0) == present).to_numpy()
+        table[kept].to_csv(fold / "oof.csv", index=False)
+        np.save(fold / "oof.npy", maps[kept])
+    (root / "runs" / "one" / "decision.json").unlink()
+    text = Tags(page(root)).text
+    assert "On 24 frames of 6 subjects" in text
+    assert "Dice by area" in text
+    assert "ROC" not in text
+
+
 @pytest.mark.parametrize("text", ["", "epoch,loss,dice\n"])
 def test_a_history_without_an_epoch_is_none(root, text):
     (root / "runs" / "one" / "fold-1" / "history.csv").write_text(text)

@@ -83,7 +83,8 @@ def _charts(contents: Contents, reporter: Reporter) -> Iterator[Chart]:
                 drawings.subjects(seen),
                 True,
             )
-            yield chart("Presence: ROC", "Dot: what the decision does.", drawings.roc(seen))
+            if seen.decision.figures.presence_auc is not None:  # else all frames are of one kind
+                yield chart("Presence: ROC", "Dot: what the decision does.", drawings.roc(seen))
             yield chart("Presence: reliability", "On the line it comes true.", drawings.reliability(seen))
             yield chart("Dice by area", "Frames with a mask; at 0 those missed.", drawings.dice_by_area(seen))
             yield chart(
