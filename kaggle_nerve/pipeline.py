@@ -1,5 +1,6 @@
 """From finished folds to a valid CSV: the stages that `submit` runs where they are missing."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -44,24 +45,27 @@ def learn_decision(
 ) -> Decision:
     """The decision for a run, or for the blend of several: read back where its inputs are unchanged.
 
-    ``take`` names choices that are the user's (see `tune.tune`), and makes the decision anew. They hold for
-    later predictions of the runs, too, until ``force`` compares everything again. NerveError where
-    ``data_dir`` has other frames than the runs were trained on.
+    ``take`` names choices that are the user's (see `tune.tune`), and makes the decision anew. They are added to
+    earlier ones and hold for later predictions of the runs, too, until ``force`` compares everything again.
+    NerveError where ``data_dir`` has other frames than the runs were trained on.
     """
     runs = in_order(runs)
     for run in runs:
         _tell_missing_folds(run, reporter)
     stored = blend([open_oof(run) for run in runs])
     path = decision_file(runs)
-    earlier = None if force or take else _earlier(path, reporter)
-    if earlier and earlier.source == stored.source:
+    earlier = None if force else _earlier(path, reporter)
+    if earlier and earlier.source == stored.source and not take:
+        with suppress(NerveError):  # What is not there is no other data.
+            if fault := _other_data(runs, locate(data_dir)):
+                reporter.say(f"{fault} The decision is the one that was learned there.")
         return earlier
     if earlier and earlier.taken:
-        take = earlier.taken
         reporter.say(
-            f"The predictions have changed: the decision is learned anew, with {text.by_hand(earlier)} as chosen "
-            "by hand (`kaggle-nerve tune --force` compares all again)."
+            f"The decision is learned anew, with {text.by_hand(earlier)} as chosen by hand before "
+            "(`kaggle-nerve tune --force` compares all again)."
         )
+        take = earlier.taken | (take or {})
     layout = locate(data_dir)
     needs_own_data(runs, layout)
     crf = bool(take) and take.get("shape") == shaping.CRF
@@ -86,14 +90,18 @@ def needs_own_data(runs: list[Run], layout: Layout) -> None:
 
     Where no frames are there, only their masks, nothing is asked.
     """
-    if not any(layout.train.glob("*_*.tif")):
-        return
-    source = training_source(layout)
-    for run in runs:
-        if completed(run.oof_folder(run.needs_finished_folds()[0]))["source"] != source:
-            raise NerveError(
-                f"Run {run.name} was trained on other data than that in {layout.root}; name its own with --data."
-            )
+    if fault := _other_data(runs, layout):
+        raise NerveError(f"{fault[:-1]}; name its own with --data.")
+
+
+def _other_data(runs: list[Run], layout: Layout) -> str | None:
+    """A sentence where the training frames in ``layout`` are not those that ``runs`` were trained on."""
+    if any(layout.train.glob("*_*.tif")):
+        source = training_source(layout)
+        for run in runs:
+            if completed(run.oof_folder(run.needs_finished_folds()[0]))["source"] != source:
+                return f"Run {run.name} was trained on other data than that in {layout.root}."
+    return None
 
 
 def _earlier(path: Path, reporter: Reporter) -> Decision | None:

@@ -229,6 +229,21 @@ def test_values_that_the_session_would_fail_on_are_refused(tmp_path, kernel, nam
     assert f"Setting {name} of kernel {kernel} cannot be {text!r}: write {wanted}" in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("PRESET", "smal", "No preset is called 'smal'"),
+        ("HOURS", "-1", "HOURS=-1 must lie above 0 and at most at 12"),
+        ("HOURS", "13", "HOURS=13 must lie"),
+        ("FOLDS", "abc", "folds"),
+        ("CHANGES", "training.epoch=3", "training.epoch"),
+    ],
+)
+def test_settings_that_training_refuses_are_refused_before_a_session_begins(tmp_path, name, text, wanted):
+    with pytest.raises(NerveError, match=wanted):
+        prepared("nerve-train-folds", "me", tmp_path, settings={name: text})
+
+
 def test_wrong_names_are_refused(tmp_path):
     with pytest.raises(NerveError, match="There is no kernel 'nerve'; there are nerve-train-folds"):
         prepared("nerve", "me", tmp_path)

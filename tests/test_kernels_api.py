@@ -142,7 +142,10 @@ class TestPush:
         [
             ({"title": "abc"}, "at least five"),
             ({"id": "somebody/nerve-train-folds"}, "has no kernel somebody/nerve-train-folds"),
-            ({"competition_sources": ["nope"]}, "pushed as version 1, but without.*'nope'"),
+            (
+                {"competition_sources": ["nope"]},
+                "pushed as version 1, and its session begun, but without.*'nope'",
+            ),
             ({"dataset_sources": ["rehearsal/nothing"]}, "without the dataset sources 'rehearsal/nothing'"),
         ],
     )

@@ -10,9 +10,11 @@ from click.testing import CliRunner
 from filelock import FileLock
 
 from kaggle_nerve.cli import cli
+from kaggle_nerve.cli import submit as submitting
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import ledger as ledgers
 from kaggle_nerve.kaggle_api.ledger import COLUMNS, Entry, Ledger, find, settle
+from kaggle_nerve.kaggle_api.origin import remember
 from kaggle_nerve.kaggle_api.records import RemoteSubmission
 
 LONG_AGO = "2020-01-01T00:00:00+00:00"
@@ -133,6 +135,30 @@ def test_a_plot_stands_beside_the_table(ledger: Ledger) -> None:
     plot.unlink()
     assert listed(ledger, "--plot", str(plot), "--json")[1].startswith("[")
     assert plot.is_file()
+
+
+def test_a_plot_is_a_png(ledger: Ledger) -> None:
+    code, told = listed(ledger, "--plot", "scores.txt")
+    assert (code, "--plot scores.txt must end in .png" in told) == (2, True)
+
+
+def test_a_file_that_was_made_here_is_uploaded_with_its_origin(ledger: Ledger, monkeypatch) -> None:
+    folder = ledger.path.parent
+    folder.mkdir()
+    made, other = folder / "made.csv", folder / "other.csv"
+    made.write_text("img,pixels\n1,\n")
+    other.write_text("img,pixels\n1,1 1\n")
+    (folder / "sample_submission.csv").write_text("img,pixels\n1,1 1\n")
+    origin = ledgers.Origin("small", "5e77", 0.71, 0.69, 0.73)
+    remember(made, origin, folder)
+    remember(other, replace(origin, run="tiny"), folder)
+    other.write_text("img,pixels\n1,2 1\n")  # changed since, so it is no longer what was made
+    sent = []
+    monkeypatch.setattr(submitting, "_upload", lambda *words: sent.append((words[1], words[4])))
+    for file in (made, other):
+        words = ["submit", "--file", str(file), "--data", str(folder), "--submissions", str(folder)]
+        assert CliRunner().invoke(cli, words).exit_code == 0
+    assert sent == [("small, out-of-fold 0.7100", origin), ("other.csv", None)]
 
 
 class TestSettling:

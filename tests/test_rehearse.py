@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
+from filelock import FileLock
 from support import write_competition
 
+from kaggle_nerve.cli import cli
 from kaggle_nerve.data.frames import locate, training_frames
 from kaggle_nerve.data.verify import verify
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.rehearsal.holdout import hold_out
-from kaggle_nerve.rehearsal.run import all_empty
+from kaggle_nerve.rehearsal.run import all_empty, own_folder
 
 FAST = [
     "--set=size=[45, 62]",
@@ -106,6 +109,26 @@ def test_an_unknown_fault_is_named(tmp_path):
     done = subprocess.run([*command, "--work", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 1
     assert "cut" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--held-out", "3"], "--held-out is about subjects of --data"),
+        (["--serve", "--json"], "no --json of them"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(tmp_path, words, told):
+    done = CliRunner().invoke(cli, ["rehearse", "--work", str(tmp_path), *words])
+    assert (done.exit_code, told in done.output) == (2, True)
+
+
+def test_one_rehearsal_at_a_time_keeps_a_folder_s_submissions(data, tmp_path):
+    words = ["rehearse", "--serve", "--data", str(data), "--work", str(tmp_path)]
+    with FileLock(own_folder(tmp_path, data, None, 0) / ".lock"):
+        done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 1
+    assert "Another rehearsal runs in" in done.output
 
 
 def test_held_out_subjects_become_a_test_set_that_does_not_tell_them(data, tmp_path):

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from decision_support import COUNT, stored, write_run
 from support import write_tiff
 
+from kaggle_nerve.cli import cli
 from kaggle_nerve.competition import rle
 from kaggle_nerve.data import levels
 from kaggle_nerve.data.cache import training_source
@@ -259,6 +261,11 @@ def test_the_command_writes_the_page_into_the_runs_folder(root):
     assert done.returncode == 0, done.stderr
     assert "The report is runs/one/report.html" in done.stdout
     assert (root / "runs" / "one" / "report.html").stat().st_size > 100_000
+
+
+def test_a_page_is_an_html_file():
+    done = CliRunner().invoke(cli, ["report", "--run", "one", "--out", "folder"])
+    assert (done.exit_code, "--out folder must end in .html" in done.output) == (2, True)
 
 
 @pytest.fixture(scope="module")

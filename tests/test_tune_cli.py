@@ -100,11 +100,11 @@ def test_a_choice_by_hand_stays_until_all_is_compared_again(root):
     assert "* taken: rule fixed by hand (`kaggle-nerve tune --force` compares all again)" in again.stdout
     trained_again(root / "runs" / "one" / "fold-1")
     other = tune(root, "--run", "one")
-    assert (
-        "The predictions have changed: the decision is learned anew, with rule fixed as chosen by hand"
-        in other.stderr
-    )
+    assert "The decision is learned anew, with rule fixed as chosen by hand before" in other.stderr
     assert "Rule fixed" in other.stdout
+    shaped = tune(root, "--run", "one", "--shape", "hull").stdout
+    assert "* taken: rule fixed, shape hull by hand" in shaped
+    assert "; shape hull; rule, shape chosen by hand" in shaped
     assert "by hand" not in tune(root, "--run", "one", "--force").stdout
 
 
@@ -135,6 +135,14 @@ def test_frames_that_the_run_was_not_trained_on_are_refused(root):
     assert "Run one was trained on other data than that in data; name its own" in refused(
         root, "--run", "one"
     )
+
+
+def test_a_decision_that_lies_there_says_if_other_data_is_named(root):
+    tune(root, "--run", "one")
+    for row in pd.read_csv(root / "data" / "train_masks.csv").itertuples():
+        (root / "data" / "train" / f"{row.subject}_{row.img}.tif").write_bytes(b"x")
+    said = tune(root, "--run", "one").stderr
+    assert "Run one was trained on other data than that in data. The decision is the one that was" in said
 
 
 def test_runs_that_cannot_be_blended_are_named(root):

@@ -66,18 +66,27 @@ def rehearse(
         for name, meaning in known.FAULTS.items():
             click.echo(f"{name:<20} {meaning}")
         return
+    if held_out is not None and data_dir is None:
+        raise click.UsageError("--held-out is about subjects of --data; name that, too.")
+    if serve and as_json:
+        raise click.UsageError("--serve ends without figures, so there is no --json of them.")
     settings = load_preset(preset, changes)
 
     from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
     from kaggle_nerve.data.phantom import is_synthetic
     from kaggle_nerve.rehearsal import run
     from kaggle_nerve.rehearsal.server import RehearsalServer
+    from kaggle_nerve.storage import locked
 
     reporter = TerminalReporter()
     parsed = [known.parse(text) for text in faults]
     folder = run.own_folder(work, data_dir, held_out, seed)
     served = run.serve_what(folder, data_dir, held_out, seed, reporter)
-    with RehearsalServer(served, folder / "server", port=port) as server:
+    told = f"Another rehearsal runs in {folder}; end it, or take another folder with --work."
+    with (
+        locked(folder / ".lock", told),
+        RehearsalServer(served, folder / "server", port=port) as server,
+    ):
         for fault in parsed:
             server.faults.put(fault)
         if serve:

@@ -39,6 +39,8 @@ def report(
     from kaggle_nerve.runs import open_run
     from kaggle_nerve.storage import write_text
 
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"--out {out} must end in .html.")
     reporter = TerminalReporter()
     run = open_run(runs_dir, run_name)
     contents = gather(run, data_dir, submissions_dir, reporter=reporter, workers=workers)

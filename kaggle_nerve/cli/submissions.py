@@ -34,6 +34,8 @@ def list_submissions(submissions_dir: Path, plot: Path | None, as_json: bool) ->
     Example: kaggle-nerve submissions list
              kaggle-nerve submissions list --plot scores.png
     """
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise click.UsageError(f"--plot {plot} must end in .png.")
     from kaggle_nerve.kaggle_api.ledger import Ledger
 
     rows = Ledger(submissions_dir / "ledger.csv").rows()

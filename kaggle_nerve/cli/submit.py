@@ -48,32 +48,34 @@ def submit(
              kaggle-nerve submit --file submissions/20260102-030405__small.csv
     """
     if bool(run_names) == bool(csv):
-        raise click.UsageError("Name a run with --run, or a file with --file.")
+        raise click.UsageError("Name either runs with --run or a file with --file.")
 
     from kaggle_nerve import pipeline
     from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
     from kaggle_nerve.competition.facts import SAMPLE_CSV
     from kaggle_nerve.competition.submission import check
     from kaggle_nerve.decision import text
-    from kaggle_nerve.kaggle_api.origin import default_message, ledger_origin
+    from kaggle_nerve.kaggle_api.origin import default_message, ledger_origin, remember, remembered
     from kaggle_nerve.runs import open_run
 
-    reporter, sample, origin = TerminalReporter(), data_dir / SAMPLE_CSV, None
+    reporter, sample = TerminalReporter(), data_dir / SAMPLE_CSV
     if csv:
         check(csv, sample).raise_if_faulty()
+        origin = remembered(csv, submissions_dir)
     else:
         runs = [open_run(runs_dir, name) for name in run_names]
         load_keras()
         target = out or pipeline.new_csv(submissions_dir, runs)
         prepared = pipeline.prepare(runs, data_dir, target, reporter=reporter, workers=workers)
         csv, origin = prepared.csv, ledger_origin(runs, prepared.decision)
+        remember(csv, origin, submissions_dir)
         click.echo(text.told(prepared.decision))
-        message = message or default_message(runs, prepared.decision)
         click.echo(f"{csv}: {prepared.report.rows} rows, {prepared.report.non_empty} with a mask, valid")
     if dry_run:
         click.echo("Dry run: nothing was uploaded.")
         return
-    _upload(csv, message or csv.name, sample, submissions_dir, origin, again, not no_wait, reporter)
+    message = message or (default_message(origin) if origin else csv.name)
+    _upload(csv, message, sample, submissions_dir, origin, again, not no_wait, reporter)
 
 
 def _upload(csv, message, sample, submissions_dir, origin, again, wait, reporter) -> None:

@@ -42,5 +42,8 @@ TEST_FRAMES = 5508
 PUBLIC_SHARE = 0.2
 """Share of the test frames behind the public score (leaderboard page)."""
 
+SESSION_HOURS = 12.0
+"""After which Kaggle ends a notebook and throws away what it wrote (documentation of Kaggle's notebooks)."""
+
 SMALLEST_MASK = 2684
 """Pixels of the smallest training mask that is not empty, counted in ``train_masks.csv``."""

@@ -69,7 +69,10 @@ def rule(decision: Decision | Untaught) -> str:
         said += "; presence by the classifier"
     if decision.blend.method != "mean" or decision.blend.weights:
         said += f"; runs combined by {_blend(decision)}"
-    return said if decision.shape == "none" else f"{said}; shape {decision.shape}"
+    if decision.shape != "none":
+        said += f"; shape {decision.shape}"
+    taken = getattr(decision, "taken", {})
+    return f"{said}; {', '.join(taken)} chosen by hand" if taken else said
 
 
 def _blend(decision: Decision | Untaught) -> str:

@@ -93,9 +93,9 @@ def push(folder: Path, client: Client) -> Pushed:
         what = " and ".join(f"{kind} {names}" for kind, names in missing)
         raise KaggleError(
             failures.REFUSED,
-            f"{pushed.ref} was pushed as version {pushed.version}, but without the {what}, which Kaggle does not "
-            "know or does not give this account: accept the competition's rules, mend kernel-metadata.json, and push "
-            "it again.",
+            f"{pushed.ref} was pushed as version {pushed.version}, and its session begun, but without the {what}, "
+            "which Kaggle does not know or does not give this account: see the names given with --dataset and "
+            "--kernel, or accept the competition's rules, and push it again.",
         )
     return pushed
 

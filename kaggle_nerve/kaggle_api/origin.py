@@ -1,9 +1,15 @@
 """What Kaggle and the ledger are told of where a submission came from."""
 
+from dataclasses import asdict
+from pathlib import Path
+
 from kaggle_nerve.decision.decision import Decision
-from kaggle_nerve.kaggle_api.ledger import Origin
+from kaggle_nerve.kaggle_api.ledger import PATIENCE, Origin
 from kaggle_nerve.runs import Run, joined_name
-from kaggle_nerve.storage import digest_text
+from kaggle_nerve.storage import digest_file, digest_text, locked, read_json, write_json
+
+NOTES = ".origins.json"
+"""In the folder of submissions: the origin of each file made there, by the file's digest."""
 
 
 def ledger_origin(runs: list[Run], decision: Decision) -> Origin:
@@ -15,6 +21,24 @@ def ledger_origin(runs: list[Run], decision: Decision) -> Origin:
     return Origin(joined_name(runs), settings[:12], figures.dice, figures.low, figures.high)
 
 
-def default_message(runs: list[Run], decision: Decision) -> str:
+def remember(csv: Path, origin: Origin, submissions_dir: Path) -> None:
+    """Note where a file comes from, for the day on which it is uploaded."""
+    told = f"Another process holds {submissions_dir / NOTES}: run the same command again when it has ended."
+    with locked(submissions_dir / ".origins.lock", told, PATIENCE):
+        write_json(submissions_dir / NOTES, _notes(submissions_dir) | {digest_file(csv): asdict(origin)})
+
+
+def remembered(csv: Path, submissions_dir: Path) -> Origin | None:
+    """The origin of a file that was made earlier, None where none is noted."""
+    found = _notes(submissions_dir).get(digest_file(csv))
+    return Origin(**found) if found else None
+
+
+def default_message(origin: Origin) -> str:
     """A description for Kaggle: the runs and their out-of-fold figure."""
-    return f"{joined_name(runs)}, out-of-fold {decision.figures.dice:.4f}"
+    return f"{origin.run}, out-of-fold {origin.oof:.4f}"
+
+
+def _notes(submissions_dir: Path) -> dict[str, dict]:
+    path = submissions_dir / NOTES
+    return read_json(path) if path.is_file() else {}

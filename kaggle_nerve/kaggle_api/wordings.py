@@ -45,8 +45,8 @@ KERNEL = (
     answer(
         RULES,
         r"403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
-        f"Kaggle refuses this account (403, while {{doing}}): open {SETTINGS_PAGE}, verify a phone number, which "
-        "kernels with a GPU need, and run the same command again.",
+        f"Kaggle refuses this account (403, while {{doing}}): if there is no such kernel yet, push it first; else open "
+        f"{SETTINGS_PAGE}, verify a phone number, which kernels with a GPU need, and run the same command again.",
     ),
 )
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kaggle_nerve.competition.facts import SESSION_HOURS
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kernels.build import METADATA, metadata, plan_of
 from kaggle_nerve.kernels.closure import closure
 from kaggle_nerve.kernels.notebook import notebook
 from kaggle_nerve.kernels.plans import Plan
+from kaggle_nerve.settings import load_preset
 from kaggle_nerve.storage import write_text
 
 WORDS = {"true": True, "false": False, "none": None}
@@ -40,7 +42,8 @@ def prepared(
     the kinds that it has. ``datasets`` and ``kernels``: what to attach besides the competition, as
     ``owner/name``. Without settings the notebook is what ``kernels/`` holds.
 
-    Raises NerveError for an unknown kernel or setting, a value of another kind, and what is no ``owner/name``.
+    Raises NerveError for an unknown kernel or setting, a value of another kind or that the session would refuse,
+    and what is no ``owner/name``.
     """
     plan = plan_of(name)
     told = json.loads(metadata(plan, owner))
@@ -59,7 +62,7 @@ def _with_settings(plan: Plan, settings: Mapping[str, str]) -> Plan:
         if name not in names:
             raise NerveError(f"Kernel {plan.name} has no setting {name!r}; it has {', '.join(names)}.")
         place = next(place for place, line in enumerate(lines) if line.startswith(f"{name} = "))
-        default = ast.literal_eval(lines[place].partition(" = ")[2])
+        default = ast.literal_eval(_written(lines, name))
         try:
             lines[place] = f"{name} = {_value(text, default)!r}"
         except ValueError as fault:
@@ -67,7 +70,22 @@ def _with_settings(plan: Plan, settings: Mapping[str, str]) -> Plan:
             raise NerveError(
                 f"Setting {name} of kernel {plan.name} cannot be {text!r}: write {wanted}."
             ) from fault
+    _refuse_what_would_fail({name: ast.literal_eval(_written(lines, name)) for name in names})
     return replace(plan, settings="\n".join(lines))
+
+
+def _written(lines: Sequence[str], name: str) -> str:
+    return next(line for line in lines if line.startswith(f"{name} = ")).partition(" = ")[2]
+
+
+def _refuse_what_would_fail(values: Mapping[str, object]) -> None:
+    """NerveError for settings of training that would fail in the session, after it has waited for its machine."""
+    if "PRESET" not in values:
+        return
+    folds = () if values["FOLDS"] is None else (f"folds={values['FOLDS']}",)
+    load_preset(values["PRESET"] or "default", (*values["CHANGES"], *folds))
+    if not 0 < values["HOURS"] <= SESSION_HOURS:
+        raise NerveError(f"HOURS={values['HOURS']:g} must lie above 0 and at most at {SESSION_HOURS:g}.")
 
 
 def _value(text: str, default: object) -> object:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 from kaggle_nerve import devices
+from kaggle_nerve.competition.facts import SESSION_HOURS
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.notebook.console import ConsoleReporter
 from kaggle_nerve.notebook.places import find_data, here, take_over
@@ -13,9 +14,6 @@ from kaggle_nerve.training.run_folds import FoldsError, train_folds
 
 WITH_GPU, WITHOUT_GPU = "default", "small"
 """Presets that are taken where the user names none."""
-
-LIMIT = 12.0
-"""Hours after which Kaggle ends a notebook and throws away what it wrote."""
 
 FINISHING = 0.1
 """Share of the hours that is kept for predicting the test frames and writing the file, at most `LONGEST`."""
@@ -41,8 +39,10 @@ def train(
     Raises NerveError, in one sentence, for whatever cannot be done; folds that failed are named at the end.
     """
     began = time.monotonic()
-    if not 0 < hours <= LIMIT:
-        raise NerveError(f"HOURS = {hours} must lie above 0 and at most at {LIMIT:g}, Kaggle's own limit.")
+    if not 0 < hours <= SESSION_HOURS:
+        raise NerveError(
+            f"HOURS = {hours} must lie above 0 and at most at {SESSION_HOURS:g}, Kaggle's own limit."
+        )
     left = 3600 * (hours - min(FINISHING * hours, LONGEST))
     places, reporter = here(), ConsoleReporter()
     data = find_data(places)

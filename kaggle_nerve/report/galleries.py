@@ -48,7 +48,7 @@ def galleries(seen: Seen) -> list[Gallery]:
     chosen = [
         ("best", "Best", "Highest Dice among frames with a mask.", drawn[::-1]),
         ("median", "Median", "From the middle of the frames with a mask that got one.", drawn[middle:]),
-        ("worst", "Worst", "A mask was there and was drawn, but elsewhere.", drawn),
+        ("worst", "Worst", "Lowest Dice among frames with a mask that got one.", drawn),
         (
             "false-positives",
             "False positives",

@@ -119,7 +119,7 @@ def _announce(stage: Stage, speed: Speed, steps: int, state: State) -> None:
     if stage.deadline is not None:
         left = stage.deadline - time.monotonic()
         fitting = max(0.0, min(epochs, (left - speed.finish) / speed.epoch(steps)))
-        fits = f"; the {left / 60:.1f} min that are left of the time budget hold about {fitting:.1f}"
+        fits = f"; the {max(0.0, left) / 60:.1f} min left of the time budget hold about {fitting:.1f} epochs"
     stage.reporter.say(
         f"{stage.label}{again}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would take "
         f"about {seconds / 60:.1f} min{fits}"

@@ -45,7 +45,7 @@ FILES = {
     "kaggle_nerve/arrays.py": "bf30f0d1ee01e85e",
     "kaggle_nerve/competition/__init__.py": "72e1446ce4985880",
     "kaggle_nerve/competition/csv_text.py": "57f9975ca9b2b692",
-    "kaggle_nerve/competition/facts.py": "9e90177e64a946ae",
+    "kaggle_nerve/competition/facts.py": "fdfa0677b25190f3",
     "kaggle_nerve/competition/metric.py": "c0c6554ef4c88816",
     "kaggle_nerve/competition/rle.py": "772c81d30941e154",
     "kaggle_nerve/competition/rle_faults.py": "978ba4810bffc522",
@@ -97,9 +97,9 @@ FILES = {
     "kaggle_nerve/decision/shape.py": "9d37f3991831d68e",
     "kaggle_nerve/decision/shape_prior.py": "07464a160a2f5d6e",
     "kaggle_nerve/decision/shaping.py": "ec4863e050a9c8e3",
-    "kaggle_nerve/decision/text.py": "d92a65c9b3ad320d",
+    "kaggle_nerve/decision/text.py": "d7cf7455795cdf2f",
     "kaggle_nerve/decision/tune.py": "e5c94e3d5153c7d1",
-    "kaggle_nerve/pipeline.py": "11c0079ccddf4e11",
+    "kaggle_nerve/pipeline.py": "c506dd4e47e1ea1e",
     "kaggle_nerve/notebook/__init__.py": "650e4f80d063cf17",
     "kaggle_nerve/notebook/console.py": "9d5224ac84d61d0a",
     "kaggle_nerve/notebook/explore.py": "61331cc818363755",
@@ -1287,6 +1287,9 @@ TEST_FRAMES = 5508
 
 PUBLIC_SHARE = 0.2
 """Share of the test frames behind the public score (leaderboard page)."""
+
+SESSION_HOURS = 12.0
+"""After which Kaggle ends a notebook and throws away what it wrote (documentation of Kaggle's notebooks)."""
 
 SMALLEST_MASK = 2684
 """Pixels of the smallest training mask that is not empty, counted in ``train_masks.csv``."""
@@ -6703,7 +6706,10 @@ def rule(decision: Decision | Untaught) -> str:
         said += "; presence by the classifier"
     if decision.blend.method != "mean" or decision.blend.weights:
         said += f"; runs combined by {_blend(decision)}"
-    return said if decision.shape == "none" else f"{said}; shape {decision.shape}"
+    if decision.shape != "none":
+        said += f"; shape {decision.shape}"
+    taken = getattr(decision, "taken", {})
+    return f"{said}; {', '.join(taken)} chosen by hand" if taken else said
 
 
 def _blend(decision: Decision | Untaught) -> str:
@@ -6959,6 +6965,7 @@ def _truth_texts(stored: Stored, frames: pd.DataFrame) -> list[str]:
 
 write("kaggle_nerve/pipeline.py", r'''"""From finished folds to a valid CSV: the stages that `submit` runs where they are missing."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -7003,24 +7010,27 @@ def learn_decision(
 ) -> Decision:
     """The decision for a run, or for the blend of several: read back where its inputs are unchanged.
 
-    ``take`` names choices that are the user's (see `tune.tune`), and makes the decision anew. They hold for
-    later predictions of the runs, too, until ``force`` compares everything again. NerveError where
-    ``data_dir`` has other frames than the runs were trained on.
+    ``take`` names choices that are the user's (see `tune.tune`), and makes the decision anew. They are added to
+    earlier ones and hold for later predictions of the runs, too, until ``force`` compares everything again.
+    NerveError where ``data_dir`` has other frames than the runs were trained on.
     """
     runs = in_order(runs)
     for run in runs:
         _tell_missing_folds(run, reporter)
     stored = blend([open_oof(run) for run in runs])
     path = decision_file(runs)
-    earlier = None if force or take else _earlier(path, reporter)
-    if earlier and earlier.source == stored.source:
+    earlier = None if force else _earlier(path, reporter)
+    if earlier and earlier.source == stored.source and not take:
+        with suppress(NerveError):  # What is not there is no other data.
+            if fault := _other_data(runs, locate(data_dir)):
+                reporter.say(f"{fault} The decision is the one that was learned there.")
         return earlier
     if earlier and earlier.taken:
-        take = earlier.taken
         reporter.say(
-            f"The predictions have changed: the decision is learned anew, with {text.by_hand(earlier)} as chosen "
-            "by hand (`kaggle-nerve tune --force` compares all again)."
+            f"The decision is learned anew, with {text.by_hand(earlier)} as chosen by hand before "
+            "(`kaggle-nerve tune --force` compares all again)."
         )
+        take = earlier.taken | (take or {})
     layout = locate(data_dir)
     needs_own_data(runs, layout)
     crf = bool(take) and take.get("shape") == shaping.CRF
@@ -7045,14 +7055,18 @@ def needs_own_data(runs: list[Run], layout: Layout) -> None:
 
     Where no frames are there, only their masks, nothing is asked.
     """
-    if not any(layout.train.glob("*_*.tif")):
-        return
-    source = training_source(layout)
-    for run in runs:
-        if completed(run.oof_folder(run.needs_finished_folds()[0]))["source"] != source:
-            raise NerveError(
-                f"Run {run.name} was trained on other data than that in {layout.root}; name its own with --data."
-            )
+    if fault := _other_data(runs, layout):
+        raise NerveError(f"{fault[:-1]}; name its own with --data.")
+
+
+def _other_data(runs: list[Run], layout: Layout) -> str | None:
+    """A sentence where the training frames in ``layout`` are not those that ``runs`` were trained on."""
+    if any(layout.train.glob("*_*.tif")):
+        source = training_source(layout)
+        for run in runs:
+            if completed(run.oof_folder(run.needs_finished_folds()[0]))["source"] != source:
+                return f"Run {run.name} was trained on other data than that in {layout.root}."
+    return None
 
 
 def _earlier(path: Path, reporter: Reporter) -> Decision | None:
