@@ -83,6 +83,7 @@ class Untaught:
     shape: str = "none"
     blend: Blend = field(default_factory=Blend)
     prior: ShapePrior | None = None
+    taken: dict[str, str] = field(default_factory=dict)
 
 
 RULES: dict[str, type] = {"thresholds": Thresholds, "expected": ExpectedDice}

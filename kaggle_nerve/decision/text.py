@@ -71,8 +71,7 @@ def rule(decision: Decision | Untaught) -> str:
         said += f"; runs combined by {_blend(decision)}"
     if decision.shape != "none":
         said += f"; shape {decision.shape}"
-    taken = getattr(decision, "taken", {})
-    return f"{said}; {', '.join(taken)} chosen by hand" if taken else said
+    return f"{said}; {', '.join(decision.taken)} chosen by hand" if decision.taken else said
 
 
 def _blend(decision: Decision | Untaught) -> str:

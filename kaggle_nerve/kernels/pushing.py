@@ -57,25 +57,25 @@ def prepared(
 
 def _with_settings(plan: Plan, settings: Mapping[str, str]) -> Plan:
     lines = plan.settings.splitlines()
-    names = [line.partition(" = ")[0] for line in lines if " = " in line and not line.startswith("#")]
+    places = {
+        line.partition(" = ")[0]: place
+        for place, line in enumerate(lines)
+        if " = " in line and not line.startswith("#")
+    }
+    values = {name: ast.literal_eval(lines[place].partition(" = ")[2]) for name, place in places.items()}
     for name, text in settings.items():
-        if name not in names:
-            raise NerveError(f"Kernel {plan.name} has no setting {name!r}; it has {', '.join(names)}.")
-        place = next(place for place, line in enumerate(lines) if line.startswith(f"{name} = "))
-        default = ast.literal_eval(_written(lines, name))
+        if name not in values:
+            raise NerveError(f"Kernel {plan.name} has no setting {name!r}; it has {', '.join(values)}.")
         try:
-            lines[place] = f"{name} = {_value(text, default)!r}"
+            values[name] = _value(text, values[name])
         except ValueError as fault:
-            wanted = FITTING[type(default)]
+            wanted = FITTING[type(values[name])]
             raise NerveError(
                 f"Setting {name} of kernel {plan.name} cannot be {text!r}: write {wanted}."
             ) from fault
-    _refuse_what_would_fail({name: ast.literal_eval(_written(lines, name)) for name in names})
+        lines[places[name]] = f"{name} = {values[name]!r}"
+    _refuse_what_would_fail(values)
     return replace(plan, settings="\n".join(lines))
-
-
-def _written(lines: Sequence[str], name: str) -> str:
-    return next(line for line in lines if line.startswith(f"{name} = ")).partition(" = ")[2]
 
 
 def _refuse_what_would_fail(values: Mapping[str, object]) -> None:

@@ -73,7 +73,7 @@ FILES = {
     "kaggle_nerve/decision/calibration.py": "a045dda05ee22a22",
     "kaggle_nerve/decision/candidates.py": "d255fa1eb5c8b293",
     "kaggle_nerve/decision/crf.py": "3825a400f39db43e",
-    "kaggle_nerve/decision/decision.py": "a1ea90767b252ce9",
+    "kaggle_nerve/decision/decision.py": "f1d9c954a326b2d0",
     "kaggle_nerve/decision/evidence.py": "621c9346af8dbc9c",
     "kaggle_nerve/decision/features.py": "96b68473a7eb8f51",
     "kaggle_nerve/decision/figures.py": "65af4e97e4571edc",
@@ -85,7 +85,7 @@ FILES = {
     "kaggle_nerve/decision/shape.py": "9d37f3991831d68e",
     "kaggle_nerve/decision/shape_prior.py": "07464a160a2f5d6e",
     "kaggle_nerve/decision/shaping.py": "ec4863e050a9c8e3",
-    "kaggle_nerve/decision/text.py": "d7cf7455795cdf2f",
+    "kaggle_nerve/decision/text.py": "7f6d78398113fc94",
     "kaggle_nerve/decision/tune.py": "e5c94e3d5153c7d1",
     "kaggle_nerve/pipeline.py": "c506dd4e47e1ea1e",
     "kaggle_nerve/notebook/__init__.py": "650e4f80d063cf17",
@@ -4726,6 +4726,7 @@ class Untaught:
     shape: str = "none"
     blend: Blend = field(default_factory=Blend)
     prior: ShapePrior | None = None
+    taken: dict[str, str] = field(default_factory=dict)
 
 
 RULES: dict[str, type] = {"thresholds": Thresholds, "expected": ExpectedDice}
@@ -6067,8 +6068,7 @@ def rule(decision: Decision | Untaught) -> str:
         said += f"; runs combined by {_blend(decision)}"
     if decision.shape != "none":
         said += f"; shape {decision.shape}"
-    taken = getattr(decision, "taken", {})
-    return f"{said}; {', '.join(taken)} chosen by hand" if taken else said
+    return f"{said}; {', '.join(decision.taken)} chosen by hand" if decision.taken else said
 
 
 def _blend(decision: Decision | Untaught) -> str:
