@@ -3,7 +3,18 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# The same examples each time, however slow the machine: a change fails by what it does, not by chance.
+hypothesis.settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("steady")
 
 os.environ.update(
     {

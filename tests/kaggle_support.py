@@ -137,7 +137,7 @@ def is_gone(pid: int) -> bool:
         return not Path(f"/proc/{os.getpid()}").exists()
 
 
-def wait_until(true: Callable[[], bool], otherwise: str, seconds: float = 30) -> None:
+def wait_until(true: Callable[[], bool], otherwise: str, seconds: float = 120) -> None:
     """Wait, or fail with ``otherwise``."""
     end = time.monotonic() + seconds
     while not true():

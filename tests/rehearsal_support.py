@@ -133,7 +133,7 @@ def hosts_tried(home: Path) -> tuple[str, ...]:
     return tuple(sorted(set(log.read_text().split()))) if log.is_file() else ()
 
 
-def wait_for_bytes(path: Path, count: int, seconds: float = 30) -> None:
+def wait_for_bytes(path: Path, count: int, seconds: float = 120) -> None:
     """Wait until ``path`` has ``count`` bytes."""
     end = time.monotonic() + seconds
     while not path.is_file() or path.stat().st_size < count:

@@ -112,15 +112,17 @@ def test_two_builders_at_once_agree(layout):
 
 
 BUILD = """
-import sys
+import sys, time
 from pathlib import Path
 from kaggle_nerve.data import cache
 from kaggle_nerve.data.frames import locate
 cache.CHUNK = 1
-slow = cache.read_grey
+plain, seen = cache.read_grey, []
 def read(path):
-    import time; time.sleep(0.05)
-    return slow(path)
+    seen.append(path)
+    if len(seen) == 4:
+        time.sleep(60)  # it is killed here
+    return plain(path)
 cache.read_grey = read
 cache.open_training(locate(Path(sys.argv[1])), (45, 62), workers=1)
 """

@@ -206,7 +206,7 @@ def bytes_of_merge(folder: str, method: str, ordered: list[list[str]]) -> bytes:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(texts=st.lists(frame_texts, min_size=1, max_size=4), count=st.integers(2, 5))
 def test_the_consensus_of_identical_files_is_the_file(method, texts, count):
     with tempfile.TemporaryDirectory() as folder:
@@ -215,7 +215,7 @@ def test_the_consensus_of_identical_files_is_the_file(method, texts, count):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(files=columns(), data=st.data())
 def test_the_order_of_the_files_does_not_matter(method, files, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -254,7 +254,7 @@ def reference(texts: list[str], weights: np.ndarray, by_presence: bool) -> np.nd
     return kept if kept.any() else drawn.any(axis=0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     texts=st.lists(frame_texts, min_size=2, max_size=6),
     weights=st.lists(st.integers(1, 4), min_size=6, max_size=6),
@@ -270,7 +270,7 @@ def test_a_vote_on_runs_is_the_vote_on_pixels(texts, weights, by_presence):
     assert dice.tolist() == [metric.dice(rle.decode(one, SIZE), expected.astype(int)) for one in texts]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(files=columns())
 def test_the_matrix_of_agreement_holds_what_comparing_each_pair_gives(files):
     found = merging.mean_pairwise_dice(zip(*files, strict=True), SIZE)

@@ -187,7 +187,7 @@ def test_bytes_that_do_not_fit_what_was_announced(
     server: RehearsalServer, headers: dict[str, str], length: int, status: int
 ) -> None:
     token = server._datasets.announce("runs.zip", 100)
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
     connection.request("PUT", f"/uploads/blobs/{token}", b"x" * length, headers)
     assert connection.getresponse().status == status
     connection.close()

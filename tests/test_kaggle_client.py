@@ -235,7 +235,7 @@ class TestProcess:
         )
         began = time.monotonic()
         done = process.run([sys.executable, "-c", "; ".join(lines)], os.environ, limit=1)
-        assert (done.code, time.monotonic() - began < 10) == (None, True)
+        assert (done.code, time.monotonic() - began < 50) == (None, True)
         wait_until(lambda: is_gone(int(done.out)), "the grandchild lives on")
 
     def test_interrupt_ends_it_and_goes_on(self) -> None:

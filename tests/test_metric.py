@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -35,7 +35,6 @@ def test_worked_examples(truth, predicted, expected):
 
 
 @given(arrays.arrays(bool, st.tuples(st.just(2), st.integers(1, 9), st.integers(1, 9))))
-@settings(deadline=None)
 def test_texts_counts_and_masks_agree(pair):
     truth, predicted = pair
     expected = metric.dice(truth, predicted)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from support import write_competition
-from training_support import Told, history, settings
+from training_support import Told, history, many_epochs, settings, wait_until
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import open_oof
@@ -99,7 +99,7 @@ def test_one_reporter_is_told_of_every_fold(pair):
 
 
 def test_a_killed_fold_and_a_crashed_one_leave_the_third_alone_and_are_trained_later(data, tmp_path):
-    chosen = settings("folds=3", "training.epochs=6")
+    chosen = settings("folds=3", *many_epochs(20))
     hindrance = tmp_path / "run" / "fold-1" / "oof.npy"
     hindrance.mkdir(parents=True)
     killed = []
@@ -127,7 +127,7 @@ def test_a_killed_fold_and_a_crashed_one_leave_the_third_alone_and_are_trained_l
     assert "1 of 3 folds are finished already." in told.lines
     assert any(line.startswith(f"Fold 2, going on after epoch {kept}") for line in told.lines)
     assert [result.finished for result in results] == [True, True, True]
-    assert [row["epoch"] for row in history(run.fold_folder(2))] == [str(number) for number in range(1, 7)]
+    assert [row["epoch"] for row in history(run.fold_folder(2))] == [str(number) for number in range(1, 21)]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -167,38 +167,40 @@ from pathlib import Path
 from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
 load_keras()
 sys.path.insert(0, sys.argv[3])
-from training_support import settings
+from training_support import many_epochs, settings
 from kaggle_nerve.training.run_folds import train_folds
 with GentleInterrupt() as interrupt:
-    _, results = train_folds(Path(sys.argv[1]), Path(sys.argv[2]), "run", settings("training.epochs=5000"), jobs=2,
+    _, results = train_folds(Path(sys.argv[1]), Path(sys.argv[2]), "run", settings(*many_epochs(5000)), jobs=2,
                              reporter=TerminalReporter(), stop=interrupt.stop)
 for result in results:
     print(result.fold, result.finished, result.epochs)
 """
 
 
-def started(data: Path, runs_dir: Path) -> tuple[subprocess.Popen, list[int]]:
-    """A process that trains two folds, once each has an epoch more; and the ids of its workers."""
+def started(data: Path, runs_dir: Path, log: Path) -> tuple[subprocess.Popen, list[int]]:
+    """A process that trains two folds, once each has an epoch more; and the ids of its workers.
+
+    ``log`` takes its standard error: a pipe that nobody reads would stop it when full.
+    """
     before = {fold: epochs(runs_dir, fold) for fold in (0, 1)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", LONG, str(data), str(runs_dir), str(Path(__file__).parent)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    wait_until(lambda: all(epochs(runs_dir, fold) > before[fold] for fold in (0, 1)))
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", LONG, str(data), str(runs_dir), str(Path(__file__).parent)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
+
+    def ready() -> bool:
+        assert process.poll() is None, log.read_text()
+        return all(epochs(runs_dir, fold) > before[fold] for fold in (0, 1))
+
+    wait_until(ready, log.read_text)
     # A look at /proc while processes come and go may miss one, so there may be a second look.
     children: dict[int, int] = {}
-    wait_until(lambda: children.update(workers(process.pid)) or set(children) == {0, 1}, seconds=20)
+    wait_until(lambda: children.update(workers(process.pid)) or set(children) == {0, 1}, log.read_text)
     return process, list(children.values())
-
-
-def wait_until(ready, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def alive(pid: int) -> bool:
@@ -209,10 +211,12 @@ def alive(pid: int) -> bool:
 
 
 def test_ctrl_c_ends_every_fold_after_its_epoch_and_kill_9_leaves_no_process_behind(data, tmp_path):
-    process, children = started(data, tmp_path)
+    log = tmp_path / "log.txt"
+    process, children = started(data, tmp_path, log)
     # A terminal sends Ctrl-C to the whole group.
     os.killpg(process.pid, signal.SIGINT)
-    told, progress = process.communicate(timeout=120)
+    told, _ = process.communicate(timeout=120)
+    progress = log.read_text()
     assert process.returncode == 0, progress
     assert not any(map(alive, children))
     assert [line.split()[:2] for line in told.splitlines()] == [["0", "False"], ["1", "False"]]
@@ -223,10 +227,10 @@ def test_ctrl_c_ends_every_fold_after_its_epoch_and_kill_9_leaves_no_process_beh
     begins = ("Caching ", "Run ", "Fold ", "2 folds ", "Finishing ")
     assert [line for line in progress.splitlines() if line and not line.startswith(begins)] == []
 
-    process, children = started(data, tmp_path)
+    process, children = started(data, tmp_path, log)
     process.kill()
     process.communicate()
-    wait_until(lambda: not any(map(alive, children)), seconds=20)
+    wait_until(lambda: not any(map(alive, children)), log.read_text, seconds=60)
 
 
 class Listed(Reporter):

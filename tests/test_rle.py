@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco
@@ -57,7 +57,6 @@ def test_the_competition_size_is_the_default():
 
 
 @given(masks)
-@settings(deadline=None)
 def test_round_trip(mask):
     text = rle.encode(mask)
     np.testing.assert_array_equal(rle.decode(text, mask.shape), mask)
@@ -67,7 +66,6 @@ def test_round_trip(mask):
 
 
 @given(masks, st.sampled_from([np.uint8, np.int8, np.uint16, np.int16, np.int32, np.int64, ">i4", "<u8"]))
-@settings(deadline=None)
 def test_any_value_but_zero_belongs_to_the_mask(mask, dtype):
     values = mask.astype(dtype)
     values[mask] = np.resize(np.array([1, 2, 127, 3], dtype), mask.sum())
@@ -77,7 +75,6 @@ def test_any_value_but_zero_belongs_to_the_mask(mask, dtype):
 
 
 @given(masks)
-@settings(deadline=None)
 def test_memory_layout_does_not_matter(mask):
     wide = np.zeros((2 * mask.shape[0], 3 * mask.shape[1]), bool)
     wide[::2, ::3] = mask
@@ -116,7 +113,6 @@ def coco_counts(code):
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
 @given(masks)
-@settings(deadline=None)
 def test_agrees_with_pycocotools(mask):
     assert rle.encode(mask) == coco_text(mask)
     code = coco.encode(np.asfortranarray(mask, np.uint8))
@@ -124,7 +120,6 @@ def test_agrees_with_pycocotools(mask):
 
 
 @given(arrays.arrays(bool, st.tuples(st.just(2), st.integers(1, 9), st.integers(1, 9))))
-@settings(deadline=None)
 def test_intersection_and_batches_agree_with_masks(pair):
     size = pair.shape[1:]
     texts = rle.encode_many(pair)
@@ -195,7 +190,6 @@ def test_every_fault_is_named(text, message):
 
 
 @given(st.text(st.sampled_from("0123456789 -"), max_size=12))
-@settings(deadline=None)
 def test_what_is_not_refused_can_be_drawn(text):
     try:
         expected = rle.area(text, (4, 5))

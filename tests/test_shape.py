@@ -144,7 +144,7 @@ def test_an_ellipse_of_a_line_is_drawn_or_left():
 
 @pytest.mark.parametrize("name", shape.OPERATIONS)
 @given(mask=any_mask)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_refinement_keeps_size_type_and_presence(name, mask):
     before = mask.copy()
     found = shape.OPERATIONS[name](mask)
@@ -156,14 +156,14 @@ def test_every_refinement_keeps_size_type_and_presence(name, mask):
 
 @pytest.mark.parametrize("name", ["fill", "largest", "hull"])
 @given(mask=any_mask)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_done_twice_is_done_once(name, mask):
     once = shape.OPERATIONS[name](mask)
     np.testing.assert_array_equal(shape.OPERATIONS[name](once), once)
 
 
 @given(any_mask)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_what_lies_in_what(mask):
     assert not (mask & ~shape.fill(mask)).any()
     assert not (mask & ~shape.close(mask)).any()
@@ -173,7 +173,7 @@ def test_what_lies_in_what(mask):
 
 
 @given(any_mask)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_hull_turns_with_its_mask(mask):
     for turned in (np.fliplr, np.flipud, np.transpose):
         np.testing.assert_array_equal(shape.hull(turned(mask)), turned(shape.hull(mask)))

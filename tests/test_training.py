@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 from support import write_competition
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_support import Told, fold_job, history, kill_when, settings
+from training_support import Told, fold_job, history, kill_when, many_epochs, settings
 
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.batches import Batches
@@ -228,16 +228,9 @@ TRAIN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from training_support import settings
-from kaggle_nerve.training import stage
-from kaggle_nerve.training.checkpoint import Checkpoint, State
-from kaggle_nerve.training.fold import train_fold
-from kaggle_nerve.training.optimisers import compiled
+from training_support import many_epochs, settings
 from kaggle_nerve.training.run_folds import train_folds
-from kaggle_nerve.training.schedule import learning_rate
-from kaggle_nerve.training.speed import measure
-from kaggle_nerve.training.steps import run_steps
-train_folds(Path(sys.argv[1]), Path(sys.argv[2]), "run", settings("training.epochs=6"), fold=0)
+train_folds(Path(sys.argv[1]), Path(sys.argv[2]), "run", settings(*many_epochs(40)), fold=0)
 """
 
 
@@ -247,10 +240,10 @@ def test_kill_9_while_training_keeps_every_whole_epoch(data, tmp_path, request):
     kill_when([TRAIN, *words], lambda: state.is_file() and json.loads(state.read_text())["epoch"] >= 2)
     kept = json.loads(state.read_text())["epoch"]
     told = Told()
-    run, results = train_folds(data, tmp_path, "run", settings("training.epochs=6"), fold=0, reporter=told)
+    run, results = train_folds(data, tmp_path, "run", settings(*many_epochs(40)), fold=0, reporter=told)
     assert any(f"going on after epoch {kept}" in line for line in told.lines)
     assert results[0].finished
-    assert [row["epoch"] for row in history(run.fold_folder(0))] == [str(epoch) for epoch in range(1, 7)]
+    assert [row["epoch"] for row in history(run.fold_folder(0))] == [str(epoch) for epoch in range(1, 41)]
     assert not (run.fold_folder(0) / "checkpoint").exists()
 
 
@@ -260,9 +253,11 @@ from pathlib import Path
 from kaggle_nerve.prediction import ensemble
 from kaggle_nerve.runs import open_run
 ensemble.CHUNK = 1
-real = ensemble.probabilities
+real, calls = ensemble.probabilities, []
 def slow(model, frames, **options):
-    time.sleep(0.2)
+    calls.append(frames)
+    if len(calls) == 5:
+        time.sleep(60)  # it is killed here
     yield from real(model, frames, **options)
 ensemble.probabilities = slow
 run = open_run(Path(sys.argv[2]), sys.argv[3])
@@ -310,10 +305,8 @@ def test_kill_9_while_writing_the_file_leaves_none_and_then_the_same(trained, da
 
 def test_a_time_budget_ends_cleanly_with_the_schedule_at_its_end(data, tmp_path):
     started = time.monotonic()
-    run, results = train_folds(
-        data, tmp_path, "run", settings("training.epochs=5000"), fold=0, time_budget=20
-    )
-    assert time.monotonic() - started < 40
+    run, results = train_folds(data, tmp_path, "run", settings(*many_epochs(5000)), fold=0, time_budget=20)
+    assert time.monotonic() - started < 60
     assert results[0].finished
     rows = history(run.fold_folder(0))
     assert 1 <= len(rows) < 5000

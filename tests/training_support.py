@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from kaggle_nerve import runs
@@ -50,6 +51,11 @@ def history(folder: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
+def many_epochs(count: int) -> tuple[str, str]:
+    """Changes for training that a test stops: enough epochs, and none that ends a network for not learning."""
+    return f"training.epochs={count}", "training.collapse_epochs=10000"
+
+
 class Told(Reporter):
     """Keeps what was said, and the labels of bars."""
 
@@ -67,10 +73,15 @@ class Told(Reporter):
 def kill_when(command: list[str], ready) -> None:
     """Start Python with ``command`` and kill -9 it as soon as ``ready()`` holds."""
     process = subprocess.Popen([sys.executable, "-c", *command])
-    deadline = time.monotonic() + 240
-    while not ready():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.005)
+    wait_until(lambda: ready() or process.poll() is not None)
+    assert process.poll() is None, "it ended before it could be killed"
     process.send_signal(signal.SIGKILL)
     process.wait()
+
+
+def wait_until(ready: Callable[[], bool], told: Callable[[], str] = str, seconds: float = 240) -> None:
+    """Wait, or fail with what ``told`` says."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, told()
+        time.sleep(0.005)
