@@ -195,6 +195,11 @@ def test_score_by_hand(files):
     assert "0.75000" in run("score", files / "good.csv", files / "solution.csv").stdout
 
 
+def test_a_folder_without_a_sample_is_no_weaker_check(files, tmp_path):
+    told = run("validate", files / "good.csv", "--data", tmp_path / "nowhere", code=1)
+    assert "sample_submission.csv is missing" in told.stderr
+
+
 def test_validate(files):
     told = run("validate", files / "good.csv", "--sample", files / "sample.csv")
     assert "is valid: 4 rows, 3 with a mask" in told.stdout

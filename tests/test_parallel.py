@@ -141,9 +141,22 @@ def test_a_fault_of_one_fold_does_not_keep_the_others_from_their_turn(data, pair
     assert list(caught.value.failures) == [0]
 
 
-def test_the_fault_of_the_only_fold_asked_for_is_raised_as_it_is(data, tmp_path):
-    with pytest.raises(NerveError, match=r"^training\.start=nowhere is neither"):
-        train_folds(data, tmp_path, "run", settings("training.start=nowhere"), fold=0, jobs=2)
+def test_the_fault_of_the_only_fold_asked_for_is_raised_as_it_is(data, pair, tmp_path):
+    chosen = settings(f"training.start={pair[0].folder}", "folds=4", "training.epochs=1")
+    with pytest.raises(NerveError, match="has seen some of those held out here"):
+        train_folds(data, tmp_path, "run", chosen, fold=0, jobs=2)
+
+
+def test_a_start_that_is_not_there_makes_no_run_and_a_run_goes_on_without_it(data, pair, tmp_path):
+    chosen = settings(f"training.start={tmp_path / 'gone'}", "training.epochs=1")
+    with pytest.raises(NerveError, match=r"^training\.start=.*gone is neither"):
+        train_folds(data, tmp_path, "run", chosen)
+    assert list(tmp_path.iterdir()) == []
+    shutil.copytree(pair[0].folder, tmp_path / "gone")
+    train_folds(data, tmp_path, "run", chosen, fold=0)
+    shutil.rmtree(tmp_path / "gone")
+    _, results = train_folds(data, tmp_path, "run", chosen, fold=0)
+    assert results[0].finished
 
 
 def test_what_is_raised_here_ends_the_processes(data, tmp_path):

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from kaggle_nerve.competition.facts import SAMPLE_CSV, SLUG
+from kaggle_nerve.errors import NerveError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -63,9 +65,20 @@ class Duration(click.ParamType):
 
 
 def sample_or_default(sample: Path | None, data_dir: Path) -> Path | None:
-    """What `sample_option` says: the named file, else the one in ``data_dir``, else None."""
+    """What `sample_option` says: the named file, else the one in ``data_dir``, else None.
+
+    NerveError where the user named a --data that has none: the check would be weaker than was asked for.
+    """
+    if sample is not None:
+        return sample
     lying = data_dir / SAMPLE_CSV
-    return lying if sample is None and lying.is_file() else sample
+    if lying.is_file():
+        return lying
+    if click.get_current_context().get_parameter_source("data_dir") is ParameterSource.COMMANDLINE:
+        raise NerveError(
+            f"{lying} is missing; name the competition's folder with --data, or the file with --sample."
+        )
+    return None
 
 
 def print_json(value: Any) -> None:

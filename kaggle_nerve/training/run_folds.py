@@ -12,6 +12,7 @@ from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.storage import completed
 from kaggle_nerve.training import material as materials
+from kaggle_nerve.training import start
 from kaggle_nerve.training.environment import environment
 from kaggle_nerve.training.fold import FoldResult
 from kaggle_nerve.training.material import Material
@@ -54,6 +55,8 @@ def train_folds(
     names the only one.
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
+    if settings.training.start and not (runs_dir / name).is_dir():
+        start.locate(settings.training.start, runs_dir)  # later, a slip of the pen would leave an empty run
     frames = materials.open_frames(data_dir, settings, reporter=reporter, workers=workers)
     jobs = jobs or max(1, len(devices.several()))
     machine = environment(_devices(jobs))

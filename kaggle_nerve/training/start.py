@@ -26,6 +26,19 @@ class Source:
     told: str
 
 
+def locate(start: str, runs_dir: Path) -> Path:
+    """The model file or the run's folder that ``training.start`` names; NerveError where it is neither."""
+    path = Path(start)
+    if path.is_file():
+        return path
+    for folder in (path, runs_dir / start):
+        if (folder / "folds.csv").is_file():
+            return folder
+    raise NerveError(
+        f"training.start={start} is neither a model file nor a run in {runs_dir}; mend the setting."
+    )
+
+
 def find(start: str, run: Run, fold: int) -> Source:
     """The file that ``training.start`` names for ``fold`` of ``run``.
 
@@ -33,17 +46,11 @@ def find(start: str, run: Run, fold: int) -> Source:
     From a run the fold of the same number is taken, which must hold out the same subjects:
     NerveError where it has seen some of them. What a file was trained on is the user's matter.
     """
-    path = Path(start)
-    if path.is_file():
+    folder = locate(start, run.folder.parent)
+    if folder.is_file():
         return Source(
-            path, f"Starting from {path}: make sure that it never saw this fold's held-out subjects."
+            folder, f"Starting from {folder}: make sure that it never saw this fold's held-out subjects."
         )
-    folders = [folder for folder in (path, run.folder.parent / start) if (folder / "folds.csv").is_file()]
-    if not folders:
-        raise NerveError(
-            f"training.start={start} is neither a model file nor a run in {run.folder.parent}; mend the setting."
-        )
-    folder = folders[0]
     model = folder / f"fold-{fold}" / "model.keras"
     if not model.is_file():
         raise NerveError(f"training.start={start} has no finished fold {fold}; train that run's fold first.")

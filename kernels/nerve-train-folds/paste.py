@@ -111,11 +111,11 @@ FILES = {
     "kaggle_nerve/training/optimisers.py": "b37b816e9ae1c6c1",
     "kaggle_nerve/training/overlays.py": "3e380d55156668fa",
     "kaggle_nerve/training/parallel.py": "1ff581c90753f26c",
-    "kaggle_nerve/training/run_folds.py": "1ec5e725a8cdb908",
+    "kaggle_nerve/training/run_folds.py": "b1876c101fd541c6",
     "kaggle_nerve/training/schedule.py": "40e908fc5b93e894",
     "kaggle_nerve/training/speed.py": "e1017a3e30eebee3",
     "kaggle_nerve/training/stage.py": "d076c2f93a586447",
-    "kaggle_nerve/training/start.py": "03085ead5aba5f5a",
+    "kaggle_nerve/training/start.py": "45e29048fce3566c",
     "kaggle_nerve/training/steps.py": "618c0606e6f907cf",
     "kaggle_nerve/training/validation.py": "e5e9ee3f84412003",
     "kaggle_nerve/training/watch.py": "bff49a5cb80d48b8",
@@ -6754,6 +6754,7 @@ from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.storage import completed
 from kaggle_nerve.training import material as materials
+from kaggle_nerve.training import start
 from kaggle_nerve.training.environment import environment
 from kaggle_nerve.training.fold import FoldResult
 from kaggle_nerve.training.material import Material
@@ -6796,6 +6797,8 @@ def train_folds(
     names the only one.
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
+    if settings.training.start and not (runs_dir / name).is_dir():
+        start.locate(settings.training.start, runs_dir)  # later, a slip of the pen would leave an empty run
     frames = materials.open_frames(data_dir, settings, reporter=reporter, workers=workers)
     jobs = jobs or max(1, len(devices.several()))
     machine = environment(_devices(jobs))
@@ -7245,6 +7248,19 @@ class Source:
     told: str
 
 
+def locate(start: str, runs_dir: Path) -> Path:
+    """The model file or the run's folder that ``training.start`` names; NerveError where it is neither."""
+    path = Path(start)
+    if path.is_file():
+        return path
+    for folder in (path, runs_dir / start):
+        if (folder / "folds.csv").is_file():
+            return folder
+    raise NerveError(
+        f"training.start={start} is neither a model file nor a run in {runs_dir}; mend the setting."
+    )
+
+
 def find(start: str, run: Run, fold: int) -> Source:
     """The file that ``training.start`` names for ``fold`` of ``run``.
 
@@ -7252,17 +7268,11 @@ def find(start: str, run: Run, fold: int) -> Source:
     From a run the fold of the same number is taken, which must hold out the same subjects:
     NerveError where it has seen some of them. What a file was trained on is the user's matter.
     """
-    path = Path(start)
-    if path.is_file():
+    folder = locate(start, run.folder.parent)
+    if folder.is_file():
         return Source(
-            path, f"Starting from {path}: make sure that it never saw this fold's held-out subjects."
+            folder, f"Starting from {folder}: make sure that it never saw this fold's held-out subjects."
         )
-    folders = [folder for folder in (path, run.folder.parent / start) if (folder / "folds.csv").is_file()]
-    if not folders:
-        raise NerveError(
-            f"training.start={start} is neither a model file nor a run in {run.folder.parent}; mend the setting."
-        )
-    folder = folders[0]
     model = folder / f"fold-{fold}" / "model.keras"
     if not model.is_file():
         raise NerveError(f"training.start={start} has no finished fold {fold}; train that run's fold first.")
