@@ -230,7 +230,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from training_support import many_epochs, settings
 from kaggle_nerve.training.run_folds import train_folds
-train_folds(Path(sys.argv[1]), Path(sys.argv[2]), "run", settings(*many_epochs(40)), fold=0)
+train_folds(Path(sys.argv[1]), Path(sys.argv[2]), "run", settings(*many_epochs(20)), fold=0)
 """
 
 
@@ -240,10 +240,10 @@ def test_kill_9_while_training_keeps_every_whole_epoch(data, tmp_path, request):
     kill_when([TRAIN, *words], lambda: state.is_file() and json.loads(state.read_text())["epoch"] >= 2)
     kept = json.loads(state.read_text())["epoch"]
     told = Told()
-    run, results = train_folds(data, tmp_path, "run", settings(*many_epochs(40)), fold=0, reporter=told)
+    run, results = train_folds(data, tmp_path, "run", settings(*many_epochs(20)), fold=0, reporter=told)
     assert any(f"going on after epoch {kept}" in line for line in told.lines)
     assert results[0].finished
-    assert [row["epoch"] for row in history(run.fold_folder(0))] == [str(epoch) for epoch in range(1, 41)]
+    assert [row["epoch"] for row in history(run.fold_folder(0))] == [str(epoch) for epoch in range(1, 21)]
     assert not (run.fold_folder(0) / "checkpoint").exists()
 
 
