@@ -46,21 +46,21 @@ def find(start: str, run: Run, fold: int) -> Source:
     From a run the fold of the same number is taken, which must hold out the same subjects:
     NerveError where it has seen some of them. What a file was trained on is the user's matter.
     """
-    folder = locate(start, run.folder.parent)
-    if folder.is_file():
+    found = locate(start, run.folder.parent)
+    if found.is_file():
         return Source(
-            folder, f"Starting from {folder}: make sure that it never saw this fold's held-out subjects."
+            found, f"Starting from {found}: make sure that it never saw this fold's held-out subjects."
         )
-    model = folder / f"fold-{fold}" / "model.keras"
+    model = found / f"fold-{fold}" / "model.keras"
     if not model.is_file():
         raise NerveError(f"training.start={start} has no finished fold {fold}; train that run's fold first.")
-    unseen, held = _held(folder / "folds.csv", fold), _held(run.folds_csv, fold)
+    unseen, held = _held(found / "folds.csv", fold), _held(run.folds_csv, fold)
     if unseen != held:
         raise NerveError(
             f"Fold {fold} of training.start={start} held out other subjects, so it has seen some of those held "
             f"out here; start from a run with the same folds.csv."
         )
-    return Source(model, f"Starting from fold {fold} of run {folder.name}.")
+    return Source(model, f"Starting from fold {fold} of run {found.name}.")
 
 
 def put(model: keras.Model, path: Path) -> tuple[int, int]:

@@ -115,7 +115,7 @@ FILES = {
     "kaggle_nerve/training/schedule.py": "40e908fc5b93e894",
     "kaggle_nerve/training/speed.py": "e1017a3e30eebee3",
     "kaggle_nerve/training/stage.py": "d076c2f93a586447",
-    "kaggle_nerve/training/start.py": "45e29048fce3566c",
+    "kaggle_nerve/training/start.py": "e2fe56954b6f9cc5",
     "kaggle_nerve/training/steps.py": "618c0606e6f907cf",
     "kaggle_nerve/training/validation.py": "e5e9ee3f84412003",
     "kaggle_nerve/training/watch.py": "bff49a5cb80d48b8",
@@ -7268,21 +7268,21 @@ def find(start: str, run: Run, fold: int) -> Source:
     From a run the fold of the same number is taken, which must hold out the same subjects:
     NerveError where it has seen some of them. What a file was trained on is the user's matter.
     """
-    folder = locate(start, run.folder.parent)
-    if folder.is_file():
+    found = locate(start, run.folder.parent)
+    if found.is_file():
         return Source(
-            folder, f"Starting from {folder}: make sure that it never saw this fold's held-out subjects."
+            found, f"Starting from {found}: make sure that it never saw this fold's held-out subjects."
         )
-    model = folder / f"fold-{fold}" / "model.keras"
+    model = found / f"fold-{fold}" / "model.keras"
     if not model.is_file():
         raise NerveError(f"training.start={start} has no finished fold {fold}; train that run's fold first.")
-    unseen, held = _held(folder / "folds.csv", fold), _held(run.folds_csv, fold)
+    unseen, held = _held(found / "folds.csv", fold), _held(run.folds_csv, fold)
     if unseen != held:
         raise NerveError(
             f"Fold {fold} of training.start={start} held out other subjects, so it has seen some of those held "
             f"out here; start from a run with the same folds.csv."
         )
-    return Source(model, f"Starting from fold {fold} of run {folder.name}.")
+    return Source(model, f"Starting from fold {fold} of run {found.name}.")
 
 
 def put(model: keras.Model, path: Path) -> tuple[int, int]:
