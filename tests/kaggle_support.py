@@ -1,14 +1,12 @@
 """The client under guard, a reporter that remembers, and processes that are killed. For several test files."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+from processes import is_gone, wait_until
 from rehearsal_support import GUARD, hosts_tried
 
 from kaggle_nerve.kaggle_api.client import Client, Limits, archive_path
@@ -123,26 +121,6 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.stdout.close()
     for child in children:
         wait_until(lambda child=child: is_gone(child), f"process {child} lives on")
-
-
-def is_gone(pid: int) -> bool:
-    """Whether the process has ended, reaped or not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return not Path(f"/proc/{os.getpid()}").exists()
-
-
-def wait_until(true: Callable[[], bool], otherwise: str, seconds: float = 120) -> None:
-    """Wait, or fail with ``otherwise``."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, otherwise
-        time.sleep(0.02)
 
 
 def everything_under(folder: Path) -> bytes:

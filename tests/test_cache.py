@@ -1,14 +1,11 @@
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import kill_when
 from support import write_competition, write_tiff
 
 from kaggle_nerve.competition import rle
@@ -129,14 +126,7 @@ cache.open_training(locate(Path(sys.argv[1])), (45, 62), workers=1)
 
 
 def test_kill_9_while_building_ends_as_if_nothing_had_happened(layout, tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", BUILD, str(tmp_path)])
-    deadline = time.monotonic() + 60
-    while not list(Path(tmp_path).glob(".cache/*/partial.json")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when([BUILD, str(tmp_path)], lambda: any(tmp_path.glob(".cache/*/partial.json")))
     counting = Counting()
     built = cache.open_training(layout, SMALL, reporter=counting)
     assert 0 < counting.updates[0] < 8

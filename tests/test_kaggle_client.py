@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kaggle_support import LIMITS, assert_only_loopback, client_of, guarded, is_gone, wait_until
+from kaggle_support import LIMITS, assert_only_loopback, client_of, guarded
+from processes import is_gone, wait_until
 from rehearsal_support import make_competition, write_submission
 
 from kaggle_nerve.competition import facts

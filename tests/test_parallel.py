@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from processes import is_gone, wait_until
 from support import write_competition
-from training_support import Told, history, many_epochs, settings, wait_until
+from training_support import Told, history, many_epochs, settings
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import open_oof
@@ -209,18 +210,11 @@ def started(data: Path, runs_dir: Path, log: Path) -> tuple[subprocess.Popen, li
         assert process.poll() is None, log.read_text()
         return all(epochs(runs_dir, fold) > before[fold] for fold in (0, 1))
 
-    wait_until(ready, log.read_text)
+    wait_until(ready, log.read_text, seconds=240)
     # A look at /proc while processes come and go may miss one, so there may be a second look.
     children: dict[int, int] = {}
     wait_until(lambda: children.update(workers(process.pid)) or set(children) == {0, 1}, log.read_text)
     return process, list(children.values())
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_ctrl_c_ends_every_fold_after_its_epoch_and_kill_9_leaves_no_process_behind(data, tmp_path):
@@ -231,7 +225,7 @@ def test_ctrl_c_ends_every_fold_after_its_epoch_and_kill_9_leaves_no_process_beh
     told, _ = process.communicate(timeout=120)
     progress = log.read_text()
     assert process.returncode == 0, progress
-    assert not any(map(alive, children))
+    assert all(map(is_gone, children))
     assert [line.split()[:2] for line in told.splitlines()] == [["0", "False"], ["1", "False"]]
     for fold, line in enumerate(told.splitlines()):
         assert int(line.split()[2]) == epochs(tmp_path, fold) >= 1
@@ -243,7 +237,7 @@ def test_ctrl_c_ends_every_fold_after_its_epoch_and_kill_9_leaves_no_process_beh
     process, children = started(data, tmp_path, log)
     process.kill()
     process.communicate()
-    wait_until(lambda: not any(map(alive, children)), log.read_text, seconds=60)
+    wait_until(lambda: all(map(is_gone, children)), log.read_text, seconds=60)
 
 
 class Listed(Reporter):

@@ -15,8 +15,8 @@ from kaggle_support import (
     guarded,
     kill,
     start_python,
-    wait_until,
 )
+from processes import wait_until
 from rehearsal_support import MASKS, make_competition, rectangle, write_submission
 
 from kaggle_nerve import storage

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from processes import kill_when
 from support import write_competition
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_support import Told, fold_job, history, kill_when, many_epochs, settings
+from training_support import Told, fold_job, history, many_epochs, settings
 
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.batches import Batches

@@ -1,11 +1,6 @@
-"""What tests of training share: tiny settings, a fold's job, a reporter that listens, a process that is killed."""
+"""What tests of training share: tiny settings, a fold's job, a reporter that listens."""
 
 import csv
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from kaggle_nerve import runs
@@ -68,20 +63,3 @@ class Told(Reporter):
     def bar(self, label, total, unit="frame"):
         self.bars.append(label)
         return Bar()
-
-
-def kill_when(command: list[str], ready) -> None:
-    """Start Python with ``command`` and kill -9 it as soon as ``ready()`` holds."""
-    process = subprocess.Popen([sys.executable, "-c", *command])
-    wait_until(lambda: ready() or process.poll() is not None)
-    assert process.poll() is None, "it ended before it could be killed"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
-def wait_until(ready: Callable[[], bool], told: Callable[[], str] = str, seconds: float = 240) -> None:
-    """Wait, or fail with what ``told`` says."""
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.005)
