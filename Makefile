@@ -1,11 +1,38 @@
-PYTHON ?= python3
+# The Pythons that constraints.txt is for; setup.cfg names them, too, and a test compares the two.
+PYTHONS := 3.11 3.12 3.13
+IS_TESTED = import sys; sys.exit("%d.%d" % sys.version_info[:2] not in "$(PYTHONS)".split())
+# The first of them on this machine, python3 before all.
+PYTHON ?= $(or $(firstword $(foreach python,python3 $(PYTHONS:%=python%),$(shell \
+	$(python) -c '$(IS_TESTED)' 2>/dev/null && echo $(python)))),python3)
+
 VENV := .venv
 BIN := $(VENV)/bin
+UV := .venv-uv/bin/uv
+
+# $(call venv,FOLDER): an environment on a tested Python.
+define venv
+	@$(PYTHON) -c '$(IS_TESTED)' || { echo "kaggle-nerve is tested on Python $(PYTHONS), and $(PYTHON) is another" \
+		"($$($(PYTHON) --version 2>&1)): install one of these, and name it, as in" \
+		"\`make PYTHON=/usr/bin/python3.13 demo\`." >&2; exit 1; }
+	$(PYTHON) -m venv $(1)
+endef
+
+# $(call install,BIN,WHAT[,CONSTRAINTS]): without build isolation, since that takes the newest setuptools.
+define install
+	$(1)/python -m pip install --quiet $(3:%=--constraint %) setuptools
+	$(1)/python -m pip install --quiet $(3:%=--constraint %) --no-build-isolation --editable '$(2)'
+endef
 
 # Tests of networks and losses, which run on Keras's other backend, too.
 NETWORKS := $(addprefix tests/test_,architectures.py encoders.py layers.py normalisation.py forward.py losses.py)
 
-.PHONY: demo test install docs kernels-test clean
+# $(call suite,BIN[,CHOICE]): every test, with a choice of marks where not all hold.
+define suite
+	$(1)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(2)
+	KERAS_BACKEND=jax $(1)/python -m pytest -n 2 --dist loadfile -m 'not large and not one_backend' $(NETWORKS)
+endef
+
+.PHONY: demo test test-newest test-oldest constraints docs kernels-test install clean
 
 # The whole job on the embedded rehearsal: no account, no data needed.
 demo: $(VENV)/.installed
@@ -16,8 +43,34 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not large and not one_backend' $(NETWORKS)
+	$(call suite,$(BIN))
+
+# The tests with the newest packages that setup.cfg allows, and with the oldest. The first lines name those that
+# constraints.txt has in another version. Files are generated with the packages of constraints.txt alone.
+OTHERWISE := -m 'not large and not generated'
+test-newest:
+	rm -rf .venv-newest
+	$(call venv,.venv-newest)
+	$(call install,.venv-newest/bin,.[test])
+	.venv-newest/bin/python tests/packages.py
+	$(call suite,.venv-newest/bin,$(OTHERWISE))
+
+test-oldest: $(UV)
+	rm -rf .venv-oldest
+	$(call venv,.venv-oldest)
+	$(UV) pip compile --quiet --resolution lowest-direct --python .venv-oldest --extra test \
+		--output-file .venv-oldest/constraints.txt setup.cfg
+	$(call install,.venv-oldest/bin,.[test],.venv-oldest/constraints.txt)
+	.venv-oldest/bin/python tests/packages.py
+	$(call suite,.venv-oldest/bin,$(OTHERWISE))
+
+# What `make demo` and `make test` install: today's newest of all packages, the same on each of PYTHONS.
+constraints: $(UV)
+	printf 'setuptools>=77\n' | $(UV) pip compile --quiet --upgrade --universal --fork-strategy fewest \
+		--python-version $(firstword $(PYTHONS)) --extra test --no-annotate --no-header \
+		--output-file constraints.txt setup.cfg -
+	printf '# Made by `make constraints`, for Python $(PYTHONS).\n' | cat - constraints.txt > .constraints
+	mv .constraints constraints.txt
 
 # Generated files: the command reference, Kaggle's notebooks.
 docs: $(VENV)/.installed-test
@@ -28,7 +81,7 @@ kernels-test: $(VENV)/.installed-test .venv-kaggle/.installed
 	$(BIN)/python -m pytest tests/test_notebooks.py -m "large or not large" --kernel-python .venv-kaggle/bin/python
 
 .venv-kaggle/.installed: kernels/constraints.txt
-	$(PYTHON) -m venv .venv-kaggle
+	$(call venv,.venv-kaggle)
 	.venv-kaggle/bin/python -m pip install --quiet -c kernels/constraints.txt tensorflow keras numpy pandas \
 		opencv-python-headless scikit-learn scipy threadpoolctl tqdm filelock tensorboard matplotlib ipykernel
 	touch $@
@@ -36,16 +89,19 @@ kernels-test: $(VENV)/.installed-test .venv-kaggle/.installed
 install: $(VENV)/.installed
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "kaggle-nerve needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 demo")'
-	$(PYTHON) -m venv $(VENV)
+	$(call venv,$(VENV))
 
-$(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+$(UV):
+	$(call venv,.venv-uv)
+	.venv-uv/bin/python -m pip install --quiet uv
+
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(call install,$(BIN),.,constraints.txt)
 	touch $@
 
-$(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+$(VENV)/.installed-test: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(call install,$(BIN),.[test],constraints.txt)
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) .venv-kaggle build dist *.egg-info rehearsal
+	rm -rf .venv .venv-* build dist *.egg-info rehearsal

@@ -18,6 +18,9 @@ PAGE, PAGES = 200, 500
 
 REHEARSAL, KAGGLE = "rehearsal", "kaggle"
 
+PARTIAL = ".kaggle-partial"
+"""Ends the name of the client's note beside an unfinished download."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -209,9 +212,9 @@ def archive_path(folder: Path, slug: str) -> Path:
     return folder / f"{slug}.zip"
 
 
-def partial_path(archive: Path) -> Path:
+def partial_path(file: Path) -> Path:
     """The client's note of what it is in the midst of downloading: JSON with the whole ``size``."""
-    return archive.with_name(f"{archive.name}.kaggle-partial")
+    return file.with_name(f"{file.name}{PARTIAL}")
 
 
 class _Growth:

@@ -1,7 +1,8 @@
 """Every way in which the official client fails, as one sentence and the next step.
 
-The client tells failures in prose, and at times in tracebacks; it prints the server's message and seldom the
-status. So this module reads texts. They were gathered by running the client, and from its users' reports.
+The client reports failures in prose, and at times in tracebacks; it prints the server's message and seldom the
+status, which `guard` adds. So this module reads texts. They were gathered by running versions 2.2.4 and 2.2.5 of
+the client, and from its users' reports.
 """
 
 import re
@@ -46,6 +47,9 @@ def answer(kind: str, signs: str, sentence: str) -> Failure:
     """A Failure; ``signs`` is a pattern in which case does not count."""
     return Failure(kind, re.compile(signs, re.IGNORECASE), sentence)
 
+
+API_HOSTS = r"api\.kaggle\.com/|www\.kaggle\.com/|localhost/api/"
+"""Where the client asks; all other addresses are the storage's, signed for a while."""
 
 GENERAL = (
     answer(
@@ -95,9 +99,9 @@ GENERAL = (
     ),
     answer(
         LINK,
-        r"403 Client Error: .{0,40} for url: (?!\S+/v1/[\w.]+Service/)",
-        "The download address that Kaggle gave is refused (403), as it is when it has expired: run the same "
-        "command again, which gets a new one.",
+        rf"(400|403|404) Client Error: .{{0,40}} for url: https?://(?!{API_HOSTS})",
+        "The download address that Kaggle gave is refused, as it is when it has expired: run the same command "
+        "again, which gets a new one.",
     ),
 )
 """What may befall any command before Kaggle looks at what is wanted; looked through in this order."""
@@ -160,6 +164,18 @@ ON_THE_WAY = (
 
 LONGEST = 300
 
+STATUS = re.compile(r"^kaggle-nerve: HTTP (\d{3})\n?", re.MULTILINE)
+"""The line of `guard` that gives the status of the client's last HTTP answer."""
+
+UNEXPECTED = "If this is unexpected, you can re-run with"
+"""How versions from 2.2.5 on go on after an exception that older ones ended with a traceback."""
+
+ADVICE = re.compile(
+    rf"\n\n(?:You don't have access to this resource|The resource was not found\. Check|You have been rate limited|"
+    rf"This is a problem on Kaggle's side|{UNEXPECTED})[^\0]*\Z"
+)
+"""What versions from 2.2.5 on print below the reason. It suits their own commands, not these."""
+
 
 @dataclass(frozen=True)
 class Wording:
@@ -198,6 +214,8 @@ def explain(
     wording: Wording = OF_COMPETITIONS,
 ) -> KaggleError:
     """What the client's output, already blanked, means. ``doing`` says at what it failed."""
+    broke = "Traceback" in text or UNEXPECTED in text
+    text, status = _reason_and_status(text)
     facts = {
         "last": last_words(text),
         "doing": doing,
@@ -206,13 +224,17 @@ def explain(
         "hidden": _hidden(credential),
         "folder_option": wording.folder_option,
     }
-    for part in (facts["last"], text):  # above the last line may stand what the client got over
+    # Above the last line may stand what the client got over; the status counts where its words say nothing.
+    parts = [facts["last"], text, status]
+    if status.startswith("401"):  # some commands call this a missing permission
+        parts.insert(0, status)
+    for part in parts:
         for failure in (*GENERAL, *wording.answers, *ON_THE_WAY):
             if failure.signs.search(part):
                 gone = rehearsal and failure.kind == NETWORK
                 sentence = REHEARSAL_GONE if gone else failure.sentence
                 return KaggleError(failure.kind, sentence.format(**facts))
-    if "Traceback" in text and not facts["last"].startswith("requests."):
+    if broke and not facts["last"].startswith("requests."):
         sentence = (
             "The kaggle client broke while {doing} ({last}): run `pip install --upgrade kaggle six`, and the same "
             "command again."
@@ -223,6 +245,18 @@ def explain(
         f"same, look at {wording.page} for what has changed."
     )
     return KaggleError(REFUSED, sentence.format(**facts))
+
+
+def _reason_and_status(text: str) -> tuple[str, str]:
+    """``text`` without the client's advice, and the last HTTP status in the words of `requests`, or "".
+
+    A 403 gives no status: it may be of the rules, a phone number or a name, so only its words tell.
+    """
+    answer = STATUS.search(text)
+    status = answer[1] if answer else ""
+    side = "Server" if status.startswith("5") else "Client"
+    words = "" if status in ("", "403") else f"{status} {side} Error"
+    return ADVICE.sub("", STATUS.sub("", text).rstrip()), words
 
 
 def timed_out(doing: str, seconds: float) -> KaggleError:

@@ -16,7 +16,11 @@ from kaggle_nerve.progress import SILENT, Bar, Reporter
 from kaggle_nerve.storage import COMPLETE, digest_text
 
 TRIES = 3
-"""Runs of the client at most: it saves what comes under a bad address, and takes no care of sizes."""
+"""Runs of the client in a row that bring nothing new. Up to 2.2.4 it saves an error page as the file and ends at the
+first broken connection; later ones end at the first refused address."""
+
+PASSING = (failures.NETWORK, failures.LINK, failures.SERVER, failures.CORRUPT)
+"""Failures of one file after which another run of the client, with new addresses, may get it."""
 
 OF_RUNS = "runs/[^/]+/"
 """How the names of files of runs begin in a kernel's output."""
@@ -76,18 +80,22 @@ def _fetch(
         reporter.bar("Downloading", sum(file.size for file in wanted), "byte") as bar,
     ):
         watch = _Arrival(folder, client.limits.file, bar, f"downloading the output of {ref}")
-        tries = 0
-        while (wrong := _wrong(wanted, folder)) and tries < TRIES:
-            _remove(wrong, folder)
-            _download(ref, folder, client, pattern, watch)
-            tries += 1
+        fault, most, idle = None, _kept(wanted, folder), 0
+        while (wrong := _wrong(wanted, folder)) and idle < TRIES:
+            _remove_damaged(wrong, folder)
+            fault = _download(ref, folder, client, pattern, watch)
+            kept = _kept(wanted, folder)
+            most, idle = max(kept, most), 0 if kept > most else idle + 1
     if wrong:
-        _remove(wrong, folder)
+        _remove_damaged(wrong, folder)
+        reason = f" ({fault.reason})" if fault else ""
         raise KaggleError(
-            failures.CORRUPT,
-            f"{len(wrong)} of {len(wanted)} files of {ref} did not arrive whole, such as {wrong[0].name}: run the "
-            "same command again; what arrived is kept.",
+            fault.kind if fault else failures.CORRUPT,
+            f"{len(wrong)} of {len(wanted)} files of {ref} did not arrive whole, such as {wrong[0].name}{reason}: "
+            "run the same command again; what arrived is kept.",
         )
+    for file in wanted:
+        clients.partial_path(folder / file.name).unlink(missing_ok=True)
 
 
 def list_output(ref: str, client: Client) -> Listing:
@@ -118,26 +126,52 @@ def list_output(ref: str, client: Client) -> Listing:
     return Listing(tuple(files))
 
 
-def _download(ref: str, folder: Path, client: Client, pattern: str, watch: "_Arrival") -> None:
-    """Run the client, which goes through all pages by itself; it keeps files that are there and large enough."""
+def _download(ref: str, folder: Path, client: Client, pattern: str, watch: "_Arrival") -> KaggleError | None:
+    """Run the client, which goes through all pages by itself; it keeps files that are there and large enough.
+
+    Returns the failure where another run may do better, and raises any other.
+    """
     words = ["kernels", "output", ref, "--path", str(folder), "--page-size", str(clients.PAGE)]
     words.append(f"--file-pattern={pattern}")
-    client.run(words, watch.doing, client.limits.output, watch, about=wordings.kernel(ref))
+    try:
+        client.run(words, watch.doing, client.limits.output, watch, about=wordings.kernel(ref))
+    except KaggleError as fault:
+        if fault.kind not in PASSING:
+            raise
+        return fault
     watch("")
+    return None
+
+
+def _is_whole(file: RemoteFile, folder: Path) -> bool:
+    """Whether a file is there with its listed size; a listed 0 may mean that Kaggle does not tell."""
+    path = folder / file.name
+    return path.is_file() and (not file.size or path.stat().st_size == file.size)
+
+
+def _is_resumable(file: RemoteFile, folder: Path) -> bool:
+    """Whether the client, from 2.2.5 on, would go on from this part of a file: its note lies beside it."""
+    path = folder / file.name
+    return path.is_file() and clients.partial_path(path).is_file() and path.stat().st_size < file.size
 
 
 def _wrong(wanted: list[RemoteFile], folder: Path) -> list[RemoteFile]:
-    """Those that are missing, or have another size than is listed; 0 may mean that Kaggle does not tell."""
-
-    def is_right(path: Path, size: int) -> bool:
-        return path.is_file() and (not size or path.stat().st_size == size)
-
-    return [file for file in wanted if not is_right(folder / file.name, file.size)]
+    """Those that are missing or not whole."""
+    return [file for file in wanted if not _is_whole(file, folder)]
 
 
-def _remove(files: list[RemoteFile], folder: Path) -> None:
+def _kept(wanted: list[RemoteFile], folder: Path) -> int:
+    """Bytes that do not have to come again, and one for each whole file, which may have none."""
+    whole = [file for file in wanted if _is_whole(file, folder)]
+    parts = [file for file in wanted if _is_resumable(file, folder)]
+    return len(whole) + sum((folder / file.name).stat().st_size for file in [*whole, *parts])
+
+
+def _remove_damaged(files: list[RemoteFile], folder: Path) -> None:
     for file in files:
-        (folder / file.name).unlink(missing_ok=True)
+        if not _is_resumable(file, folder):
+            (folder / file.name).unlink(missing_ok=True)
+            clients.partial_path(folder / file.name).unlink(missing_ok=True)
 
 
 class _Arrival:
@@ -149,7 +183,8 @@ class _Arrival:
         self._size, self._since = 0, time.monotonic()
 
     def __call__(self, text: str) -> None:
-        size = sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
+        files = (path for path in self._folder.rglob("*") if path.is_file())
+        size = sum(path.stat().st_size for path in files if path.suffix != clients.PARTIAL)
         if size > self._size:
             self._bar.update(size - self._size)
             self._size, self._since = size, time.monotonic()
