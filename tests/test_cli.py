@@ -11,9 +11,11 @@ from click.testing import CliRunner
 from support import write_competition
 
 from kaggle_nerve.cli import cli, terminal, training
+from kaggle_nerve.cli import doctor as cli_doctor
 from kaggle_nerve.cli.options import Duration
 from kaggle_nerve.competition import submission
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api import versions
 from kaggle_nerve.settings import apply_changes, load_preset, parse
 from kaggle_nerve.training import run_folds
 
@@ -249,6 +251,27 @@ def test_doctor_tells_what_is_missing_and_no_secret(tmp_path, monkeypatch):
     assert "kaggle-nerve fetch" in told.stdout
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     assert json.loads(run("doctor", "--json", "--data", tmp_path / "none").stdout)["advice"]
+
+
+@pytest.mark.parametrize(
+    ("client", "begin"),
+    [
+        (None, "The kaggle client is not installed: run `pip install 'kaggle>=2.2.4,<="),
+        ("2.2.3", "The kaggle client 2.2.3 is too old: run `pip install"),
+        ("2.2.4", ""),
+        (versions.NEWEST, ""),
+        (
+            "2.10.0rc1",
+            "The kaggle client 2.10.0rc1 is newer than those that kaggle-nerve was tested with (2.2.4 to ",
+        ),
+    ],
+)
+def test_doctor_remarks_on_a_client_that_was_not_tested(tmp_path, monkeypatch, client, begin):
+    monkeypatch.setattr(versions, "installed", lambda: client)
+    monkeypatch.setattr(cli_doctor, "_devices", dict)
+    shown = CliRunner().invoke(cli_doctor.doctor, ["--json", "--data", str(tmp_path / "none")])
+    remarks = [line for line in json.loads(shown.stdout)["advice"] if "kaggle client" in line]
+    assert [line[: len(begin)] for line in remarks] == ([begin] if begin else [])
 
 
 def test_it_runs_without_a_home_that_can_be_written(tmp_path, monkeypatch):

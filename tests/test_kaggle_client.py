@@ -15,7 +15,7 @@ from rehearsal_support import make_competition, write_submission
 from kaggle_nerve.competition import facts
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import client as clients
-from kaggle_nerve.kaggle_api import credentials, environment, failures, process, records
+from kaggle_nerve.kaggle_api import credentials, environment, failures, process, records, versions
 from kaggle_nerve.kaggle_api.client import Client, Limits
 from kaggle_nerve.kaggle_api.credentials import Credential
 from kaggle_nerve.kaggle_api.failures import KaggleError
@@ -273,7 +273,7 @@ CAPTURED = {
         "client",
         "pip install six",
     ),
-    "/usr/bin/python: No module named kaggle": ("client", "pip install --upgrade kaggle six"),
+    "/usr/bin/python: No module named kaggle": ("client", versions.INSTALL),
     "kaggle: error: unrecognized arguments: --format json": ("client", "too old"),
     "OSError: [Errno 28] No space left on device": ("disk", "free some space"),
     "Authentication required to call the Kaggle API.\n Save the token to ~/.kaggle/access_token": (
@@ -314,7 +314,7 @@ CAPTURED = {
     ),
     "Traceback (most recent call last):\nTypeError: 'NoneType' object is not iterable": (
         "broken",
-        "--upgrade",
+        f"(TypeError: 'NoneType' object is not iterable): {versions.INSTALL}, and the same command again.",
     ),
     "Traceback (most recent call last):\nrequests.exceptions.HTTPError: no such luck": (
         "refused",

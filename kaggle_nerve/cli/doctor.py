@@ -33,6 +33,7 @@ def doctor(data_dir: Path, as_json: bool) -> None:
     Example: kaggle-nerve doctor
     """
     rows, advice = _versions(), []
+    _client(advice)
     rows |= _devices()
     rows |= _credentials(advice)
     rows |= _data(data_dir, advice)
@@ -53,6 +54,13 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             rows[package] = "missing"
     return rows
+
+
+def _client(advice: list[str]) -> None:
+    from kaggle_nerve.kaggle_api import versions
+
+    if remark := versions.remark(versions.installed()):
+        advice.append(remark)
 
 
 def _devices() -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaggle_nerve.competition import facts
-from kaggle_nerve.kaggle_api import credentials, environment, failures, process, records
+from kaggle_nerve.kaggle_api import credentials, environment, failures, process, records, versions
 from kaggle_nerve.kaggle_api.credentials import Credential
 from kaggle_nerve.kaggle_api.failures import About, KaggleError
 from kaggle_nerve.kaggle_api.records import Listing, RemoteSubmission
@@ -142,8 +142,8 @@ class Client:
         if not archive.is_file():
             raise KaggleError(
                 failures.CLIENT,
-                f"The kaggle client ended without an error, but {archive} is not there: run "
-                "`pip install --upgrade kaggle six`, and the same command again.",
+                f"The kaggle client ended without an error, but {archive} is not there: "
+                f"{versions.INSTALL}, and the same command again.",
             )
         size = archive.stat().st_size
         on_progress(size, size)

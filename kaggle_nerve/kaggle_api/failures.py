@@ -6,10 +6,12 @@ the client, and from its users' reports.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.credentials import SETTINGS_PAGE, Credential
+from kaggle_nerve.kaggle_api.versions import INSTALL
 
 CLIENT, DISK, UNAUTHORIZED, LIMIT, RULES = "client", "disk", "unauthorized", "daily-limit", "rules"
 NOT_FOUND, RATE, NETWORK, SERVER, CORRUPT = "not-found", "rate", "network", "server", "corrupt"
@@ -60,12 +62,12 @@ GENERAL = (
     answer(
         CLIENT,
         r"ModuleNotFoundError|ImportError|No module named",
-        "The kaggle client does not start ({last}): run `pip install --upgrade kaggle six`.",
+        f"The kaggle client does not start ({{last}}): {INSTALL}.",
     ),
     answer(
         CLIENT,
         r"unrecognized arguments|invalid choice",
-        "The kaggle client is too old: run `pip install --upgrade 'kaggle>=2.2.4' six`.",
+        f"The kaggle client is too old: {INSTALL}.",
     ),
     answer(
         CLIENT,
@@ -224,20 +226,18 @@ def explain(
         "hidden": _hidden(credential),
         "folder_option": wording.folder_option,
     }
+    known = (*GENERAL, *wording.answers, *ON_THE_WAY)
     # Above the last line may stand what the client got over; the status counts where its words say nothing.
-    parts = [facts["last"], text, status]
-    if status.startswith("401"):  # some commands call this a missing permission
-        parts.insert(0, status)
-    for part in parts:
-        for failure in (*GENERAL, *wording.answers, *ON_THE_WAY):
-            if failure.signs.search(part):
-                gone = rehearsal and failure.kind == NETWORK
-                sentence = REHEARSAL_GONE if gone else failure.sentence
-                return KaggleError(failure.kind, sentence.format(**facts))
+    failure = _first(known, facts["last"], text, status)
+    if failure and failure.kind in (NOT_FOUND, RULES) and status.startswith("401"):
+        failure = _first(known, status)  # some commands call that a missing permission
+    if failure:
+        gone = rehearsal and failure.kind == NETWORK
+        sentence = REHEARSAL_GONE if gone else failure.sentence
+        return KaggleError(failure.kind, sentence.format(**facts))
     if broke and not facts["last"].startswith("requests."):
         sentence = (
-            "The kaggle client broke while {doing} ({last}): run `pip install --upgrade kaggle six`, and the same "
-            "command again."
+            f"The kaggle client broke while {{doing}} ({{last}}): {INSTALL}, and the same command again."
         )
         return KaggleError(BROKEN, sentence.format(**facts))
     sentence = (
@@ -245,6 +245,11 @@ def explain(
         f"same, look at {wording.page} for what has changed."
     )
     return KaggleError(REFUSED, sentence.format(**facts))
+
+
+def _first(known: Iterable[Failure], *parts: str) -> Failure | None:
+    """The first of ``known`` in the first part that gives one away."""
+    return next((failure for part in parts for failure in known if failure.signs.search(part)), None)
 
 
 def _reason_and_status(text: str) -> tuple[str, str]:

@@ -175,7 +175,7 @@ def _remove_damaged(files: list[RemoteFile], folder: Path) -> None:
 
 
 class _Arrival:
-    """Watches a folder grow: feeds the bar, and ends the client when nothing comes."""
+    """Watches the runs in a folder grow: feeds the bar, and ends the client when nothing comes."""
 
     def __init__(self, folder: Path, patience: float, bar: Bar, doing: str) -> None:
         self.doing = doing
@@ -183,7 +183,7 @@ class _Arrival:
         self._size, self._since = 0, time.monotonic()
 
     def __call__(self, text: str) -> None:
-        files = (path for path in self._folder.rglob("*") if path.is_file())
+        files = (path for path in (self._folder / "runs").rglob("*") if path.is_file())
         size = sum(path.stat().st_size for path in files if path.suffix != clients.PARTIAL)
         if size > self._size:
             self._bar.update(size - self._size)

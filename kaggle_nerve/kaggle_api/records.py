@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from kaggle_nerve.kaggle_api import failures
+from kaggle_nerve.kaggle_api import failures, versions
 from kaggle_nerve.kaggle_api.failures import KaggleError
 
 PENDING, COMPLETE, ERROR = "pending", "complete", "error"
@@ -77,8 +77,8 @@ def require_table(out: str) -> list[dict[str, Any]]:
     if rows is None:
         raise KaggleError(
             failures.CLIENT,
-            f"The kaggle client printed something that this version cannot read ({failures.last_words(out)}): run "
-            "`pip install --upgrade kaggle-nerve`.",
+            f"The kaggle client printed something that this version cannot read ({failures.last_words(out)}): "
+            f"{versions.INSTALL}.",
         )
     return rows
 
