@@ -26,9 +26,9 @@ endef
 # Tests of networks and losses, which run on Keras's other backend, too.
 NETWORKS := $(addprefix tests/test_,architectures.py encoders.py layers.py normalisation.py forward.py losses.py)
 
-# $(call suite,BIN[,CHOICE]): every test, with a choice of marks where not all hold.
+# $(call suite,BIN): every test.
 define suite
-	$(1)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(2)
+	$(1)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	KERAS_BACKEND=jax $(1)/python -m pytest -n 2 --dist loadfile -m 'not large and not one_backend' $(NETWORKS)
 endef
 
@@ -46,14 +46,13 @@ test: $(VENV)/.installed-test
 	$(call suite,$(BIN))
 
 # The tests with the newest packages that setup.cfg allows, and with the oldest. The first lines name those that
-# constraints.txt has in another version. Files are generated with the packages of constraints.txt alone.
-OTHERWISE := -m 'not large and not generated'
+# constraints.txt has in another version.
 test-newest:
 	rm -rf .venv-newest
 	$(call venv,.venv-newest)
 	$(call install,.venv-newest/bin,.[test])
 	.venv-newest/bin/python tests/packages.py
-	$(call suite,.venv-newest/bin,$(OTHERWISE))
+	$(call suite,.venv-newest/bin)
 
 test-oldest: $(UV)
 	rm -rf .venv-oldest
@@ -62,7 +61,7 @@ test-oldest: $(UV)
 		--output-file .venv-oldest/constraints.txt setup.cfg
 	$(call install,.venv-oldest/bin,.[test],.venv-oldest/constraints.txt)
 	.venv-oldest/bin/python tests/packages.py
-	$(call suite,.venv-oldest/bin,$(OTHERWISE))
+	$(call suite,.venv-oldest/bin)
 
 # What `make demo` and `make test` install: today's newest of all packages, the same on each of PYTHONS.
 constraints: $(UV)

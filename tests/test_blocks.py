@@ -1,5 +1,7 @@
 """Each block, skip and head against a count of its parameters and a computation by hand."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import pytest
@@ -143,13 +145,16 @@ def test_skip_dropout_takes_whole_channels_in_training_only():
     np.testing.assert_array_equal(dropped.min(axis=0), dropped.max(axis=0))
 
 
-def headed(**options) -> keras.Model:
-    """Heads on maps at 1/2 (4 x 8), 1/4 and 1/8 of a frame padded by (1, 2) rows and (0, 3) columns."""
+def headed(read: Sequence[int] = (0, 1, 2), **options) -> keras.Model:
+    """Heads on maps at 1/2 (4 x 8), 1/4 and 1/8 of a frame padded by (1, 2) rows and (0, 3) columns.
+
+    ``read`` numbers the maps that these heads read: Keras before 3.15 refuses inputs that nothing reads.
+    """
     maps = [keras.Input((4, 8, 2)), keras.Input((2, 4, 3)), keras.Input((1, 2, 5))]
     outputs = heads.outputs(
         maps[0], maps[2], ModelSettings(**options), ((1, 2), (0, 3)), 2, deep=maps[1:], columns=maps[1:]
     )
-    return keras.Model(maps, outputs)
+    return keras.Model([maps[number] for number in read], outputs)
 
 
 def maps_and_larger() -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -192,9 +197,10 @@ def test_coarser_masks_are_enlarged_and_cropped_like_the_mask():
 
 
 def test_presence_reads_the_mean_of_the_bottleneck():
-    model = headed()
+    model = headed(read=(0, 2))
     assert set(model.output) == {"mask", "presence"}
     maps, _ = maps_and_larger()
     kernel, bias = model.get_layer("presence").get_weights()
     wanted = sigmoid(maps[2].mean(axis=(1, 2)) @ kernel + bias)
-    np.testing.assert_allclose(model.predict_on_batch(maps)["presence"], wanted, atol=1e-6)
+    found = model.predict_on_batch([maps[0], maps[2]])["presence"]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)

@@ -54,6 +54,7 @@ def run_steps(
         value = rate()
         if value is not None:
             model.optimizer.learning_rate = value
+        model.reset_metrics()  # Keras before 3.15 would give the mean loss of all steps so far
         # A batch is (frames, targets) or (frames, targets, weights of the frames).
         total += float(model.train_on_batch(*batch, return_dict=True)["loss"])
         done += 1

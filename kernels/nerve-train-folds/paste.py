@@ -74,7 +74,7 @@ FILES = {
     "kaggle_nerve/data/fullsize.py": "ee6a2837e36f2f9e",
     "kaggle_nerve/data/levels.py": "ec665ef37530a76d",
     "kaggle_nerve/data/noise.py": "824f60be542fd135",
-    "kaggle_nerve/data/overlay.py": "4bb878a7a6252e4d",
+    "kaggle_nerve/data/overlay.py": "6b1f4728bc466cc4",
     "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
     "kaggle_nerve/models/__init__.py": "cc24b6aa73804dc7",
     "kaggle_nerve/models/blocks.py": "10604b9b119ccf91",
@@ -116,7 +116,7 @@ FILES = {
     "kaggle_nerve/training/speed.py": "e1017a3e30eebee3",
     "kaggle_nerve/training/stage.py": "d076c2f93a586447",
     "kaggle_nerve/training/start.py": "e2fe56954b6f9cc5",
-    "kaggle_nerve/training/steps.py": "618c0606e6f907cf",
+    "kaggle_nerve/training/steps.py": "fc9f3b5403d41f52",
     "kaggle_nerve/training/validation.py": "e5e9ee3f84412003",
     "kaggle_nerve/training/watch.py": "bff49a5cb80d48b8",
     "kaggle_nerve/training/worker.py": "b23cd9cb9b06b419",
@@ -3410,8 +3410,8 @@ def _strip(caption: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def _fitting(line: str, width: int, pen: int) -> float:
-    """The scale at which a line takes the width, but for its margins."""
-    return 0.96 * width / cv2.getTextSize(line, FONT, 1, pen)[0][0]
+    """The scale at which a line takes the width, but for its margins and, before OpenCV 5, the pen's width."""
+    return (0.96 * width - 2 * pen) / cv2.getTextSize(line, FONT, 1, pen)[0][0]
 
 
 def _rgb(colour: str) -> tuple[int, ...]:
@@ -7403,6 +7403,7 @@ def run_steps(
         value = rate()
         if value is not None:
             model.optimizer.learning_rate = value
+        model.reset_metrics()  # Keras before 3.15 would give the mean loss of all steps so far
         # A batch is (frames, targets) or (frames, targets, weights of the frames).
         total += float(model.train_on_batch(*batch, return_dict=True)["loss"])
         done += 1
