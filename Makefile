@@ -63,13 +63,15 @@ test-oldest: $(UV)
 	.venv-oldest/bin/python tests/packages.py
 	$(call suite,.venv-oldest/bin)
 
-# What `make demo` and `make test` install: today's newest of all packages, the same on each of PYTHONS.
+# What `make demo` and `make test` install: today's newest of all packages that setup.cfg allows, the same on each of
+# PYTHONS. And what `make kernels-test` installs, by kernels/image.txt.
+PIN = $(UV) pip compile --quiet --upgrade --python-version $(firstword $(PYTHONS)) --no-annotate --no-header
 constraints: $(UV)
-	printf 'setuptools>=77\n' | $(UV) pip compile --quiet --upgrade --universal --fork-strategy fewest \
-		--python-version $(firstword $(PYTHONS)) --extra test --no-annotate --no-header \
-		--output-file constraints.txt setup.cfg -
-	printf '# Made by `make constraints`, for Python $(PYTHONS).\n' | cat - constraints.txt > .constraints
-	mv .constraints constraints.txt
+	{ echo '# Made by `make constraints`, for Python $(PYTHONS).'; \
+		echo 'setuptools>=77' | $(PIN) --universal --fork-strategy fewest --extra test setup.cfg -; } > .venv-uv/constraints
+	{ echo '# Made by `make constraints`.'; $(PIN) kernels/image.txt; } > .venv-uv/kernels
+	mv .venv-uv/constraints constraints.txt
+	mv .venv-uv/kernels kernels/constraints.txt
 
 # Generated files: the command reference, Kaggle's notebooks.
 docs: $(VENV)/.installed-test
@@ -79,10 +81,9 @@ docs: $(VENV)/.installed-test
 kernels-test: $(VENV)/.installed-test .venv-kaggle/.installed
 	$(BIN)/python -m pytest tests/test_notebooks.py -m "large or not large" --kernel-python .venv-kaggle/bin/python
 
-.venv-kaggle/.installed: kernels/constraints.txt
+.venv-kaggle/.installed: kernels/constraints.txt kernels/image.txt
 	$(call venv,.venv-kaggle)
-	.venv-kaggle/bin/python -m pip install --quiet -c kernels/constraints.txt tensorflow keras numpy pandas \
-		opencv-python-headless scikit-learn scipy threadpoolctl tqdm filelock tensorboard matplotlib ipykernel
+	.venv-kaggle/bin/python -m pip install --quiet --constraint kernels/constraints.txt --requirement kernels/image.txt
 	touch $@
 
 install: $(VENV)/.installed

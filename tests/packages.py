@@ -21,10 +21,9 @@ def pins(text: str, **environment: str) -> dict[str, str]:
 
     ``environment`` takes the place of this machine's values in markers, such as ``sys_platform="win32"``.
     """
-    requirements = [Requirement(line) for line in text.splitlines() if line and not line.startswith("#")]
     return {
         canonicalize_name(requirement.name): str(requirement.specifier).removeprefix("==")
-        for requirement in requirements
+        for requirement in requirements(text)
         if requirement.marker is None or requirement.marker.evaluate(environment)
     }
 
@@ -34,12 +33,17 @@ def pythons(text: str) -> list[str]:
     return re.findall(r"\d\.\d+", text.partition("\n")[0])
 
 
+def requirements(text: str) -> list[Requirement]:
+    """One requirement a line; comments and empty lines count for nothing."""
+    return [Requirement(line) for line in text.splitlines() if line and not line.startswith("#")]
+
+
 def declared() -> list[Requirement]:
     """What setup.cfg asks for, its extras included."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     parts = [config["options"]["install_requires"], *config["options.extras_require"].values()]
-    return [Requirement(line) for part in parts for line in part.split("\n") if line]
+    return requirements("\n".join(parts))
 
 
 def installed() -> dict[str, str]:

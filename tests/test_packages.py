@@ -27,6 +27,15 @@ def test_everything_declared_is_pinned_within_its_range(python: str, platform: s
     assert "setuptools" in pins
 
 
+def test_kaggles_image_is_pinned_too() -> None:
+    folder = packages.ROOT / "kernels"
+    pins = packages.pins((folder / "constraints.txt").read_text(encoding="utf-8"))
+    image = packages.requirements((folder / "image.txt").read_text(encoding="utf-8"))
+    assert {"tensorflow", "keras", "numpy"} <= {requirement.name for requirement in image}
+    for requirement in image:
+        assert pins.get(requirement.name, "0") in requirement.specifier, f"make constraints: {requirement}"
+
+
 def test_the_pythons_are_those_of_setup_cfg_and_of_the_makefile() -> None:
     config = configparser.ConfigParser()
     config.read(packages.ROOT / "setup.cfg", encoding="utf-8")
