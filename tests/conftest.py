@@ -45,6 +45,32 @@ def shared_data() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    """The tiny competition of `rehearsal_support`, packed for a rehearsal."""
+    from rehearsal_support import make_competition
+
+    from kaggle_nerve.rehearsal.competition import pack
+
+    folder = tmp_path_factory.mktemp("served")
+    return pack(*make_competition(folder / "data"), folder / "packed")
+
+
+@pytest.fixture
+def server(served, tmp_path):
+    """A rehearsal's server for this test alone."""
+    from kaggle_nerve.rehearsal.server import RehearsalServer
+
+    with RehearsalServer(served, tmp_path / "state") as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The client's home; not there yet."""
+    return tmp_path / "home"
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--regenerate", action="store_true", help="write generated files instead of comparing them"

@@ -2,13 +2,11 @@
 
 import http.client
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from kaggle_support import LIMITS, Notes, assert_only_loopback, calls, client_of, everything_under, guarded
-from rehearsal_support import make_competition
 
 from kaggle_nerve.cli.kernels import kernels as commands
 from kaggle_nerve.errors import NerveError
@@ -18,24 +16,11 @@ from kaggle_nerve.kaggle_api.client import Client
 from kaggle_nerve.kaggle_api.datasets import Shipped, dataset_state, ship
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.slugs import slug_of
-from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.settings import load_preset, save_settings
 
 REF = "rehearsal/nerve-run-small"
 URL = f"https://www.kaggle.com/datasets/{REF}"
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> ServedCompetition:
-    folder = tmp_path_factory.mktemp("served")
-    return pack(*make_competition(folder / "data"), folder / "packed")
-
-
-@pytest.fixture
-def server(served: ServedCompetition, tmp_path: Path) -> Iterator[RehearsalServer]:
-    with RehearsalServer(served, tmp_path / "state") as running:
-        yield running
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from kaggle_support import LIMITS, assert_only_loopback, client_of, guarded
 from processes import is_gone, wait_until
-from rehearsal_support import make_competition, write_submission
+from rehearsal_support import write_submission
 
 from kaggle_nerve.competition import facts
 from kaggle_nerve.errors import NerveError
@@ -19,28 +19,17 @@ from kaggle_nerve.kaggle_api import credentials, environment, failures, process,
 from kaggle_nerve.kaggle_api.client import Client, Limits
 from kaggle_nerve.kaggle_api.credentials import Credential
 from kaggle_nerve.kaggle_api.failures import KaggleError
-from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
+from kaggle_nerve.rehearsal.competition import ServedCompetition
 from kaggle_nerve.rehearsal.server import RehearsalServer
 
 PLANTED = "KGAT_planted0123456789abcdef"
 """A recognisable token: it must appear in nothing that a user, a log or a file gets."""
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> ServedCompetition:
-    folder = tmp_path_factory.mktemp("served")
-    return pack(*make_competition(folder / "data"), folder / "packed")
-
-
 @pytest.fixture
 def server(served: ServedCompetition, tmp_path: Path) -> Iterator[RehearsalServer]:
     with RehearsalServer(served, tmp_path / "state", token=PLANTED) as running:
         yield running
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
 
 
 @pytest.fixture

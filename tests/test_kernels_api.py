@@ -1,13 +1,11 @@
 """Kernels through the real client: pushed, watched, and their output fetched."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from kaggle_support import LIMITS, Notes, assert_only_loopback, calls, client_of, guarded
-from rehearsal_support import make_competition
 
 from kaggle_nerve.cli.kernels import kernels as commands
 from kaggle_nerve.competition import facts
@@ -23,7 +21,6 @@ from kaggle_nerve.kaggle_api.records import Listing, RemoteFile
 from kaggle_nerve.kernels.plans import PLANS
 from kaggle_nerve.progress import SILENT
 from kaggle_nerve.rehearsal import kernel_calls
-from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.settings import load_preset, save_settings
 from kaggle_nerve.storage import mark_complete, write_json
@@ -36,18 +33,6 @@ NOTEBOOK = {
     "nbformat": 4,
     "nbformat_minor": 5,
 }
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> ServedCompetition:
-    folder = tmp_path_factory.mktemp("served")
-    return pack(*make_competition(folder / "data"), folder / "packed")
-
-
-@pytest.fixture
-def server(served: ServedCompetition, tmp_path: Path) -> Iterator[RehearsalServer]:
-    with RehearsalServer(served, tmp_path / "state") as running:
-        yield running
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import socket
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,17 +42,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame
 @pytest.fixture(scope="module")
 def served(source: tuple[Path, pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> ServedCompetition:
     return pack(*source, tmp_path_factory.mktemp("served"))
-
-
-@pytest.fixture
-def server(served: ServedCompetition, tmp_path: Path) -> Iterator[RehearsalServer]:
-    with RehearsalServer(served, tmp_path / "state") as running:
-        yield running
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
 
 
 def statuses(server: RehearsalServer, call: str) -> list[int]:

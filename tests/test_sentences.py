@@ -1,11 +1,11 @@
 """What the user reads where Kaggle answers with an error: word for word, on every version of the client."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from kaggle_support import LIMITS, client_of
-from rehearsal_support import make_competition, write_submission
+from rehearsal_support import write_submission
 
 from kaggle_nerve.competition import facts
 from kaggle_nerve.kaggle_api.client import Client
@@ -14,7 +14,6 @@ from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.kernels import kernel_status
 from kaggle_nerve.kaggle_api.versions import NEWEST, OLDEST
 from kaggle_nerve.rehearsal import routes
-from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.rehearsal.wire import Reply, Text
 
@@ -116,23 +115,6 @@ CASES = {
     "an expired address": (download, "archive", 403, False, "link", LINK),
     "an address where nothing is": (download, "archive", 404, False, "link", LINK),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> ServedCompetition:
-    folder = tmp_path_factory.mktemp("served")
-    return pack(*make_competition(folder / "data"), folder / "packed")
-
-
-@pytest.fixture
-def server(served: ServedCompetition, tmp_path: Path) -> Iterator[RehearsalServer]:
-    with RehearsalServer(served, tmp_path / "state") as running:
-        yield running
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
 
 
 @pytest.mark.parametrize("case", CASES)
