@@ -9,17 +9,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := .venv-uv/bin/uv
 
+# $(call checked,PYTHON): end with a sentence unless it is a tested one.
+define checked
+	@$(1) -c '$(IS_TESTED)' || { echo "kaggle-nerve is tested on Python $(PYTHONS); $(1) is none of them" \
+		"($$($(1) --version 2>&1)): install one, run \`make clean\`, and name it, as in" \
+		"\`make PYTHON=/usr/bin/python3.13 demo\`." >&2; exit 1; }
+endef
+
 # $(call venv,FOLDER): an environment on a tested Python.
 define venv
-	@$(PYTHON) -c '$(IS_TESTED)' || { echo "kaggle-nerve is tested on Python $(PYTHONS), and $(PYTHON) is another" \
-		"($$($(PYTHON) --version 2>&1)): install one of these, and name it, as in" \
-		"\`make PYTHON=/usr/bin/python3.13 demo\`." >&2; exit 1; }
+	$(call checked,$(PYTHON))
 	$(PYTHON) -m venv $(1)
 endef
 
 # $(call install,BIN,WHAT[,CONSTRAINTS]): without build isolation, since that takes the newest setuptools.
 define install
-	$(1)/python -m pip install --quiet $(3:%=--constraint %) setuptools
+	$(call checked,$(1)/python)
+	$(1)/python -m pip install --quiet $(3:%=--constraint %) 'setuptools>=77'
 	$(1)/python -m pip install --quiet $(3:%=--constraint %) --no-build-isolation --editable '$(2)'
 endef
 

@@ -48,7 +48,7 @@ def declared() -> list[Requirement]:
 
 def installed() -> dict[str, str]:
     """Names and versions of the packages of this environment, without kaggle-nerve and pip."""
-    versions = {canonicalize_name(found.name): found.version for found in distributions()}
+    versions = {canonicalize_name(package.name): package.version for package in distributions()}
     return {name: version for name, version in versions.items() if name not in ("kaggle-nerve", "pip")}
 
 

@@ -256,7 +256,7 @@ def test_doctor_tells_what_is_missing_and_no_secret(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("client", "begin"),
     [
-        (None, "The kaggle client is not installed: run `pip install 'kaggle>=2.2.4,<="),
+        (None, 'The kaggle client is not installed: run `pip install "kaggle>=2.2.4,<='),
         ("2.2.3", "The kaggle client 2.2.3 is too old: run `pip install"),
         ("2.2.4", ""),
         (versions.NEWEST, ""),
@@ -269,8 +269,8 @@ def test_doctor_tells_what_is_missing_and_no_secret(tmp_path, monkeypatch):
 def test_doctor_remarks_on_a_client_that_was_not_tested(tmp_path, monkeypatch, client, begin):
     monkeypatch.setattr(versions, "installed", lambda: client)
     monkeypatch.setattr(cli_doctor, "_devices", dict)
-    shown = CliRunner().invoke(cli_doctor.doctor, ["--json", "--data", str(tmp_path / "none")])
-    remarks = [line for line in json.loads(shown.stdout)["advice"] if "kaggle client" in line]
+    result = CliRunner().invoke(cli_doctor.doctor, ["--json", "--data", str(tmp_path / "none")])
+    remarks = [line for line in json.loads(result.stdout)["advice"] if "kaggle client" in line]
     assert [line[: len(begin)] for line in remarks] == ([begin] if begin else [])
 
 

@@ -14,8 +14,17 @@ from rehearsal_support import write_submission
 
 from kaggle_nerve.competition import facts
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api import (
+    arrival,
+    credentials,
+    environment,
+    failures,
+    process,
+    records,
+    versions,
+    wordings,
+)
 from kaggle_nerve.kaggle_api import client as clients
-from kaggle_nerve.kaggle_api import credentials, environment, failures, process, records, versions
 from kaggle_nerve.kaggle_api.client import Client, Limits
 from kaggle_nerve.kaggle_api.credentials import Credential
 from kaggle_nerve.kaggle_api.failures import KaggleError
@@ -241,6 +250,33 @@ class TestProcess:
             process.run([sys.executable, "-c", code], os.environ, 30, interrupt)
         assert is_gone(pids[0])
 
+    def test_lines_end_alike_on_every_system(self) -> None:
+        code = "import sys; sys.stdout.buffer.write(b'one\\r\\n\\r\\ntwo\\r\\n')"
+        assert process.run([sys.executable, "-c", code], os.environ, 30).out == "one\n\ntwo\n"
+
+
+class TestArrival:
+    def test_patience_counts_from_the_last_change_also_to_fewer(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sizes, now, reported = iter([0, 100, 10, 20, 20, 20]), [0.0], []
+        monkeypatch.setattr(arrival.time, "monotonic", lambda: now[0])
+        watch = arrival.Arrival(lambda: next(sizes), 15, reported.append, "downloading it")
+        for _ in range(5):
+            watch("")
+            now[0] += 10
+        assert reported == [0, 100, 10, 20]
+        with pytest.raises(
+            KaggleError, match="Nothing came for 15 s while downloading it: check the network"
+        ):
+            watch("")
+
+    def test_a_full_disk_ends_it_at_once(self) -> None:
+        watch = arrival.Arrival(lambda: 0, 15, lambda size: None, "downloading it", wordings.OF_KERNELS)
+        with pytest.raises(KaggleError, match=r"disk became full while downloading it.*with --runs") as fault:
+            watch("OSError: [Errno 28] No space left on device\nRetrying in 2 s")
+        assert fault.value.kind == "disk"
+
 
 class TestRecords:
     def test_table_past_warnings(self) -> None:
@@ -262,7 +298,10 @@ CAPTURED = {
         "client",
         "pip install six",
     ),
-    "/usr/bin/python: No module named kaggle": ("client", versions.INSTALL),
+    "/usr/bin/python: No module named kaggle": (
+        "client",
+        'run `pip install --force-reinstall "kaggle>=2.2.4,<=',
+    ),
     "kaggle: error: unrecognized arguments: --format json": ("client", "too old"),
     "OSError: [Errno 28] No space left on device": ("disk", "free some space"),
     "Authentication required to call the Kaggle API.\n Save the token to ~/.kaggle/access_token": (
@@ -301,9 +340,13 @@ CAPTURED = {
         "client",
         "KAGGLE_CONFIG_DIR",
     ),
-    "Traceback (most recent call last):\nTypeError: 'NoneType' object is not iterable": (
+    "Traceback (most recent call last):\nzipfile.BadZipFile: File is not a zip file": (
         "broken",
-        f"(TypeError: 'NoneType' object is not iterable): {versions.INSTALL}, and the same command again.",
+        "The kaggle client broke while doing (BadZipFile: File is not a zip file): ",
+    ),
+    "BadZipFile: File is not a zip file\n\nIf this is unexpected, you can re-run with `kaggle --debug [command]`": (
+        "broken",
+        "The kaggle client broke while doing (BadZipFile: File is not a zip file): ",
     ),
     "Traceback (most recent call last):\nrequests.exceptions.HTTPError: no such luck": (
         "refused",
@@ -324,6 +367,22 @@ class TestFailures:
     def test_the_last_line_counts_more_than_what_was_got_over(self) -> None:
         text = "Connection error: ConnectionError: reset\nRetrying in 2 s\n\n404 Client Error: Not Found for url: x"
         assert failures.explain(text, "doing", facts.SLUG, None).kind == "not-found"
+
+    @pytest.mark.parametrize(
+        ("client", "step"),
+        [
+            ("9.9", 'run `pip install "kaggle>=2.2.4,<='),
+            (
+                versions.NEWEST,
+                "run the same command again, and if it ends so again, look for a newer kaggle-nerve.",
+            ),
+        ],
+    )
+    def test_the_next_step_with_an_untested_client_is_a_tested_one(
+        self, monkeypatch: pytest.MonkeyPatch, client: str, step: str
+    ) -> None:
+        monkeypatch.setattr(versions, "installed", lambda: client)
+        assert step in str(failures.explain("Traceback\nTypeError: x", "doing", facts.SLUG, None))
 
     def test_the_reason_alone(self) -> None:
         found = failures.explain("503 Server Error: Bad for url: x", "submitting", facts.SLUG, None)

@@ -8,11 +8,11 @@ from kaggle_support import LIMITS, client_of
 from rehearsal_support import write_submission
 
 from kaggle_nerve.competition import facts
+from kaggle_nerve.kaggle_api import versions
 from kaggle_nerve.kaggle_api.client import Client
 from kaggle_nerve.kaggle_api.datasets import dataset_state
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.kernels import kernel_status
-from kaggle_nerve.kaggle_api.versions import NEWEST, OLDEST
 from kaggle_nerve.rehearsal import routes
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.rehearsal.wire import Reply, Text
@@ -128,14 +128,14 @@ def test_an_answer_that_is_an_error(server: RehearsalServer, home: Path, case: s
 
 
 def test_a_client_that_breaks(server: RehearsalServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Up to 2.2.4 it ends with a traceback, later with one line and advice. Kaggle's answer is no list here."""
+    """Up to 2.2.4 it ends with a traceback, later with one line and advice. Kaggle's answer has no list here."""
     call = routes.COMPETITIONS + FILES
     broken = Reply(200, {"Content-Type": "application/json"}, Text(b'{"files": 5}'))
     monkeypatch.setitem(routes.CALLS, call, routes.Call(routes.CALLS[call].asks, lambda *_: broken))
     with pytest.raises(KaggleError) as fault:
         client_of(server, home).list_files()
     assert str(fault.value) == (
-        "The kaggle client broke while listing the data (TypeError: 'int' object is not iterable): run "
-        f"`pip install 'kaggle>={OLDEST},<={NEWEST}' six`, and the same command again."
+        "The kaggle client broke while listing the data (TypeError: 'int' object is not iterable): "
+        f"{versions.mend()}."
     )
     assert fault.value.kind == "broken"

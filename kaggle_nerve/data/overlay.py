@@ -54,7 +54,7 @@ def _strip(caption: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def _fitting(line: str, width: int, pen: int) -> float:
-    """The scale at which a line takes the width, but for its margins and, before OpenCV 5, the pen's width."""
+    """The scale at which a line takes the width, but for margins and the pen, which OpenCV 4 does not count."""
     return (0.96 * width - 2 * pen) / cv2.getTextSize(line, FONT, 1, pen)[0][0]
 
 

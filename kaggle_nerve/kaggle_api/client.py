@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kaggle_nerve.competition import facts
 from kaggle_nerve.kaggle_api import credentials, environment, failures, process, records, versions
+from kaggle_nerve.kaggle_api.arrival import Arrival
 from kaggle_nerve.kaggle_api.credentials import Credential
 from kaggle_nerve.kaggle_api.failures import About, KaggleError
 from kaggle_nerve.kaggle_api.records import Listing, RemoteSubmission
@@ -29,8 +30,8 @@ class Limits:
     ``call`` is for a question, ``submit`` for an upload, ``download`` for the whole archive, and ``stall`` for
     an archive that does not grow; the client's own waits between retries add up to one minute. ``listing`` is
     for all pages of a list of files: 17,000 names in pages of 200 are not worth waiting for longer.
-    ``output`` is for all files of a kernel, ``file`` for a single one of them, which the client holds in memory
-    until it is whole, and ``ship`` for the upload of a dataset.
+    ``output`` is for all files of a kernel, ``file`` for a single one of them, which the client up to 2.2.4 holds
+    in memory until it is whole, and ``ship`` for the upload of a dataset.
     """
 
     call: float = 120
@@ -135,15 +136,19 @@ class Client:
         """
         folder.mkdir(parents=True, exist_ok=True)
         archive = archive_path(folder, self.slug)
-        watch = _Growth(archive, self.limits.stall, on_progress)
+        watch = Arrival(
+            lambda: archive.stat().st_size if archive.is_file() else 0,
+            self.limits.stall,
+            lambda size: on_progress(size, expected_size(archive)),
+            "downloading the data",
+        )
         words = ["competitions", "download", self.slug, "--path", str(folder)]
         words += ["--force"] if force else []
-        self.run(words, "downloading the data", self.limits.download, watch)
+        self.run(words, watch.doing, self.limits.download, watch)
         if not archive.is_file():
             raise KaggleError(
                 failures.CLIENT,
-                f"The kaggle client ended without an error, but {archive} is not there: "
-                f"{versions.INSTALL}, and the same command again.",
+                f"The kaggle client ended without an error, but {archive} is not there: {versions.mend()}.",
             )
         size = archive.stat().st_size
         on_progress(size, size)
@@ -215,31 +220,6 @@ def archive_path(folder: Path, slug: str) -> Path:
 def partial_path(file: Path) -> Path:
     """The client's note of what it is in the midst of downloading: JSON with the whole ``size``."""
     return file.with_name(f"{file.name}{PARTIAL}")
-
-
-class _Growth:
-    """Watches a download: tells its progress, and ends it when nothing comes or nothing can be written."""
-
-    def __init__(
-        self, archive: Path, patience: float, on_progress: Callable[[int, int | None], None]
-    ) -> None:
-        self._archive, self._patience, self._on_progress = archive, patience, on_progress
-        self._size, self._since = -1, time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        # The client would try five times more, for a minute, to write to a full disk.
-        if "No space left on device" in text or "Disk quota exceeded" in text:
-            raise failures.explain("No space left on device", "downloading the data", "", None)
-        size = self._archive.stat().st_size if self._archive.is_file() else 0
-        if size != self._size:
-            self._size, self._since = size, time.monotonic()
-            self._on_progress(size, expected_size(self._archive))
-        elif time.monotonic() - self._since > self._patience:
-            raise KaggleError(
-                failures.TIMEOUT,
-                f"Nothing came for {self._patience:.0f} s while downloading the data: check the network, and "
-                "run the same command again; it goes on from there.",
-            )
 
 
 def expected_size(archive: Path) -> int | None:

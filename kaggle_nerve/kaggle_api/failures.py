@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api import versions
 from kaggle_nerve.kaggle_api.credentials import SETTINGS_PAGE, Credential
-from kaggle_nerve.kaggle_api.versions import INSTALL
 
 CLIENT, DISK, UNAUTHORIZED, LIMIT, RULES = "client", "disk", "unauthorized", "daily-limit", "rules"
 NOT_FOUND, RATE, NETWORK, SERVER, CORRUPT = "not-found", "rate", "network", "server", "corrupt"
@@ -62,12 +62,12 @@ GENERAL = (
     answer(
         CLIENT,
         r"ModuleNotFoundError|ImportError|No module named",
-        f"The kaggle client does not start ({{last}}): {INSTALL}.",
+        f"The kaggle client does not start ({{last}}): run `pip install --force-reinstall {versions.TESTED}`.",
     ),
     answer(
         CLIENT,
         r"unrecognized arguments|invalid choice",
-        f"The kaggle client is too old: {INSTALL}.",
+        f"The kaggle client is too old: {versions.INSTALL}.",
     ),
     answer(
         CLIENT,
@@ -172,9 +172,12 @@ STATUS = re.compile(r"^kaggle-nerve: HTTP (\d{3})\n?", re.MULTILINE)
 UNEXPECTED = "If this is unexpected, you can re-run with"
 """How versions from 2.2.5 on go on after an exception that older ones ended with a traceback."""
 
+MODULE = re.compile(r"^(\w+\.)+(?=\w+: )")
+"""Begins the last line of a traceback; versions from 2.2.5 on print the exception's name alone."""
+
 ADVICE = re.compile(
     rf"\n\n(?:You don't have access to this resource|The resource was not found\. Check|You have been rate limited|"
-    rf"This is a problem on Kaggle's side|{UNEXPECTED})[^\0]*\Z"
+    rf"This is a problem on Kaggle's side|{UNEXPECTED})(?s:.*)\Z"
 )
 """What versions from 2.2.5 on print below the reason. It suits their own commands, not these."""
 
@@ -237,9 +240,9 @@ def explain(
         return KaggleError(failure.kind, sentence.format(**facts))
     if broke and not facts["last"].startswith("requests."):
         sentence = (
-            f"The kaggle client broke while {{doing}} ({{last}}): {INSTALL}, and the same command again."
+            f"The kaggle client broke while {doing} ({MODULE.sub('', facts['last'])}): {versions.mend()}."
         )
-        return KaggleError(BROKEN, sentence.format(**facts))
+        return KaggleError(BROKEN, sentence)
     sentence = (
         "Kaggle refused while {doing} and said {last!r}: run the same command again later, and if it says the "
         f"same, look at {wording.page} for what has changed."

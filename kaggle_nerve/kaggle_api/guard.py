@@ -30,11 +30,9 @@ class LastStatus(logging.Handler):
     status = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a status; write a warning, as Python does where nothing handles it."""
-        if record.levelno >= logging.WARNING:
-            sys.stderr.write(f"{record.getMessage()}\n")
-        # The record of an answer is '%s://%s:%s "%s %s %s" %s %s'; its last two are status and length.
-        elif isinstance(record.args, tuple) and len(record.args) == 8 and isinstance(record.args[6], int):
+        """Keep the status, if this is the record of an answer."""
+        # Its text is '%s://%s:%s "%s %s %s" %s %s'; the last two are status and length.
+        if isinstance(record.args, tuple) and len(record.args) == 8 and isinstance(record.args[6], int):
             self.status = record.args[6]
 
     def report(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from kaggle_nerve.adopted import adopt, check
 from kaggle_nerve.kaggle_api import client as clients
 from kaggle_nerve.kaggle_api import failures, records, wordings
+from kaggle_nerve.kaggle_api.arrival import Arrival
 from kaggle_nerve.kaggle_api.client import Client
 from kaggle_nerve.kaggle_api.disk import full_disk_told
 from kaggle_nerve.kaggle_api.failures import KaggleError
@@ -79,7 +80,8 @@ def _fetch(
         full_disk_told(folder, "--runs"),
         reporter.bar("Downloading", sum(file.size for file in wanted), "byte") as bar,
     ):
-        watch = _Arrival(folder, client.limits.file, bar, f"downloading the output of {ref}")
+        progress, doing = _Progress(folder, bar), f"downloading the output of {ref}"
+        watch = Arrival(progress.measure, client.limits.file, progress.show, doing, wordings.OF_KERNELS)
         fault, most, idle = None, _kept(wanted, folder), 0
         while (wrong := _wrong(wanted, folder)) and idle < TRIES:
             _remove_damaged(wrong, folder)
@@ -88,6 +90,8 @@ def _fetch(
             most, idle = max(kept, most), 0 if kept > most else idle + 1
     if wrong:
         _remove_damaged(wrong, folder)
+        if fault and fault.kind == failures.NETWORK:
+            raise fault
         reason = f" ({fault.reason})" if fault else ""
         raise KaggleError(
             fault.kind if fault else failures.CORRUPT,
@@ -126,7 +130,7 @@ def list_output(ref: str, client: Client) -> Listing:
     return Listing(tuple(files))
 
 
-def _download(ref: str, folder: Path, client: Client, pattern: str, watch: "_Arrival") -> KaggleError | None:
+def _download(ref: str, folder: Path, client: Client, pattern: str, watch: Arrival) -> KaggleError | None:
     """Run the client, which goes through all pages by itself; it keeps files that are there and large enough.
 
     Returns the failure where another run may do better, and raises any other.
@@ -144,15 +148,18 @@ def _download(ref: str, folder: Path, client: Client, pattern: str, watch: "_Arr
 
 
 def _is_whole(file: RemoteFile, folder: Path) -> bool:
-    """Whether a file is there with its listed size; a listed 0 may mean that Kaggle does not tell."""
+    """Whether a file is there with its listed size. A listed 0 may mean that Kaggle does not say."""
     path = folder / file.name
-    return path.is_file() and (not file.size or path.stat().st_size == file.size)
+    if not path.is_file():
+        return False
+    return path.stat().st_size == file.size if file.size else not clients.partial_path(path).is_file()
 
 
 def _is_resumable(file: RemoteFile, folder: Path) -> bool:
     """Whether the client, from 2.2.5 on, would go on from this part of a file: its note lies beside it."""
     path = folder / file.name
-    return path.is_file() and clients.partial_path(path).is_file() and path.stat().st_size < file.size
+    is_part = path.is_file() and clients.partial_path(path).is_file()
+    return is_part and (not file.size or path.stat().st_size < file.size)
 
 
 def _wrong(wanted: list[RemoteFile], folder: Path) -> list[RemoteFile]:
@@ -174,23 +181,19 @@ def _remove_damaged(files: list[RemoteFile], folder: Path) -> None:
             clients.partial_path(folder / file.name).unlink(missing_ok=True)
 
 
-class _Arrival:
-    """Watches the runs in a folder grow: feeds the bar, and ends the client when nothing comes."""
+class _Progress:
+    """Feeds a bar with the bytes of a folder's runs, which become fewer where a damaged file is removed."""
 
-    def __init__(self, folder: Path, patience: float, bar: Bar, doing: str) -> None:
-        self.doing = doing
-        self._folder, self._patience, self._bar = folder, patience, bar
-        self._size, self._since = 0, time.monotonic()
+    def __init__(self, folder: Path, bar: Bar) -> None:
+        self._runs, self._bar, self._most = folder / "runs", bar, 0
 
-    def __call__(self, text: str) -> None:
-        files = (path for path in (self._folder / "runs").rglob("*") if path.is_file())
-        size = sum(path.stat().st_size for path in files if path.suffix != clients.PARTIAL)
-        if size > self._size:
-            self._bar.update(size - self._size)
-            self._size, self._since = size, time.monotonic()
-        elif time.monotonic() - self._since > self._patience:
-            raise KaggleError(
-                failures.TIMEOUT,
-                f"Nothing came for {self._patience:.0f} s while {self.doing}: check the network, and run the same "
-                "command again; it goes on from there.",
-            )
+    def measure(self) -> int:
+        """Bytes on disk, without the client's notes."""
+        files = (path for path in self._runs.rglob("*") if path.suffix != clients.PARTIAL and path.is_file())
+        return sum(path.stat().st_size for path in files)
+
+    def show(self, size: int) -> None:
+        """Advance the bar to ``size``, but never back."""
+        if size > self._most:
+            self._bar.update(size - self._most)
+            self._most = size

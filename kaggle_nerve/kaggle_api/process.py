@@ -86,4 +86,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _decoded(data: bytes | str | None) -> str:
-    return data.decode("utf-8", "replace") if isinstance(data, bytes) else data or ""
+    text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data or ""
+    return text.replace("\r\n", "\n")

@@ -78,7 +78,7 @@ def require_table(out: str) -> list[dict[str, Any]]:
         raise KaggleError(
             failures.CLIENT,
             f"The kaggle client printed something that this version cannot read ({failures.last_words(out)}): "
-            f"{versions.INSTALL}.",
+            f"{versions.mend()}.",
         )
     return rows
 

@@ -5,9 +5,10 @@ from importlib.metadata import PackageNotFoundError, version
 from packaging.version import Version
 
 OLDEST, NEWEST = "2.2.4", "2.2.5"
-"""The versions that the test suite ran on; setup.cfg and constraints.txt name them, too."""
+"""The versions that the test suite ran on: setup.cfg's lower bound and the one of constraints.txt."""
 
-INSTALL = f"run `pip install 'kaggle>={OLDEST},<={NEWEST}' six`"
+TESTED = f'"kaggle>={OLDEST},<={NEWEST}" six'
+INSTALL = f"run `pip install {TESTED}`"
 
 
 def installed() -> str | None:
@@ -30,3 +31,10 @@ def remark(client: str | None) -> str:
             f"if a command that talks to Kaggle fails, {INSTALL}."
         )
     return ""
+
+
+def mend() -> str:
+    """The next step where the client did what no tested version was seen to do."""
+    if remark(installed()):
+        return f"{INSTALL}, and the same command again"
+    return "run the same command again, and if it ends so again, look for a newer kaggle-nerve"

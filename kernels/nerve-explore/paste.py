@@ -62,7 +62,7 @@ FILES = {
     "kaggle_nerve/data/fullsize.py": "ee6a2837e36f2f9e",
     "kaggle_nerve/data/levels.py": "ec665ef37530a76d",
     "kaggle_nerve/data/noise.py": "824f60be542fd135",
-    "kaggle_nerve/data/overlay.py": "6b1f4728bc466cc4",
+    "kaggle_nerve/data/overlay.py": "230339960b93d3fa",
     "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
     "kaggle_nerve/data/twins.py": "89ae9e1141c7ad28",
     "kaggle_nerve/runs.py": "504f63a40c5564eb",
@@ -3242,7 +3242,7 @@ def _strip(caption: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def _fitting(line: str, width: int, pen: int) -> float:
-    """The scale at which a line takes the width, but for its margins and, before OpenCV 5, the pen's width."""
+    """The scale at which a line takes the width, but for margins and the pen, which OpenCV 4 does not count."""
     return (0.96 * width - 2 * pen) / cv2.getTextSize(line, FONT, 1, pen)[0][0]
 
 
