@@ -1,7 +1,6 @@
 """One training step of a preset's U-Net against the same network in PyTorch, on this processor, in one run.
 
-    python -m venv /tmp/torch && /tmp/torch/bin/pip install torch==2.13.0 \\
-        --index-url https://download.pytorch.org/whl/cpu
+    python -m venv /tmp/torch && /tmp/torch/bin/pip install torch==2.13.0
     python benchmarks/step.py --torch /tmp/torch/bin/python [--preset small] [--rounds 7]
 
 Both hold the same number of trainable weights (checked), the same losses, Adam and batch, and take turns round
