@@ -1,6 +1,7 @@
 """No test reads anybody's credentials, and none writes outside its own folder."""
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -28,6 +29,10 @@ os.environ.update(
 )
 for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_NERVE_DATA", "no_proxy", "NO_PROXY"):
     os.environ.pop(name, None)
+
+# A suite that was started in the background ignores Ctrl-C, and so would what it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

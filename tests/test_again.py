@@ -134,8 +134,8 @@ def test_folds_are_combined_like_views(data, runs_dir, combine):
 def test_an_interrupted_prediction_goes_on_with_all_its_columns(data, runs_dir, monkeypatch):
     run = open_run(runs_dir, "small@flips")
     predict_test(run, data)
-    wanted, maps = index(run), np.array(open_test(run).parts[0])
-    asked = []
+    wanted, stored = index(run), np.load(run.test_folder / "probabilities.npy")
+    matched, asked = np.array(open_test(run).parts[0]), []
 
     class Interrupted(Exception):  # noqa: N818
         """A Ctrl-C that pytest does not take for its own."""
@@ -157,7 +157,9 @@ def test_an_interrupted_prediction_goes_on_with_all_its_columns(data, runs_dir, 
     predict_test(run, data)
     assert asked == [2, 2, 1, 1]
     np.testing.assert_allclose(index(run)[["img", *FIGURES]], wanted[["img", *FIGURES]], atol=1e-5)
-    np.testing.assert_allclose(open_test(run).parts[0], maps, atol=1e-3)
+    np.testing.assert_allclose(np.load(run.test_folder / "probabilities.npy"), stored, atol=1e-3)
+    # Where the curve is steep, a step of float16 becomes several.
+    np.testing.assert_allclose(open_test(run).parts[0], matched, atol=1e-2)
     assert wanted.spread.max() > 1e-4
 
 
