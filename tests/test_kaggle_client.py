@@ -340,6 +340,10 @@ CAPTURED = {
         "client",
         "KAGGLE_CONFIG_DIR",
     ),
+    "Traceback (most recent call last):\nTypeError: 'NoneType' object is not iterable": (
+        "broken",
+        "(TypeError: 'NoneType' object is not iterable): run ",
+    ),
     "Traceback (most recent call last):\nzipfile.BadZipFile: File is not a zip file": (
         "broken",
         "The kaggle client broke while doing (BadZipFile: File is not a zip file): ",

@@ -137,7 +137,7 @@ class Client:
         folder.mkdir(parents=True, exist_ok=True)
         archive = archive_path(folder, self.slug)
         watch = Arrival(
-            lambda: archive.stat().st_size if archive.is_file() else 0,
+            lambda: bytes_on_disk(archive),
             self.limits.stall,
             lambda size: on_progress(size, expected_size(archive)),
             "downloading the data",
@@ -220,6 +220,11 @@ def archive_path(folder: Path, slug: str) -> Path:
 def partial_path(file: Path) -> Path:
     """The client's note of what it is in the midst of downloading: JSON with the whole ``size``."""
     return file.with_name(f"{file.name}{PARTIAL}")
+
+
+def bytes_on_disk(file: Path) -> int:
+    """The size of a file, 0 where there is none."""
+    return file.stat().st_size if file.is_file() else 0
 
 
 def expected_size(archive: Path) -> int | None:

@@ -4,7 +4,13 @@ import shutil
 from pathlib import Path
 
 from kaggle_nerve.kaggle_api import failures
-from kaggle_nerve.kaggle_api.client import Client, archive_path, expected_size, partial_path
+from kaggle_nerve.kaggle_api.client import (
+    Client,
+    archive_path,
+    bytes_on_disk,
+    expected_size,
+    partial_path,
+)
 from kaggle_nerve.kaggle_api.disk import as_size
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.records import Listing
@@ -22,7 +28,7 @@ def download(work: Path, client: Client, listing: Listing, reporter: Reporter, f
     archive = archive_path(work, client.slug)
     refused = 0
     while True:
-        before = _bytes(archive)
+        before = bytes_on_disk(archive)
         total = expected_size(archive) or (listing.bytes if listing.whole else 0) or None
         try:
             with _Progress(reporter, total) as progress:
@@ -31,8 +37,10 @@ def download(work: Path, client: Client, listing: Listing, reporter: Reporter, f
             refused += fault.kind == failures.LINK
             if fault.kind == failures.LINK and refused <= FRESH_LINKS:
                 reporter.say("The download address was refused; asking for a new one.")
-            elif fault.kind in (failures.NETWORK, failures.TIMEOUT) and _bytes(archive) > before:
-                reporter.say(f"The connection broke at {as_size(_bytes(archive))}; going on from there.")
+            elif fault.kind in (failures.NETWORK, failures.TIMEOUT) and bytes_on_disk(archive) > before:
+                reporter.say(
+                    f"The connection broke at {as_size(bytes_on_disk(archive))}; going on from there."
+                )
             else:
                 raise
             force = False
@@ -49,7 +57,7 @@ def discard(work: Path, client: Client) -> None:
 def resumable(work: Path, client: Client) -> int:
     """The bytes of an unfinished archive that the client can go on from."""
     archive = archive_path(work, client.slug)
-    return _bytes(archive) if partial_path(archive).is_file() else 0
+    return bytes_on_disk(archive) if partial_path(archive).is_file() else 0
 
 
 def unpacked_folder(work: Path) -> Path:
@@ -82,7 +90,3 @@ class _Progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-
-
-def _bytes(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
