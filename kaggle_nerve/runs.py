@@ -8,7 +8,7 @@ from typing import Any
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import Settings, load_settings, save_settings
-from kaggle_nerve.settings.schema import COMBINE, TTA
+from kaggle_nerve.settings.schema import ALL, COMBINE, TTA
 from kaggle_nerve.storage import completed, read_json, write_json
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")
@@ -51,8 +51,8 @@ class Run:
         """Where all that depends on the views lies: the run's folder, or one inside it."""
         return self.folder / f"tta-{self.views}" if self.views else self.folder
 
-    def fold_folder(self, fold: int) -> Path:
-        """Where fold ``fold`` leaves its model and history."""
+    def fold_folder(self, fold: int | str) -> Path:
+        """Where fold ``fold`` (a number, or `folds.ALL`) leaves its model and history."""
         return self.folder / f"fold-{fold}"
 
     def oof_folder(self, fold: int) -> Path:
@@ -72,12 +72,17 @@ class Run:
             raise NerveError(f"Run {self.name} has no finished fold; run `kaggle-nerve train-folds` first.")
         return folds
 
+    def test_folds(self) -> list[int | str]:
+        """Whose models predict test frames: `finished_folds`, then the fold of all subjects if it is finished."""
+        folds = self.finished_folds()
+        return [*folds, ALL] if completed(self.fold_folder(ALL)) else folds
+
     def models(self) -> list[str]:
-        """What tells the finished folds' models from others: of each the fold's number and the file's digest.
+        """What tells the models of `test_folds` from others: of each the fold's number and the file's digest.
 
         The digest is left out where an earlier version finished the fold.
         """
-        folds = self.finished_folds()
+        folds = self.test_folds()
         return [f"{fold} {completed(self.fold_folder(fold)).get('model', '')}".strip() for fold in folds]
 
 

@@ -92,7 +92,8 @@ def test_a_younger_key_leaves_the_digests_of_older_runs_as_they_were():
     older = {
         key: value
         for key, value in settings.flat().items()
-        if key not in ("description", "prediction.combine")
+        if key not in ("description", "prediction.combine", "loss.empty_frames", "model.frozen")
     }
     assert settings.digest() == digest_text(json.dumps(older, sort_keys=True))
-    assert apply_changes(settings, ("prediction.combine=logits",)).digest() != settings.digest()
+    for change in ("prediction.combine=logits", "loss.empty_frames=0.5", "model.frozen=1"):
+        assert apply_changes(settings, (change,)).digest() != settings.digest()

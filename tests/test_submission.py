@@ -235,6 +235,19 @@ def test_reading_a_solution(tmp_path):
     assert list(submission.read_solution(path)) == ["img", "pixels"]
 
 
+def test_a_solution_may_have_further_columns_in_any_order(tmp_path):
+    path = tmp_path / "solution.csv"
+    path.write_text("subject,img,Usage,pixels\n7,2,Private,1 1\n7,1,Public,\n")
+    table = submission.read_solution(path)
+    assert table.img.tolist() == [2, 1]
+    assert table.pixels.tolist() == ["1 1", ""]
+    assert table.subject.tolist() == ["7", "7"]
+    for header in ("subject,img,Usage", "img,pixels,img"):
+        path.write_text(f"{header}\n1,,Public\n")
+        with pytest.raises(NerveError, match=r"it must be img,pixels, with other columns beside these two"):
+            submission.read_solution(path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -10,6 +10,7 @@ import click
 
 from kaggle_nerve.cli import options
 from kaggle_nerve.settings import Settings, default_name, dump, load_preset, preset_names
+from kaggle_nerve.settings.schema import ALL
 
 
 @click.command()
@@ -59,6 +60,19 @@ def _print_layers(settings: Settings) -> None:
     click.echo(f"{counts.trainable + counts.fixed:,} parameters, {counts.trainable:,} of them trained")
 
 
+class Fold(click.IntRange):
+    """A fold's number from 0, or ``all``."""
+
+    name = "fold"
+
+    def __init__(self):
+        super().__init__(0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """The number, or ``all``."""
+        return value if value == ALL else super().convert(value, param, ctx)
+
+
 @click.command("train-folds")
 @click.option(
     "--preset", default="default", show_default=True, help="Settings to start from: kaggle-nerve presets."
@@ -82,7 +96,12 @@ def _print_layers(settings: Settings) -> None:
     help="Start from the weights of another run's folds, or of a model file (training.start).",
 )
 @click.option("--deterministic", is_flag=True, help="The same again, if slower (training.deterministic).")
-@click.option("--fold", type=click.IntRange(0), metavar="k", help="Train only this fold.")
+@click.option(
+    "--fold",
+    type=Fold(),
+    metavar="k",
+    help="Train only this fold; all: a model of all subjects for the ensemble.",
+)
 @click.option(
     "--time-budget", type=options.Duration(), help="All the time there is, such as 30m; dealt over the folds."
 )
@@ -99,7 +118,7 @@ def train_folds(
     jobs: int | None,
     start_from: str | None,
     deterministic: bool,
-    fold: int | None,
+    fold: int | str | None,
     time_budget: float | None,
     seed: int | None,
     data_dir: Path,

@@ -108,12 +108,15 @@ def read(path: Path) -> pd.DataFrame:
     Accepts byte-order marks, CRLF, quotes and any order; texts are not decoded. Raises NerveError
     with the line for what is no table of frames.
     """
-    return _read(path, [SUBMISSION_HEADER])
+    return _read(path, further=False)
 
 
 def read_solution(path: Path) -> pd.DataFrame:
-    """The true masks as a table: as ``read``, and the text column ``Usage`` if the file has it."""
-    return _read(path, [SUBMISSION_HEADER, (*SUBMISSION_HEADER, "Usage")])
+    """The true masks as a table: as ``read``, and whatever further columns the file has, such as ``Usage``, as text.
+
+    The columns may stand in any order.
+    """
+    return _read(path, further=True)
 
 
 def check(path: Path, sample: Path | None = None) -> Report:
@@ -237,16 +240,19 @@ def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def _read(path: Path, headers: list[tuple[str, ...]]) -> pd.DataFrame:
+def _read(path: Path, further: bool) -> pd.DataFrame:
+    """``further``: whether other columns may stand beside img and pixels."""
     data = csv_text.read_bytes(path)
     if unreadable := csv_text.unreadable(data):
         raise NerveError(f"cannot read {path}: {Fault(*unreadable)}")
     header, *rows = ([field.strip(" \"'") for field in line.split(",")] for line in csv_text.lines(data))
-    if tuple(header) not in headers:
-        wanted = " or ".join(",".join(names) for names in headers)
+    suits = set(header) >= set(SUBMISSION_HEADER) if further else tuple(header) == SUBMISSION_HEADER
+    if not suits or len(set(header)) < len(header):
+        wanted = f"{HEADER}, with other columns beside these two if you like" if further else HEADER
         raise NerveError(f"cannot read {path}: the header is {shown(','.join(header))}; it must be {wanted}")
+    img = header.index("img")
     for line, fields in enumerate(rows, 2):
-        if fields != [""] and (len(fields) != len(header) or not _FRAME_NUMBER.fullmatch(fields[0])):
+        if fields != [""] and (len(fields) != len(header) or not _FRAME_NUMBER.fullmatch(fields[img])):
             row, wanted = shown(",".join(fields)), ",".join(header)
             raise NerveError(f"cannot read {path}: line {line} is {row}; it must be {wanted}")
     table = pd.DataFrame([fields for fields in rows if fields != [""]], columns=header, dtype="str")

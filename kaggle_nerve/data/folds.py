@@ -7,6 +7,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings.schema import ALL, AND_ALL
 from kaggle_nerve.storage import write_text
 
 ALWAYS_TRAIN = -1
@@ -19,12 +20,14 @@ def assign(frames: pd.DataFrame, folds: str, seed: int) -> pd.DataFrame:
     """One row per subject: subject, fold, frames, with_mask.
 
     ``frames`` has subject and has_mask; ``folds`` is a number K, or TRAIN/HELD for one hold-out
-    (scaled where the data has another number of subjects). Both are stratified by the subject's
+    (scaled where the data has another number of subjects); `AND_ALL` at its end changes nothing here. Both are
+    stratified by the subject's
     positive rate: subjects are ranked by it, and each group of neighbours is dealt over the folds.
     """
     per_subject = frames.groupby("subject").has_mask.agg(["size", "sum"]).reset_index()
     per_subject.columns = ["subject", "frames", "with_mask"]
     rates = (per_subject.with_mask / per_subject.frames).to_numpy()
+    folds = folds.removesuffix(AND_ALL)
     fold = _hold_out(rates, folds, seed) if "/" in folds else _k_folds(rates, int(folds), seed)
     return per_subject.assign(fold=fold)[COLUMNS]
 
@@ -34,11 +37,13 @@ def count(folds: pd.DataFrame) -> int:
     return int(folds.fold.max()) + 1
 
 
-def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of the training and of the held-out frames of ``fold``, both rising.
+def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: int | str) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the training and of the held-out frames of ``fold``, both rising; of `ALL` none is held out.
 
     Raises NerveError where a subject stands on both sides, or has no fold.
     """
+    if fold == ALL:
+        return np.arange(len(frames)), np.empty(0, int)
     if not 0 <= fold < count(folds):
         raise NerveError(f"There is no fold {fold}: the folds are 0 to {count(folds) - 1}.")
     unknown = set(frames.subject) - set(folds.subject)

@@ -98,7 +98,7 @@ class _Members:
         self.products = np.zeros((len(stored), runs, runs))
         self.hits = np.zeros((len(stored), runs))
         self.dice = np.zeros((len(stored), runs, len(THRESHOLDS)))
-        self.present = truths.areas > 0
+        self.present, self.conditional = truths.areas > 0, stored.is_conditional
         cuts = [levels.cut(threshold) for threshold in THRESHOLDS]
 
         def see(row: int) -> None:
@@ -117,7 +117,12 @@ class _Members:
                 bar.update()
 
     def weights(self, rows: np.ndarray) -> Blend:
-        """The non-negative weights whose sum of the maps lies nearest to the truth, over the pixels of ``rows``."""
+        """The non-negative weights whose sum of the maps lies nearest to the truth, over the pixels of ``rows``.
+
+        Of maps that say P(pixel | there is a mask) only over frames with a mask.
+        """
+        if self.conditional:
+            rows = rows[self.present[rows]]
         # Of the normal equations a factor L with L L' = products: |L' w - L^-1 hits| is the same distance.
         # A trace of a ridge, for a run may be named twice.
         products, runs = self.products[rows].sum(axis=0), len(self.hits[0])

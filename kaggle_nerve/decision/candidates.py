@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -108,14 +109,15 @@ def _triplet(evidence: Evidence) -> Learned:
     return Learned(search(evidence, evidence.presence, THRESHOLDS, AREAS, PRESENCES, CONFIDENT))
 
 
-def _classifier(evidence: Evidence) -> Learned:
+def _classifier(evidence: Evidence, names: tuple[str, ...] = presence.ALL_NAMES) -> Learned:
     # The thresholds are chosen on verdicts about unseen patients, as they will be used.
-    there = presence.cross_fitted(evidence)
-    return Learned(search(evidence, there, THRESHOLDS, AREAS, FINE_PRESENCES), presence.fit(evidence))
+    there = presence.cross_fitted(evidence, names)
+    rule = search(evidence, there, THRESHOLDS, AREAS, FINE_PRESENCES)
+    return Learned(rule, presence.fit(evidence, names))
 
 
-def _expected(evidence: Evidence) -> Learned:
-    return Learned(learn_expected(evidence), presence.fit(evidence))
+def _expected(evidence: Evidence, names: tuple[str, ...] = presence.ALL_NAMES) -> Learned:
+    return Learned(learn_expected(evidence), presence.fit(evidence, names))
 
 
 def learn_expected(evidence: Evidence, method: str = "isotonic") -> ExpectedDice:
@@ -143,5 +145,25 @@ CANDIDATES = (
 )
 """From the simplest to the most elaborate."""
 
+CONDITIONAL = (
+    *(one for one in CANDIDATES if one.name in ("thresholds", "triplet")),
+    Candidate(
+        "classifier",
+        "thresholds, the heads' presence calibrated",
+        partial(_classifier, names=presence.HEAD_ALONE),
+    ),
+    Candidate(
+        "expected",
+        "mask and keep-or-empty by expected Dice, the heads' presence calibrated",
+        partial(_expected, names=presence.HEAD_ALONE),
+    ),
+)
+"""Those for maps that say P(pixel | there is a mask): without a presence they draw a mask on every frame."""
+
 BASELINE = "thresholds"
 """What the others are compared with, pair by pair: the rule of the first version."""
+
+
+def offered(conditional: bool) -> tuple[Candidate, ...]:
+    """The candidates that make sense for maps that are ``conditional`` on a mask being there, or are not."""
+    return CONDITIONAL if conditional else CANDIDATES

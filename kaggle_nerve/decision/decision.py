@@ -75,15 +75,22 @@ class Decision:
 
 @dataclass(frozen=True)
 class Untaught:
-    """What decides where nothing could be learned: pixels from probability 0.5, and no mask smaller than the
-    smallest of the training data."""
+    """What decides where nothing could be learned: see `untaught`."""
 
+    learned: Learned
     rule: str = "default"
-    learned: Learned = field(default_factory=lambda: Learned(Thresholds(0.5, SMALLEST_MASK)))
     shape: str = "none"
     blend: Blend = field(default_factory=Blend)
     prior: ShapePrior | None = None
     taken: dict[str, str] = field(default_factory=dict)
+
+
+def untaught(conditional: bool) -> Untaught:
+    """Pixels from probability 0.5, and no mask smaller than the smallest of the training data.
+
+    ``conditional``: the maps say P(pixel | there is a mask), so that a mask also needs a presence of 0.5.
+    """
+    return Untaught(Learned(Thresholds(0.5, SMALLEST_MASK, 0.5 if conditional else 0.0)))
 
 
 RULES: dict[str, type] = {"thresholds": Thresholds, "expected": ExpectedDice}

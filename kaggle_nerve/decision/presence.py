@@ -1,7 +1,9 @@
 """The empty-mask classifier: P(mask not empty) from what the probability maps look like.
 
 A logistic regression (scikit-learn) over `features.NAMES` and over how well the map lies where the
-training masks lie. With some forty patients a model of more freedom learns the patients.
+training masks lie. With some forty patients a model of more freedom learns the patients. Maps that say
+P(pixel | there is a mask) look alike with and without one, so that of them only the head's presence counts:
+every other feature was measured to add nothing, or to take something.
 """
 
 from dataclasses import dataclass
@@ -17,14 +19,22 @@ from kaggle_nerve.decision.evidence import Evidence
 PENALTY = 0.1
 """C of the regression: the inverse of the weight of its L2 penalty."""
 
+PLACE = "place"
+"""The feature that the classifier adds: the mean of the training masks under the map."""
+
+ALL_NAMES = (*features.NAMES, PLACE)
+HEAD_ALONE = ("head",)
+"""What conditional maps are judged by: the head's presence, calibrated."""
+
 CROSS = 5
 """Parts into which subjects are dealt to get a classifier's verdict on frames that it has not seen."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A fitted classifier. Numbers are for the features in the order of ``names``, the last of which is the
-    place: the mean of ``prior`` under the map. ``prior``: the mean true mask in a coarse grid.
+    """A fitted classifier. Numbers are for the features in the order of ``names``, of `ALL_NAMES`.
+
+    ``prior``: the mean true mask in a coarse grid.
     """
 
     names: tuple[str, ...]
@@ -36,18 +46,17 @@ class Classifier:
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """P(mask not empty), float (n,)."""
-        values = (_columns(evidence, np.array(self.prior)) - self.mean) / self.scale
+        values = (_columns(evidence, np.array(self.prior), self.names) - self.mean) / self.scale
         return from_log_odds((values * self.weights).sum(axis=1) + self.intercept)
 
 
-def fit(evidence: Evidence) -> Classifier:
-    """Learn from frames whose truth is known."""
+def fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> Classifier:
+    """Learn from frames whose truth is known, by the features ``names``."""
     prior = _prior(evidence)
-    values = _columns(evidence, prior)
+    values = _columns(evidence, prior, names)
     mean, scale = values.mean(axis=0), values.std(axis=0)
     # A feature that never changes here gets no weight, whatever it is elsewhere.
     scale[scale < 1e-6] = 1
-    names = (*features.NAMES, "place")
     if evidence.present.all() or not evidence.present.any():
         sure = 20.0 if evidence.present.all() else -20.0
         weights, intercept = np.zeros(len(names)), sure
@@ -64,11 +73,11 @@ def fit(evidence: Evidence) -> Classifier:
     )
 
 
-def cross_fitted(evidence: Evidence) -> np.ndarray:
+def cross_fitted(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> np.ndarray:
     """P(mask not empty) of each frame by a classifier that saw none of its subject, (n,)."""
     result = np.zeros(len(evidence))
     for seen, unseen in parts(evidence.subjects):
-        result[unseen] = fit(evidence.take(seen))(evidence.take(unseen))
+        result[unseen] = fit(evidence.take(seen), names)(evidence.take(unseen))
     return result
 
 
@@ -87,8 +96,10 @@ def _prior(evidence: Evidence) -> np.ndarray:
     return np.round(masks.mean(axis=0) / 255, 4) if len(masks) else np.zeros(shape)
 
 
-def _columns(evidence: Evidence, prior: np.ndarray) -> np.ndarray:
+def _columns(evidence: Evidence, prior: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     maps = evidence.maps.reshape(len(evidence), -1).astype(np.float32)
     # Summed row by row, so that a frame gets the same number alone as among thousands.
     place = np.einsum("np,p->n", maps, prior.reshape(-1).astype(np.float32))
-    return np.column_stack([evidence.features, place / np.maximum(maps.sum(axis=1), 1)]).astype(float)
+    values = np.column_stack([evidence.features, place / np.maximum(maps.sum(axis=1), 1)]).astype(float)
+    # Contiguous rows are summed in one order, whatever the number of rows.
+    return np.ascontiguousarray(values[:, [ALL_NAMES.index(name) for name in names]])

@@ -28,8 +28,8 @@ def of_pixels(evidence: Evidence) -> dict[str, Reliability]:
     return found
 
 
-def of_presence(evidence: Evidence) -> dict[str, Reliability]:
-    """Of the heads' presence, and of the classifier's."""
+def of_presence(evidence: Evidence, names: tuple[str, ...]) -> dict[str, Reliability]:
+    """Of the heads' presence, and of the classifier's by the features ``names``."""
     once, true = np.ones(len(evidence)), evidence.present
     found = {RAW: calibration.reliability(evidence.presence, true, once)}
     for method in METHODS:
@@ -38,5 +38,5 @@ def of_presence(evidence: Evidence) -> dict[str, Reliability]:
             curve = calibration.fit(method, evidence.presence[seen], true[seen], once[seen])
             given[unseen] = curve(evidence.presence[unseen])
         found[method] = calibration.reliability(given, true, once)
-    found[CLASSIFIER] = calibration.reliability(cross_fitted(evidence), true, once)
+    found[CLASSIFIER] = calibration.reliability(cross_fitted(evidence, names), true, once)
     return found

@@ -19,11 +19,12 @@ from kaggle_nerve.data import levels
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import blends, reliability, shaping
 from kaggle_nerve.decision.blends import BlendWay
-from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, dice
+from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, dice, offered
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.decision.evidence import Evidence, measure
 from kaggle_nerve.decision.figures import Row, compared, figures
 from kaggle_nerve.decision.nested import Choice, Nested, choose, judge
+from kaggle_nerve.decision.presence import ALL_NAMES, HEAD_ALONE
 from kaggle_nerve.decision.shaping import CRF, PRIOR, SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Stored
@@ -104,7 +105,7 @@ def _learned(
     stored = dataclasses.replace(task.stored, blend=way.final)
     # Where the blend was learned, nested evidence differs from what the learned blend gives.
     final = measure(stored, task.truths, **task.how)[0] if way.is_learned else evidence
-    candidate = CANDIDATES[chosen["rules"].choice.place]
+    candidate = offered(stored.is_conditional)[chosen["rules"].choice.place]
     learned = candidate.learn(final)
     shape = _shapes(task)[chosen["shapes"].choice.place]
     prior = shaping.learn_prior(task.texts) if PRIOR in SHAPES[shape] else None
@@ -114,6 +115,7 @@ def _learned(
         in_sample = shaping.score(stored, task.truths, cuts, lambda row: finished, **task.how)[0]
     else:
         in_sample = dice(final, cuts)
+    presence = reliability.of_presence(evidence, HEAD_ALONE if stored.is_conditional else ALL_NAMES)
     return Decision(
         candidate.name,
         learned,
@@ -121,7 +123,7 @@ def _learned(
         way.final,
         figures(evidence, verdicts, float(in_sample.mean()), task.seed),
         {what: found.rows for what, found in chosen.items() if found},
-        {"pixels": reliability.of_pixels(evidence), "presence": reliability.of_presence(evidence)},
+        {"pixels": reliability.of_pixels(evidence), "presence": presence},
         stored.source,
         prior,
         task.take,
@@ -146,8 +148,9 @@ def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Chosen | None]:
 
 
 def _rule(task: _Task, evidence: Evidence) -> _Chosen:
-    options = _judged(task, "Comparing rules", [(one, evidence) for one in CANDIDATES])
-    told = [(one.name, one.meaning, rank) for rank, one in enumerate(CANDIDATES)]
+    candidates = offered(task.stored.is_conditional)
+    options = _judged(task, "Comparing rules", [(one, evidence) for one in candidates])
+    told = [(one.name, one.meaning, rank) for rank, one in enumerate(candidates)]
     return _choose(task, "rule", evidence, told, options, BASELINE)
 
 

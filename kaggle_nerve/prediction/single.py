@@ -23,18 +23,20 @@ def predict_frames(run: Run, frames: list[np.ndarray], *, reporter: Reporter = S
     predictions of these folds, the combined values are left as they are, which finds rather too few masks;
     the reporter is told.
     """
-    models = [load_fold(run, fold) for fold in run.needs_finished_folds()]
+    folds = len(run.needs_finished_folds())
+    models = [load_fold(run, fold) for fold in run.test_folds()]
     small = np.stack([shrink(frame, run.settings.size) for frame in frames])
     settings = run.settings.prediction
     options = {"tta": settings.tta, "combine": settings.combine, "batch": min(settings.batch, len(small))}
     streams = [probabilities(model, small, **options) for model in models]
-    parts = [together(list(folds), settings.combine) for folds in zip(*streams, strict=True)]
+    parts = [together(list(each), folds, settings.combine) for each in zip(*streams, strict=True)]
     said = {name: np.concatenate([part[name] for part in parts]) for name in TAKEN}
     rows = np.arange(len(frames))
     table = pd.DataFrame({"img": rows + 1, "agreement": said["agreement"], "spread": said["spread"]})
     presences = said["presence"].astype(float)[:, None]
     maps = said["probabilities"].astype(np.float16)
-    stored = Stored(table, presences, (maps,), (rows,), "", (run.name,))
+    kind = run.settings.loss.is_conditional
+    stored = Stored(table, presences, (maps,), (rows,), "", (run.name,), conditional=(kind,))
     return _at_scale(run, stored, len(models), reporter)
 
 
@@ -46,13 +48,13 @@ def at_size(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(mask.astype(np.float32), size[::-1], interpolation=way) >= 0.5
 
 
-def _at_scale(run: Run, stored: Stored, folds: int, reporter: Reporter) -> Stored:
-    if folds == 1:
+def _at_scale(run: Run, stored: Stored, models: int, reporter: Reporter) -> Stored:
+    if models == 1:
         return stored
     scale = scale_of(run)
     if scale is None:
         reporter.say(
-            f"Run {run.name} has no test predictions by its {folds} folds, so their mean is taken as it is and may "
+            f"Run {run.name} has no test predictions by its {models} models, so their mean is taken as it is and may "
             f"find too few masks; `kaggle-nerve predict --run {run.name}` gives it the scale of a single fold."
         )
         return stored

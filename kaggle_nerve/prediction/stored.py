@@ -15,6 +15,9 @@ from kaggle_nerve.prediction.matching import Scale
 from kaggle_nerve.runs import Run
 from kaggle_nerve.storage import completed, digest_text
 
+LEAST_PRESENCE = 0.1
+"""A presence below this one is taken for it where a map is divided by it: the frame will be called empty anyway."""
+
 VIEWS = {"agreement": 1.0, "spread": 0.0}
 """How far the views of a frame agree on its mask, and how their presences differ; what a single view has."""
 
@@ -41,6 +44,8 @@ class Stored:
     float16 maps (n, height, width), and for each row of the table its place ``rows[part]`` in them. Runs
     may differ in working size, so they are combined at full resolution, by ``blend``. ``source`` is a
     digest of all inputs, ``names`` are those of the runs.
+
+    ``conditional``: of each run, whether its maps say P(pixel | there is a mask) (`LossSettings.empty_frames`).
     """
 
     table: pd.DataFrame
@@ -50,6 +55,7 @@ class Stored:
     source: str
     names: tuple[str, ...] = ("run",)
     blend: Blend = Blend()
+    conditional: tuple[bool, ...] = (False,)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -59,10 +65,24 @@ class Stored:
         """P(mask not empty) of each frame, (n,): the weighted mean over the runs."""
         return np.average(self.presences, axis=1, weights=self.blend.weights or None)
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether `members` and `full` say P(pixel | there is a mask): where one run's maps do, all are made to."""
+        return any(self.conditional)
+
     def members(self, row: int) -> np.ndarray:
-        """The map of each run for a row at the competition's size, float32 (runs, height, width)."""
-        maps = [enlarge(self._working(part, row)) for part in range(len(self.parts))]
-        return np.stack(maps)
+        """The map of each run for a row at the competition's size, float32 (runs, height, width).
+
+        All of one kind: P(pixel) / P(there is a mask) is P(pixel | there is a mask), since no pixel is in a mask
+        that is not there.
+        """
+        maps = np.stack([enlarge(self._working(part, row)) for part in range(len(self.parts))])
+        if self.is_conditional:
+            for part, conditional in enumerate(self.conditional):
+                if not conditional:
+                    there = max(float(self.presences[row, part]), LEAST_PRESENCE)
+                    np.minimum(maps[part] / np.float32(there), 1, out=maps[part])
+        return maps
 
     def full(self, row: int) -> np.ndarray:
         """The probability map of a row at the competition's size, float32 (height, width)."""
@@ -92,7 +112,7 @@ class Stored:
 def open_oof(run: Run) -> Stored:
     """The out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
     numbers = run.needs_finished_folds()
-    return _joined([_open_fold(run, fold) for fold in numbers], run.name, _identity(run, numbers))
+    return _joined([_open_fold(run, fold) for fold in numbers], _identity(run, numbers))
 
 
 def open_test(run: Run) -> Stored:
@@ -153,8 +173,15 @@ def blend(stored: list[Stored]) -> Stored:
         table[name] = table[columns].mean(axis=1)
     source = "+".join(other.source for other in stored)
     table = table[[*stored[0].table.columns]]
-    names = tuple(name for other in stored for name in other.names)
-    return Stored(table, np.concatenate(presences, axis=1), tuple(parts), tuple(rows), source, names)
+    return Stored(
+        table,
+        np.concatenate(presences, axis=1),
+        tuple(parts),
+        tuple(rows),
+        source,
+        names=tuple(name for other in stored for name in other.names),
+        conditional=tuple(kind for other in stored for kind in other.conditional),
+    )
 
 
 def _open_fold(run: Run, fold: int) -> Stored:
@@ -165,23 +192,24 @@ def _open_fold(run: Run, fold: int) -> Stored:
             f"run `kaggle-nerve predict --run {run.name}`."
         )
     again = f"delete {folder} and run `kaggle-nerve {'predict' if run.views else 'train-folds'}` again"
-    return _open(folder / "oof.csv", folder / "oof.npy", run.name, "", again, ("subject", "img"))
+    return _open(folder / "oof.csv", folder / "oof.npy", run, "", again, ("subject", "img"))
 
 
-def _open(index: Path, maps: Path, name: str, source: str, again: str, keys: tuple[str, ...]) -> Stored:
-    """Predictions on disk; ``again`` says how to get them anew, ``keys`` are the columns that name a frame."""
+def _open(index: Path, maps: Path, run: Run, source: str, again: str, keys: tuple[str, ...]) -> Stored:
+    """Predictions of ``run`` on disk; ``again`` says how to get them anew, ``keys`` name the columns of a frame."""
     table = _read_index(index, keys, again)
     array = _read_array(maps, 3, len(table), again)
     presences = table.presence.to_numpy(float)[:, None]
     # Predictions made before the views were compared: as from a single view.
     views = {name: table.get(name, alone) for name, alone in VIEWS.items()}
     table = table.drop(columns="presence").assign(**views)
-    return Stored(table, presences, (array,), (np.arange(len(table)),), source, (name,))
+    rows, kind = np.arange(len(table)), run.settings.loss.is_conditional
+    return Stored(table, presences, (array,), (rows,), source, (run.name,), conditional=(kind,))
 
 
 def _open_test(run: Run, done: dict[str, Any]) -> Stored:
     files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
-    return _open(*files, run.name, done["source"], _predict_again(run), ("img",))
+    return _open(*files, run, done["source"], _predict_again(run), ("img",))
 
 
 def _scale(run: Run, stored: Stored) -> Scale:
@@ -205,13 +233,14 @@ def _identity(run: Run, folds: list[int]) -> str:
     return digest_text(facts[0]["source"], facts[0]["settings"], *models)
 
 
-def _joined(folds: list[Stored], name: str, source: str) -> Stored:
+def _joined(folds: list[Stored], source: str) -> Stored:
     """Folds one after the other, as one: their maps stay where they are."""
     table = pd.concat([fold.table for fold in folds], ignore_index=True)
     maps = _Chained([fold.parts[0] for fold in folds])
     order = np.lexsort((table.img, table.subject))
     presences = np.concatenate([fold.presences for fold in folds])[order]
-    return Stored(table.iloc[order].reset_index(drop=True), presences, (maps,), (order,), source, (name,))
+    table = table.iloc[order].reset_index(drop=True)
+    return replace(folds[0], table=table, presences=presences, parts=(maps,), rows=(order,), source=source)
 
 
 class _Chained:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from kaggle_nerve.decision.candidates import AREAS, THRESHOLDS
+from kaggle_nerve.decision.candidates import THRESHOLDS
 from kaggle_nerve.decision.figures import Figures
 from kaggle_nerve.pictures.charts import draw_curves
 from kaggle_nerve.report.gather import Fold, Seen, Tested
@@ -144,16 +144,17 @@ def dice_by_area(seen: Seen) -> str:
 
 
 def surface(seen: Seen) -> str:
-    """Mean Dice by pixel threshold and least area."""
+    """Mean Dice by pixel threshold, and least area or presence."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        shown = axes.imshow(seen.surface, origin="lower", aspect="auto", cmap="viridis")
-        axes.set_xticks(range(len(AREAS)), [str(value) for value in AREAS], fontsize=7)
+        values, columns = seen.surface.dice, seen.surface.columns
+        shown = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis")
+        axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns], fontsize=7)
         axes.set_yticks(range(len(THRESHOLDS)), [f"{value:g}" for value in THRESHOLDS], fontsize=7)
-        best = np.unravel_index(seen.surface.argmax(), seen.surface.shape)
+        best = np.unravel_index(values.argmax(), values.shape)
         axes.plot(best[1], best[0], "*", color="white", markersize=12, markeredgecolor="black")
-        axes.set(xlabel="least area (pixels)", ylabel="pixel threshold")
+        axes.set(xlabel=seen.surface.label, ylabel="pixel threshold")
         axes.grid(visible=False)
         figure.colorbar(shown, ax=axes, label="mean Dice")
 

@@ -28,17 +28,22 @@ from kaggle_nerve.prediction.stored import is_current, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import dump
+from kaggle_nerve.settings.schema import ALL, AND_ALL
 from kaggle_nerve.storage import completed, read_json
+
+LEAST_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
+"""The presences that the picture of thresholds shows."""
 
 
 @dataclass(frozen=True)
 class Fold:
     """How a fold stands: ``finished``, ``unfinished`` or ``not begun``. ``facts`` are those of complete.json.
 
-    ``history``: its epochs so far. ``trouble``: the last line of a worker's log where the fold did not finish.
+    ``number`` may be `ALL`. ``history``: its epochs so far. ``trouble``: the last line of a worker's log where
+    the fold did not finish.
     """
 
-    number: int
+    number: int | str
     subjects: int
     state: str
     history: pd.DataFrame | None
@@ -47,16 +52,26 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class Surface:
+    """Mean Dice (thresholds, columns) by pixel threshold (`THRESHOLDS`) and by what ``label`` says of ``columns``."""
+
+    dice: np.ndarray
+    columns: tuple[float, ...]
+    label: str
+
+
+@dataclass(frozen=True)
 class Seen:
     """The out-of-fold frames of the finished folds.
 
     ``frames``: subject, img, path, pixels, area, predicted, dice and presence (P(mask not empty)), a row a
-    frame. ``surface``: mean Dice by pixel threshold and least area (`THRESHOLDS`, `AREAS`), no presence asked.
+    frame. ``surface``: what the plain rule scores without presence, or for maps that say P(pixel | there is a
+    mask) what a rule of presence alone scores.
     """
 
     decision: Decision
     frames: pd.DataFrame
-    surface: np.ndarray
+    surface: Surface
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,7 @@ class Tested:
     """The test frames: img, path, predicted. ``folds``: of which models the prediction is made."""
 
     frames: pd.DataFrame
-    folds: list[int]
+    folds: list[int | str]
 
 
 @dataclass(frozen=True)
@@ -127,10 +142,13 @@ def _folds(run: Run) -> list[Fold]:
     if not run.folds_csv.is_file():
         return []
     table = folding.load(run.folds_csv)
-    return [_fold(run, number, int((table.fold == number).sum())) for number in range(folding.count(table))]
+    found = [_fold(run, number, int((table.fold == number).sum())) for number in range(folding.count(table))]
+    if run.settings.folds.endswith(AND_ALL) or run.fold_folder(ALL).is_dir():
+        found.append(_fold(run, ALL, 0))
+    return found
 
 
-def _fold(run: Run, number: int, subjects: int) -> Fold:
+def _fold(run: Run, number: int | str, subjects: int) -> Fold:
     folder = run.fold_folder(number)
     history, facts = read_history(folder / "history.csv"), completed(folder)
     if facts:
@@ -161,21 +179,24 @@ def _seen(run: Run, layout: Layout, reporter: Reporter, workers: int) -> Seen:
     images = pipeline.training_images(layout, stored) if CRF in SHAPES[decision.shape] else None
     found = review(stored, frames, decision, images=images, reporter=reporter, workers=workers)
     evidence = measure(stored, Truths(list(found.pixels)), reporter=reporter, workers=workers)[0]
-    table = found.assign(presence=decision.learned.presence(evidence))
+    presence = decision.learned.presence(evidence)
+    table = found.assign(presence=presence)
     keys = ["subject", "img"]
     table = table.merge(frames[[*keys, "path", "area"]], on=keys, how="left")
-    return Seen(decision, table, _surface(evidence))
+    return Seen(decision, table, _surface(evidence, presence if stored.is_conditional else None))
 
 
-def _surface(evidence: Evidence) -> np.ndarray:
-    """Mean Dice (thresholds, areas) of the plain rule."""
+def _surface(evidence: Evidence, presence: np.ndarray | None) -> Surface:
+    """By least area, or where ``presence`` (n,) is given by the least presence."""
     empty = np.where(evidence.present, 0.0, 1.0)
+    columns = AREAS if presence is None else LEAST_PRESENCES
     rows = []
     for threshold in THRESHOLDS:
         cut = levels.cut(threshold)
-        drawn, reached = dice(evidence, np.full(len(evidence), cut)), evidence.reached[:, cut]
-        rows.append([np.where(reached >= max(least, 1), drawn, empty).mean() for least in AREAS])
-    return np.array(rows)
+        drawn = dice(evidence, np.full(len(evidence), cut))
+        measure = evidence.reached[:, cut] if presence is None else presence
+        rows.append([np.where(measure >= least, drawn, empty).mean() for least in columns])
+    return Surface(np.array(rows), columns, "least area (pixels)" if presence is None else "least presence")
 
 
 def _tested(

@@ -89,7 +89,7 @@ def _charts(contents: Contents, reporter: Reporter) -> Iterator[Chart]:
             yield chart("Dice by area", "Frames with a mask; at 0 those missed.", drawings.dice_by_area(seen))
             yield chart(
                 "Thresholds",
-                "Mean Dice of the plain rule without presence; the star is its best.",
+                f"Mean Dice by {seen.surface.label} and pixel threshold alone; the star is its best.",
                 drawings.surface(seen),
             )
 

@@ -16,13 +16,22 @@ ENCODERS = (
     "efficientnet-b1",
     "resnet50",
     "convnext-tiny",
+    "efficientnet-lite0",
+    "efficientnet-lite1",
+    "efficientnet-lite2",
 )
-"""Encoders of keras.applications."""
+"""Encoders of keras.applications, and EfficientNet-Lite."""
 
 TTA = ("none", "hflip", "flips", "scales")
 COMBINE = ("mean", "logits", "agreement")
 
-LATER = {"prediction.combine": "mean"}
+ALL = "all"
+"""In place of a fold's number: the fold that holds nobody out. Its model is trained on every subject."""
+
+AND_ALL = "+all"
+"""The end of the setting ``folds`` where that fold is trained, too."""
+
+LATER = {"prediction.combine": "mean", "loss.empty_frames": 1.0, "model.frozen": 0}
 """Keys younger than stored runs, and the value that those were made with: it leaves their digests as they were."""
 
 
@@ -41,13 +50,14 @@ class ModelSettings:
     ``skip``: how the encoder's features reach the decoder: as they are, through a residual 1x1 branch
     or through an attention gate (for ``segnet``, whose decoder unpools, ``plain`` means not at all).
     ``encoder`` takes the place of the downward half; ``weights`` are its pretrained ones: ``none``,
-    ``imagenet``, or a file. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the
-    deepest features.
+    ``imagenet``, or a file; of its five resolutions the ``frozen`` finest keep them as they
+    are. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the deepest features.
     """
 
     architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")
     encoder: str = _choice("none", "none", *ENCODERS)
     weights: str = "none"
+    frozen: int = _within(0, 0, 5)
     block: str = _choice("plain", "plain", "residual", "inception")
     down: str = _choice("pool", "pool", "stride")
     skip: str = _choice("plain", "plain", "residual", "attention")
@@ -74,6 +84,10 @@ class LossSettings:
     ``tversky_alpha`` times and a missed one ``tversky_beta`` times. ``focal_gamma`` is the exponent of
     focal and focal Tversky loss. ``deep``: weight of each coarser mask of deep supervision, against the
     next finer one.
+
+    ``empty_frames``: what the mask's losses count on a frame without a mask. With 0 the map learns from
+    frames with a mask alone, and says P(pixel in the mask | there is a mask); the presence head says
+    whether there is one. With 1 the map says both at once.
     """
 
     dice: float = _within(1.0, 0, 100)
@@ -89,6 +103,12 @@ class LossSettings:
     tversky_alpha: float = _within(0.3, 0, 10)
     tversky_beta: float = _within(0.7, 0, 10)
     deep: float = _within(0.5, 0, 10)
+    empty_frames: float = _within(1.0, 0, 1)
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether maps say P(pixel in the mask | there is a mask), not P(pixel in the mask)."""
+        return self.empty_frames == 0
 
 
 @dataclass(frozen=True)
@@ -202,7 +222,8 @@ class Settings:
     """Everything that decides what a run computes.
 
     ``size`` is (height, width); ``folds`` is the number of patient-grouped folds, or TRAIN/HELD
-    (such as ``42/5``) for one plain hold-out of subjects.
+    (such as ``42/5``) for one plain hold-out of subjects; with ``+all`` at its end (``3+all``) a model of
+    all subjects joins the ensemble.
     """
 
     description: str = ""

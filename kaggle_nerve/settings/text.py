@@ -94,9 +94,10 @@ def _checked(declared: dataclasses.Field, value: Any, key: str, source: str) -> 
 def _check_together(settings: Settings, source: str) -> None:
     if min(settings.size) < 8 or max(settings.size) > 4096:
         raise NerveError(f"{source}: size = {list(settings.size)} must be height and width from 8 to 4096.")
-    if not re.fullmatch(r"[1-9]\d*(/[1-9]\d*)?", settings.folds) or settings.folds == "1":
+    if not re.fullmatch(r"(?!1$|1\+)[1-9]\d*(/[1-9]\d*)?(\+all)?", settings.folds):
         raise NerveError(
-            f"{source}: folds = {settings.folds!r} must be a number from 2, or TRAIN/HELD such as 42/5."
+            f"{source}: folds = {settings.folds!r} must be a number from 2, or TRAIN/HELD such as 42/5, each alone "
+            "or with +all behind it."
         )
     for requirement in _together(settings):
         if not requirement[0]:
@@ -119,6 +120,11 @@ def _together(settings: Settings) -> list[tuple[bool, str]]:
     return [
         (any(mask_losses), "every loss of the mask has weight 0, so nothing trains it; set loss.dice=1."),
         (
+            not loss.is_conditional or (model.presence and loss.presence > 0),
+            "loss.empty_frames = 0 leaves it to the presence head to say which frames are empty; set "
+            "model.presence=true and loss.presence=0.5.",
+        ),
+        (
             loss.tversky == loss.focal_tversky == 0 or loss.tversky_alpha + loss.tversky_beta > 0,
             "loss.tversky_alpha and loss.tversky_beta are both 0; set one of them.",
         ),
@@ -133,6 +139,10 @@ def _together(settings: Settings) -> list[tuple[bool, str]]:
         (
             model.weights == "none" or model.encoder != "none",
             f"model.weights = {model.weights!r} belong to a pretrained encoder; name it in model.encoder.",
+        ),
+        (
+            not model.frozen or model.weights != "none",
+            f"model.frozen = {model.frozen} would keep random weights; set model.weights=imagenet or model.frozen=0.",
         ),
         (
             warm == (0, 0) or min(warm) >= 8,

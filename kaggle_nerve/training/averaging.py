@@ -81,11 +81,13 @@ def final_model(
 ) -> keras.Model:
     """``model`` after the last epoch, turned into what ``training.average`` says, or an ensemble.
 
-    ``best`` is the epoch that scored best, and so is tuned on the held-out subjects by that choice.
+    ``best`` is the epoch that scored best, and so is tuned on the held-out subjects by that choice; the last
+    one where none was scored.
     """
     average = settings.training.average
     if average == "best":
-        model.set_weights(checkpoint.weights(state.best_epoch))
+        if state.best_epoch:
+            model.set_weights(checkpoint.weights(state.best_epoch))
         return model
     if average == "snapshots":
         return ensemble(model, [checkpoint.weights(epoch) for epoch in state.kept])

@@ -50,7 +50,7 @@ class Epochs:
         bar: Bar,
     ):
         self.model, self.state, self.settings, self.batches = model, state, settings, batches
-        self.held, self.overlays = held, Overlays(held)
+        self.held, self.overlays = held, Overlays(held, settings.loss.is_conditional)
         self.clock, self.bar = clock, bar
         self.history_csv = folder / "history.csv"
         self.board_folder = folder / "tensorboard"
@@ -121,13 +121,16 @@ class Epochs:
 
     def _score(self) -> EpochScore | None:
         state, started = self.state, time.monotonic()
+        if not len(self.held.frames):
+            return None
         last = state.epoch >= state.epochs
         if not last and not schedule.is_scored(state.epoch, state.progress, self.settings):
             return None
         with averaging.scored_weights(self.model, self.settings):
             frames, truths, _ = self.held
             batch, look = self.settings.prediction.batch, self.overlays.look
-            score = score_epoch(self.model, frames, truths, batch=batch, look=look)
+            conditional = self.settings.loss.is_conditional
+            score = score_epoch(self.model, frames, truths, batch=batch, conditional=conditional, look=look)
         self.clock.score = time.monotonic() - started
         return score
 

@@ -5,16 +5,20 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import keras
 import pandas as pd
 
+from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.cache import Cache
 from kaggle_nerve.data.folds import split
 from kaggle_nerve.data.noise import Marks
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import atomic_path, completed, digest_file, mark_complete
 from kaggle_nerve.training import averaging, oof, stage, start
 from kaggle_nerve.training.checkpoint import Checkpoint, State, without_nan
@@ -28,14 +32,15 @@ FIGURES = ("dice", "pixel_dice", "iou", "pixel_accuracy")
 
 @dataclass(frozen=True)
 class FoldResult:
-    """How a fold ended: finished, or stopped by the user after ``epochs`` epochs.
+    """How a fold ended: finished, or stopped by the user after ``epochs`` epochs. ``fold``: its number, or `ALL`.
 
     ``dice`` and what follows are those of the final model, which is what ``average`` says, on the
-    held-out subjects; None is a figure that is not known, as all are while the fold is unfinished.
+    held-out subjects; None is a figure that is not known, as all are while the fold is unfinished, and of the
+    fold that holds nobody out.
     ``best_dice`` was the best epoch's.
     """
 
-    fold: int
+    fold: int | str
     finished: bool
     epochs: int
     best_epoch: int
@@ -52,6 +57,8 @@ class FoldResult:
         if not self.finished:
             best = f"; the best so far has {self.best_dice:.4f}" if self.best_epoch else ""
             return f"Fold {self.fold} stopped after {self.epochs} epochs{best}"
+        if self.fold == ALL:
+            return f"Fold {ALL} finished after {self.epochs} epochs; it holds nobody out, so it has no score of its own"
         best = self.average == "best"
         weights = f"epoch {self.best_epoch}" if best else self.average
         return (
@@ -72,7 +79,7 @@ class FoldJob:
     run: Run
     cache: Cache
     folds: pd.DataFrame
-    fold: int
+    fold: int | str
     budget: float | None = None
     reporter: Reporter = SILENT
     stop: Callable[[], bool] = lambda: False
@@ -92,7 +99,7 @@ class FoldJob:
     @property
     def seed(self) -> int:
         """What everything random in this fold follows from."""
-        return self.run.settings.seed + self.fold
+        return self.run.settings.seed + (folding.count(self.folds) if self.fold == ALL else self.fold)
 
 
 def train_fold(job: FoldJob) -> FoldResult:
@@ -101,6 +108,8 @@ def train_fold(job: FoldJob) -> FoldResult:
     A finished fold is not trained again; an unfinished one goes on after its last whole epoch, with
     the optimiser and the schedule that it had. A stage at ``training.warm_size`` leaves its own
     history in the sub-folder ``warm``, its epochs numbered from 1 there and again in ``history.csv``.
+
+    The fold `ALL` has no out-of-fold predictions, and the epochs that the run's folds were found to need.
     """
     began = time.monotonic()
     done = completed(job.folder)
@@ -125,7 +134,7 @@ def _stage(job: FoldJob, began: float) -> Stage:
     return Stage(
         label=job.label,
         folder=job.folder,
-        settings=stage.full_settings(job.run.settings),
+        settings=_settings(job),
         cache=job.cache,
         rows=rows,
         held=held,
@@ -135,6 +144,17 @@ def _stage(job: FoldJob, began: float) -> Stage:
         last=True,
         reporter=job.reporter,
     )
+
+
+def _settings(job: FoldJob) -> Settings:
+    """The settings of the stage at the working size."""
+    settings = stage.full_settings(job.run.settings)
+    if job.fold != ALL:
+        return settings
+    facts = [completed(job.run.fold_folder(fold)) for fold in job.run.finished_folds()]
+    key = "best_epoch" if settings.training.average == "best" else "epochs"
+    epochs = round(median(fact[key] for fact in facts)) if facts else settings.training.epochs
+    return stage.without_scores(settings, max(1, epochs))
 
 
 def _begin(job: FoldJob, main: Stage, began: float) -> tuple[keras.Model, State] | None:
@@ -203,8 +223,10 @@ def _finish(job: FoldJob, main: Stage, model: keras.Model, state: State) -> Fold
     final = averaging.final_model(model, state, checkpoint, settings, main.batches(model))
     if final is not model:
         final.compile(jit_compile=settings.training.jit_compile)
-    figures = _figures(main, final, state)
-    oof.predict(job.folder, final, job.cache, main.held, settings.prediction, job.fold, job.reporter)
+    figures = {}
+    if len(main.held):
+        figures = _figures(main, final, state)
+        oof.predict(job.folder, final, job.cache, main.held, settings.prediction, job.fold, job.reporter)
     # Without the optimiser the file is a third of the size.
     final.compile(jit_compile=settings.training.jit_compile)
     with atomic_path(job.folder / "model.keras") as path:
@@ -231,8 +253,9 @@ def _figures(main: Stage, final: keras.Model, state: State) -> dict[str, float]:
     if main.settings.training.average == "best":
         row = next(row for row in state.history if row["epoch"] == state.best_epoch)
     else:
-        frames = main.cache.frames[main.held]
-        row = asdict(score_epoch(final, frames, main.truths(), batch=main.settings.prediction.batch))
+        settings = main.settings
+        options = {"batch": settings.prediction.batch, "conditional": settings.loss.is_conditional}
+        row = asdict(score_epoch(final, main.cache.frames[main.held], main.truths(), **options))
     return {name: row[name] for name in FIGURES}
 
 
@@ -243,4 +266,4 @@ def _unfinished(job: FoldJob, state: State) -> FoldResult:
 
 def _result(job: FoldJob, done: dict[str, Any]) -> FoldResult:
     names = ("epochs", "best_epoch", "best_dice", "average", *FIGURES)
-    return FoldResult(job.fold, True, **{name: done[name] for name in names})
+    return FoldResult(job.fold, True, **{name: done.get(name) for name in names})

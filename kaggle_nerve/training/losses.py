@@ -32,10 +32,18 @@ def dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
     return _dice(both, ops.sum(truth, axis=PIXELS) + ops.sum(guess, axis=PIXELS), smooth)
 
 
-def batch_dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
-    """The Dice loss of all pixels of the batch taken together, the same value for each image."""
+def batch_dice(
+    truth: KerasTensor, guess: KerasTensor, smooth: float, counts: KerasTensor | None = None
+) -> KerasTensor:
+    """The Dice loss of all pixels of the batch taken together, the same value for each image.
+
+    ``counts`` (batch,): what the pixels of an image count; None: 1.
+    """
     truth, guess = _float32(truth, guess)
-    value = _dice(ops.sum(truth * guess), ops.sum(truth) + ops.sum(guess), smooth)
+    both, either = truth * guess, truth + guess
+    if counts is not None:
+        both, either = (value * counts[:, None, None, None] for value in (both, either))
+    value = _dice(ops.sum(both), ops.sum(either), smooth)
     return value * ops.ones_like(truth[:, 0, 0, 0])
 
 
@@ -107,7 +115,7 @@ class MaskLoss(keras.losses.Loss):
     """Weighted sum of the losses of this module, image by image.
 
     Arguments are those of `LossSettings`: ``dice`` to ``lovasz`` are weights (0: not computed), the
-    others shape the losses. Raises NerveError where every weight is 0.
+    others shape the losses; an image without a mask counts ``empty_frames``. Raises NerveError where every weight is 0.
     """
 
     def __init__(
@@ -124,6 +132,7 @@ class MaskLoss(keras.losses.Loss):
         focal_gamma: float = 2.0,
         tversky_alpha: float = 0.3,
         tversky_beta: float = 0.7,
+        empty_frames: float = 1.0,
         reduction: str = "sum_over_batch_size",
         name: str = "mask_loss",
         dtype: str = "float32",
@@ -147,6 +156,7 @@ class MaskLoss(keras.losses.Loss):
         if not any(self.weights.values()):
             names = ", ".join(f"loss.{name}" for name in self.weights)
             raise NerveError(f"Every loss of the mask has weight 0; give one of {names} a weight.")
+        self.empty_frames = empty_frames
         self._terms = _terms(**self.shape)
 
     @classmethod
@@ -158,11 +168,21 @@ class MaskLoss(keras.losses.Loss):
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         """Loss of each image, (batch,), from truths and probabilities (batch, height, width, 1)."""
         used = {name: weight for name, weight in self.weights.items() if weight}
-        return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
+        if self.empty_frames == 1:
+            return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
+        counts = _counts(y_true, self.empty_frames)
+        total = 0.0
+        for name, weight in used.items():
+            if name == "batch_dice":
+                value = batch_dice(y_true, y_pred, self.shape["smooth"], counts)
+            else:
+                value = self._terms[name](y_true, y_pred) * counts
+            total = total + weight * value
+        return total
 
     def get_config(self) -> dict:
         """The weights and shapes, so that a saved model compiles again."""
-        return {**super().get_config(), **self.weights, **self.shape}
+        return {**super().get_config(), **self.weights, **self.shape, "empty_frames": self.empty_frames}
 
 
 def _terms(
@@ -178,6 +198,12 @@ def _terms(
         "focal_tversky": lambda truth, guess: focal_tversky(truth, guess, *ratio, focal_gamma),
         "lovasz": lovasz,
     }
+
+
+def _counts(truth: KerasTensor, empty_frames: float) -> KerasTensor:
+    """What each image counts, (batch,): 1, or ``empty_frames`` where no pixel of it is in its mask."""
+    there = ops.cast(ops.any(truth > 0, axis=PIXELS), "float32")
+    return there + empty_frames * (1 - there)
 
 
 def _float32(*values: KerasTensor) -> tuple[KerasTensor, ...]:

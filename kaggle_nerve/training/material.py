@@ -41,7 +41,7 @@ class Material:
 
     def job(
         self,
-        fold: int,
+        fold: int | str,
         *,
         budget: float | None = None,
         reporter: Reporter = SILENT,

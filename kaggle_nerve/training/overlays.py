@@ -23,10 +23,13 @@ class Held(NamedTuple):
 
 
 class Overlays:
-    """Pictures of the predictions on `COUNT` frames, the same in every epoch."""
+    """Pictures of the predictions on `COUNT` frames, the same in every epoch.
 
-    def __init__(self, held: Held):
-        self._held = held
+    ``conditional``: the maps say P(pixel | there is a mask), so that the outline is one that may be there.
+    """
+
+    def __init__(self, held: Held, conditional: bool = False):
+        self._held, self._conditional = held, conditional
         self._rows = frozenset(chosen(held.truths.areas))
         self._made: dict[str, np.ndarray] = {}
 
@@ -43,7 +46,10 @@ class Overlays:
         frame = cv2.resize(frames[row], SIZE[::-1], interpolation=cv2.INTER_LINEAR)
         outlines = [(truth >= 0.5, TRUE), (enlarge(probability, SIZE) >= 0.5, PREDICTED)]
         what = "with a mask" if truths.areas[row] else "empty"
-        self._made[names[row]] = overlay(frame, outlines, f"{names[row]} {what}, presence {presence:.2f}")
+        caption = f"{names[row]} {what}, presence {presence:.2f}"
+        if self._conditional:
+            caption += ", outline if there is one"
+        self._made[names[row]] = overlay(frame, outlines, caption)
 
     def taken(self) -> dict[str, np.ndarray]:
         """The pictures since the last call, RGB uint8, by the frames' names."""

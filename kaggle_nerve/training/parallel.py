@@ -33,7 +33,7 @@ Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
 """What workers send; None says that one has ended."""
 
 
-def failed(fold: int, fault: NerveError) -> str:
+def failed(fold: int | str, fault: NerveError) -> str:
     """One sentence that says which fold failed, and how."""
     text = str(fault)
     return text if text.startswith(f"Fold {fold} ") else f"Fold {fold}: {text}"
@@ -119,10 +119,10 @@ class SideBySide:
         self._gpus = len(devices.visible())
         self._events: Events = queue.Queue()
         self._running: dict[Worker, Replay] = {}
-        self.results: dict[int, FoldResult] = {}
-        self.failures: dict[int, NerveError] = {}
+        self.results: dict[int | str, FoldResult] = {}
+        self.failures: dict[int | str, NerveError] = {}
 
-    def train(self, folds: list[int]) -> None:
+    def train(self, folds: list[int | str]) -> None:
         """Train ``folds``, in this order as places become free. Whatever is raised here, no process stays."""
         rounds = math.ceil(len(folds) / self._jobs)
         waiting = deque((fold, rounds - place // self._jobs) for place, fold in enumerate(folds))
@@ -141,7 +141,7 @@ class SideBySide:
                 worker.kill()
                 replay.close()
 
-    def _start(self, fold: int, rounds: int, slot: int) -> None:
+    def _start(self, fold: int | str, rounds: int, slot: int) -> None:
         """Start ``fold``; the time left is dealt over the ``rounds`` that are still to come, this one included."""
         run, ends = self._material.run, None
         if self._deadline is not None:

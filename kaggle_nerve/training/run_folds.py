@@ -1,5 +1,6 @@
 """All folds of a run within one time budget: one after the other here, or side by side in processes."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import Settings
+from kaggle_nerve.settings.schema import ALL, AND_ALL
 from kaggle_nerve.storage import completed
 from kaggle_nerve.training import material as materials
 from kaggle_nerve.training import start
@@ -25,9 +27,9 @@ class FoldsError(NerveError):
     ``results`` are those of the other folds, which keep what they have.
     """
 
-    def __init__(self, run: Run, results: list[FoldResult], failures: dict[int, NerveError]):
+    def __init__(self, run: Run, results: list[FoldResult], failures: dict[int | str, NerveError]):
         self.run, self.results = run, results
-        self.failures = {fold: failed(fold, failures[fold]) for fold in sorted(failures)}
+        self.failures = {fold: failed(fold, failures[fold]) for fold in sorted(failures, key=_place)}
         super().__init__("\n".join(self.failures.values()))
 
 
@@ -37,14 +39,14 @@ def train_folds(
     name: str,
     settings: Settings,
     *,
-    fold: int | None = None,
+    fold: int | str | None = None,
     time_budget: float | None = None,
     reporter: Reporter = SILENT,
     stop: Callable[[], bool] = lambda: False,
     workers: int = 2,
     jobs: int | None = None,
 ) -> tuple[Run, list[FoldResult]]:
-    """Train the folds of run ``name``, or only ``fold``; what is finished is skipped.
+    """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); what is finished is skipped.
 
     ``time_budget``: seconds for everything, caching included, dealt evenly over the folds still to
     be trained. ``stop`` is asked at least after each epoch; once true, the remaining folds are left
@@ -63,7 +65,7 @@ def train_folds(
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     material = materials.gather(run, data_dir, frames)
-    numbers = _numbers(folding.count(material.folds), fold)
+    numbers = _numbers(folding.count(material.folds), fold, settings.folds.endswith(AND_ALL))
     left = [number for number in numbers if not completed(run.fold_folder(number))]
     if len(left) < len(numbers):
         reporter.say(f"{len(numbers) - len(left)} of {len(numbers)} folds are finished already.")
@@ -80,7 +82,7 @@ def train_folds(
     for number in left:
         if number not in trained and number not in failures:
             results[number] = materials.not_begun(material.job(number))
-    told = [results[number] for number in sorted(results)]
+    told = [results[number] for number in sorted(results, key=_place)]
     if fold in failures:
         raise failures[fold]
     if failures:
@@ -90,14 +92,14 @@ def train_folds(
 
 def _one_by_one(
     material: Material,
-    folds: list[int],
+    folds: list[int | str],
     deadline: float | None,
     reporter: Reporter,
     stop: Callable[[], bool],
-) -> tuple[dict[int, FoldResult], dict[int, NerveError]]:
+) -> tuple[dict[int | str, FoldResult], dict[int | str, NerveError]]:
     """Train ``folds`` in this process; a fold that fails does not keep the next from its turn."""
-    results: dict[int, FoldResult] = {}
-    failures: dict[int, NerveError] = {}
+    results: dict[int | str, FoldResult] = {}
+    failures: dict[int | str, NerveError] = {}
     for place, fold in enumerate(folds):
         budget = None if deadline is None else (deadline - time.monotonic()) / (len(folds) - place)
         try:
@@ -113,14 +115,22 @@ def _one_by_one(
     return results, failures
 
 
+def _place(fold: int | str) -> float:
+    """Folds by their number, the one of all subjects last."""
+    return math.inf if fold == ALL else fold
+
+
 def _devices(jobs: int) -> list[str]:
     """The devices of this session; where processes will use them, this one does not wake them."""
     return list(devices.visible()) or ["cpu:0"] if jobs > 1 else devices.names()
 
 
-def _numbers(count: int, fold: int | None) -> list[int]:
+def _numbers(count: int, fold: int | str | None, with_all: bool) -> list[int | str]:
+    """The folds to train; the one of all subjects comes last, for it asks how long the others were trained."""
     if fold is None:
-        return list(range(count))
+        return [*range(count), ALL] if with_all else list(range(count))
+    if fold == ALL:
+        return [ALL]
     if not 0 <= fold < count:
         raise NerveError(f"There is no fold {fold}: this run has the folds 0 to {count - 1}.")
     return [fold]

@@ -46,6 +46,8 @@ def measure(model: keras.Model, batches: Batches, held: np.ndarray, settings: Se
     for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
 
+    if not len(held):
+        return Speed(step, 0.0, 5.0 + averaging.STATISTICS_BATCHES * step)
     batch = settings.prediction.batch
     few = held[: 2 * batch]
     list(probabilities(model, few[:batch], batch=batch, tta="none"))

@@ -90,6 +90,24 @@ def full_settings(settings: Settings) -> Settings:
     return dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=epochs))
 
 
+def without_scores(settings: Settings, epochs: int) -> Settings:
+    """``settings`` for ``epochs`` epochs that nothing is known about: no patience, and the last weights or their mean.
+
+    The schedule ``plateau``, which waits for scores, becomes ``cosine``.
+    """
+    average = settings.training.average
+    training = dataclasses.replace(
+        settings.training,
+        epochs=epochs,
+        patience=0,
+        average="best" if average == "top" else average,
+    )
+    optimiser = settings.optimiser
+    if optimiser.schedule == "plateau":
+        optimiser = dataclasses.replace(optimiser, schedule="cosine")
+    return dataclasses.replace(settings, training=training, optimiser=optimiser)
+
+
 def train(stage: Stage, model: keras.Model, state: State, stop: Callable[[], bool]) -> None:
     """Train ``model`` from ``state`` on; both say afterwards how far it came."""
     if state.ended(stage.settings):

@@ -24,7 +24,8 @@ class EpochScore:
     shares of frames whose raw mask is empty, or covers at least half of the frame.
 
     ``pixel_dice``, ``iou`` and ``pixel_accuracy`` are taken over all pixels of all frames together, at
-    pixel threshold 0.5 and with no frame dropped. They are the figures that papers tend to give, and
+    pixel threshold 0.5 and with no frame dropped (of conditional maps, which draw a mask on every frame,
+    those with a presence under 0.5 are). They are the figures that papers tend to give, and
     not comparable to the metric: large masks count most, empty frames hardly, and a network that never
     draws a mask is already over 0.98 accurate.
     """
@@ -51,11 +52,13 @@ def score_epoch(
     *,
     batch: int,
     threshold: float = 0.5,
+    conditional: bool = False,
     look: Look | None = None,
 ) -> EpochScore:
     """Predict ``frames`` (uint8, n x height x width) without augmentation and score them.
 
-    ``look`` is shown every prediction, which is not kept.
+    ``conditional``: the maps say P(pixel | there is a mask) (`LossSettings.empty_frames`). ``look``
+    is shown every prediction, which is not kept.
     """
     areas = np.zeros(len(frames), int)
     shared = np.zeros(len(frames), int)
@@ -68,16 +71,19 @@ def score_epoch(
             if look is not None:
                 look(row, mask, float(value))
             row += 1
-    return _score(areas, shared, presence, truths)
+    return _score(areas, shared, presence, truths, conditional)
 
 
-def _score(areas: np.ndarray, shared: np.ndarray, presence: np.ndarray, truths: Truths) -> EpochScore:
+def _score(
+    areas: np.ndarray, shared: np.ndarray, presence: np.ndarray, truths: Truths, conditional: bool
+) -> EpochScore:
     kept = presence[None, :] >= PRESENCE_GRID[:, None]
     means = metric.dice_of_counts(shared * kept, truths.areas, areas * kept).mean(axis=1)
     best = int(means.argmax())
     there = truths.areas > 0
     raw = metric.dice_of_counts(shared, truths.areas, areas)
-    both, claimed, true = int(shared.sum()), int(areas.sum()), int(truths.areas.sum())
+    pooled = presence >= 0.5 if conditional else np.ones(len(truths), bool)
+    both, claimed, true = int(shared[pooled].sum()), int(areas[pooled].sum()), int(truths.areas.sum())
     either = claimed + true - both
     pixels = len(truths) * truths.size[0] * truths.size[1]
     return EpochScore(

@@ -31,7 +31,7 @@ class Order:
     data_dir: str
     runs_dir: str
     run: str
-    fold: int
+    fold: int | str
     ends: float | None
     jobs: int
 
