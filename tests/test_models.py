@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.models import blocks, forward, registry, summary
+from kaggle_nerve.models import blocks, forward, heads, registry, summary
 from kaggle_nerve.settings import apply_changes, load_preset
 
 
@@ -189,6 +189,21 @@ def test_without_a_presence_head_the_mask_tells():
     frames = np.random.default_rng(0).integers(0, 256, (3, 48, 64), np.uint8)
     ((masks, presence, *_),) = forward.probabilities(model, frames, batch=4, tta="none")
     np.testing.assert_allclose(presence, masks.max(axis=(1, 2)))
+
+
+def test_the_presence_head_by_attention_is_a_mean_and_a_weighted_mean():
+    features = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    bottleneck = keras.Input((3, 4, 5))
+    head = keras.Model(bottleneck, heads.presence_head(bottleneck, "attention"))
+    weights = {layer.name: layer.get_weights() for layer in head.layers}
+    flat = features.reshape(2, 12, 5)
+    scores = flat @ weights["presence_attention"][0] + weights["presence_attention"][1]
+    share = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    pooled = np.concatenate([flat.mean(axis=1), (share * flat).sum(axis=1)], axis=1)
+    logit = pooled @ weights["presence"][0] + weights["presence"][1]
+    np.testing.assert_allclose(head(features), 1 / (1 + np.exp(-logit)), rtol=1e-5)
+    # A constant added to all scores changes nothing, so only the features' weights are learned.
+    assert built("model.presence_pool=attention").count_params() - built().count_params() == 2 * 16 + 1
 
 
 def test_forward_passes_give_the_rows_in_order_whatever_the_batch():

@@ -12,18 +12,27 @@ from kaggle_nerve.settings import AugmentationSettings
 _QUANTILES = np.array([NormalDist().inv_cdf((place + 0.5) / 256) for place in range(256)])
 _NORMAL = (_QUANTILES / _QUANTILES.std()).astype(np.float32)
 
+GRID = (4, 5)
+"""Rows and columns of the random numbers that a smooth field is made of."""
+
 
 def augment(
     frame: np.ndarray, mask: np.ndarray, random: np.random.Generator, ranges: AugmentationSettings
 ) -> tuple[np.ndarray, np.ndarray]:
     """Changed copies of ``frame`` and ``mask``, both uint8 (height, width).
 
-    Geometry moves both alike; grey values and noise change the frame alone. What comes in from
-    beyond the border is black in both: an ultrasound picture ends there too.
+    Geometry moves both alike; grey values, gain, sharpness and noise change the frame alone. What comes in
+    from beyond the border is black in both: an ultrasound picture ends there too.
     """
     matrix = _matrix(frame.shape, random, ranges)
-    frame, mask = _warp(frame, matrix), _warp(mask, matrix)
+    bent = _bent(frame.shape, random, ranges.elastic) if ranges.elastic > 0 else None
+    # Straight lines between pixels would blur every frame that is trained on, and none that is predicted.
+    frame, mask = _warp(frame, matrix, bent, cv2.INTER_CUBIC), _warp(mask, matrix, bent, cv2.INTER_LINEAR)
     frame = cv2.LUT(frame, _grey_curve(random, ranges))
+    if ranges.gain > 0:
+        frame = cv2.multiply(frame, _gain(frame.shape, random, ranges.gain), dtype=cv2.CV_8U)
+    if ranges.sharpness > 0:
+        frame = _sharpened(frame, random.uniform(-ranges.sharpness, ranges.sharpness))
     if ranges.noise > 0:
         frame = _noisy(frame, random, 255 * random.uniform(0, ranges.noise))
     return frame, mask
@@ -43,8 +52,34 @@ def _matrix(shape: tuple[int, ...], random: np.random.Generator, ranges: Augment
     return np.column_stack([linear, centre + moved - linear @ centre])
 
 
-def _warp(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    return cv2.warpAffine(image, matrix, image.shape[::-1], flags=cv2.INTER_LINEAR)
+def _warp(image: np.ndarray, matrix: np.ndarray, bent: np.ndarray | None, way: int) -> np.ndarray:
+    """``image`` moved by ``matrix``, and each pixel by ``bent`` (height, width, 2), pixels across and down."""
+    height, width = image.shape
+    if bent is None:
+        return cv2.warpAffine(image, matrix, (width, height), flags=way)
+    back = cv2.invertAffineTransform(matrix).astype(np.float32)
+    across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    places = [row[0] * across + row[1] * down + row[2] + bent[..., axis] for axis, row in enumerate(back)]
+    return cv2.remap(image, *places, way)
+
+
+def _bent(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
+    """A smooth field of displacements, float32 (height, width, 2), at most ``share`` of the width and height."""
+    height, width = shape
+    field = random.uniform(-share, share, (*GRID, 2)).astype(np.float32) * np.float32([width, height])
+    return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _gain(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
+    """A smooth field of factors around 1, float32 (height, width): gain differs with depth and contact."""
+    height, width = shape
+    field = 1 + random.uniform(-share, share, GRID).astype(np.float32)
+    return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _sharpened(frame: np.ndarray, amount: float) -> np.ndarray:
+    """``frame`` with ``amount`` of its finest details added, or for a negative one taken away."""
+    return cv2.addWeighted(frame, 1 + amount, cv2.GaussianBlur(frame, (3, 3), 0.8), -amount, 0)
 
 
 def _noisy(frame: np.ndarray, random: np.random.Generator, deviation: float) -> np.ndarray:

@@ -41,13 +41,22 @@ def outputs(
             scale = stem * tensor.shape[1] // features.shape[1]
             found[f"mask_{number}"] = _mask(logit, margins, scale, f"_{number}")
     if settings.presence:
-        found["presence"] = presence_head(bottleneck)
+        found["presence"] = presence_head(bottleneck, settings.presence_pool)
     return found
 
 
-def presence_head(bottleneck: keras.KerasTensor) -> keras.KerasTensor:
-    """P(mask not empty), (batch, 1) in float32, from the deepest features averaged over the frame."""
+def presence_head(bottleneck: keras.KerasTensor, pool: str) -> keras.KerasTensor:
+    """P(mask not empty), (batch, 1) in float32, from the deepest features.
+
+    ``pool``: ``mean`` averages them over the frame. ``attention`` also takes a second average in which each
+    place has a weight of its own, computed from the features there (Ilse, Tomczak, Welling 2018,
+    arXiv:1802.04712, without their hidden layer): a nerve covers few of the places.
+    """
     pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_mean")(bottleneck)
+    if pool == "attention":
+        pooled = layers.Concatenate(dtype="float32", name="presence_features")(
+            [pooled, _attended(bottleneck)]
+        )
     return layers.Dense(1, activation="sigmoid", dtype="float32", name="presence")(pooled)
 
 
@@ -56,6 +65,16 @@ def enlarged(tensor: keras.KerasTensor, scale: int, name: str) -> keras.KerasTen
     if scale == 1:
         return tensor
     return layers.UpSampling2D(scale, interpolation="bilinear", dtype="float32", name=name)(tensor)
+
+
+def _attended(bottleneck: keras.KerasTensor) -> keras.KerasTensor:
+    """The features averaged with weights over the places that sum to 1, (batch, channels)."""
+    channels = bottleneck.shape[-1]
+    places = layers.Reshape((-1, channels), dtype="float32", name="presence_places")(bottleneck)
+    weights = layers.Dense(1, dtype="float32", name="presence_attention")(places)
+    weights = layers.Softmax(axis=1, dtype="float32", name="presence_weights")(weights)
+    attended = layers.Dot(axes=1, dtype="float32", name="presence_attended")([weights, places])
+    return layers.Reshape((channels,), dtype="float32", name="presence_attended_mean")(attended)
 
 
 def _mask(

@@ -31,7 +31,15 @@ ALL = "all"
 AND_ALL = "+all"
 """The end of the setting ``folds`` where that fold is trained, too."""
 
-LATER = {"prediction.combine": "mean", "loss.empty_frames": 1.0, "model.frozen": 0}
+LATER = {
+    "prediction.combine": "mean",
+    "loss.empty_frames": 1.0,
+    "model.frozen": 0,
+    "model.presence_pool": "mean",
+    "augmentation.elastic": 0.0,
+    "augmentation.gain": 0.0,
+    "augmentation.sharpness": 0.0,
+}
 """Keys younger than stored runs, and the value that those were made with: it leaves their digests as they were."""
 
 
@@ -52,6 +60,7 @@ class ModelSettings:
     ``encoder`` takes the place of the downward half; ``weights`` are its pretrained ones: ``none``,
     ``imagenet``, or a file; of its five resolutions the ``frozen`` finest keep them as they
     are. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the deepest features.
+    ``presence_pool``: how the presence head averages these over the frame.
     """
 
     architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")
@@ -73,6 +82,7 @@ class ModelSettings:
     dropout: float = _within(0.1, 0, 0.9)
     skip_dropout: float = _within(0.0, 0, 0.9)
     presence: bool = True
+    presence_pool: str = _choice("mean", "mean", "attention")
     normalise: str = _choice("image", "image", "unit")
 
 
@@ -188,7 +198,9 @@ class AugmentationSettings:
 
     Flips are probabilities; ``rotate`` is in degrees; ``shift`` a share of the frame; ``scale`` and
     ``gamma`` are the largest factor (1.2: from 1/1.2 to 1.2); ``contrast`` a share around 1;
-    ``brightness`` and ``noise`` (its standard deviation) are shares of the full range of grey.
+    ``brightness`` and ``noise`` (its standard deviation) are shares of the full range of grey. ``elastic``
+    bends the frame smoothly by at most this share of it; ``gain`` brightens and darkens its regions
+    smoothly, by at most this share; ``sharpness`` is the share of the finest details that is added or taken.
     """
 
     hflip: float = _within(0.5, 0, 1)
@@ -200,6 +212,9 @@ class AugmentationSettings:
     brightness: float = _within(0.1, 0, 1)
     gamma: float = _within(1.2, 1, 5)
     noise: float = _within(0.02, 0, 1)
+    elastic: float = _within(0.0, 0, 0.5)
+    gain: float = _within(0.0, 0, 1)
+    sharpness: float = _within(0.0, 0, 1)
 
 
 @dataclass(frozen=True)
