@@ -74,7 +74,7 @@ test-oldest: $(UV)
 PIN = $(UV) pip compile --quiet --upgrade --python-version $(firstword $(PYTHONS)) --no-annotate --no-header
 constraints: $(UV)
 	{ echo '# Made by `make constraints`, for Python $(PYTHONS).'; \
-		echo 'setuptools>=77' | $(PIN) --universal --fork-strategy fewest --extra test setup.cfg -; } > .venv-uv/constraints
+		echo 'setuptools>=77' | $(PIN) --universal --fork-strategy fewest --extra test --extra pretrained setup.cfg -; } > .venv-uv/constraints
 	{ echo '# Made by `make constraints`.'; $(PIN) kernels/image.txt; } > .venv-uv/kernels
 	mv .venv-uv/constraints constraints.txt
 	mv .venv-uv/kernels kernels/constraints.txt

@@ -1,12 +1,13 @@
 """What each step of the recipe for presence and outlines is worth: the table of docs/models.md.
 
-    python benchmarks/recipe.py --data HELD_OUT --runs DIR [--step NAME ...] [--empties DIR] [--write docs/models.md]
+    python benchmarks/recipe.py --data HELD_OUT --runs DIR [--fold 0 --fold 1] [--step NAME ...] [--empties DIR] \
+        [--write docs/models.md]
 
 ``--data`` is a competition made by `kaggle-nerve rehearse --data` (its folder competition/): its training frames
 are those of the folds, and its held-out patients are not looked at here. Each step is a run of preset ``small``
-with changes; it is trained by the command line, all folds, unless it is finished, so that the command goes on
-where it was stopped. Figures are out-of-fold and nested by patient; differences are paired, frame by frame,
-with the interval of a bootstrap of patients.
+with changes; its folds (all, or those named) are trained by the command line unless they are finished, so that the
+command goes on where it was stopped. Figures are out-of-fold and nested by patient; differences are paired, frame by
+frame, with the interval of a bootstrap of patients.
 
 ``--empties``: real frames without a mask (PNG). Beside them stand real frames with a mask of patients that the
 fold's model did not see, each shrunk first to the size of one of the empties, so that sharpness gives nothing
@@ -15,7 +16,6 @@ chosen on them.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ POSITIVES = 300
 
 @dataclass(frozen=True)
 class Step:
-    """A run: its name, the changes of preset ``small``, and the step that it is compared with."""
+    """A run: its name, perhaps with views, the changes of preset ``small``, and the step that it is compared with."""
 
     name: str
     meaning: str
@@ -69,21 +69,49 @@ class Scored:
     real_auc: float | None
 
 
-BEFORE = (
-    "loss.empty_frames=1",
+EPOCHS = ("folds=5", "training.epochs=18", "prediction.tta=hflip")
+"""About five minutes a fold on two cores. One pair of views, so that more of them are a step of their own."""
+
+LITE = (
+    "folds=5",
+    "training.epochs=7",
     "prediction.tta=hflip",
-    "training.epochs=18",
+    "model.encoder=efficientnet-lite0",
+    "model.stem=1",
+    "model.weights=imagenet",
+    "optimiser.learning_rate=1e-3",
 )
-STEPS: tuple[Step, ...] = ()
+"""As long as `EPOCHS`: a frame takes 2.6 times as long."""
+
+STEPS = (
+    Step("joint", "one map for pixel and presence", (*EPOCHS, "loss.empty_frames=1")),
+    Step("conditional", "mask losses on frames with a mask only", EPOCHS, "joint"),
+    Step("conditional@scales", "that, in six views", EPOCHS, "conditional"),
+    Step(
+        "attention",
+        "a presence head with attention",
+        (*EPOCHS, "model.presence_pool=attention"),
+        "conditional",
+    ),
+    Step(
+        "bent",
+        "elastic bending, local gain, sharpness",
+        (*EPOCHS, "augmentation.elastic=0.03", "augmentation.gain=0.3", "augmentation.sharpness=0.5"),
+        "conditional",
+    ),
+    Step("lite0", "EfficientNet-Lite0 from ImageNet", LITE, "conditional"),
+)
 
 
 def train(step: Step, args: argparse.Namespace) -> Run:
     """Train the run of a step through the command line, or find it finished."""
-    command = [sys.executable, "-m", "kaggle_nerve", "train-folds", "--preset", "small", "--run", step.name]
+    name, _, _ = step.name.partition("@")
+    command = [sys.executable, "-m", "kaggle_nerve", "train-folds", "--preset", "small", "--run", name]
     command += ["--data", str(args.data), "--runs", str(args.runs), "--jobs", str(args.jobs)]
     for change in step.changes:
         command += ["--set", change]
-    subprocess.run(command, check=True, env=os.environ)
+    for fold in args.folds or [None]:
+        subprocess.run(command if fold is None else [*command, "--fold", str(fold)], check=True)
     return open_run(args.runs, step.name)
 
 
@@ -163,6 +191,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True, help="folder of these runs alone")
+    parser.add_argument("--fold", dest="folds", type=int, action="append", help="default: all five")
     parser.add_argument("--step", dest="steps", action="append", help="default: all")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--empties", type=Path, help="folder of real frames without a mask")

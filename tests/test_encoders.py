@@ -16,7 +16,14 @@ from kaggle_nerve.settings import ModelSettings, Settings, apply_changes
 from kaggle_nerve.settings.schema import ENCODERS
 
 CHEAP = "efficientnetv2-b0"
-LARGER = ("efficientnetv2-b1", "efficientnetv2-b2", "efficientnetv2-b3", "efficientnetv2-s")
+LARGER = (
+    "efficientnetv2-b1",
+    "efficientnetv2-b2",
+    "efficientnetv2-b3",
+    "efficientnetv2-s",
+    "efficientnet-lite1",
+    "efficientnet-lite2",
+)
 COMPILED = keras.backend.backend() == "jax"
 
 # Without the classifier, as documented at keras.io; of efficientnet-b1's 6,575,239 seven belong to its own
@@ -30,6 +37,9 @@ PARAMETERS = {
     "efficientnet-b1": 6_575_239 - 7,
     "resnet50": 23_587_712,
     "convnext-tiny": 27_820_128,
+    "efficientnet-lite0": 3_413_024,
+    "efficientnet-lite1": 4_189_344,
+    "efficientnet-lite2": 4_869_168,
 }
 
 CHANNELS = {
@@ -41,6 +51,9 @@ CHANNELS = {
     "efficientnet-b1": [16, 24, 40, 112, 1280],
     "resnet50": [64, 256, 512, 1024, 2048],
     "convnext-tiny": [8, 96, 192, 384, 768],  # the first is ours, of the width
+    "efficientnet-lite0": [16, 24, 40, 112, 1280],
+    "efficientnet-lite1": [16, 24, 40, 112, 1280],
+    "efficientnet-lite2": [16, 24, 48, 120, 1280],
 }
 
 
@@ -70,7 +83,7 @@ def write_published(application: keras.Model, path) -> None:
 def randomised(name: str, seed: int = 0) -> keras.Model:
     """An application in which no two weights are alike, its normalisations' included."""
     encoder = encoders.ENCODERS[name]
-    model = encoder.application(include_top=False, weights=None, input_shape=(32, 64, 3), **encoder.options)
+    model = encoder.application(input_shape=(32, 64, 3), **encoder.options)
     random = np.random.default_rng(seed)
     for variable in model.weights:
         variable.assign(random.uniform(0.5, 1.5, variable.shape).astype(variable.dtype))
@@ -84,7 +97,7 @@ def network(*changes: str) -> keras.Model:
     return model
 
 
-# The others of EfficientNetV2 are made of the same blocks as the first.
+# The others of EfficientNetV2 and of EfficientNet-Lite are made of the same blocks as the first.
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.large if n in LARGER else ()) for n in ENCODERS]
 )
@@ -239,7 +252,7 @@ def test_folds_side_by_side_take_turns_at_the_download(tmp_path, monkeypatch):
 
     monkeypatch.setattr(keras.utils, "get_file", download)
     with ThreadPoolExecutor(3) as pool:
-        asked = [pool.submit(weights._imagenet, CHEAP, tmp_path / "none") for _ in range(3)]
+        asked = [pool.submit(weights._cached, CHEAP, tmp_path / "none") for _ in range(3)]
         assert [one.result() for one in asked] == [path] * 3
     assert most == [1, 1, 1]
 

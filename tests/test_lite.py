@@ -7,6 +7,7 @@ from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
 
+import battery
 import cv2
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ import sklearn.datasets
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.models import efficientnet_lite, torch_file, weights
+from kaggle_nerve.training.losses import MaskLoss
 
 PALACE = 698
 """ImageNet's class for what china.jpg, which comes with scikit-learn, shows."""
@@ -148,6 +150,39 @@ def test_with_the_published_weights_it_knows_a_palace():
     features = np.asarray(model((square[None].astype(np.float32) - 127) / 128)).mean(axis=(1, 2))
     scores = features @ arrays["_fc.weight"].T + arrays["_fc.bias"]
     assert scores.argmax() == PALACE
+
+
+def test_frozen_resolutions_keep_weights_and_statistics(tmp_path):
+    changes = ("model.encoder=efficientnet-lite0", "model.weights=imagenet", "model.frozen=2")
+    model = battery.build(*changes)
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.1), loss={"mask": MaskLoss(), "presence": "binary_crossentropy"}
+    )
+
+    def taken() -> dict[str, list[np.ndarray]]:
+        return {layer.name: layer.get_weights() for layer in model.get_layer("encoder").layers}
+
+    frames, masks = battery.frames_and_masks()
+    before = taken()
+    model.train_on_batch(frames, {"mask": masks, "presence": masks.max(axis=(1, 2))})
+    changed = {
+        name
+        for name, arrays in taken().items()
+        if any((one != other).any() for one, other in zip(arrays, before[name], strict=True))
+    }
+    # Block 2 is the last at stride 4; from block 3 on everything is trained, its statistics too.
+    kept = {
+        name
+        for name in before
+        if name.startswith(("_conv_stem", "_bn0", "_blocks.0.", "_blocks.1.", "_blocks.2."))
+    }
+    assert not changed & kept
+    assert changed >= {"_blocks.3._expand_conv", "_blocks.3._expand_bn0", "_conv_head", "_bn1"}
+    model.save(tmp_path / "x.keras")
+    again = keras.saving.load_model(tmp_path / "x.keras", compile=False)
+    assert len(again.trainable_variables) == len(model.trainable_variables)
+    with pytest.raises(NerveError, match=r"model\.frozen = 2 would keep random weights"):
+        battery.build("model.encoder=efficientnet-lite0", "model.frozen=2")
 
 
 def test_the_file_is_found_where_it_may_lie(tmp_path, monkeypatch):

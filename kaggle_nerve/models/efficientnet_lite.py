@@ -1,7 +1,8 @@
 """EfficientNet-Lite: EfficientNet for processors and phones, without squeeze-and-excitation, with ReLU6.
 
 After Tan, Le 2019 (arXiv:1905.11946) and the variants that Google published in 2020 as
-tensorflow/tpu/models/official/efficientnet/lite. Layers are named after the published weights.
+tensorflow/tpu/models/official/efficientnet/lite. Layers are named after the published weights, but for the
+normalisation of a block's widened channels, whose name says so, too.
 """
 
 import math
@@ -41,6 +42,9 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
+WIDENED = "_expand_bn0"
+"""In the name of that normalisation: the maps that a decoder reads are those before a block widens them."""
+
 STEM, HEAD = 32, 1280
 """Channels of the first and of the last convolution, the same in every variant."""
 
@@ -77,7 +81,8 @@ def put(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
     for layer in model.layers:
         if isinstance(layer, FusedBatchNormalization):
             names = ("weight", "bias", "running_mean", "running_var")
-            layer.set_weights([arrays[f"{layer.name}.{name}"] for name in names])
+            published = layer.name.replace(WIDENED, "_bn0")
+            layer.set_weights([arrays[f"{published}.{name}"] for name in names])
         elif isinstance(layer, layers.DepthwiseConv2D):
             layer.set_weights([arrays[f"{layer.name}.weight"].transpose(2, 3, 0, 1)])
         elif isinstance(layer, layers.Conv2D):
@@ -91,7 +96,7 @@ def _block(
     before = tensor
     if stage.widen > 1:
         wide = tensor.shape[-1] * stage.widen
-        tensor = _convolution(tensor, wide, f"{prefix}_expand_conv", f"{prefix}_bn0")
+        tensor = _convolution(tensor, wide, f"{prefix}_expand_conv", f"{prefix}{WIDENED}")
     name = f"{prefix}_depthwise_conv"
     tensor = layers.DepthwiseConv2D(stage.kernel, stride, padding="same", use_bias=False, name=name)(tensor)
     tensor = _activated(_normed(tensor, f"{prefix}_bn1"), name)

@@ -101,7 +101,8 @@ def _one_by_one(
     results: dict[int | str, FoldResult] = {}
     failures: dict[int | str, NerveError] = {}
     for place, fold in enumerate(folds):
-        budget = None if deadline is None else (deadline - time.monotonic()) / (len(folds) - place)
+        left = [_share(each, folding.count(material.folds)) for each in folds[place:]]
+        budget = None if deadline is None else (deadline - time.monotonic()) * left[0] / sum(left)
         try:
             job = material.job(fold, budget=budget, reporter=reporter, stop=stop)
             results[fold] = materials.train(job, 1)
@@ -113,6 +114,11 @@ def _one_by_one(
         if not results[fold].finished:
             break
     return results, failures
+
+
+def _share(fold: int | str, count: int) -> float:
+    """How many frames ``fold`` is trained on against the others of ``count``: the one of all subjects has more."""
+    return count / (count - 1) if fold == ALL and count > 1 else 1.0
 
 
 def _place(fold: int | str) -> float:
