@@ -52,7 +52,7 @@ class Run:
         return self.folder / f"tta-{self.views}" if self.views else self.folder
 
     def fold_folder(self, fold: int | str) -> Path:
-        """Where fold ``fold`` (a number, or `folds.ALL`) leaves its model and history."""
+        """Where fold ``fold`` (a number, or `schema.ALL`) leaves its model and history."""
         return self.folder / f"fold-{fold}"
 
     def oof_folder(self, fold: int) -> Path:

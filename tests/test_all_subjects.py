@@ -1,5 +1,7 @@
 """The fold that holds nobody out: its model is trained on every subject and joins the ensemble of test frames."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +21,7 @@ from kaggle_nerve.report.gather import gather
 from kaggle_nerve.settings import apply_changes, load_preset
 from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import completed, mark_complete
+from kaggle_nerve.training import run_folds
 from kaggle_nerve.training.fold import FoldResult, train_fold
 from kaggle_nerve.training.run_folds import train_folds
 
@@ -121,6 +124,24 @@ def test_it_can_be_added_to_a_run_of_folds(data, tmp_path):
     assert run.test_folds() == [0, 1, ALL]
 
 
+def test_a_time_budget_is_dealt_by_the_frames(monkeypatch):
+    dealt = {}
+
+    class Material:
+        folds = pd.DataFrame({"fold": [0, 1, 2]})
+
+        def job(self, fold, *, budget, **_):
+            dealt[fold] = budget
+            return fold
+
+    monkeypatch.setattr(
+        run_folds.materials, "train", lambda job, jobs: FoldResult(job, True, 1, 1, 0.5, "ema")
+    )
+    run_folds._one_by_one(Material(), [0, 1, 2, ALL], time.monotonic() + 90, Told(), lambda: False)
+    # Of three folds each is trained on two thirds of the subjects; time that is left is the next one's.
+    assert dealt == pytest.approx({0: 20, 1: 90 / 3.5, 2: 36, ALL: 90}, abs=0.5)
+
+
 def test_it_goes_on_where_it_was_stopped(data, tmp_path):
     chosen = settings(
         "training.average=top", "training.patience=1", "optimiser.schedule=plateau", "optimiser.plateau=1"
@@ -163,8 +184,6 @@ def test_the_folds_are_those_of_the_number():
 
 def test_the_command_line_knows_it(monkeypatch, tmp_path):
     from click.testing import CliRunner
-
-    from kaggle_nerve.training import run_folds
 
     asked = {}
 

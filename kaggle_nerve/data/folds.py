@@ -20,9 +20,9 @@ def assign(frames: pd.DataFrame, folds: str, seed: int) -> pd.DataFrame:
     """One row per subject: subject, fold, frames, with_mask.
 
     ``frames`` has subject and has_mask; ``folds`` is a number K, or TRAIN/HELD for one hold-out
-    (scaled where the data has another number of subjects); `AND_ALL` at its end changes nothing here. Both are
-    stratified by the subject's
-    positive rate: subjects are ranked by it, and each group of neighbours is dealt over the folds.
+    (scaled where the data has another number of subjects); `AND_ALL` at its end changes nothing here. Both
+    are stratified by the subject's positive rate: subjects are ranked by it, and each group of neighbours
+    is dealt over the folds.
     """
     per_subject = frames.groupby("subject").has_mask.agg(["size", "sum"]).reset_index()
     per_subject.columns = ["subject", "frames", "with_mask"]
