@@ -39,8 +39,8 @@ TRAIN = Plan(
         # None takes "default" on a GPU and "small" without one.
         PRESET = None
 
-        # Patient-grouped folds: a number, a hold-out such as "42/5", "5+all" for a model of all patients besides, or None
-        # for the preset's own.
+        # Patient-grouped folds: a number, a hold-out such as "42/5", "5+all" for a model of all patients besides;
+        # None takes the preset's own.
         FOLDS = None
 
         # Hours that this session may take. Kaggle ends a notebook after 12 and throws its work away.

@@ -26,9 +26,9 @@ FILES = {
     "kaggle_nerve/fused.py": "faaac81a1297bc9c",
     "kaggle_nerve/presets/__init__.py": "532ef13800ca2c84",
     "kaggle_nerve/presets/attention-segnet.toml": "922ef5c6d9edb8c3",
-    "kaggle_nerve/presets/default.toml": "8db72cddde06d08e",
+    "kaggle_nerve/presets/default.toml": "53d9e04b061d9dbf",
     "kaggle_nerve/presets/segnet.toml": "0e1b8448e434d0ad",
-    "kaggle_nerve/presets/small.toml": "794185ea49fa86b6",
+    "kaggle_nerve/presets/small.toml": "a6a0c7c88ebc1687",
     "kaggle_nerve/presets/tiny.toml": "d65ddff569f8c0f2",
     "kaggle_nerve/presets/unet-64x80.toml": "097bec2070fd44ba",
     "kaggle_nerve/presets/unet-96.toml": "3f94dae63b0e88e7",
@@ -49,15 +49,15 @@ FILES = {
     "kaggle_nerve/competition/metric.py": "c0c6554ef4c88816",
     "kaggle_nerve/competition/rle.py": "772c81d30941e154",
     "kaggle_nerve/competition/rle_faults.py": "978ba4810bffc522",
-    "kaggle_nerve/competition/submission.py": "eee6d02588fd6391",
+    "kaggle_nerve/competition/submission.py": "acaec5381d3428ff",
     "kaggle_nerve/settings/__init__.py": "62e8b24732137654",
     "kaggle_nerve/settings/files.py": "8f307061db1d6510",
-    "kaggle_nerve/settings/schema.py": "4f3766a080ba9e40",
-    "kaggle_nerve/settings/text.py": "a80f70216c23edd1",
+    "kaggle_nerve/settings/schema.py": "77a597123a1ddccf",
+    "kaggle_nerve/settings/text.py": "bedf4db9261b4156",
     "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
     "kaggle_nerve/data/cache.py": "dec8e45b6fd52131",
     "kaggle_nerve/data/doubts.py": "f060baf6433493bf",
-    "kaggle_nerve/data/folds.py": "03e193043840062d",
+    "kaggle_nerve/data/folds.py": "d026152bb044a39b",
     "kaggle_nerve/data/frames.py": "d8bca5c74c4f55f8",
     "kaggle_nerve/data/fullsize.py": "ee6a2837e36f2f9e",
     "kaggle_nerve/data/levels.py": "ec665ef37530a76d",
@@ -65,44 +65,44 @@ FILES = {
     "kaggle_nerve/data/overlay.py": "230339960b93d3fa",
     "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
     "kaggle_nerve/data/twins.py": "89ae9e1141c7ad28",
-    "kaggle_nerve/runs.py": "504f63a40c5564eb",
+    "kaggle_nerve/runs.py": "8515b946142dcd4c",
     "kaggle_nerve/pictures/__init__.py": "62ef1a90b36972e5",
-    "kaggle_nerve/pictures/charts.py": "1ee3d1eb4f20f0e5",
+    "kaggle_nerve/pictures/charts.py": "4e695d870a3c5423",
     "kaggle_nerve/pictures/doubts.py": "76d2dfc951a86c87",
     "kaggle_nerve/pictures/sheet.py": "1b140e526a79808b",
     "kaggle_nerve/training/__init__.py": "d4450ea4c9e092ad",
-    "kaggle_nerve/training/losses.py": "8831b266c8956652",
+    "kaggle_nerve/training/losses.py": "8ae5819fe19ea297",
     "kaggle_nerve/training/oof.py": "bbeecc39835a6ed7",
     "kaggle_nerve/adopted.py": "e5a3b547ea647453",
     "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
     "kaggle_nerve/prediction/again.py": "c328d5b3b68d5b5c",
-    "kaggle_nerve/prediction/ensemble.py": "3ff5af004c4ddc19",
+    "kaggle_nerve/prediction/ensemble.py": "0580ea605e77dce7",
     "kaggle_nerve/prediction/matching.py": "dec09120ca7a8d2c",
-    "kaggle_nerve/prediction/stored.py": "c7e1678c92c2e5d2",
+    "kaggle_nerve/prediction/stored.py": "34d789fdcda4341c",
     "kaggle_nerve/decision/__init__.py": "d1e38092d99021ca",
-    "kaggle_nerve/decision/blends.py": "bb5c3009f1c9cd73",
+    "kaggle_nerve/decision/blends.py": "1348f726175ec04c",
     "kaggle_nerve/decision/calibration.py": "a045dda05ee22a22",
-    "kaggle_nerve/decision/candidates.py": "d255fa1eb5c8b293",
+    "kaggle_nerve/decision/candidates.py": "6f9b2210ee182f99",
     "kaggle_nerve/decision/crf.py": "3825a400f39db43e",
-    "kaggle_nerve/decision/decision.py": "f1d9c954a326b2d0",
+    "kaggle_nerve/decision/decision.py": "f5830405feb64c91",
     "kaggle_nerve/decision/evidence.py": "621c9346af8dbc9c",
     "kaggle_nerve/decision/features.py": "96b68473a7eb8f51",
     "kaggle_nerve/decision/figures.py": "65af4e97e4571edc",
     "kaggle_nerve/decision/masks.py": "e76ff83bdf3cbe3b",
     "kaggle_nerve/decision/nested.py": "c1ba8060b3d97a56",
-    "kaggle_nerve/decision/presence.py": "32630c5bcab71f23",
-    "kaggle_nerve/decision/reliability.py": "29fb2eab0b57443d",
+    "kaggle_nerve/decision/presence.py": "4ad3f4b6eb17f8be",
+    "kaggle_nerve/decision/reliability.py": "d425c0902865c661",
     "kaggle_nerve/decision/review.py": "31a8f99b298b18d1",
     "kaggle_nerve/decision/rule.py": "6a28cf8754e43cc2",
     "kaggle_nerve/decision/shape.py": "9d37f3991831d68e",
     "kaggle_nerve/decision/shape_prior.py": "07464a160a2f5d6e",
     "kaggle_nerve/decision/shaping.py": "ec4863e050a9c8e3",
     "kaggle_nerve/decision/text.py": "7f6d78398113fc94",
-    "kaggle_nerve/decision/tune.py": "e5c94e3d5153c7d1",
+    "kaggle_nerve/decision/tune.py": "339b4377ab6532f9",
     "kaggle_nerve/pipeline.py": "c506dd4e47e1ea1e",
     "kaggle_nerve/notebook/__init__.py": "650e4f80d063cf17",
     "kaggle_nerve/notebook/console.py": "9d5224ac84d61d0a",
-    "kaggle_nerve/notebook/explore.py": "61331cc818363755",
+    "kaggle_nerve/notebook/explore.py": "1d29431de604eb69",
     "kaggle_nerve/notebook/places.py": "768754ed90244c13",
 }
 
@@ -346,18 +346,20 @@ noise = 0.0
 
 write("kaggle_nerve/presets/default.toml", r'''description = "For a GPU: 224x304"
 size = [224, 304]
-folds = "5"
+folds = "5+all"
 
 [model]
 width = 32
 depth = 5
 widest = 512
 dropout = 0.3
+presence_pool = "attention"
 
 [loss]
 # The same share of a nerve as in the preset small.
 smooth = 270.0
 presence = 0.5
+empty_frames = 0.0
 
 [optimiser]
 name = "adamw"
@@ -380,6 +382,12 @@ contrast = 0.15
 brightness = 0.06
 gamma = 1.25
 noise = 0.025
+elastic = 0.04
+gain = 0.4
+sharpness = 0.6
+
+[prediction]
+tta = "scales"
 ''')
 
 write("kaggle_nerve/presets/segnet.toml", r'''description = "SegNet with true pooling indices, BCE and Dice, early stopping"
@@ -417,9 +425,9 @@ gamma = 1.0
 noise = 0.0
 ''')
 
-write("kaggle_nerve/presets/small.toml", r'''description = "For a processor: 96x128, a fold in half an hour on two cores"
+write("kaggle_nerve/presets/small.toml", r'''description = "For a processor: 96x128, all of it in half an hour on two cores with --jobs 2 --time-budget 27m"
 size = [96, 128]
-folds = "5"
+folds = "5+all"
 
 [model]
 # The network runs at half the size: five times as many frames in the same time are worth more than pixels.
@@ -427,11 +435,14 @@ stem = 2
 width = 16
 depth = 4
 dropout = 0.2
+presence_pool = "attention"
 
 [loss]
 # With 1, an empty frame pushes an unsure pixel down 100 times harder than a missed nerve pulls it up.
 smooth = 50.0
 presence = 0.5
+# The map says where the nerve is if there is one; whether there is one is the presence head's to say.
+empty_frames = 0.0
 
 [optimiser]
 name = "adam"
@@ -454,6 +465,12 @@ contrast = 0.15
 brightness = 0.06
 gamma = 1.25
 noise = 0.025
+elastic = 0.04
+gain = 0.4
+sharpness = 0.6
+
+[prediction]
+tta = "scales"
 ''')
 
 write("kaggle_nerve/presets/tiny.toml", r'''description = "Tests and the demo: a minute a fold on two cores, to see the whole job work"
@@ -1847,12 +1864,15 @@ def read(path: Path) -> pd.DataFrame:
     Accepts byte-order marks, CRLF, quotes and any order; texts are not decoded. Raises NerveError
     with the line for what is no table of frames.
     """
-    return _read(path, [SUBMISSION_HEADER])
+    return _read(path, further=False)
 
 
 def read_solution(path: Path) -> pd.DataFrame:
-    """The true masks as a table: as ``read``, and the text column ``Usage`` if the file has it."""
-    return _read(path, [SUBMISSION_HEADER, (*SUBMISSION_HEADER, "Usage")])
+    """The true masks as a table: as ``read``, and whatever further columns the file has, such as ``Usage``, as text.
+
+    The columns may stand in any order.
+    """
+    return _read(path, further=True)
 
 
 def check(path: Path, sample: Path | None = None) -> Report:
@@ -1976,16 +1996,19 @@ def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def _read(path: Path, headers: list[tuple[str, ...]]) -> pd.DataFrame:
+def _read(path: Path, further: bool) -> pd.DataFrame:
+    """``further``: whether other columns may stand beside img and pixels."""
     data = csv_text.read_bytes(path)
     if unreadable := csv_text.unreadable(data):
         raise NerveError(f"cannot read {path}: {Fault(*unreadable)}")
     header, *rows = ([field.strip(" \"'") for field in line.split(",")] for line in csv_text.lines(data))
-    if tuple(header) not in headers:
-        wanted = " or ".join(",".join(names) for names in headers)
+    suits = set(header) >= set(SUBMISSION_HEADER) if further else tuple(header) == SUBMISSION_HEADER
+    if not suits or len(set(header)) < len(header):
+        wanted = f"{HEADER}, with other columns beside these two if you like" if further else HEADER
         raise NerveError(f"cannot read {path}: the header is {shown(','.join(header))}; it must be {wanted}")
+    img = header.index("img")
     for line, fields in enumerate(rows, 2):
-        if fields != [""] and (len(fields) != len(header) or not _FRAME_NUMBER.fullmatch(fields[0])):
+        if fields != [""] and (len(fields) != len(header) or not _FRAME_NUMBER.fullmatch(fields[img])):
             row, wanted = shown(",".join(fields)), ",".join(header)
             raise NerveError(f"cannot read {path}: line {line} is {row}; it must be {wanted}")
     table = pd.DataFrame([fields for fields in rows if fields != [""]], columns=header, dtype="str")
@@ -2093,13 +2116,30 @@ ENCODERS = (
     "efficientnet-b1",
     "resnet50",
     "convnext-tiny",
+    "efficientnet-lite0",
+    "efficientnet-lite1",
+    "efficientnet-lite2",
 )
-"""Encoders of keras.applications."""
+"""Encoders of keras.applications, and EfficientNet-Lite."""
 
 TTA = ("none", "hflip", "flips", "scales")
 COMBINE = ("mean", "logits", "agreement")
 
-LATER = {"prediction.combine": "mean"}
+ALL = "all"
+"""In place of a fold's number: the fold that holds nobody out. Its model is trained on every subject."""
+
+AND_ALL = "+all"
+"""The end of the setting ``folds`` where that fold is trained, too."""
+
+LATER = {
+    "prediction.combine": "mean",
+    "loss.empty_frames": 1.0,
+    "model.frozen": 0,
+    "model.presence_pool": "mean",
+    "augmentation.elastic": 0.0,
+    "augmentation.gain": 0.0,
+    "augmentation.sharpness": 0.0,
+}
 """Keys younger than stored runs, and the value that those were made with: it leaves their digests as they were."""
 
 
@@ -2118,13 +2158,15 @@ class ModelSettings:
     ``skip``: how the encoder's features reach the decoder: as they are, through a residual 1x1 branch
     or through an attention gate (for ``segnet``, whose decoder unpools, ``plain`` means not at all).
     ``encoder`` takes the place of the downward half; ``weights`` are its pretrained ones: ``none``,
-    ``imagenet``, or a file. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the
-    deepest features.
+    ``imagenet``, or a file; of its five resolutions the ``frozen`` finest keep them as they
+    are. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the deepest features.
+    ``presence_pool``: how the presence head averages these over the frame.
     """
 
     architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")
     encoder: str = _choice("none", "none", *ENCODERS)
     weights: str = "none"
+    frozen: int = _within(0, 0, 5)
     block: str = _choice("plain", "plain", "residual", "inception")
     down: str = _choice("pool", "pool", "stride")
     skip: str = _choice("plain", "plain", "residual", "attention")
@@ -2140,6 +2182,7 @@ class ModelSettings:
     dropout: float = _within(0.1, 0, 0.9)
     skip_dropout: float = _within(0.0, 0, 0.9)
     presence: bool = True
+    presence_pool: str = _choice("mean", "mean", "attention")
     normalise: str = _choice("image", "image", "unit")
 
 
@@ -2151,6 +2194,10 @@ class LossSettings:
     ``tversky_alpha`` times and a missed one ``tversky_beta`` times. ``focal_gamma`` is the exponent of
     focal and focal Tversky loss. ``deep``: weight of each coarser mask of deep supervision, against the
     next finer one.
+
+    ``empty_frames``: what the mask's losses count on a frame without a mask. With 0 the map learns from
+    frames with a mask alone, and says P(pixel in the mask | there is a mask); the presence head says
+    whether there is one. With 1 the map says both at once.
     """
 
     dice: float = _within(1.0, 0, 100)
@@ -2166,6 +2213,12 @@ class LossSettings:
     tversky_alpha: float = _within(0.3, 0, 10)
     tversky_beta: float = _within(0.7, 0, 10)
     deep: float = _within(0.5, 0, 10)
+    empty_frames: float = _within(1.0, 0, 1)
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether maps say P(pixel in the mask | there is a mask), not P(pixel in the mask)."""
+        return self.empty_frames == 0
 
 
 @dataclass(frozen=True)
@@ -2245,7 +2298,9 @@ class AugmentationSettings:
 
     Flips are probabilities; ``rotate`` is in degrees; ``shift`` a share of the frame; ``scale`` and
     ``gamma`` are the largest factor (1.2: from 1/1.2 to 1.2); ``contrast`` a share around 1;
-    ``brightness`` and ``noise`` (its standard deviation) are shares of the full range of grey.
+    ``brightness`` and ``noise`` (its standard deviation) are shares of the full range of grey. ``elastic``
+    bends the frame smoothly by at most this share of it; ``gain`` brightens and darkens its regions
+    smoothly, by at most this share; ``sharpness`` is the share of the finest details that is added or taken.
     """
 
     hflip: float = _within(0.5, 0, 1)
@@ -2257,6 +2312,9 @@ class AugmentationSettings:
     brightness: float = _within(0.1, 0, 1)
     gamma: float = _within(1.2, 1, 5)
     noise: float = _within(0.02, 0, 1)
+    elastic: float = _within(0.0, 0, 0.5)
+    gain: float = _within(0.0, 0, 1)
+    sharpness: float = _within(0.0, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -2279,7 +2337,8 @@ class Settings:
     """Everything that decides what a run computes.
 
     ``size`` is (height, width); ``folds`` is the number of patient-grouped folds, or TRAIN/HELD
-    (such as ``42/5``) for one plain hold-out of subjects.
+    (such as ``42/5``) for one plain hold-out of subjects; with ``+all`` at its end (``3+all``) a model of
+    all subjects joins the ensemble.
     """
 
     description: str = ""
@@ -2423,9 +2482,10 @@ def _checked(declared: dataclasses.Field, value: Any, key: str, source: str) -> 
 def _check_together(settings: Settings, source: str) -> None:
     if min(settings.size) < 8 or max(settings.size) > 4096:
         raise NerveError(f"{source}: size = {list(settings.size)} must be height and width from 8 to 4096.")
-    if not re.fullmatch(r"[1-9]\d*(/[1-9]\d*)?", settings.folds) or settings.folds == "1":
+    if not re.fullmatch(r"(?!1$|1\+)[1-9]\d*(/[1-9]\d*)?(\+all)?", settings.folds):
         raise NerveError(
-            f"{source}: folds = {settings.folds!r} must be a number from 2, or TRAIN/HELD such as 42/5."
+            f"{source}: folds = {settings.folds!r} must be a number from 2, or TRAIN/HELD such as 42/5, each alone "
+            "or with +all behind it."
         )
     for requirement in _together(settings):
         if not requirement[0]:
@@ -2448,6 +2508,11 @@ def _together(settings: Settings) -> list[tuple[bool, str]]:
     return [
         (any(mask_losses), "every loss of the mask has weight 0, so nothing trains it; set loss.dice=1."),
         (
+            not loss.is_conditional or (model.presence and loss.presence > 0),
+            "loss.empty_frames = 0 leaves it to the presence head to say which frames are empty; set "
+            "model.presence=true and loss.presence=0.5.",
+        ),
+        (
             loss.tversky == loss.focal_tversky == 0 or loss.tversky_alpha + loss.tversky_beta > 0,
             "loss.tversky_alpha and loss.tversky_beta are both 0; set one of them.",
         ),
@@ -2462,6 +2527,10 @@ def _together(settings: Settings) -> list[tuple[bool, str]]:
         (
             model.weights == "none" or model.encoder != "none",
             f"model.weights = {model.weights!r} belong to a pretrained encoder; name it in model.encoder.",
+        ),
+        (
+            not model.frozen or model.weights != "none",
+            f"model.frozen = {model.frozen} would keep random weights; set model.weights=imagenet or model.frozen=0.",
         ),
         (
             warm == (0, 0) or min(warm) >= 8,
@@ -2776,6 +2845,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings.schema import ALL, AND_ALL
 from kaggle_nerve.storage import write_text
 
 ALWAYS_TRAIN = -1
@@ -2788,12 +2858,14 @@ def assign(frames: pd.DataFrame, folds: str, seed: int) -> pd.DataFrame:
     """One row per subject: subject, fold, frames, with_mask.
 
     ``frames`` has subject and has_mask; ``folds`` is a number K, or TRAIN/HELD for one hold-out
-    (scaled where the data has another number of subjects). Both are stratified by the subject's
-    positive rate: subjects are ranked by it, and each group of neighbours is dealt over the folds.
+    (scaled where the data has another number of subjects); `AND_ALL` at its end changes nothing here. Both
+    are stratified by the subject's positive rate: subjects are ranked by it, and each group of neighbours
+    is dealt over the folds.
     """
     per_subject = frames.groupby("subject").has_mask.agg(["size", "sum"]).reset_index()
     per_subject.columns = ["subject", "frames", "with_mask"]
     rates = (per_subject.with_mask / per_subject.frames).to_numpy()
+    folds = folds.removesuffix(AND_ALL)
     fold = _hold_out(rates, folds, seed) if "/" in folds else _k_folds(rates, int(folds), seed)
     return per_subject.assign(fold=fold)[COLUMNS]
 
@@ -2803,11 +2875,13 @@ def count(folds: pd.DataFrame) -> int:
     return int(folds.fold.max()) + 1
 
 
-def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of the training and of the held-out frames of ``fold``, both rising.
+def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: int | str) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the training and of the held-out frames of ``fold``, both rising; of `ALL` none is held out.
 
     Raises NerveError where a subject stands on both sides, or has no fold.
     """
+    if fold == ALL:
+        return np.arange(len(frames)), np.empty(0, int)
     if not 0 <= fold < count(folds):
         raise NerveError(f"There is no fold {fold}: the folds are 0 to {count(folds) - 1}.")
     unknown = set(frames.subject) - set(folds.subject)
@@ -3418,7 +3492,7 @@ from typing import Any
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import Settings, load_settings, save_settings
-from kaggle_nerve.settings.schema import COMBINE, TTA
+from kaggle_nerve.settings.schema import ALL, COMBINE, TTA
 from kaggle_nerve.storage import completed, read_json, write_json
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")
@@ -3461,8 +3535,8 @@ class Run:
         """Where all that depends on the views lies: the run's folder, or one inside it."""
         return self.folder / f"tta-{self.views}" if self.views else self.folder
 
-    def fold_folder(self, fold: int) -> Path:
-        """Where fold ``fold`` leaves its model and history."""
+    def fold_folder(self, fold: int | str) -> Path:
+        """Where fold ``fold`` (a number, or `schema.ALL`) leaves its model and history."""
         return self.folder / f"fold-{fold}"
 
     def oof_folder(self, fold: int) -> Path:
@@ -3482,12 +3556,17 @@ class Run:
             raise NerveError(f"Run {self.name} has no finished fold; run `kaggle-nerve train-folds` first.")
         return folds
 
+    def test_folds(self) -> list[int | str]:
+        """Whose models predict test frames: `finished_folds`, then the fold of all subjects if it is finished."""
+        folds = self.finished_folds()
+        return [*folds, ALL] if completed(self.fold_folder(ALL)) else folds
+
     def models(self) -> list[str]:
-        """What tells the finished folds' models from others: of each the fold's number and the file's digest.
+        """What tells the models of `test_folds` from others: of each the fold's number and the file's digest.
 
         The digest is left out where an earlier version finished the fold.
         """
-        folds = self.finished_folds()
+        folds = self.test_folds()
         return [f"{fold} {completed(self.fold_folder(fold)).get('model', '')}".strip() for fold in folds]
 
 
@@ -3608,14 +3687,14 @@ def read_history(path: Path) -> pd.DataFrame | None:
     return None if history.empty else history
 
 
-def curves(histories: Mapping[int, pd.DataFrame]) -> Figure:
+def curves(histories: Mapping[int | str, pd.DataFrame]) -> Figure:
     """As `draw_curves`, a figure of its own."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     draw_curves(figure, histories)
     return figure
 
 
-def draw_curves(figure: Figure, histories: Mapping[int, pd.DataFrame]) -> None:
+def draw_curves(figure: Figure, histories: Mapping[int | str, pd.DataFrame]) -> None:
     """Training loss and the competition's score of the held-out subjects, by fold.
 
     ``histories``: fold -> its history.csv, with epoch, loss and dice (NaN where an epoch was not scored).
@@ -3825,10 +3904,18 @@ def dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
     return _dice(both, ops.sum(truth, axis=PIXELS) + ops.sum(guess, axis=PIXELS), smooth)
 
 
-def batch_dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
-    """The Dice loss of all pixels of the batch taken together, the same value for each image."""
+def batch_dice(
+    truth: KerasTensor, guess: KerasTensor, smooth: float, counts: KerasTensor | None = None
+) -> KerasTensor:
+    """The Dice loss of all pixels of the batch taken together, the same value for each image.
+
+    ``counts`` (batch,): what the pixels of an image count; None: 1.
+    """
     truth, guess = _float32(truth, guess)
-    value = _dice(ops.sum(truth * guess), ops.sum(truth) + ops.sum(guess), smooth)
+    both, either = truth * guess, truth + guess
+    if counts is not None:
+        both, either = (value * counts[:, None, None, None] for value in (both, either))
+    value = _dice(ops.sum(both), ops.sum(either), smooth)
     return value * ops.ones_like(truth[:, 0, 0, 0])
 
 
@@ -3900,7 +3987,7 @@ class MaskLoss(keras.losses.Loss):
     """Weighted sum of the losses of this module, image by image.
 
     Arguments are those of `LossSettings`: ``dice`` to ``lovasz`` are weights (0: not computed), the
-    others shape the losses. Raises NerveError where every weight is 0.
+    others shape the losses; an image without a mask counts ``empty_frames``. Raises NerveError where every weight is 0.
     """
 
     def __init__(
@@ -3917,6 +4004,7 @@ class MaskLoss(keras.losses.Loss):
         focal_gamma: float = 2.0,
         tversky_alpha: float = 0.3,
         tversky_beta: float = 0.7,
+        empty_frames: float = 1.0,
         reduction: str = "sum_over_batch_size",
         name: str = "mask_loss",
         dtype: str = "float32",
@@ -3940,6 +4028,7 @@ class MaskLoss(keras.losses.Loss):
         if not any(self.weights.values()):
             names = ", ".join(f"loss.{name}" for name in self.weights)
             raise NerveError(f"Every loss of the mask has weight 0; give one of {names} a weight.")
+        self.empty_frames = empty_frames
         self._terms = _terms(**self.shape)
 
     @classmethod
@@ -3951,11 +4040,21 @@ class MaskLoss(keras.losses.Loss):
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         """Loss of each image, (batch,), from truths and probabilities (batch, height, width, 1)."""
         used = {name: weight for name, weight in self.weights.items() if weight}
-        return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
+        if self.empty_frames == 1:
+            return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
+        counts = _counts(y_true, self.empty_frames)
+        total = 0.0
+        for name, weight in used.items():
+            if name == "batch_dice":
+                value = batch_dice(y_true, y_pred, self.shape["smooth"], counts)
+            else:
+                value = self._terms[name](y_true, y_pred) * counts
+            total = total + weight * value
+        return total
 
     def get_config(self) -> dict:
         """The weights and shapes, so that a saved model compiles again."""
-        return {**super().get_config(), **self.weights, **self.shape}
+        return {**super().get_config(), **self.weights, **self.shape, "empty_frames": self.empty_frames}
 
 
 def _terms(
@@ -3971,6 +4070,12 @@ def _terms(
         "focal_tversky": lambda truth, guess: focal_tversky(truth, guess, *ratio, focal_gamma),
         "lovasz": lovasz,
     }
+
+
+def _counts(truth: KerasTensor, empty_frames: float) -> KerasTensor:
+    """What each image counts, (batch,): 1, or ``empty_frames`` where no pixel of it is in its mask."""
+    there = ops.cast(ops.any(truth > 0, axis=PIXELS), "float32")
+    return there + empty_frames * (1 - there)
 
 
 def _float32(*values: KerasTensor) -> tuple[KerasTensor, ...]:
@@ -4254,8 +4359,8 @@ def predict_test(
 ) -> Path:
     """Write the run's test probabilities and return their folder; finished work is not redone.
 
-    Uses the folds that are complete; when more have been finished since, or one was trained again, all is
-    predicted anew.
+    Uses the folds that are complete, and the model of all subjects where there is one; when more have been
+    finished since, or one was trained again, all is predicted anew.
     """
     told = f"Another process predicts with run {run.name}; wait for it."
     with locked(run.test_folder / ".lock", told):
@@ -4263,7 +4368,8 @@ def predict_test(
 
 
 def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers: int) -> Path:
-    folds = run.needs_finished_folds()
+    run.needs_finished_folds()
+    folds = run.test_folds()
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
     models = run.models()
     key = digest_text(FORMAT, cache.source, run.settings.digest(), *models)
@@ -4282,7 +4388,7 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
     return run.test_folder
 
 
-def load_fold(run: Run, fold: int) -> keras.Model:
+def load_fold(run: Run, fold: int | str) -> keras.Model:
     """The model of a finished fold; NerveError where its file cannot be loaded."""
     path = run.fold_folder(fold) / "model.keras"
     try:
@@ -4300,7 +4406,8 @@ def _stream(
 ) -> dict[str, np.ndarray]:
     """Fill the arrays of the test folder; returns the presence, agreement and spread of each frame."""
     settings, count = run.settings.prediction, len(cache.frames)
-    growing = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, len(models)), key)
+    folds = len(run.finished_folds())
+    growing = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, folds), key)
     step = CHUNK * settings.batch
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     with reporter.bar("Predicting", count) as bar:
@@ -4310,7 +4417,7 @@ def _stream(
             streams = [probabilities(model, frames, **options) for model in models]
             row = start
             while row < start + len(frames):
-                said = together([next(stream) for stream in streams], settings.combine)
+                said = together([next(stream) for stream in streams], folds, settings.combine)
                 place = slice(row, row + len(said["presence"]))
                 for name, values in said.items():
                     growing.arrays[name][place] = values
@@ -4323,31 +4430,34 @@ def _stream(
 
 
 def _shapes(count: int, size: tuple[int, int], folds: int) -> dict[str, tuple[tuple[int, ...], type]]:
-    """Name -> (shape, type) of all that is stored, a frame a row: see `_together`."""
+    """Name -> (shape, type) of all that is stored, a frame a row: see `together`."""
     shapes = {"probabilities": ((count, *size), np.float16), "fold_presences": ((count, folds), np.float32)}
     shapes |= dict.fromkeys(("presence", "agreement", "spread"), ((count,), np.float32))
     return shapes | dict.fromkeys(("levels", "fold_levels"), ((count, levels.COUNT), np.int32))
 
 
-def together(folds: list[Predicted], combine: str) -> dict[str, np.ndarray]:
-    """What the folds say about a batch, combined; agreement and spread are means of what each has by itself.
+def together(models: list[Predicted], folds: int, combine: str) -> dict[str, np.ndarray]:
+    """What the models say about a batch, combined; agreement and spread are means of what each has by itself.
+
+    The first ``folds`` models are those of folds; one of all subjects may follow.
 
     How far the folds differ is left out: an out-of-fold frame has one fold's model alone, so that nothing
     can be learned there from it. ``levels`` and ``fold_levels`` count how many pixels of a frame have each
-    level, in the combined map and in those of all folds: `matching` needs them, and ``fold_presences``.
+    level, in the combined map and in those of all folds: `matching` needs them, and ``fold_presences``. The
+    model of all subjects is in neither: rules are learned on what folds say.
     """
     mixer = Mixer(combine)
-    for one in folds:
+    for one in models:
         mixer.add(one.masks, one.presence)
     masks, presence = mixer.result()
     return {
         "probabilities": masks,
         "presence": presence,
-        "agreement": np.mean([one.agreement for one in folds], axis=0),
-        "spread": np.mean([one.spread for one in folds], axis=0),
-        "fold_presences": np.stack([one.presence for one in folds], axis=1),
+        "agreement": np.mean([one.agreement for one in models], axis=0),
+        "spread": np.mean([one.spread for one in models], axis=0),
+        "fold_presences": np.stack([one.presence for one in models[:folds]], axis=1),
         "levels": _histograms(masks),
-        "fold_levels": sum(_histograms(one.masks) for one in folds),
+        "fold_levels": sum(_histograms(one.masks) for one in models[:folds]),
     }
 
 
@@ -4355,7 +4465,7 @@ def _histograms(masks: np.ndarray) -> np.ndarray:
     return np.stack([levels.histogram(levels.quantise(mask)) for mask in masks])
 
 
-def _listed(folds: list[int]) -> str:
+def _listed(folds: list[int | str]) -> str:
     return ", ".join(map(str, folds))
 ''')
 
@@ -4449,6 +4559,9 @@ from kaggle_nerve.prediction.matching import Scale
 from kaggle_nerve.runs import Run
 from kaggle_nerve.storage import completed, digest_text
 
+LEAST_PRESENCE = 0.1
+"""A presence below this one is taken for it where a map is divided by it: the frame will be called empty anyway."""
+
 VIEWS = {"agreement": 1.0, "spread": 0.0}
 """How far the views of a frame agree on its mask, and how their presences differ; what a single view has."""
 
@@ -4475,6 +4588,8 @@ class Stored:
     float16 maps (n, height, width), and for each row of the table its place ``rows[part]`` in them. Runs
     may differ in working size, so they are combined at full resolution, by ``blend``. ``source`` is a
     digest of all inputs, ``names`` are those of the runs.
+
+    ``conditional``: of each run, whether its maps say P(pixel | there is a mask) (`LossSettings.empty_frames`).
     """
 
     table: pd.DataFrame
@@ -4484,6 +4599,7 @@ class Stored:
     source: str
     names: tuple[str, ...] = ("run",)
     blend: Blend = Blend()
+    conditional: tuple[bool, ...] = (False,)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -4493,10 +4609,24 @@ class Stored:
         """P(mask not empty) of each frame, (n,): the weighted mean over the runs."""
         return np.average(self.presences, axis=1, weights=self.blend.weights or None)
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether `members` and `full` say P(pixel | there is a mask): where one run's maps do, all are made to."""
+        return any(self.conditional)
+
     def members(self, row: int) -> np.ndarray:
-        """The map of each run for a row at the competition's size, float32 (runs, height, width)."""
-        maps = [enlarge(self._working(part, row)) for part in range(len(self.parts))]
-        return np.stack(maps)
+        """The map of each run for a row at the competition's size, float32 (runs, height, width).
+
+        All of one kind: P(pixel) / P(there is a mask) is P(pixel | there is a mask), since no pixel is in a mask
+        that is not there.
+        """
+        maps = np.stack([enlarge(self._working(part, row)) for part in range(len(self.parts))])
+        if self.is_conditional:
+            for part, conditional in enumerate(self.conditional):
+                if not conditional:
+                    there = max(float(self.presences[row, part]), LEAST_PRESENCE)
+                    np.minimum(maps[part] / np.float32(there), 1, out=maps[part])
+        return maps
 
     def full(self, row: int) -> np.ndarray:
         """The probability map of a row at the competition's size, float32 (height, width)."""
@@ -4526,7 +4656,7 @@ class Stored:
 def open_oof(run: Run) -> Stored:
     """The out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
     numbers = run.needs_finished_folds()
-    return _joined([_open_fold(run, fold) for fold in numbers], run.name, _identity(run, numbers))
+    return _joined([_open_fold(run, fold) for fold in numbers], _identity(run, numbers))
 
 
 def open_test(run: Run) -> Stored:
@@ -4587,8 +4717,15 @@ def blend(stored: list[Stored]) -> Stored:
         table[name] = table[columns].mean(axis=1)
     source = "+".join(other.source for other in stored)
     table = table[[*stored[0].table.columns]]
-    names = tuple(name for other in stored for name in other.names)
-    return Stored(table, np.concatenate(presences, axis=1), tuple(parts), tuple(rows), source, names)
+    return Stored(
+        table,
+        np.concatenate(presences, axis=1),
+        tuple(parts),
+        tuple(rows),
+        source,
+        names=tuple(name for other in stored for name in other.names),
+        conditional=tuple(kind for other in stored for kind in other.conditional),
+    )
 
 
 def _open_fold(run: Run, fold: int) -> Stored:
@@ -4599,23 +4736,24 @@ def _open_fold(run: Run, fold: int) -> Stored:
             f"run `kaggle-nerve predict --run {run.name}`."
         )
     again = f"delete {folder} and run `kaggle-nerve {'predict' if run.views else 'train-folds'}` again"
-    return _open(folder / "oof.csv", folder / "oof.npy", run.name, "", again, ("subject", "img"))
+    return _open(folder / "oof.csv", folder / "oof.npy", run, "", again, ("subject", "img"))
 
 
-def _open(index: Path, maps: Path, name: str, source: str, again: str, keys: tuple[str, ...]) -> Stored:
-    """Predictions on disk; ``again`` says how to get them anew, ``keys`` are the columns that name a frame."""
+def _open(index: Path, maps: Path, run: Run, source: str, again: str, keys: tuple[str, ...]) -> Stored:
+    """Predictions of ``run`` on disk; ``again`` says how to get them anew, ``keys`` name the columns of a frame."""
     table = _read_index(index, keys, again)
     array = _read_array(maps, 3, len(table), again)
     presences = table.presence.to_numpy(float)[:, None]
     # Predictions made before the views were compared: as from a single view.
     views = {name: table.get(name, alone) for name, alone in VIEWS.items()}
     table = table.drop(columns="presence").assign(**views)
-    return Stored(table, presences, (array,), (np.arange(len(table)),), source, (name,))
+    rows, kind = np.arange(len(table)), run.settings.loss.is_conditional
+    return Stored(table, presences, (array,), (rows,), source, (run.name,), conditional=(kind,))
 
 
 def _open_test(run: Run, done: dict[str, Any]) -> Stored:
     files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
-    return _open(*files, run.name, done["source"], _predict_again(run), ("img",))
+    return _open(*files, run, done["source"], _predict_again(run), ("img",))
 
 
 def _scale(run: Run, stored: Stored) -> Scale:
@@ -4639,13 +4777,14 @@ def _identity(run: Run, folds: list[int]) -> str:
     return digest_text(facts[0]["source"], facts[0]["settings"], *models)
 
 
-def _joined(folds: list[Stored], name: str, source: str) -> Stored:
+def _joined(folds: list[Stored], source: str) -> Stored:
     """Folds one after the other, as one: their maps stay where they are."""
     table = pd.concat([fold.table for fold in folds], ignore_index=True)
     maps = _Chained([fold.parts[0] for fold in folds])
     order = np.lexsort((table.img, table.subject))
     presences = np.concatenate([fold.presences for fold in folds])[order]
-    return Stored(table.iloc[order].reset_index(drop=True), presences, (maps,), (order,), source, (name,))
+    table = table.iloc[order].reset_index(drop=True)
+    return replace(folds[0], table=table, presences=presences, parts=(maps,), rows=(order,), source=source)
 
 
 class _Chained:
@@ -4789,7 +4928,7 @@ class _Members:
         self.products = np.zeros((len(stored), runs, runs))
         self.hits = np.zeros((len(stored), runs))
         self.dice = np.zeros((len(stored), runs, len(THRESHOLDS)))
-        self.present = truths.areas > 0
+        self.present, self.conditional = truths.areas > 0, stored.is_conditional
         cuts = [levels.cut(threshold) for threshold in THRESHOLDS]
 
         def see(row: int) -> None:
@@ -4808,7 +4947,12 @@ class _Members:
                 bar.update()
 
     def weights(self, rows: np.ndarray) -> Blend:
-        """The non-negative weights whose sum of the maps lies nearest to the truth, over the pixels of ``rows``."""
+        """The non-negative weights whose sum of the maps lies nearest to the truth, over the pixels of ``rows``.
+
+        Of maps that say P(pixel | there is a mask) only over frames with a mask.
+        """
+        if self.conditional:
+            rows = rows[self.present[rows]]
         # Of the normal equations a factor L with L L' = products: |L' w - L^-1 hits| is the same distance.
         # A trace of a ridge, for a run may be named twice.
         products, runs = self.products[rows].sum(axis=0), len(self.hits[0])
@@ -4929,6 +5073,7 @@ write("kaggle_nerve/decision/candidates.py", r'''"""The decisions that `tune` co
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -5035,14 +5180,15 @@ def _triplet(evidence: Evidence) -> Learned:
     return Learned(search(evidence, evidence.presence, THRESHOLDS, AREAS, PRESENCES, CONFIDENT))
 
 
-def _classifier(evidence: Evidence) -> Learned:
+def _classifier(evidence: Evidence, names: tuple[str, ...] = presence.ALL_NAMES) -> Learned:
     # The thresholds are chosen on verdicts about unseen patients, as they will be used.
-    there = presence.cross_fitted(evidence)
-    return Learned(search(evidence, there, THRESHOLDS, AREAS, FINE_PRESENCES), presence.fit(evidence))
+    there = presence.cross_fitted(evidence, names)
+    rule = search(evidence, there, THRESHOLDS, AREAS, FINE_PRESENCES)
+    return Learned(rule, presence.fit(evidence, names))
 
 
-def _expected(evidence: Evidence) -> Learned:
-    return Learned(learn_expected(evidence), presence.fit(evidence))
+def _expected(evidence: Evidence, names: tuple[str, ...] = presence.ALL_NAMES) -> Learned:
+    return Learned(learn_expected(evidence), presence.fit(evidence, names))
 
 
 def learn_expected(evidence: Evidence, method: str = "isotonic") -> ExpectedDice:
@@ -5070,8 +5216,28 @@ CANDIDATES = (
 )
 """From the simplest to the most elaborate."""
 
+CONDITIONAL = (
+    *(one for one in CANDIDATES if one.name in ("thresholds", "triplet")),
+    Candidate(
+        "classifier",
+        "thresholds, the heads' presence calibrated",
+        partial(_classifier, names=presence.HEAD_ALONE),
+    ),
+    Candidate(
+        "expected",
+        "mask and keep-or-empty by expected Dice, the heads' presence calibrated",
+        partial(_expected, names=presence.HEAD_ALONE),
+    ),
+)
+"""Those for maps that say P(pixel | there is a mask): without a presence they draw a mask on every frame."""
+
 BASELINE = "thresholds"
 """What the others are compared with, pair by pair: the rule of the first version."""
+
+
+def offered(conditional: bool) -> tuple[Candidate, ...]:
+    """The candidates that make sense for maps that are ``conditional`` on a mask being there, or are not."""
+    return CONDITIONAL if conditional else CANDIDATES
 ''')
 
 write("kaggle_nerve/decision/crf.py", r'''"""Probabilities drawn to the edges of the image: a fully connected conditional random field.
@@ -5323,15 +5489,22 @@ class Decision:
 
 @dataclass(frozen=True)
 class Untaught:
-    """What decides where nothing could be learned: pixels from probability 0.5, and no mask smaller than the
-    smallest of the training data."""
+    """What decides where nothing could be learned: see `untaught`."""
 
+    learned: Learned
     rule: str = "default"
-    learned: Learned = field(default_factory=lambda: Learned(Thresholds(0.5, SMALLEST_MASK)))
     shape: str = "none"
     blend: Blend = field(default_factory=Blend)
     prior: ShapePrior | None = None
     taken: dict[str, str] = field(default_factory=dict)
+
+
+def untaught(conditional: bool) -> Untaught:
+    """Pixels from probability 0.5, and no mask smaller than the smallest of the training data.
+
+    ``conditional``: the maps say P(pixel | there is a mask), so that a mask also needs a presence of 0.5.
+    """
+    return Untaught(Learned(Thresholds(0.5, SMALLEST_MASK, 0.5 if conditional else 0.0)))
 
 
 RULES: dict[str, type] = {"thresholds": Thresholds, "expected": ExpectedDice}
@@ -5977,7 +6150,9 @@ def choose(dices: list[np.ndarray], subjects: np.ndarray, ranks: Sequence[int], 
 write("kaggle_nerve/decision/presence.py", r'''"""The empty-mask classifier: P(mask not empty) from what the probability maps look like.
 
 A logistic regression (scikit-learn) over `features.NAMES` and over how well the map lies where the
-training masks lie. With some forty patients a model of more freedom learns the patients.
+training masks lie. With some forty patients a model of more freedom learns the patients. Maps that say
+P(pixel | there is a mask) look alike with and without one, so that of them only the head's presence counts:
+every other feature was measured to add nothing, or to take something.
 """
 
 from dataclasses import dataclass
@@ -5993,14 +6168,22 @@ from kaggle_nerve.decision.evidence import Evidence
 PENALTY = 0.1
 """C of the regression: the inverse of the weight of its L2 penalty."""
 
+PLACE = "place"
+"""The feature that the classifier adds: the mean of the training masks under the map."""
+
+ALL_NAMES = (*features.NAMES, PLACE)
+HEAD_ALONE = ("head",)
+"""What conditional maps are judged by: the head's presence, calibrated."""
+
 CROSS = 5
 """Parts into which subjects are dealt to get a classifier's verdict on frames that it has not seen."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A fitted classifier. Numbers are for the features in the order of ``names``, the last of which is the
-    place: the mean of ``prior`` under the map. ``prior``: the mean true mask in a coarse grid.
+    """A fitted classifier. Numbers are for the features in the order of ``names``, of `ALL_NAMES`.
+
+    ``prior``: the mean true mask in a coarse grid.
     """
 
     names: tuple[str, ...]
@@ -6012,18 +6195,17 @@ class Classifier:
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """P(mask not empty), float (n,)."""
-        values = (_columns(evidence, np.array(self.prior)) - self.mean) / self.scale
+        values = (_columns(evidence, np.array(self.prior), self.names) - self.mean) / self.scale
         return from_log_odds((values * self.weights).sum(axis=1) + self.intercept)
 
 
-def fit(evidence: Evidence) -> Classifier:
-    """Learn from frames whose truth is known."""
+def fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> Classifier:
+    """Learn from frames whose truth is known, by the features ``names``."""
     prior = _prior(evidence)
-    values = _columns(evidence, prior)
+    values = _columns(evidence, prior, names)
     mean, scale = values.mean(axis=0), values.std(axis=0)
     # A feature that never changes here gets no weight, whatever it is elsewhere.
     scale[scale < 1e-6] = 1
-    names = (*features.NAMES, "place")
     if evidence.present.all() or not evidence.present.any():
         sure = 20.0 if evidence.present.all() else -20.0
         weights, intercept = np.zeros(len(names)), sure
@@ -6040,11 +6222,11 @@ def fit(evidence: Evidence) -> Classifier:
     )
 
 
-def cross_fitted(evidence: Evidence) -> np.ndarray:
+def cross_fitted(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> np.ndarray:
     """P(mask not empty) of each frame by a classifier that saw none of its subject, (n,)."""
     result = np.zeros(len(evidence))
     for seen, unseen in parts(evidence.subjects):
-        result[unseen] = fit(evidence.take(seen))(evidence.take(unseen))
+        result[unseen] = fit(evidence.take(seen), names)(evidence.take(unseen))
     return result
 
 
@@ -6063,11 +6245,13 @@ def _prior(evidence: Evidence) -> np.ndarray:
     return np.round(masks.mean(axis=0) / 255, 4) if len(masks) else np.zeros(shape)
 
 
-def _columns(evidence: Evidence, prior: np.ndarray) -> np.ndarray:
+def _columns(evidence: Evidence, prior: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     maps = evidence.maps.reshape(len(evidence), -1).astype(np.float32)
     # Summed row by row, so that a frame gets the same number alone as among thousands.
     place = np.einsum("np,p->n", maps, prior.reshape(-1).astype(np.float32))
-    return np.column_stack([evidence.features, place / np.maximum(maps.sum(axis=1), 1)]).astype(float)
+    values = np.column_stack([evidence.features, place / np.maximum(maps.sum(axis=1), 1)]).astype(float)
+    # Contiguous rows are summed in one order, whatever the number of rows.
+    return np.ascontiguousarray(values[:, [ALL_NAMES.index(name) for name in names]])
 ''')
 
 write("kaggle_nerve/decision/reliability.py", r'''"""How far pixel and presence probabilities come true, raw and calibrated, on patients not calibrated on."""
@@ -6100,8 +6284,8 @@ def of_pixels(evidence: Evidence) -> dict[str, Reliability]:
     return found
 
 
-def of_presence(evidence: Evidence) -> dict[str, Reliability]:
-    """Of the heads' presence, and of the classifier's."""
+def of_presence(evidence: Evidence, names: tuple[str, ...]) -> dict[str, Reliability]:
+    """Of the heads' presence, and of the classifier's by the features ``names``."""
     once, true = np.ones(len(evidence)), evidence.present
     found = {RAW: calibration.reliability(evidence.presence, true, once)}
     for method in METHODS:
@@ -6110,7 +6294,7 @@ def of_presence(evidence: Evidence) -> dict[str, Reliability]:
             curve = calibration.fit(method, evidence.presence[seen], true[seen], once[seen])
             given[unseen] = curve(evidence.presence[unseen])
         found[method] = calibration.reliability(given, true, once)
-    found[CLASSIFIER] = calibration.reliability(cross_fitted(evidence), true, once)
+    found[CLASSIFIER] = calibration.reliability(cross_fitted(evidence, names), true, once)
     return found
 ''')
 
@@ -6761,11 +6945,12 @@ from kaggle_nerve.data import levels
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import blends, reliability, shaping
 from kaggle_nerve.decision.blends import BlendWay
-from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, dice
+from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, dice, offered
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.decision.evidence import Evidence, measure
 from kaggle_nerve.decision.figures import Row, compared, figures
 from kaggle_nerve.decision.nested import Choice, Nested, choose, judge
+from kaggle_nerve.decision.presence import ALL_NAMES, HEAD_ALONE
 from kaggle_nerve.decision.shaping import CRF, PRIOR, SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Stored
@@ -6846,7 +7031,7 @@ def _learned(
     stored = dataclasses.replace(task.stored, blend=way.final)
     # Where the blend was learned, nested evidence differs from what the learned blend gives.
     final = measure(stored, task.truths, **task.how)[0] if way.is_learned else evidence
-    candidate = CANDIDATES[chosen["rules"].choice.place]
+    candidate = offered(stored.is_conditional)[chosen["rules"].choice.place]
     learned = candidate.learn(final)
     shape = _shapes(task)[chosen["shapes"].choice.place]
     prior = shaping.learn_prior(task.texts) if PRIOR in SHAPES[shape] else None
@@ -6856,6 +7041,7 @@ def _learned(
         in_sample = shaping.score(stored, task.truths, cuts, lambda row: finished, **task.how)[0]
     else:
         in_sample = dice(final, cuts)
+    presence = reliability.of_presence(evidence, HEAD_ALONE if stored.is_conditional else ALL_NAMES)
     return Decision(
         candidate.name,
         learned,
@@ -6863,7 +7049,7 @@ def _learned(
         way.final,
         figures(evidence, verdicts, float(in_sample.mean()), task.seed),
         {what: found.rows for what, found in chosen.items() if found},
-        {"pixels": reliability.of_pixels(evidence), "presence": reliability.of_presence(evidence)},
+        {"pixels": reliability.of_pixels(evidence), "presence": presence},
         stored.source,
         prior,
         task.take,
@@ -6888,8 +7074,9 @@ def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Chosen | None]:
 
 
 def _rule(task: _Task, evidence: Evidence) -> _Chosen:
-    options = _judged(task, "Comparing rules", [(one, evidence) for one in CANDIDATES])
-    told = [(one.name, one.meaning, rank) for rank, one in enumerate(CANDIDATES)]
+    candidates = offered(task.stored.is_conditional)
+    options = _judged(task, "Comparing rules", [(one, evidence) for one in candidates])
+    told = [(one.name, one.meaning, rank) for rank, one in enumerate(candidates)]
     return _choose(task, "rule", evidence, told, options, BASELINE)
 
 
@@ -7248,8 +7435,10 @@ class Exploration:
         if not self._has_run():
             return
         paths = self.run.folder.glob("fold-*/history.csv")
-        read = {int(path.parent.name.removeprefix("fold-")): charts.read_history(path) for path in paths}
-        histories = {fold: read[fold] for fold in sorted(read) if read[fold] is not None}
+        read = {path.parent.name.removeprefix("fold-"): charts.read_history(path) for path in paths}
+        # By number; the fold called "all" comes last.
+        names = sorted(read, key=lambda name: (len(name), name))
+        histories = {name: read[name] for name in names if read[name] is not None}
         if histories:
             self._show(charts.curves(histories))
         else:

