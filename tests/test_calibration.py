@@ -6,6 +6,7 @@ from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import calibration, reliability
 from kaggle_nerve.decision.calibration import METHODS
 from kaggle_nerve.decision.evidence import measure
+from kaggle_nerve.decision.presence import ALL_NAMES
 
 GIVEN = np.linspace(0.02, 0.98, 49)
 
@@ -75,6 +76,6 @@ def test_calibration_helps_on_patients_that_it_has_not_seen():
     # The maps are two pixels off and sure of themselves.
     assert pixels["isotonic"].error < pixels["raw"].error
     assert sum(count for *_, count in pixels["raw"].table) == len(table) * 420 * 580
-    presence = reliability.of_presence(evidence)
+    presence = reliability.of_presence(evidence, ALL_NAMES)
     assert set(presence) == {"raw", *METHODS, "classifier"}
     assert presence["classifier"].brier < 0.25

@@ -88,7 +88,7 @@ def test_a_run_that_is_only_begun_shows_its_curves(begun, monkeypatch, capsys):
     monkeypatch.setattr(exploring.charts, "curves", lambda histories: drawn.update(histories) or Figure())
     data = exploring.Exploration()
     data.show_curves()
-    assert {fold: list(history.dice) for fold, history in drawn.items()} == {0: [0.1, 0.2], 1: [0.1]}
+    assert {fold: list(history.dice) for fold, history in drawn.items()} == {"0": [0.1, 0.2], "1": [0.1]}
     assert len(shown) == 1
     data.show_worst()
     assert len(shown) == 1
