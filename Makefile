@@ -30,7 +30,8 @@ define install
 endef
 
 # Tests of networks and losses, which run on Keras's other backend, too.
-NETWORKS := $(addprefix tests/test_,architectures.py encoders.py layers.py normalisation.py forward.py losses.py)
+NETWORKS := $(addprefix tests/test_,architectures.py encoders.py layers.py normalisation.py forward.py losses.py lite.py \
+	conditional.py)
 
 # $(call suite,BIN): every test.
 define suite
