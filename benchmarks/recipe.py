@@ -1,13 +1,12 @@
 """What each step of the recipe for presence and outlines is worth: the table of docs/models.md.
 
-    python benchmarks/recipe.py --data HELD_OUT --runs DIR [--fold 0 --fold 1] [--step NAME ...] [--empties DIR] \
-        [--write docs/models.md]
+    python benchmarks/recipe.py --data HELD_OUT --runs DIR [--fold 0 --fold 1] [--step NAME ...] [--empties DIR]
 
 ``--data`` is a competition made by `kaggle-nerve rehearse --data` (its folder competition/): its training frames
 are those of the folds, and its held-out patients are not looked at here. Each step is a run of preset ``small``
-with changes; its folds (all, or those named) are trained by the command line unless they are finished, so that the
-command goes on where it was stopped. Figures are out-of-fold and nested by patient; differences are paired, frame by
-frame, with the interval of a bootstrap of patients.
+without its later steps, with changes; its folds (all, or those named) are trained by the command line unless they
+are finished, so that the command goes on where it was stopped. Figures are out-of-fold and nested by patient;
+differences are paired, frame by frame, with the interval of a bootstrap of patients.
 
 ``--empties``: real frames without a mask (PNG). Beside them stand real frames with a mask of patients that the
 fold's model did not see, each shrunk first to the size of one of the empties, so that sharpness gives nothing
@@ -24,8 +23,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from sklearn.metrics import roc_auc_score
-from zoo import PLACE
 
+from kaggle_nerve.competition.facts import HEIGHT, WIDTH
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.cache import shrink
 from kaggle_nerve.data.frames import locate, read_train_csv, training_frames
@@ -37,7 +36,6 @@ from kaggle_nerve.decision.nested import by_subject, choose, interval, judge
 from kaggle_nerve.prediction.again import predict_oof
 from kaggle_nerve.prediction.stored import open_oof
 from kaggle_nerve.runs import Run, open_run
-from kaggle_nerve.storage import write_text
 
 HEAD = (
     "| step | frames with a mask, none dropped | perfect presence | presence AUC | the same on real empty frames | "
@@ -69,13 +67,22 @@ class Scored:
     real_auc: float | None
 
 
-EPOCHS = ("folds=5", "training.epochs=18", "prediction.tta=hflip")
-"""About five minutes a fold on two cores. One pair of views, so that more of them are a step of their own."""
+BEFORE = (
+    "folds=5",
+    "prediction.tta=hflip",
+    "model.presence_pool=mean",
+    "augmentation.elastic=0",
+    "augmentation.gain=0",
+    "augmentation.sharpness=0",
+)
+"""What takes the steps out of preset ``small`` again; of changes to one setting the last counts."""
+
+EPOCHS = (*BEFORE, "training.epochs=18")
+"""About five minutes a fold on two cores."""
 
 LITE = (
-    "folds=5",
+    *BEFORE,
     "training.epochs=7",
-    "prediction.tta=hflip",
     "model.encoder=efficientnet-lite0",
     "model.stem=1",
     "model.weights=imagenet",
@@ -167,7 +174,7 @@ def _as_large(picture: np.ndarray, like: tuple[int, int] | None, size: tuple[int
     """``picture``, shrunk to the height and width ``like`` if given, at full size and then at the working size."""
     if like is not None:
         picture = shrink(picture, like)
-    return shrink(cv2.resize(picture, (580, 420), interpolation=cv2.INTER_LINEAR), size)
+    return shrink(cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR), size)
 
 
 def line(step: Step, found: Scored, other: Scored | None) -> str:
@@ -195,22 +202,15 @@ def main() -> None:
     parser.add_argument("--step", dest="steps", action="append", help="default: all")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--empties", type=Path, help="folder of real frames without a mask")
-    parser.add_argument("--write", type=Path, help="put the table into this file, at its marker")
     args = parser.parse_args()
     names = args.steps or [step.name for step in STEPS]
     scored: dict[str, Scored] = {}
-    lines = [HEAD, "|---" + "|--:" * (HEAD.count("|") - 2) + "|"]
+    print(HEAD, "|---" + "|--:" * (HEAD.count("|") - 2) + "|", sep="\n")
     for step in STEPS:
         if step.name not in names:
             continue
         scored[step.name] = score(train(step, args), args)
-        lines.append(line(step, scored[step.name], scored.get(step.against)))
-        print(lines[-1], flush=True)
-    if args.write:
-        place = PLACE.format(name="recipe")
-        before, _, rest = args.write.read_text(encoding="utf-8").partition(place)
-        _, _, after = rest.partition(place)
-        write_text(args.write, f"{before}{place}\n" + "\n".join(lines) + f"\n{place}{after}")
+        print(line(step, scored[step.name], scored.get(step.against)), flush=True)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,9 @@ def train_folds(
 ) -> tuple[Run, list[FoldResult]]:
     """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); what is finished is skipped.
 
-    ``time_budget``: seconds for everything, caching included, dealt evenly over the folds still to
-    be trained. ``stop`` is asked at least after each epoch; once true, the remaining folds are left
+    ``time_budget``: seconds for everything, caching included, dealt over the folds still to be
+    trained: one by one in proportion to their frames, side by side evenly over the rounds.
+    ``stop`` is asked at least after each epoch; once true, the remaining folds are left
     for later. ``jobs``: how many folds are trained side by side, each in a process of its own; None
     is one for each visible GPU. A single one is trained in this process.
 

@@ -114,7 +114,7 @@ FILES = {
     "kaggle_nerve/training/optimisers.py": "b37b816e9ae1c6c1",
     "kaggle_nerve/training/overlays.py": "dcd1c7c99fb51286",
     "kaggle_nerve/training/parallel.py": "55345d44fe6c568b",
-    "kaggle_nerve/training/run_folds.py": "dbf57c8f3a8ca836",
+    "kaggle_nerve/training/run_folds.py": "c17fb7604d44306a",
     "kaggle_nerve/training/schedule.py": "40e908fc5b93e894",
     "kaggle_nerve/training/speed.py": "6fda02642c256eda",
     "kaggle_nerve/training/stage.py": "65af5292924aeec6",
@@ -7308,8 +7308,9 @@ def train_folds(
 ) -> tuple[Run, list[FoldResult]]:
     """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); what is finished is skipped.
 
-    ``time_budget``: seconds for everything, caching included, dealt evenly over the folds still to
-    be trained. ``stop`` is asked at least after each epoch; once true, the remaining folds are left
+    ``time_budget``: seconds for everything, caching included, dealt over the folds still to be
+    trained: one by one in proportion to their frames, side by side evenly over the rounds.
+    ``stop`` is asked at least after each epoch; once true, the remaining folds are left
     for later. ``jobs``: how many folds are trained side by side, each in a process of its own; None
     is one for each visible GPU. A single one is trained in this process.
 
