@@ -28,7 +28,7 @@ from kaggle_nerve.prediction.stored import is_current, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import dump
-from kaggle_nerve.settings.schema import ALL, AND_ALL
+from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import completed, read_json
 
 LEAST_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
@@ -143,7 +143,7 @@ def _folds(run: Run) -> list[Fold]:
         return []
     table = folding.load(run.folds_csv)
     found = [_fold(run, number, int((table.fold == number).sum())) for number in range(folding.count(table))]
-    if run.settings.folds.endswith(AND_ALL) or run.fold_folder(ALL).is_dir():
+    if run.settings.trains_all or run.fold_folder(ALL).is_dir():
         found.append(_fold(run, ALL, 0))
     return found
 
@@ -194,8 +194,8 @@ def _surface(evidence: Evidence, presence: np.ndarray | None) -> Surface:
     for threshold in THRESHOLDS:
         cut = levels.cut(threshold)
         drawn = dice(evidence, np.full(len(evidence), cut))
-        measure = evidence.reached[:, cut] if presence is None else presence
-        rows.append([np.where(measure >= least, drawn, empty).mean() for least in columns])
+        kept_by = evidence.reached[:, cut] if presence is None else presence
+        rows.append([np.where(kept_by >= least, drawn, empty).mean() for least in columns])
     return Surface(np.array(rows), columns, "least area (pixels)" if presence is None else "least presence")
 
 

@@ -252,6 +252,11 @@ class Settings:
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     prediction: PredictionSettings = field(default_factory=PredictionSettings)
 
+    @property
+    def trains_all(self) -> bool:
+        """Whether the fold `ALL` is trained after the others."""
+        return self.folds.endswith(AND_ALL)
+
     def flat(self) -> dict[str, Any]:
         """``section.key`` -> value, in the order of the file."""
         return dict(_flatten(self))

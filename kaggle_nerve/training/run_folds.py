@@ -11,7 +11,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import Settings
-from kaggle_nerve.settings.schema import ALL, AND_ALL
+from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import completed
 from kaggle_nerve.training import material as materials
 from kaggle_nerve.training import start
@@ -66,7 +66,7 @@ def train_folds(
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     material = materials.gather(run, data_dir, frames)
-    numbers = _numbers(folding.count(material.folds), fold, settings.folds.endswith(AND_ALL))
+    numbers = _numbers(folding.count(material.folds), fold, settings.trains_all)
     left = [number for number in numbers if not completed(run.fold_folder(number))]
     if len(left) < len(numbers):
         reporter.say(f"{len(numbers) - len(left)} of {len(numbers)} folds are finished already.")

@@ -49,7 +49,7 @@ FILES = {
     "kaggle_nerve/competition/submission.py": "acaec5381d3428ff",
     "kaggle_nerve/settings/__init__.py": "62e8b24732137654",
     "kaggle_nerve/settings/files.py": "8f307061db1d6510",
-    "kaggle_nerve/settings/schema.py": "77a597123a1ddccf",
+    "kaggle_nerve/settings/schema.py": "697ccbad09646635",
     "kaggle_nerve/settings/text.py": "bedf4db9261b4156",
     "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
     "kaggle_nerve/data/cache.py": "dec8e45b6fd52131",
@@ -2339,6 +2339,11 @@ class Settings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     prediction: PredictionSettings = field(default_factory=PredictionSettings)
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether the fold `ALL` is trained after the others."""
+        return self.folds.endswith(AND_ALL)
 
     def flat(self) -> dict[str, Any]:
         """``section.key`` -> value, in the order of the file."""

@@ -63,7 +63,7 @@ FILES = {
     "kaggle_nerve/competition/submission.py": "acaec5381d3428ff",
     "kaggle_nerve/settings/__init__.py": "62e8b24732137654",
     "kaggle_nerve/settings/files.py": "8f307061db1d6510",
-    "kaggle_nerve/settings/schema.py": "77a597123a1ddccf",
+    "kaggle_nerve/settings/schema.py": "697ccbad09646635",
     "kaggle_nerve/settings/text.py": "bedf4db9261b4156",
     "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
     "kaggle_nerve/data/augment.py": "7bd77549590b4d4a",
@@ -114,7 +114,7 @@ FILES = {
     "kaggle_nerve/training/optimisers.py": "b37b816e9ae1c6c1",
     "kaggle_nerve/training/overlays.py": "dcd1c7c99fb51286",
     "kaggle_nerve/training/parallel.py": "55345d44fe6c568b",
-    "kaggle_nerve/training/run_folds.py": "c17fb7604d44306a",
+    "kaggle_nerve/training/run_folds.py": "7b19c3433b8ffb89",
     "kaggle_nerve/training/schedule.py": "40e908fc5b93e894",
     "kaggle_nerve/training/speed.py": "6fda02642c256eda",
     "kaggle_nerve/training/stage.py": "65af5292924aeec6",
@@ -2366,6 +2366,11 @@ class Settings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     prediction: PredictionSettings = field(default_factory=PredictionSettings)
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether the fold `ALL` is trained after the others."""
+        return self.folds.endswith(AND_ALL)
 
     def flat(self) -> dict[str, Any]:
         """``section.key`` -> value, in the order of the file."""
@@ -7271,7 +7276,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import Settings
-from kaggle_nerve.settings.schema import ALL, AND_ALL
+from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import completed
 from kaggle_nerve.training import material as materials
 from kaggle_nerve.training import start
@@ -7326,7 +7331,7 @@ def train_folds(
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     material = materials.gather(run, data_dir, frames)
-    numbers = _numbers(folding.count(material.folds), fold, settings.folds.endswith(AND_ALL))
+    numbers = _numbers(folding.count(material.folds), fold, settings.trains_all)
     left = [number for number in numbers if not completed(run.fold_folder(number))]
     if len(left) < len(numbers):
         reporter.say(f"{len(numbers) - len(left)} of {len(numbers)} folds are finished already.")
