@@ -152,7 +152,7 @@ def headed(read: Sequence[int] = (0, 1, 2), **options) -> keras.Model:
     """
     maps = [keras.Input((4, 8, 2)), keras.Input((2, 4, 3)), keras.Input((1, 2, 5))]
     outputs = heads.outputs(
-        maps[0], maps[2], ModelSettings(**options), ((1, 2), (0, 3)), 2, deep=maps[1:], columns=maps[1:]
+        maps[0], maps[2:], ModelSettings(**options), ((1, 2), (0, 3)), 2, deep=maps[1:], columns=maps[1:]
     )
     return keras.Model([maps[number] for number in read], outputs)
 

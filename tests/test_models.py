@@ -191,19 +191,29 @@ def test_without_a_presence_head_the_mask_tells():
     np.testing.assert_allclose(presence, masks.max(axis=(1, 2)))
 
 
-def test_the_presence_head_by_attention_is_a_mean_and_a_weighted_mean():
-    features = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
-    bottleneck = keras.Input((3, 4, 5))
-    head = keras.Model(bottleneck, heads.presence_head(bottleneck, "attention"))
+def test_the_presence_head_by_attention_is_a_mean_and_weighted_means():
+    rng = np.random.default_rng(0)
+    shapes = [(3, 4, 5), (6, 8, 2)]
+    features = [rng.normal(size=(2, *shape)).astype(np.float32) for shape in shapes]
+    bottleneck, coarse = (keras.Input(shape) for shape in shapes)
+    head = keras.Model([bottleneck, coarse], heads.presence_head([bottleneck, coarse], "attention"))
     weights = {layer.name: layer.get_weights() for layer in head.layers}
-    flat = features.reshape(2, 12, 5)
-    scores = flat @ weights["presence_attention"][0] + weights["presence_attention"][1]
-    share = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    pooled = np.concatenate([flat.mean(axis=1), (share * flat).sum(axis=1)], axis=1)
-    logit = pooled @ weights["presence"][0] + weights["presence"][1]
+    means = [features[0].mean(axis=(1, 2))]
+    for level, values in enumerate(features):
+        flat = values.reshape(2, -1, values.shape[-1])
+        scores = flat @ weights[f"presence_attended{level}_scores"][0]
+        share = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        means.append((share * flat).sum(axis=1))
+    logit = np.concatenate(means, axis=1) @ weights["presence"][0] + weights["presence"][1]
     np.testing.assert_allclose(head(features), 1 / (1 + np.exp(-logit)), rtol=1e-5)
-    # A constant added to all scores changes nothing, so only the features' weights are learned.
-    assert built("model.presence_pool=attention").count_params() - built().count_params() == 2 * 16 + 1
+
+
+def test_attention_reads_the_two_deepest_features_and_the_two_coarsest_of_the_decoder():
+    # Depth 4 from width 4: 64 and 32 deepest channels, then 32 and 16 in the decoder; finer ones are not read.
+    # A source adds its channels' weights to the head, and a score for each channel with a constant.
+    attention = built("model.depth=4", "model.widest=64", "model.presence_pool=attention")
+    plain = built("model.depth=4", "model.widest=64")
+    assert attention.count_params() - plain.count_params() == 2 * (64 + 32 + 32 + 16) + 4
 
 
 def test_forward_passes_give_the_rows_in_order_whatever_the_batch():

@@ -34,7 +34,7 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
     tensor = layers.Concatenate(name="join_fine")([fine, tensor])
     for step in range(2):
         tensor = separable(tensor, channels, settings, f"decoder{step}")
-    outputs = heads.outputs(tensor, found.bottom, settings, found.margins, 2 * found.stem)
+    outputs = heads.outputs(tensor, found.deepest, settings, found.margins, 2 * found.stem)
     return keras.Model(frames, outputs, name="deeplabv3plus")
 
 

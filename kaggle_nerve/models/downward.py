@@ -25,6 +25,11 @@ class Features:
     margins: tuple[tuple[int, int], tuple[int, int]]
     stem: int
 
+    @property
+    def deepest(self) -> list[keras.KerasTensor]:
+        """The bottom and the skip above it."""
+        return [self.bottom, self.skips[-1]]
+
 
 def features(frames: keras.KerasTensor, size: tuple[int, int], settings: ModelSettings) -> Features:
     """Features of ``frames`` (batch, height, width, 1), grey values from 0 to 255, with ``size`` (height, width)."""

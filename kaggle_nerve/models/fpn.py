@@ -20,7 +20,7 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
     levels = pyramid([*found.skips[1:], found.bottom], settings)
     outputs = heads.outputs(
         merged(levels, settings),
-        found.bottom,
+        found.deepest,
         settings,
         found.margins,
         2 * found.stem,

@@ -10,10 +10,13 @@ from kaggle_nerve.settings import ModelSettings
 DEEP = 3
 """The most coarser masks that deep supervision trains."""
 
+ATTENDED = 2
+"""The most of the decoder's coarsest features that presence is read from."""
+
 
 def outputs(
     tensor: keras.KerasTensor,
-    bottleneck: keras.KerasTensor,
+    deepest: Sequence[keras.KerasTensor],
     settings: ModelSettings,
     margins: tuple[tuple[int, int], tuple[int, int]],
     stem: int,
@@ -24,12 +27,13 @@ def outputs(
 
     ``tensor`` (batch, h, w, channels) are the finest features, at 1/``stem`` of the padded frame;
     ``margins`` are the rows and columns that were padded. ``mask`` (batch, height, width, 1) has the
-    frame's own size; ``presence`` (batch, 1), if the settings want it, is read from ``bottleneck``.
+    frame's own size; ``presence`` (batch, 1), if the settings want it, is read from ``deepest``, the encoder's
+    features, the deepest first, and of them from the first alone unless ``presence_pool`` is ``attention``.
 
     With deep supervision (Lee and others 2014, arXiv:1409.5185) the first three of ``deep``, finest
     first, become ``mask_1``, ``mask_2``, ``mask_3``, as large as ``mask``. With hypercolumns (Hariharan
-    and others 2015, arXiv:1411.5752) ``mask`` also reads ``columns``. Both may be coarser than ``tensor``
-    by whole factors.
+    and others 2015, arXiv:1411.5752) ``mask`` also reads ``columns``, finest first; the attention
+    of ``presence`` reads the two coarsest of them. Both may be coarser than ``tensor`` by whole factors.
     """
     logit = layers.Conv2D(1, 1, dtype="float32", name="mask_logit")(tensor)
     if settings.hypercolumns and columns:
@@ -41,22 +45,22 @@ def outputs(
             scale = stem * tensor.shape[1] // features.shape[1]
             found[f"mask_{number}"] = _mask(logit, margins, scale, f"_{number}")
     if settings.presence:
-        found["presence"] = presence_head(bottleneck, settings.presence_pool)
+        found["presence"] = presence_head([*deepest, *columns[: -ATTENDED - 1 : -1]], settings.presence_pool)
     return found
 
 
-def presence_head(bottleneck: keras.KerasTensor, pool: str) -> keras.KerasTensor:
-    """P(mask not empty), (batch, 1) in float32, from the deepest features.
+def presence_head(sources: Sequence[keras.KerasTensor], pool: str) -> keras.KerasTensor:
+    """P(mask not empty), (batch, 1) in float32, from features of the whole frame, the deepest first.
 
-    ``pool``: ``mean`` averages them over the frame. ``attention`` also takes a second average in which each
-    place has a weight of its own, computed from the features there (Ilse, Tomczak, Welling 2018,
-    arXiv:1802.04712, without their hidden layer): a nerve covers few of the places.
+    ``pool``: ``mean`` averages the first of ``sources`` over the frame. ``attention`` also averages each of
+    them with a weight for each place, computed from the features there (Ilse, Tomczak, Welling 2018,
+    arXiv:1802.04712, without their hidden layer): a nerve covers few of the places, and the deepest features
+    have hardly more than a dozen.
     """
-    pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_mean")(bottleneck)
+    pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_mean")(sources[0])
     if pool == "attention":
-        pooled = layers.Concatenate(dtype="float32", name="presence_features")(
-            [pooled, _attended(bottleneck)]
-        )
+        means = [_attended(features, f"presence_attended{number}") for number, features in enumerate(sources)]
+        pooled = layers.Concatenate(dtype="float32", name="presence_features")([pooled, *means])
     return layers.Dense(1, activation="sigmoid", dtype="float32", name="presence")(pooled)
 
 
@@ -67,14 +71,14 @@ def enlarged(tensor: keras.KerasTensor, scale: int, name: str) -> keras.KerasTen
     return layers.UpSampling2D(scale, interpolation="bilinear", dtype="float32", name=name)(tensor)
 
 
-def _attended(bottleneck: keras.KerasTensor) -> keras.KerasTensor:
-    """The features averaged with weights over the places that sum to 1, (batch, channels)."""
-    channels = bottleneck.shape[-1]
-    places = layers.Reshape((-1, channels), dtype="float32", name="presence_places")(bottleneck)
-    weights = layers.Dense(1, dtype="float32", name="presence_attention")(places)
-    weights = layers.Softmax(axis=1, dtype="float32", name="presence_weights")(weights)
-    attended = layers.Dot(axes=1, dtype="float32", name="presence_attended")([weights, places])
-    return layers.Reshape((channels,), dtype="float32", name="presence_attended_mean")(attended)
+def _attended(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """``features`` averaged with weights over the places that sum to 1, (batch, channels)."""
+    channels = features.shape[-1]
+    places = layers.Reshape((-1, channels), dtype="float32", name=f"{name}_places")(features)
+    weights = layers.Dense(1, dtype="float32", name=f"{name}_scores")(places)
+    weights = layers.Softmax(axis=1, dtype="float32", name=f"{name}_weights")(weights)
+    mean = layers.Dot(axes=1, dtype="float32", name=f"{name}_mean")([weights, places])
+    return layers.Reshape((channels,), dtype="float32", name=name)(mean)
 
 
 def _mask(

@@ -29,8 +29,9 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
     tensor = blocks.block(tensor, channels[-1], settings, "bottom")
     bottom = downward.dropped(tensor, settings)
     levels = _decoder(bottom, features, positions, settings)
+    deepest = [bottom, features[-1]]
     outputs = heads.outputs(
-        levels[0], bottom, settings, margins, settings.stem, deep=levels[1:], columns=levels[1:]
+        levels[0], deepest, settings, margins, settings.stem, deep=levels[1:], columns=levels[1:]
     )
     return keras.Model(frames, outputs, name="segnet")
 

@@ -19,7 +19,7 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
     found = downward.features(frames, size, settings)
     levels = decoder(found, settings)
     outputs = heads.outputs(
-        levels[0], found.bottom, settings, found.margins, found.stem, deep=levels[1:], columns=levels[1:]
+        levels[0], found.deepest, settings, found.margins, found.stem, deep=levels[1:], columns=levels[1:]
     )
     return keras.Model(frames, outputs, name="unet")
 

@@ -18,7 +18,7 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
     nodes = decoder(found, settings)
     outputs = heads.outputs(
         nodes[0][-1],
-        found.bottom,
+        found.deepest,
         settings,
         found.margins,
         found.stem,

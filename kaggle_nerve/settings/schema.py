@@ -60,7 +60,8 @@ class ModelSettings:
     ``encoder`` takes the place of the downward half; ``weights`` are its pretrained ones: ``none``,
     ``imagenet``, or a file; of its five resolutions the ``frozen`` finest keep them as they
     are. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the deepest features.
-    ``presence_pool``: how the presence head averages these over the frame.
+    ``presence_pool``: how the presence head averages features over the frame: the ``mean`` of the deepest, or,
+    with ``attention``, also means of these and of less deep ones with a weight for each place.
     """
 
     architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")
