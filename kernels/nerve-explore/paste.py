@@ -52,7 +52,7 @@ FILES = {
     "kaggle_nerve/competition/submission.py": "acaec5381d3428ff",
     "kaggle_nerve/settings/__init__.py": "62e8b24732137654",
     "kaggle_nerve/settings/files.py": "8f307061db1d6510",
-    "kaggle_nerve/settings/schema.py": "697ccbad09646635",
+    "kaggle_nerve/settings/schema.py": "5373d185b78a50dd",
     "kaggle_nerve/settings/text.py": "bedf4db9261b4156",
     "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
     "kaggle_nerve/data/cache.py": "dec8e45b6fd52131",
@@ -2160,7 +2160,8 @@ class ModelSettings:
     ``encoder`` takes the place of the downward half; ``weights`` are its pretrained ones: ``none``,
     ``imagenet``, or a file; of its five resolutions the ``frozen`` finest keep them as they
     are. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the deepest features.
-    ``presence_pool``: how the presence head averages these over the frame.
+    ``presence_pool``: how the presence head averages features over the frame: the ``mean`` of the deepest, or,
+    with ``attention``, also means of these and of less deep ones with a weight for each place.
     """
 
     architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")

@@ -63,7 +63,7 @@ FILES = {
     "kaggle_nerve/competition/submission.py": "acaec5381d3428ff",
     "kaggle_nerve/settings/__init__.py": "62e8b24732137654",
     "kaggle_nerve/settings/files.py": "8f307061db1d6510",
-    "kaggle_nerve/settings/schema.py": "697ccbad09646635",
+    "kaggle_nerve/settings/schema.py": "5373d185b78a50dd",
     "kaggle_nerve/settings/text.py": "bedf4db9261b4156",
     "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
     "kaggle_nerve/data/augment.py": "7bd77549590b4d4a",
@@ -79,23 +79,23 @@ FILES = {
     "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
     "kaggle_nerve/models/__init__.py": "cc24b6aa73804dc7",
     "kaggle_nerve/models/blocks.py": "10604b9b119ccf91",
-    "kaggle_nerve/models/deeplab.py": "0f4bbec410558b17",
-    "kaggle_nerve/models/downward.py": "af94fd2993514384",
+    "kaggle_nerve/models/deeplab.py": "6910a3a2c1dc5109",
+    "kaggle_nerve/models/downward.py": "63f764f6fcea0635",
     "kaggle_nerve/models/efficientnet_lite.py": "bb43fd8514f99fa5",
     "kaggle_nerve/models/encoders.py": "b37a1c77ee6c270b",
     "kaggle_nerve/models/forward.py": "4db93fcbabd11cde",
-    "kaggle_nerve/models/fpn.py": "ecb83ea55f18a526",
-    "kaggle_nerve/models/heads.py": "946b93ef3fe7de7f",
+    "kaggle_nerve/models/fpn.py": "d79ea01fb9d8489e",
+    "kaggle_nerve/models/heads.py": "0b393a74c9f2be1d",
     "kaggle_nerve/models/layers.py": "4f95e354e8479dcb",
     "kaggle_nerve/models/normalisation.py": "8d2389d1e94205d2",
     "kaggle_nerve/models/options.py": "3bf9268bb57950a2",
     "kaggle_nerve/models/registry.py": "bbacec4111f51cfd",
-    "kaggle_nerve/models/segnet.py": "caa0f78a255e0589",
+    "kaggle_nerve/models/segnet.py": "b335f1b56285585b",
     "kaggle_nerve/models/skips.py": "75364c721da5993c",
     "kaggle_nerve/models/statistics.py": "bf67a97f01779afc",
     "kaggle_nerve/models/torch_file.py": "5bbe721bf008aef4",
-    "kaggle_nerve/models/unet.py": "449a9603cca48850",
-    "kaggle_nerve/models/unetpp.py": "be4668367bc399a4",
+    "kaggle_nerve/models/unet.py": "bac131ae20e6a7aa",
+    "kaggle_nerve/models/unetpp.py": "8440d261494f67f3",
     "kaggle_nerve/models/views.py": "fc7150c8ce9bfc64",
     "kaggle_nerve/models/weights.py": "887eb14d44da3d72",
     "kaggle_nerve/runs.py": "8515b946142dcd4c",
@@ -2175,7 +2175,8 @@ class ModelSettings:
     ``encoder`` takes the place of the downward half; ``weights`` are its pretrained ones: ``none``,
     ``imagenet``, or a file; of its five resolutions the ``frozen`` finest keep them as they
     are. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the deepest features.
-    ``presence_pool``: how the presence head averages these over the frame.
+    ``presence_pool``: how the presence head averages features over the frame: the ``mean`` of the deepest, or,
+    with ``attention``, also means of these and of less deep ones with a weight for each place.
     """
 
     architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")
@@ -3795,7 +3796,7 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
     tensor = layers.Concatenate(name="join_fine")([fine, tensor])
     for step in range(2):
         tensor = separable(tensor, channels, settings, f"decoder{step}")
-    outputs = heads.outputs(tensor, found.bottom, settings, found.margins, 2 * found.stem)
+    outputs = heads.outputs(tensor, found.deepest, settings, found.margins, 2 * found.stem)
     return keras.Model(frames, outputs, name="deeplabv3plus")
 
 
@@ -3868,6 +3869,11 @@ class Features:
     bottom: keras.KerasTensor
     margins: tuple[tuple[int, int], tuple[int, int]]
     stem: int
+
+    @property
+    def deepest(self) -> list[keras.KerasTensor]:
+        """The bottom and the skip above it."""
+        return [self.bottom, self.skips[-1]]
 
 
 def features(frames: keras.KerasTensor, size: tuple[int, int], settings: ModelSettings) -> Features:
@@ -4337,7 +4343,7 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
     levels = pyramid([*found.skips[1:], found.bottom], settings)
     outputs = heads.outputs(
         merged(levels, settings),
-        found.bottom,
+        found.deepest,
         settings,
         found.margins,
         2 * found.stem,
@@ -4398,10 +4404,13 @@ from kaggle_nerve.settings import ModelSettings
 DEEP = 3
 """The most coarser masks that deep supervision trains."""
 
+ATTENDED = 2
+"""The most of the decoder's coarsest features that presence is read from."""
+
 
 def outputs(
     tensor: keras.KerasTensor,
-    bottleneck: keras.KerasTensor,
+    deepest: Sequence[keras.KerasTensor],
     settings: ModelSettings,
     margins: tuple[tuple[int, int], tuple[int, int]],
     stem: int,
@@ -4412,12 +4421,13 @@ def outputs(
 
     ``tensor`` (batch, h, w, channels) are the finest features, at 1/``stem`` of the padded frame;
     ``margins`` are the rows and columns that were padded. ``mask`` (batch, height, width, 1) has the
-    frame's own size; ``presence`` (batch, 1), if the settings want it, is read from ``bottleneck``.
+    frame's own size; ``presence`` (batch, 1), if the settings want it, is read from ``deepest``, the encoder's
+    features, the deepest first, and of them from the first alone unless ``presence_pool`` is ``attention``.
 
     With deep supervision (Lee and others 2014, arXiv:1409.5185) the first three of ``deep``, finest
     first, become ``mask_1``, ``mask_2``, ``mask_3``, as large as ``mask``. With hypercolumns (Hariharan
-    and others 2015, arXiv:1411.5752) ``mask`` also reads ``columns``. Both may be coarser than ``tensor``
-    by whole factors.
+    and others 2015, arXiv:1411.5752) ``mask`` also reads ``columns``, finest first; the attention
+    of ``presence`` reads the two coarsest of them. Both may be coarser than ``tensor`` by whole factors.
     """
     logit = layers.Conv2D(1, 1, dtype="float32", name="mask_logit")(tensor)
     if settings.hypercolumns and columns:
@@ -4429,22 +4439,22 @@ def outputs(
             scale = stem * tensor.shape[1] // features.shape[1]
             found[f"mask_{number}"] = _mask(logit, margins, scale, f"_{number}")
     if settings.presence:
-        found["presence"] = presence_head(bottleneck, settings.presence_pool)
+        found["presence"] = presence_head([*deepest, *columns[: -ATTENDED - 1 : -1]], settings.presence_pool)
     return found
 
 
-def presence_head(bottleneck: keras.KerasTensor, pool: str) -> keras.KerasTensor:
-    """P(mask not empty), (batch, 1) in float32, from the deepest features.
+def presence_head(sources: Sequence[keras.KerasTensor], pool: str) -> keras.KerasTensor:
+    """P(mask not empty), (batch, 1) in float32, from features of the whole frame, the deepest first.
 
-    ``pool``: ``mean`` averages them over the frame. ``attention`` also takes a second average in which each
-    place has a weight of its own, computed from the features there (Ilse, Tomczak, Welling 2018,
-    arXiv:1802.04712, without their hidden layer): a nerve covers few of the places.
+    ``pool``: ``mean`` averages the first of ``sources`` over the frame. ``attention`` also averages each of
+    them with a weight for each place, computed from the features there (Ilse, Tomczak, Welling 2018,
+    arXiv:1802.04712, without their hidden layer): a nerve covers few of the places, and the deepest features
+    have hardly more than a dozen.
     """
-    pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_mean")(bottleneck)
+    pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_mean")(sources[0])
     if pool == "attention":
-        pooled = layers.Concatenate(dtype="float32", name="presence_features")(
-            [pooled, _attended(bottleneck)]
-        )
+        means = [_attended(features, f"presence_attended{number}") for number, features in enumerate(sources)]
+        pooled = layers.Concatenate(dtype="float32", name="presence_features")([pooled, *means])
     return layers.Dense(1, activation="sigmoid", dtype="float32", name="presence")(pooled)
 
 
@@ -4455,14 +4465,14 @@ def enlarged(tensor: keras.KerasTensor, scale: int, name: str) -> keras.KerasTen
     return layers.UpSampling2D(scale, interpolation="bilinear", dtype="float32", name=name)(tensor)
 
 
-def _attended(bottleneck: keras.KerasTensor) -> keras.KerasTensor:
-    """The features averaged with weights over the places that sum to 1, (batch, channels)."""
-    channels = bottleneck.shape[-1]
-    places = layers.Reshape((-1, channels), dtype="float32", name="presence_places")(bottleneck)
-    weights = layers.Dense(1, dtype="float32", name="presence_attention")(places)
-    weights = layers.Softmax(axis=1, dtype="float32", name="presence_weights")(weights)
-    attended = layers.Dot(axes=1, dtype="float32", name="presence_attended")([weights, places])
-    return layers.Reshape((channels,), dtype="float32", name="presence_attended_mean")(attended)
+def _attended(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """``features`` averaged with weights over the places that sum to 1, (batch, channels)."""
+    channels = features.shape[-1]
+    places = layers.Reshape((-1, channels), dtype="float32", name=f"{name}_places")(features)
+    weights = layers.Dense(1, dtype="float32", name=f"{name}_scores")(places)
+    weights = layers.Softmax(axis=1, dtype="float32", name=f"{name}_weights")(weights)
+    mean = layers.Dot(axes=1, dtype="float32", name=f"{name}_mean")([weights, places])
+    return layers.Reshape((channels,), dtype="float32", name=name)(mean)
 
 
 def _mask(
@@ -4662,8 +4672,9 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
     tensor = blocks.block(tensor, channels[-1], settings, "bottom")
     bottom = downward.dropped(tensor, settings)
     levels = _decoder(bottom, features, positions, settings)
+    deepest = [bottom, features[-1]]
     outputs = heads.outputs(
-        levels[0], bottom, settings, margins, settings.stem, deep=levels[1:], columns=levels[1:]
+        levels[0], deepest, settings, margins, settings.stem, deep=levels[1:], columns=levels[1:]
     )
     return keras.Model(frames, outputs, name="segnet")
 
@@ -4916,7 +4927,7 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
     found = downward.features(frames, size, settings)
     levels = decoder(found, settings)
     outputs = heads.outputs(
-        levels[0], found.bottom, settings, found.margins, found.stem, deep=levels[1:], columns=levels[1:]
+        levels[0], found.deepest, settings, found.margins, found.stem, deep=levels[1:], columns=levels[1:]
     )
     return keras.Model(frames, outputs, name="unet")
 
@@ -4963,7 +4974,7 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
     nodes = decoder(found, settings)
     outputs = heads.outputs(
         nodes[0][-1],
-        found.bottom,
+        found.deepest,
         settings,
         found.margins,
         found.stem,
