@@ -31,6 +31,28 @@ def test_margins_are_what_is_missing():
     assert blocks.margins((48, 64), 16) == ((0, 0), (0, 0))
 
 
+def test_a_window_takes_away_what_the_halvings_do_not_need():
+    assert blocks.margins((80, 112), 32, 0.8) == ((-4, -12), (-8, -8))
+    # 0.8 of 96 rows is 77, which 32 divides from 96 on; of 60 columns 48, to which 4 are added on the way to 64.
+    assert blocks.margins((96, 60), 32, 0.8) == ((0, 0), (2, 2))
+
+
+@pytest.mark.parametrize("architecture", ["unet", "unet++", "segnet"])
+def test_a_network_sees_the_window_alone_and_finds_no_mask_outside(architecture):
+    model = built(
+        f"model.architecture={architecture}", "size=[40, 48]", "model.window=0.75", "model.dropout=0"
+    )
+    frames = np.random.default_rng(0).uniform(0, 255, (1, 40, 48, 1)).astype(np.float32)
+    # 30 rows and 36 columns at least, in multiples of 4: 2 rows are left out above and 6 below, 6 columns on each side.
+    inside = np.zeros((40, 48), bool)
+    inside[2:34, 6:42] = True
+    mask = np.asarray(model(frames)["mask"])[0, ..., 0]
+    assert mask.shape == (40, 48)
+    assert (mask[inside] > 0).all() and (mask[~inside] == 0).all()
+    frames[0, ~inside] = frames[0, ~inside][::-1]  # the frame's mean and deviation stay
+    np.testing.assert_allclose(np.asarray(model(frames)["mask"])[0, ..., 0], mask, atol=1e-5)
+
+
 def test_what_is_cropped_is_what_was_padded():
     # With a mirrored frame a symmetric network must give the mirrored mask; an off-by-one crop would not.
     model = built("size=[20, 22]", "model.depth=1", "model.normalise=unit")

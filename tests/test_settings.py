@@ -96,3 +96,10 @@ def test_a_younger_key_leaves_the_digests_of_older_runs_as_they_were():
     assert settings.digest() == digest_text(json.dumps(older, sort_keys=True))
     for change in ("prediction.combine=logits", "loss.empty_frames=0.5"):
         assert apply_changes(settings, (change,)).digest() != settings.digest()
+
+
+@pytest.mark.parametrize("change", ["augmentation.vflip=0.5", "prediction.tta=flips"])
+def test_a_window_above_the_middle_goes_with_nothing_upside_down(change):
+    with pytest.raises(NerveError, match=r"model\.window = 0\.8 leaves out more below than above"):
+        apply_changes(load_preset("tiny"), ("model.window=0.8", change))
+    apply_changes(load_preset("tiny"), (change,))

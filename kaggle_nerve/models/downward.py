@@ -17,12 +17,12 @@ class Features:
     """What a decoder starts from.
 
     ``skips``: finest first, each half as high and wide as the one before; ``bottom``: half of the last.
-    The finest is 1/``stem`` of the frame with its ``margins`` (rows and columns that were padded).
+    The finest is 1/``stem`` of the frame with its ``margins`` (`blocks.margins`).
     """
 
     skips: list[keras.KerasTensor]
     bottom: keras.KerasTensor
-    margins: tuple[tuple[int, int], tuple[int, int]]
+    margins: blocks.Margins
     stem: int
 
     @property
@@ -49,11 +49,11 @@ def features(frames: keras.KerasTensor, size: tuple[int, int], settings: ModelSe
 
 def prepared(
     frames: keras.KerasTensor, size: tuple[int, int], settings: ModelSettings
-) -> tuple[keras.KerasTensor, tuple[tuple[int, int], tuple[int, int]]]:
-    """Frames normalised, padded to what ``depth`` halvings need and shrunk by the stem; and the margins."""
-    margins = blocks.margins(size, settings.stem * 2**settings.depth)
+) -> tuple[keras.KerasTensor, blocks.Margins]:
+    """Frames normalised, given the margins that ``depth`` halvings need, and shrunk by the stem; and the margins."""
+    margins = blocks.margins(size, settings.stem * 2**settings.depth, settings.window)
     tensor = blocks.normalised(frames, settings.normalise)
-    tensor = layers.ZeroPadding2D(margins, name="pad")(tensor)
+    tensor = blocks.framed(tensor, margins)
     if settings.stem > 1:
         tensor = layers.Conv2D(
             settings.width, 2 * settings.stem, strides=settings.stem, padding="same", name="stem"

@@ -110,17 +110,17 @@ ENCODERS = {
 
 def features(
     frames: keras.KerasTensor, settings: ModelSettings, size: tuple[int, int]
-) -> tuple[list[keras.KerasTensor], tuple[tuple[int, int], tuple[int, int]]]:
+) -> tuple[list[keras.KerasTensor], blocks.Margins]:
     """Feature maps of ``settings.encoder`` at strides 2, 4, 8, 16 and 32, and the margins to crop later.
 
     ``frames``: (batch, height, width, 1) of ``size``, grey values from 0 to 255; a map is (batch,
-    h / stride, w / stride, channels), h and w being ``size`` padded to multiples of 32. The encoder is
-    one layer, named ``encoder``. A map is the last of its resolution before the block that halves it
-    begins to widen it; the coarsest is the application's own output.
+    h / stride, w / stride, channels), h and w being ``size`` with the margins. The encoder is one layer,
+    named ``encoder``. A map is the last of its resolution before the block that halves it begins to widen
+    it; the coarsest is the application's own output.
 
     ConvNeXt begins at stride 4; its map at stride 2 is a convolution of ours on what the encoder sees.
     """
-    margins = blocks.margins(size, STRIDES[-1])
+    margins = blocks.margins(size, STRIDES[-1], settings.window)
     tensor = prepared(frames, settings, margins)
     encoder = build(settings.encoder, tuple(tensor.shape[1:]), settings.weights)
     freeze(encoder, settings.frozen)
@@ -131,7 +131,7 @@ def features(
 
 
 def prepared(
-    frames: keras.KerasTensor, settings: ModelSettings, margins: tuple[tuple[int, int], tuple[int, int]]
+    frames: keras.KerasTensor, settings: ModelSettings, margins: blocks.Margins
 ) -> keras.KerasTensor:
     """Grey ``frames`` as the three channels that the encoder was trained to see, padded with zeros.
 
@@ -145,7 +145,7 @@ def prepared(
     tensor = blocks.normalised(frames, settings.normalise)
     tensor = layers.Concatenate(name="three_channels")([tensor] * 3)
     tensor = layers.Rescaling(scale, offset, name="as_imagenet")(tensor)
-    return layers.ZeroPadding2D(margins, name="pad")(tensor)
+    return blocks.framed(tensor, margins)
 
 
 def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:

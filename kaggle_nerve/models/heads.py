@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from kaggle_nerve.models import blocks
 from kaggle_nerve.settings import ModelSettings
 
 DEEP = 3
@@ -18,7 +19,7 @@ def outputs(
     tensor: keras.KerasTensor,
     deepest: Sequence[keras.KerasTensor],
     settings: ModelSettings,
-    margins: tuple[tuple[int, int], tuple[int, int]],
+    margins: blocks.Margins,
     stem: int,
     deep: Sequence[keras.KerasTensor] = (),
     columns: Sequence[keras.KerasTensor] = (),
@@ -26,9 +27,10 @@ def outputs(
     """The network's outputs by name, all float32 and from 0 to 1.
 
     ``tensor`` (batch, h, w, channels) are the finest features, at 1/``stem`` of the padded frame;
-    ``margins`` are the rows and columns that were padded. ``mask`` (batch, height, width, 1) has the
-    frame's own size; ``presence`` (batch, 1), if the settings want it, is read from ``deepest``, the encoder's
-    features, the deepest first, and of them from the first alone unless ``presence_pool`` is ``attention``.
+    ``margins`` are those that the frame was given. ``mask`` (batch, height, width, 1) has the frame's own size,
+    and is 0 where margins took something away; ``presence`` (batch, 1), if the settings want it, is read from
+    ``deepest``, the encoder's features, the deepest first, and of them from the first alone unless
+    ``presence_pool`` is ``attention``.
 
     With deep supervision (Lee and others 2014, arXiv:1409.5185) the first three of ``deep``, finest
     first, become ``mask_1``, ``mask_2``, ``mask_3``, as large as ``mask``. With hypercolumns (Hariharan
@@ -81,12 +83,14 @@ def _attended(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.Reshape((channels,), dtype="float32", name=name)(mean)
 
 
-def _mask(
-    logit: keras.KerasTensor, margins: tuple[tuple[int, int], tuple[int, int]], scale: int, suffix: str
-) -> keras.KerasTensor:
+def _mask(logit: keras.KerasTensor, margins: blocks.Margins, scale: int, suffix: str) -> keras.KerasTensor:
     logit = enlarged(logit, scale, f"enlarge_mask{suffix}")
-    logit = layers.Cropping2D(margins, dtype="float32", name=f"crop{suffix}")(logit)
-    return layers.Activation("sigmoid", dtype="float32", name=f"mask{suffix}")(logit)
+    logit = layers.Cropping2D(blocks.added(margins), dtype="float32", name=f"crop{suffix}")(logit)
+    mask = layers.Activation("sigmoid", dtype="float32", name=f"mask{suffix}")(logit)
+    outside = blocks.taken(margins)
+    if outside == ((0, 0), (0, 0)):
+        return mask
+    return layers.ZeroPadding2D(outside, dtype="float32", name=f"whole{suffix}")(mask)
 
 
 def _with_columns(logit: keras.KerasTensor, columns: Sequence[keras.KerasTensor]) -> keras.KerasTensor:

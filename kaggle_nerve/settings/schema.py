@@ -36,6 +36,7 @@ LATER = {
     "loss.empty_frames": 1.0,
     "model.frozen": 0,
     "model.presence_pool": "mean",
+    "model.window": 1.0,
     "augmentation.elastic": 0.0,
     "augmentation.gain": 0.0,
     "augmentation.sharpness": 0.0,
@@ -62,6 +63,8 @@ class ModelSettings:
     are. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the deepest features.
     ``presence_pool``: how the presence head averages features over the frame: the ``mean`` of the deepest, or,
     with ``attention``, also means of these and of less deep ones with a weight for each place.
+    ``window``: the share of height and width that the network sees at least, in the middle of the columns and a
+    little above that of the rows. Outside it no pixel is in a mask.
     """
 
     architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")
@@ -84,6 +87,7 @@ class ModelSettings:
     skip_dropout: float = _within(0.0, 0, 0.9)
     presence: bool = True
     presence_pool: str = _choice("mean", "mean", "attention")
+    window: float = _within(1.0, 0.2, 1)
     normalise: str = _choice("image", "image", "unit")
 
 

@@ -125,6 +125,11 @@ def _together(settings: Settings) -> list[tuple[bool, str]]:
             "model.presence=true and loss.presence=0.5.",
         ),
         (
+            model.window == 1 or (settings.augmentation.vflip == 0 and settings.prediction.tta != "flips"),
+            f"model.window = {model.window} leaves out more below than above, which frames upside down would turn "
+            "round; set augmentation.vflip=0 and prediction.tta=scales, or model.window=1.",
+        ),
+        (
             loss.tversky == loss.focal_tversky == 0 or loss.tversky_alpha + loss.tversky_beta > 0,
             "loss.tversky_alpha and loss.tversky_beta are both 0; set one of them.",
         ),

@@ -49,8 +49,8 @@ FILES = {
     "kaggle_nerve/competition/submission.py": "acaec5381d3428ff",
     "kaggle_nerve/settings/__init__.py": "62e8b24732137654",
     "kaggle_nerve/settings/files.py": "8f307061db1d6510",
-    "kaggle_nerve/settings/schema.py": "5373d185b78a50dd",
-    "kaggle_nerve/settings/text.py": "bedf4db9261b4156",
+    "kaggle_nerve/settings/schema.py": "7e817a0cf54fd626",
+    "kaggle_nerve/settings/text.py": "91e5d30010dab8fc",
     "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
     "kaggle_nerve/data/cache.py": "dec8e45b6fd52131",
     "kaggle_nerve/data/folds.py": "d026152bb044a39b",
@@ -2124,6 +2124,7 @@ LATER = {
     "loss.empty_frames": 1.0,
     "model.frozen": 0,
     "model.presence_pool": "mean",
+    "model.window": 1.0,
     "augmentation.elastic": 0.0,
     "augmentation.gain": 0.0,
     "augmentation.sharpness": 0.0,
@@ -2150,6 +2151,8 @@ class ModelSettings:
     are. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the deepest features.
     ``presence_pool``: how the presence head averages features over the frame: the ``mean`` of the deepest, or,
     with ``attention``, also means of these and of less deep ones with a weight for each place.
+    ``window``: the share of height and width that the network sees at least, in the middle of the columns and a
+    little above that of the rows. Outside it no pixel is in a mask.
     """
 
     architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")
@@ -2172,6 +2175,7 @@ class ModelSettings:
     skip_dropout: float = _within(0.0, 0, 0.9)
     presence: bool = True
     presence_pool: str = _choice("mean", "mean", "attention")
+    window: float = _within(1.0, 0.2, 1)
     normalise: str = _choice("image", "image", "unit")
 
 
@@ -2505,6 +2509,11 @@ def _together(settings: Settings) -> list[tuple[bool, str]]:
             not loss.is_conditional or (model.presence and loss.presence > 0),
             "loss.empty_frames = 0 leaves it to the presence head to say which frames are empty; set "
             "model.presence=true and loss.presence=0.5.",
+        ),
+        (
+            model.window == 1 or (settings.augmentation.vflip == 0 and settings.prediction.tta != "flips"),
+            f"model.window = {model.window} leaves out more below than above, which frames upside down would turn "
+            "round; set augmentation.vflip=0 and prediction.tta=scales, or model.window=1.",
         ),
         (
             loss.tversky == loss.focal_tversky == 0 or loss.tversky_alpha + loss.tversky_beta > 0,

@@ -63,8 +63,8 @@ FILES = {
     "kaggle_nerve/competition/submission.py": "acaec5381d3428ff",
     "kaggle_nerve/settings/__init__.py": "62e8b24732137654",
     "kaggle_nerve/settings/files.py": "8f307061db1d6510",
-    "kaggle_nerve/settings/schema.py": "5373d185b78a50dd",
-    "kaggle_nerve/settings/text.py": "bedf4db9261b4156",
+    "kaggle_nerve/settings/schema.py": "7e817a0cf54fd626",
+    "kaggle_nerve/settings/text.py": "91e5d30010dab8fc",
     "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
     "kaggle_nerve/data/augment.py": "7bd77549590b4d4a",
     "kaggle_nerve/data/batches.py": "c82507f460b9609f",
@@ -78,14 +78,14 @@ FILES = {
     "kaggle_nerve/data/overlay.py": "230339960b93d3fa",
     "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
     "kaggle_nerve/models/__init__.py": "cc24b6aa73804dc7",
-    "kaggle_nerve/models/blocks.py": "10604b9b119ccf91",
+    "kaggle_nerve/models/blocks.py": "b1a01aad85e844c1",
     "kaggle_nerve/models/deeplab.py": "6910a3a2c1dc5109",
-    "kaggle_nerve/models/downward.py": "63f764f6fcea0635",
+    "kaggle_nerve/models/downward.py": "0e363ba2ab31aab7",
     "kaggle_nerve/models/efficientnet_lite.py": "bb43fd8514f99fa5",
-    "kaggle_nerve/models/encoders.py": "b37a1c77ee6c270b",
+    "kaggle_nerve/models/encoders.py": "957ed65ce3911f29",
     "kaggle_nerve/models/forward.py": "4db93fcbabd11cde",
     "kaggle_nerve/models/fpn.py": "d79ea01fb9d8489e",
-    "kaggle_nerve/models/heads.py": "0b393a74c9f2be1d",
+    "kaggle_nerve/models/heads.py": "32f9a6d70ba3e76c",
     "kaggle_nerve/models/layers.py": "4f95e354e8479dcb",
     "kaggle_nerve/models/normalisation.py": "8d2389d1e94205d2",
     "kaggle_nerve/models/options.py": "3bf9268bb57950a2",
@@ -2151,6 +2151,7 @@ LATER = {
     "loss.empty_frames": 1.0,
     "model.frozen": 0,
     "model.presence_pool": "mean",
+    "model.window": 1.0,
     "augmentation.elastic": 0.0,
     "augmentation.gain": 0.0,
     "augmentation.sharpness": 0.0,
@@ -2177,6 +2178,8 @@ class ModelSettings:
     are. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the deepest features.
     ``presence_pool``: how the presence head averages features over the frame: the ``mean`` of the deepest, or,
     with ``attention``, also means of these and of less deep ones with a weight for each place.
+    ``window``: the share of height and width that the network sees at least, in the middle of the columns and a
+    little above that of the rows. Outside it no pixel is in a mask.
     """
 
     architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")
@@ -2199,6 +2202,7 @@ class ModelSettings:
     skip_dropout: float = _within(0.0, 0, 0.9)
     presence: bool = True
     presence_pool: str = _choice("mean", "mean", "attention")
+    window: float = _within(1.0, 0.2, 1)
     normalise: str = _choice("image", "image", "unit")
 
 
@@ -2532,6 +2536,11 @@ def _together(settings: Settings) -> list[tuple[bool, str]]:
             not loss.is_conditional or (model.presence and loss.presence > 0),
             "loss.empty_frames = 0 leaves it to the presence head to say which frames are empty; set "
             "model.presence=true and loss.presence=0.5.",
+        ),
+        (
+            model.window == 1 or (settings.augmentation.vflip == 0 and settings.prediction.tta != "flips"),
+            f"model.window = {model.window} leaves out more below than above, which frames upside down would turn "
+            "round; set augmentation.vflip=0 and prediction.tta=scales, or model.window=1.",
         ),
         (
             loss.tversky == loss.focal_tversky == 0 or loss.tversky_alpha + loss.tversky_beta > 0,
@@ -3749,10 +3758,45 @@ def normalised(frames: keras.KerasTensor, how: str) -> keras.KerasTensor:
     return frames
 
 
-def margins(size: tuple[int, int], multiple: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows and columns to add (before, after) so that ``multiple`` divides height and width."""
-    missing = [-length % multiple for length in size]
-    return tuple((pixels // 2, pixels - pixels // 2) for pixels in missing)  # type: ignore[return-value]
+Margins = tuple[tuple[int, int], tuple[int, int]]
+"""Rows and columns to add, each before and after; negative ones are taken away."""
+
+ABOVE = 0.25
+"""The share above the window of the rows that it leaves out: nerves lie in the upper three quarters of the frames."""
+
+
+def margins(size: tuple[int, int], multiple: int, window: float = 1.0) -> Margins:
+    """What makes height and width of ``size`` divisible by ``multiple``, and at least ``window`` of what they were.
+
+    Example: (80, 112) becomes (64, 96) with multiple 32 and window 0.8: 4 rows go above, 12 below, 8
+    columns on each side.
+    """
+    pairs = []
+    for length, share_before in zip(size, (ABOVE, 0.5), strict=True):
+        change = -(-round(length * window) // multiple) * multiple - length
+        before = change // 2 if change > 0 else round(change * share_before)
+        pairs.append((before, change - before))
+    return pairs[0], pairs[1]
+
+
+def framed(tensor: keras.KerasTensor, margins: Margins) -> keras.KerasTensor:
+    """``tensor`` (batch, h, w, channels) with ``margins``: zeros are added."""
+    less = taken(margins)
+    if less != ((0, 0), (0, 0)):
+        tensor = layers.Cropping2D(less, name="window")(tensor)
+    return layers.ZeroPadding2D(added(margins), name="pad")(tensor)
+
+
+def added(margins: Margins) -> Margins:
+    """The part of ``margins`` that adds."""
+    (top, bottom), (left, right) = margins
+    return (max(0, top), max(0, bottom)), (max(0, left), max(0, right))
+
+
+def taken(margins: Margins) -> Margins:
+    """What ``margins`` take away, as positive numbers."""
+    (top, bottom), (left, right) = margins
+    return added(((-top, -bottom), (-left, -right)))
 
 
 def level_channels(settings: ModelSettings, levels: int) -> list[int]:
@@ -3862,12 +3906,12 @@ class Features:
     """What a decoder starts from.
 
     ``skips``: finest first, each half as high and wide as the one before; ``bottom``: half of the last.
-    The finest is 1/``stem`` of the frame with its ``margins`` (rows and columns that were padded).
+    The finest is 1/``stem`` of the frame with its ``margins`` (`blocks.margins`).
     """
 
     skips: list[keras.KerasTensor]
     bottom: keras.KerasTensor
-    margins: tuple[tuple[int, int], tuple[int, int]]
+    margins: blocks.Margins
     stem: int
 
     @property
@@ -3894,11 +3938,11 @@ def features(frames: keras.KerasTensor, size: tuple[int, int], settings: ModelSe
 
 def prepared(
     frames: keras.KerasTensor, size: tuple[int, int], settings: ModelSettings
-) -> tuple[keras.KerasTensor, tuple[tuple[int, int], tuple[int, int]]]:
-    """Frames normalised, padded to what ``depth`` halvings need and shrunk by the stem; and the margins."""
-    margins = blocks.margins(size, settings.stem * 2**settings.depth)
+) -> tuple[keras.KerasTensor, blocks.Margins]:
+    """Frames normalised, given the margins that ``depth`` halvings need, and shrunk by the stem; and the margins."""
+    margins = blocks.margins(size, settings.stem * 2**settings.depth, settings.window)
     tensor = blocks.normalised(frames, settings.normalise)
-    tensor = layers.ZeroPadding2D(margins, name="pad")(tensor)
+    tensor = blocks.framed(tensor, margins)
     if settings.stem > 1:
         tensor = layers.Conv2D(
             settings.width, 2 * settings.stem, strides=settings.stem, padding="same", name="stem"
@@ -4159,17 +4203,17 @@ ENCODERS = {
 
 def features(
     frames: keras.KerasTensor, settings: ModelSettings, size: tuple[int, int]
-) -> tuple[list[keras.KerasTensor], tuple[tuple[int, int], tuple[int, int]]]:
+) -> tuple[list[keras.KerasTensor], blocks.Margins]:
     """Feature maps of ``settings.encoder`` at strides 2, 4, 8, 16 and 32, and the margins to crop later.
 
     ``frames``: (batch, height, width, 1) of ``size``, grey values from 0 to 255; a map is (batch,
-    h / stride, w / stride, channels), h and w being ``size`` padded to multiples of 32. The encoder is
-    one layer, named ``encoder``. A map is the last of its resolution before the block that halves it
-    begins to widen it; the coarsest is the application's own output.
+    h / stride, w / stride, channels), h and w being ``size`` with the margins. The encoder is one layer,
+    named ``encoder``. A map is the last of its resolution before the block that halves it begins to widen
+    it; the coarsest is the application's own output.
 
     ConvNeXt begins at stride 4; its map at stride 2 is a convolution of ours on what the encoder sees.
     """
-    margins = blocks.margins(size, STRIDES[-1])
+    margins = blocks.margins(size, STRIDES[-1], settings.window)
     tensor = prepared(frames, settings, margins)
     encoder = build(settings.encoder, tuple(tensor.shape[1:]), settings.weights)
     freeze(encoder, settings.frozen)
@@ -4180,7 +4224,7 @@ def features(
 
 
 def prepared(
-    frames: keras.KerasTensor, settings: ModelSettings, margins: tuple[tuple[int, int], tuple[int, int]]
+    frames: keras.KerasTensor, settings: ModelSettings, margins: blocks.Margins
 ) -> keras.KerasTensor:
     """Grey ``frames`` as the three channels that the encoder was trained to see, padded with zeros.
 
@@ -4194,7 +4238,7 @@ def prepared(
     tensor = blocks.normalised(frames, settings.normalise)
     tensor = layers.Concatenate(name="three_channels")([tensor] * 3)
     tensor = layers.Rescaling(scale, offset, name="as_imagenet")(tensor)
-    return layers.ZeroPadding2D(margins, name="pad")(tensor)
+    return blocks.framed(tensor, margins)
 
 
 def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:
@@ -4399,6 +4443,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from kaggle_nerve.models import blocks
 from kaggle_nerve.settings import ModelSettings
 
 DEEP = 3
@@ -4412,7 +4457,7 @@ def outputs(
     tensor: keras.KerasTensor,
     deepest: Sequence[keras.KerasTensor],
     settings: ModelSettings,
-    margins: tuple[tuple[int, int], tuple[int, int]],
+    margins: blocks.Margins,
     stem: int,
     deep: Sequence[keras.KerasTensor] = (),
     columns: Sequence[keras.KerasTensor] = (),
@@ -4420,9 +4465,10 @@ def outputs(
     """The network's outputs by name, all float32 and from 0 to 1.
 
     ``tensor`` (batch, h, w, channels) are the finest features, at 1/``stem`` of the padded frame;
-    ``margins`` are the rows and columns that were padded. ``mask`` (batch, height, width, 1) has the
-    frame's own size; ``presence`` (batch, 1), if the settings want it, is read from ``deepest``, the encoder's
-    features, the deepest first, and of them from the first alone unless ``presence_pool`` is ``attention``.
+    ``margins`` are those that the frame was given. ``mask`` (batch, height, width, 1) has the frame's own size,
+    and is 0 where margins took something away; ``presence`` (batch, 1), if the settings want it, is read from
+    ``deepest``, the encoder's features, the deepest first, and of them from the first alone unless
+    ``presence_pool`` is ``attention``.
 
     With deep supervision (Lee and others 2014, arXiv:1409.5185) the first three of ``deep``, finest
     first, become ``mask_1``, ``mask_2``, ``mask_3``, as large as ``mask``. With hypercolumns (Hariharan
@@ -4475,12 +4521,14 @@ def _attended(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.Reshape((channels,), dtype="float32", name=name)(mean)
 
 
-def _mask(
-    logit: keras.KerasTensor, margins: tuple[tuple[int, int], tuple[int, int]], scale: int, suffix: str
-) -> keras.KerasTensor:
+def _mask(logit: keras.KerasTensor, margins: blocks.Margins, scale: int, suffix: str) -> keras.KerasTensor:
     logit = enlarged(logit, scale, f"enlarge_mask{suffix}")
-    logit = layers.Cropping2D(margins, dtype="float32", name=f"crop{suffix}")(logit)
-    return layers.Activation("sigmoid", dtype="float32", name=f"mask{suffix}")(logit)
+    logit = layers.Cropping2D(blocks.added(margins), dtype="float32", name=f"crop{suffix}")(logit)
+    mask = layers.Activation("sigmoid", dtype="float32", name=f"mask{suffix}")(logit)
+    outside = blocks.taken(margins)
+    if outside == ((0, 0), (0, 0)):
+        return mask
+    return layers.ZeroPadding2D(outside, dtype="float32", name=f"whole{suffix}")(mask)
 
 
 def _with_columns(logit: keras.KerasTensor, columns: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
