@@ -176,24 +176,24 @@ def margins(size: tuple[int, int], multiple: int, window: float = 1.0) -> Margin
     return pairs[0], pairs[1]
 
 
-def framed(tensor: keras.KerasTensor, margins: Margins) -> keras.KerasTensor:
+def with_margins(tensor: keras.KerasTensor, margins: Margins) -> keras.KerasTensor:
     """``tensor`` (batch, h, w, channels) with ``margins``: zeros are added."""
-    less = taken(margins)
-    if less != ((0, 0), (0, 0)):
-        tensor = layers.Cropping2D(less, name="window")(tensor)
-    return layers.ZeroPadding2D(added(margins), name="pad")(tensor)
+    crop = cropping(margins)
+    if crop != ((0, 0), (0, 0)):
+        tensor = layers.Cropping2D(crop, name="window")(tensor)
+    return layers.ZeroPadding2D(padding(margins), name="pad")(tensor)
 
 
-def added(margins: Margins) -> Margins:
+def padding(margins: Margins) -> Margins:
     """The part of ``margins`` that adds."""
     (top, bottom), (left, right) = margins
     return (max(0, top), max(0, bottom)), (max(0, left), max(0, right))
 
 
-def taken(margins: Margins) -> Margins:
+def cropping(margins: Margins) -> Margins:
     """What ``margins`` take away, as positive numbers."""
     (top, bottom), (left, right) = margins
-    return added(((-top, -bottom), (-left, -right)))
+    return padding(((-top, -bottom), (-left, -right)))
 
 
 def level_channels(settings: ModelSettings, levels: int) -> list[int]:

@@ -53,7 +53,7 @@ def prepared(
     """Frames normalised, given the margins that ``depth`` halvings need, and shrunk by the stem; and the margins."""
     margins = blocks.margins(size, settings.stem * 2**settings.depth, settings.window)
     tensor = blocks.normalised(frames, settings.normalise)
-    tensor = blocks.framed(tensor, margins)
+    tensor = blocks.with_margins(tensor, margins)
     if settings.stem > 1:
         tensor = layers.Conv2D(
             settings.width, 2 * settings.stem, strides=settings.stem, padding="same", name="stem"

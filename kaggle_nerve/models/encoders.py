@@ -145,7 +145,7 @@ def prepared(
     tensor = blocks.normalised(frames, settings.normalise)
     tensor = layers.Concatenate(name="three_channels")([tensor] * 3)
     tensor = layers.Rescaling(scale, offset, name="as_imagenet")(tensor)
-    return blocks.framed(tensor, margins)
+    return blocks.with_margins(tensor, margins)
 
 
 def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:

@@ -85,9 +85,9 @@ def _attended(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
 
 def _mask(logit: keras.KerasTensor, margins: blocks.Margins, scale: int, suffix: str) -> keras.KerasTensor:
     logit = enlarged(logit, scale, f"enlarge_mask{suffix}")
-    logit = layers.Cropping2D(blocks.added(margins), dtype="float32", name=f"crop{suffix}")(logit)
+    logit = layers.Cropping2D(blocks.padding(margins), dtype="float32", name=f"crop{suffix}")(logit)
     mask = layers.Activation("sigmoid", dtype="float32", name=f"mask{suffix}")(logit)
-    outside = blocks.taken(margins)
+    outside = blocks.cropping(margins)
     if outside == ((0, 0), (0, 0)):
         return mask
     return layers.ZeroPadding2D(outside, dtype="float32", name=f"whole{suffix}")(mask)

@@ -78,14 +78,14 @@ FILES = {
     "kaggle_nerve/data/overlay.py": "230339960b93d3fa",
     "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
     "kaggle_nerve/models/__init__.py": "cc24b6aa73804dc7",
-    "kaggle_nerve/models/blocks.py": "b1a01aad85e844c1",
+    "kaggle_nerve/models/blocks.py": "892b45b2e5e855fc",
     "kaggle_nerve/models/deeplab.py": "6910a3a2c1dc5109",
-    "kaggle_nerve/models/downward.py": "0e363ba2ab31aab7",
+    "kaggle_nerve/models/downward.py": "9db13d758ad62fcb",
     "kaggle_nerve/models/efficientnet_lite.py": "bb43fd8514f99fa5",
-    "kaggle_nerve/models/encoders.py": "957ed65ce3911f29",
+    "kaggle_nerve/models/encoders.py": "d6af4c2ea342e430",
     "kaggle_nerve/models/forward.py": "4db93fcbabd11cde",
     "kaggle_nerve/models/fpn.py": "d79ea01fb9d8489e",
-    "kaggle_nerve/models/heads.py": "32f9a6d70ba3e76c",
+    "kaggle_nerve/models/heads.py": "a36d6d1e156b1595",
     "kaggle_nerve/models/layers.py": "4f95e354e8479dcb",
     "kaggle_nerve/models/normalisation.py": "8d2389d1e94205d2",
     "kaggle_nerve/models/options.py": "3bf9268bb57950a2",
@@ -3779,24 +3779,24 @@ def margins(size: tuple[int, int], multiple: int, window: float = 1.0) -> Margin
     return pairs[0], pairs[1]
 
 
-def framed(tensor: keras.KerasTensor, margins: Margins) -> keras.KerasTensor:
+def with_margins(tensor: keras.KerasTensor, margins: Margins) -> keras.KerasTensor:
     """``tensor`` (batch, h, w, channels) with ``margins``: zeros are added."""
-    less = taken(margins)
-    if less != ((0, 0), (0, 0)):
-        tensor = layers.Cropping2D(less, name="window")(tensor)
-    return layers.ZeroPadding2D(added(margins), name="pad")(tensor)
+    crop = cropping(margins)
+    if crop != ((0, 0), (0, 0)):
+        tensor = layers.Cropping2D(crop, name="window")(tensor)
+    return layers.ZeroPadding2D(padding(margins), name="pad")(tensor)
 
 
-def added(margins: Margins) -> Margins:
+def padding(margins: Margins) -> Margins:
     """The part of ``margins`` that adds."""
     (top, bottom), (left, right) = margins
     return (max(0, top), max(0, bottom)), (max(0, left), max(0, right))
 
 
-def taken(margins: Margins) -> Margins:
+def cropping(margins: Margins) -> Margins:
     """What ``margins`` take away, as positive numbers."""
     (top, bottom), (left, right) = margins
-    return added(((-top, -bottom), (-left, -right)))
+    return padding(((-top, -bottom), (-left, -right)))
 
 
 def level_channels(settings: ModelSettings, levels: int) -> list[int]:
@@ -3942,7 +3942,7 @@ def prepared(
     """Frames normalised, given the margins that ``depth`` halvings need, and shrunk by the stem; and the margins."""
     margins = blocks.margins(size, settings.stem * 2**settings.depth, settings.window)
     tensor = blocks.normalised(frames, settings.normalise)
-    tensor = blocks.framed(tensor, margins)
+    tensor = blocks.with_margins(tensor, margins)
     if settings.stem > 1:
         tensor = layers.Conv2D(
             settings.width, 2 * settings.stem, strides=settings.stem, padding="same", name="stem"
@@ -4238,7 +4238,7 @@ def prepared(
     tensor = blocks.normalised(frames, settings.normalise)
     tensor = layers.Concatenate(name="three_channels")([tensor] * 3)
     tensor = layers.Rescaling(scale, offset, name="as_imagenet")(tensor)
-    return blocks.framed(tensor, margins)
+    return blocks.with_margins(tensor, margins)
 
 
 def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:
@@ -4523,9 +4523,9 @@ def _attended(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
 
 def _mask(logit: keras.KerasTensor, margins: blocks.Margins, scale: int, suffix: str) -> keras.KerasTensor:
     logit = enlarged(logit, scale, f"enlarge_mask{suffix}")
-    logit = layers.Cropping2D(blocks.added(margins), dtype="float32", name=f"crop{suffix}")(logit)
+    logit = layers.Cropping2D(blocks.padding(margins), dtype="float32", name=f"crop{suffix}")(logit)
     mask = layers.Activation("sigmoid", dtype="float32", name=f"mask{suffix}")(logit)
-    outside = blocks.taken(margins)
+    outside = blocks.cropping(margins)
     if outside == ((0, 0), (0, 0)):
         return mask
     return layers.ZeroPadding2D(outside, dtype="float32", name=f"whole{suffix}")(mask)
