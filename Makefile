@@ -45,10 +45,11 @@ endef
 demo: $(VENV)/.installed
 	$(BIN)/kaggle-nerve rehearse
 
-# Lint, import contracts, generated files up to date, tests.
+# Lint, types, import contracts, generated files up to date, tests.
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(call suite,$(BIN))
 

@@ -50,7 +50,7 @@ class GrowingArrays:
         whole = all(self._partial(name).is_file() for name in shapes)
         return stored["rows"] if whole and stored["key"] == self.key else 0
 
-    def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
         if self.done:
             return open_memmap(self._partial(name), mode="r+")
         return open_memmap(self._partial(name), mode="w+", dtype=dtype, shape=shape)

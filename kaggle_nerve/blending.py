@@ -20,13 +20,13 @@ def combine(maps: np.ndarray, method: str = "mean", weights: np.ndarray | None =
     ``weights`` (members,) of any scale if given; ``agreement`` weighs each member by how far it agrees
     with the others on this very frame (`agreement_weights`), on top of ``weights``.
     """
-    weights = np.ones(len(maps)) if weights is None else np.asarray(weights, float)
+    shares = np.ones(len(maps)) if weights is None else np.asarray(weights, float)
     if method == "agreement" and len(maps) > 1:
-        weights = weights * agreement_weights(maps)
-    weights = (weights / weights.sum()).astype(np.float32)
+        shares = shares * agreement_weights(maps)
+    shares = (shares / shares.sum()).astype(np.float32)
     if method == "logits":
-        return from_log_odds(np.tensordot(weights, log_odds(maps), 1))
-    return np.tensordot(weights, maps.astype(np.float32), 1)
+        return from_log_odds(np.tensordot(shares, log_odds(maps), 1))
+    return np.tensordot(shares, maps.astype(np.float32), 1)
 
 
 class Mixer:

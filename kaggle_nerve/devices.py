@@ -159,7 +159,8 @@ def _device() -> tuple[str, tuple[int, int] | None]:
 
         device = jax.local_devices()[0]
         told = getattr(device, "compute_capability", None)
-        numbers = tuple(int(part) for part in told.split(".")) if isinstance(told, str) else None
+        major, _, minor = told.partition(".") if isinstance(told, str) else ("", "", "")
+        numbers = (int(major), int(minor)) if major else None
         return "gpu" if device.platform in ("gpu", "cuda") else device.platform, numbers
     return "cpu", None
 

@@ -22,7 +22,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run, joined_name
-from kaggle_nerve.storage import completed, digest_text
+from kaggle_nerve.storage import completed_facts, digest_text
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _other_data(runs: list[Run], layout: Layout) -> str | None:
     if any(layout.train.glob("*_*.tif")):
         source = training_source(layout)
         for run in runs:
-            if completed(run.oof_folder(run.needs_finished_folds()[0]))["source"] != source:
+            if completed_facts(run.oof_folder(run.needs_finished_folds()[0]))["source"] != source:
                 return f"Run {run.name} was trained on other data than that in {layout.root}."
     return None
 

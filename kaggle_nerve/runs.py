@@ -8,8 +8,8 @@ from typing import Any
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import Settings, load_settings, save_settings
-from kaggle_nerve.settings.schema import ALL, COMBINE, TTA
-from kaggle_nerve.storage import completed, read_json, write_json
+from kaggle_nerve.settings.schema import ALL, COMBINE, TTA, FoldName
+from kaggle_nerve.storage import completed, completed_facts, read_json, write_json
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")
 
@@ -51,7 +51,7 @@ class Run:
         """Where all that depends on the views lies: the run's folder, or one inside it."""
         return self.folder / f"tta-{self.views}" if self.views else self.folder
 
-    def fold_folder(self, fold: int | str) -> Path:
+    def fold_folder(self, fold: FoldName) -> Path:
         """Where fold ``fold`` (a number, or `schema.ALL`) leaves its model and history."""
         return self.folder / f"fold-{fold}"
 
@@ -72,10 +72,10 @@ class Run:
             raise NerveError(f"Run {self.name} has no finished fold; run `kaggle-nerve train-folds` first.")
         return folds
 
-    def test_folds(self) -> list[int | str]:
+    def test_folds(self) -> list[FoldName]:
         """Whose models predict test frames: `finished_folds`, then the fold of all subjects if it is finished."""
-        folds = self.finished_folds()
-        return [*folds, ALL] if completed(self.fold_folder(ALL)) else folds
+        with_all = completed(self.fold_folder(ALL)) is not None
+        return [*self.finished_folds(), ALL] if with_all else [*self.finished_folds()]
 
     def models(self) -> list[str]:
         """What tells the models of `test_folds` from others: of each the fold's number and the file's digest.
@@ -83,7 +83,9 @@ class Run:
         The digest is left out where an earlier version finished the fold.
         """
         folds = self.test_folds()
-        return [f"{fold} {completed(self.fold_folder(fold)).get('model', '')}".strip() for fold in folds]
+        return [
+            f"{fold} {completed_facts(self.fold_folder(fold)).get('model', '')}".strip() for fold in folds
+        ]
 
 
 def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str, Any], source: str) -> Run:

@@ -65,6 +65,16 @@ def completed(folder: Path) -> dict[str, Any] | None:
     return read_json(marker) if marker.is_file() else None
 
 
+def completed_facts(folder: Path) -> dict[str, Any]:
+    """As `completed`; NerveError if the work is unfinished."""
+    facts = completed(folder)
+    if facts is None:
+        raise NerveError(
+            f"{folder} is unfinished: {COMPLETE} is missing; run the command that makes it again."
+        )
+    return facts
+
+
 def digest_file(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

@@ -57,7 +57,7 @@ def predict(
     """
     if bool(frames) != (out is not None):
         raise click.UsageError("--frame and --out belong together.")
-    if frames:
+    if out is not None:
         _try_frames(run_name, frames, out, data_dir, runs_dir, workers, as_json)
         return
     from kaggle_nerve.cli.terminal import TerminalReporter, load_keras

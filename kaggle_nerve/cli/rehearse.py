@@ -2,11 +2,16 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kaggle_nerve.cli import options
 from kaggle_nerve.settings import load_preset
+
+if TYPE_CHECKING:
+    from kaggle_nerve.rehearsal.run import Rehearsed
+    from kaggle_nerve.rehearsal.server import RehearsalServer
 
 
 @click.command()
@@ -106,7 +111,7 @@ def rehearse(
     _print(ended, data_dir is None or is_synthetic(data_dir), as_json)
 
 
-def _serve(server, folder: Path) -> None:
+def _serve(server: "RehearsalServer", folder: Path) -> None:
     click.echo(server.exports(folder / "home"))
     click.echo(f"Serving on {server.url}; Ctrl-C ends it.", err=True)
     try:
@@ -116,7 +121,7 @@ def _serve(server, folder: Path) -> None:
         click.echo("Ended.", err=True)
 
 
-def _print(ended, synthetic: bool, as_json: bool) -> None:
+def _print(ended: "Rehearsed", synthetic: bool, as_json: bool) -> None:
     if as_json:
         options.print_json(
             {

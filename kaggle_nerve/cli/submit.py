@@ -74,25 +74,19 @@ def submit(
     if dry_run:
         click.echo("Dry run: nothing was uploaded.")
         return
-    message = message or (default_message(origin) if origin else csv.name)
-    _upload(csv, message, sample, submissions_dir, origin, again, not no_wait, reporter)
-
-
-def _upload(csv, message, sample, submissions_dir, origin, again, wait, reporter) -> None:
     from kaggle_nerve.kaggle_api.client import Client
     from kaggle_nerve.kaggle_api.ledger import Ledger
     from kaggle_nerve.kaggle_api.submit import upload
 
-    ledger = Ledger(submissions_dir / "ledger.csv")
     outcome = upload(
         csv,
-        message,
+        message or (default_message(origin) if origin else csv.name),
         Client(),
         sample=sample,
-        ledger=ledger,
+        ledger=Ledger(submissions_dir / "ledger.csv"),
         origin=origin,
         again=again,
-        wait=wait,
+        wait=not no_wait,
         reporter=reporter,
     )
     click.echo(str(outcome))

@@ -10,7 +10,7 @@ import click
 
 from kaggle_nerve.cli import options
 from kaggle_nerve.settings import Settings, default_name, dump, load_preset, preset_names
-from kaggle_nerve.settings.schema import ALL
+from kaggle_nerve.settings.schema import ALL, FoldName
 
 
 @click.command()
@@ -68,8 +68,8 @@ class Fold(click.IntRange):
     def __init__(self):
         super().__init__(0)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """The number, or ``all``."""
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number as an integer, or ``all``."""
         return value if value == ALL else super().convert(value, param, ctx)
 
 
@@ -118,7 +118,7 @@ def train_folds(
     jobs: int | None,
     start_from: str | None,
     deterministic: bool,
-    fold: int | str | None,
+    fold: FoldName | None,
     time_budget: float | None,
     seed: int | None,
     data_dir: Path,
@@ -152,7 +152,7 @@ def train_folds(
     load_keras(deterministic=settings.training.deterministic)
     from kaggle_nerve.training import run_folds
 
-    failures: dict[int, str] = {}
+    failures: dict[FoldName, str] = {}
     with GentleInterrupt() as interrupt:
         try:
             run, results = run_folds.train_folds(

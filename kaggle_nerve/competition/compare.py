@@ -69,7 +69,7 @@ def compare(
     ``sample`` and the errors are those of ``read_alike``; ``size`` is the masks' (height, width).
     """
     imgs, texts = read_alike([first, second], sample)
-    counts = [metric.counts_of_texts(*pair, size) for pair in zip(*texts, strict=True)]
+    counts = [metric.counts_of_texts(one, other, size) for one, other in zip(*texts, strict=True)]
     shared, first_area, second_area = np.array(counts, np.int64).T
     dice = metric.dice_of_counts(shared, first_area, second_area)
     in_first, in_second = first_area > 0, second_area > 0

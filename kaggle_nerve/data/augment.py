@@ -59,14 +59,16 @@ def _warp(image: np.ndarray, matrix: np.ndarray, bent: np.ndarray | None, way: i
         return cv2.warpAffine(image, matrix, (width, height), flags=way)
     back = cv2.invertAffineTransform(matrix).astype(np.float32)
     across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    places = [row[0] * across + row[1] * down + row[2] + bent[..., axis] for axis, row in enumerate(back)]
-    return cv2.remap(image, *places, way)
+    x, y = (row[0] * across + row[1] * down + row[2] + bent[..., axis] for axis, row in enumerate(back))
+    return cv2.remap(image, x, y, way)
 
 
 def _bent(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
     """A smooth field of displacements, float32 (height, width, 2), at most ``share`` of the width and height."""
     height, width = shape
-    field = random.uniform(-share, share, (*GRID, 2)).astype(np.float32) * np.float32([width, height])
+    field = random.uniform(-share, share, (*GRID, 2)).astype(np.float32) * np.array(
+        [width, height], np.float32
+    )
     return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
 
 

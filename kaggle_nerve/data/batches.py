@@ -1,5 +1,7 @@
 """Training batches for Keras: which frames an epoch shows, changed at random, the same for a seed."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -76,7 +78,7 @@ class Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray | dict[str, np.ndarray], ...]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         rows = self.order[index * self.batch : (index + 1) * self.batch]
         frames = np.empty((len(rows), *self.frames.shape[1:], 1), np.float32)
         masks = np.empty_like(frames)

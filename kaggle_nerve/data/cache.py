@@ -10,6 +10,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,14 +49,18 @@ class Cache:
     table: pd.DataFrame
 
 
-def open_training(layout: Layout, size: tuple[int, int], **options) -> Cache:
+def open_training(
+    layout: Layout, size: tuple[int, int], *, reporter: Reporter = SILENT, workers: int = 2
+) -> Cache:
     """The cache of the training frames at ``size`` (height, width), built if need be."""
-    return _open(training_frames(layout), layout, size, facts.TRAIN_FOLDER, **options)
+    return _open(training_frames(layout), layout, size, facts.TRAIN_FOLDER, reporter, workers)
 
 
-def open_test(layout: Layout, size: tuple[int, int], **options) -> Cache:
+def open_test(
+    layout: Layout, size: tuple[int, int], *, reporter: Reporter = SILENT, workers: int = 2
+) -> Cache:
     """The cache of the test frames at ``size`` (height, width), built if need be."""
-    return _open(test_frames(layout), layout, size, facts.TEST_FOLDER, **options)
+    return _open(test_frames(layout), layout, size, facts.TEST_FOLDER, reporter, workers)
 
 
 def training_source(layout: Layout) -> str:
@@ -73,9 +78,8 @@ def _open(
     layout: Layout,
     size: tuple[int, int],
     part: str,
-    *,
-    reporter: Reporter = SILENT,
-    workers: int = 2,
+    reporter: Reporter,
+    workers: int,
 ) -> Cache:
     source = _source(table, part)
     digest = _digest(table, size, source)
@@ -117,7 +121,7 @@ def _build(
     growing.finish()
 
 
-def _read(row, size: tuple[int, int], with_mask: bool) -> list[np.ndarray]:
+def _read(row: Any, size: tuple[int, int], with_mask: bool) -> list[np.ndarray]:
     values = [shrink(read_grey(row.path), size)]
     if with_mask:
         values.append(shrink(rle.decode(row.pixels, facts.SIZE) * np.uint8(255), size))

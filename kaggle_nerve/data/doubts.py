@@ -4,6 +4,8 @@ No frame is left out of a score for them: that took public code's validation fro
 private score from 0.669 to 0.666 (haochunchang).
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -58,10 +60,7 @@ def doubted(labelled: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
     has_mask = frames.has_mask.to_numpy(float)
 
     def of_twins(to_row: np.ndarray, to_other: np.ndarray) -> np.ndarray:
-        counts = [
-            np.bincount(ends, values, len(frames)) for ends, values in ((row, to_row), (other, to_other))
-        ]
-        return sum(counts)
+        return np.bincount(row, to_row, len(frames)) + np.bincount(other, to_other, len(frames))
 
     size = 1 + of_twins(np.ones(len(row)), np.ones(len(row)))
     against = (labelled.kind != "").to_numpy(float)
@@ -71,12 +70,12 @@ def doubted(labelled: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
     return table[contradicted > 0].reset_index(drop=True)[list(COLUMNS)]
 
 
-def name_of(frame) -> str:
+def name_of(frame: Any) -> str:
     """A frame as its file is called, such as 8_56."""
     return f"{frame.subject}_{frame.img}"
 
 
-def _sentence(pair, frames: pd.DataFrame) -> str:
+def _sentence(pair: Any, frames: pd.DataFrame) -> str:
     frame, other = frames.loc[pair.row], frames.loc[pair.other]
     if pair.kind == AGAINST_NONE:
         labels = f"{name_of(frame)} has a mask of {frame.area} pixels, {name_of(other)} has none"

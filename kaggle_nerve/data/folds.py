@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.settings.schema import ALL, AND_ALL
+from kaggle_nerve.settings.schema import ALL, AND_ALL, FoldName
 from kaggle_nerve.storage import write_text
 
 ALWAYS_TRAIN = -1
@@ -37,7 +37,7 @@ def count(folds: pd.DataFrame) -> int:
     return int(folds.fold.max()) + 1
 
 
-def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: int | str) -> tuple[np.ndarray, np.ndarray]:
+def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: FoldName) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of the training and of the held-out frames of ``fold``, both rising; of `ALL` none is held out.
 
     Raises NerveError where a subject stands on both sides, or has no fold.

@@ -1,5 +1,6 @@
 """The competition's frames as tables: what lies in a data directory, and what the CSV says of it."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def test_frames(layout: Layout) -> pd.DataFrame:
     return pd.DataFrame({"img": [img for img, _ in found], "path": [path for _, path in found]})
 
 
-def _test_name(path: Path):
+def _test_name(path: Path) -> re.Match[str] | None:
     return facts.TEST_FRAME.match(path.name)
 
 

@@ -5,6 +5,7 @@ read from two histograms, and 4436 frames of 243,600 pixels become a table of ni
 """
 
 import math
+from typing import overload
 
 import cv2
 import numpy as np
@@ -25,7 +26,15 @@ def cut(threshold: float) -> int:
     return max(1, math.ceil(round(threshold * (COUNT - 1), 6)))
 
 
-def probability(level: np.ndarray | int) -> np.ndarray | float:
+@overload
+def probability(level: np.ndarray) -> np.ndarray: ...
+
+
+@overload
+def probability(level: float) -> float: ...
+
+
+def probability(level):
     """The probability that a level stands for."""
     return level / (COUNT - 1)
 

@@ -54,8 +54,8 @@ def read(path: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     presence = table.has_mask.to_numpy(np.float32, copy=True)
     seen: dict[tuple[int, int], int] = {}
     for line, values in _rows(path):
-        frame = (_number(values, "subject", int), _number(values, "img", int))
-        if frame not in places:
+        frame = _frame(values)
+        if frame is None or frame not in places:
             shown = csv_text.shown(f"{values['subject']}_{values['img']}")
             raise NerveError(
                 f"{path}, line {line}: {shown} is no training frame; run `kaggle-nerve audit` again."
@@ -67,7 +67,7 @@ def read(path: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
             )
         seen[frame] = line
         for column, array in (("weight", weights), ("presence", presence)):
-            value = _number(values, column, float)
+            value = _number(values, column)
             if value is None or not 0 <= value <= 1:
                 raise NerveError(
                     f"{path}, line {line}: {column} of frame {name} is {csv_text.shown(values[column])}; write a "
@@ -96,8 +96,16 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     return [(reader.line_num, values) for values in reader]
 
 
-def _number(values: dict[str, str], column: str, kind: type) -> int | float | None:
+def _frame(values: dict[str, str]) -> tuple[int, int] | None:
+    """Subject and img; None if one of them is no integer."""
     try:
-        return kind(values[column])
+        return int(values["subject"]), int(values["img"])
+    except ValueError:
+        return None
+
+
+def _number(values: dict[str, str], column: str) -> float | None:
+    try:
+        return float(values[column])
     except ValueError:
         return None

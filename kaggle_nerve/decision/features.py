@@ -1,5 +1,7 @@
 """What a frame's probability map says about whether there is a nerve, in numbers for a classifier."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -45,7 +47,7 @@ def measure(
     map_levels: np.ndarray,
     reached: np.ndarray,
     presence: float,
-    agreements: tuple[float, float, float, float],
+    agreements: Sequence[float],
 ) -> np.ndarray:
     """The features (len(NAMES),) of one frame, float32.
 

@@ -36,7 +36,7 @@ def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
                 return mask
             box = pixels[top : top + height, left : left + width]
             # Padding, not a wider cut: near the frame's border there is nothing to cut.
-            padded = cv2.copyMakeBorder(box, *[margin] * 4, cv2.BORDER_CONSTANT, value=0)
+            padded = cv2.copyMakeBorder(box, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
             found = operation(padded)[margin : margin + height, margin : margin + width]
             if not found.any():
                 return mask

@@ -95,11 +95,14 @@ def tune(
         verdicts = ruled.verdicts(shaped.verdicts(shaped.options[shaped.choice.place]))
         if blended:
             verdicts = blended.verdicts(verdicts)
-        return _learned(task, way, evidence, verdicts, {"blends": blended, "rules": ruled, "shapes": shaped})
+        chosen = {"rules": ruled, "shapes": shaped}
+        if blended:
+            chosen = {"blends": blended, **chosen}
+        return _learned(task, way, evidence, verdicts, chosen)
 
 
 def _learned(
-    task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested, chosen: dict[str, _Chosen | None]
+    task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested, chosen: dict[str, _Chosen]
 ) -> Decision:
     """What was chosen, learned on all frames."""
     stored = dataclasses.replace(task.stored, blend=way.final)
@@ -122,7 +125,7 @@ def _learned(
         shape,
         way.final,
         figures(evidence, verdicts, float(in_sample.mean()), task.seed),
-        {what: found.rows for what, found in chosen.items() if found},
+        {what: found.rows for what, found in chosen.items()},
         {"pixels": reliability.of_pixels(evidence), "presence": presence},
         stored.source,
         prior,

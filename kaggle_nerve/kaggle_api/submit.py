@@ -189,7 +189,7 @@ def _send(entry: Entry, csv: Path, client: Client, ledger: Ledger, reporter: Rep
     answer = client.submit(csv, f"{entry.message} [{entry.tag}]".strip())
     failure = answer.failure
     certain = failure is not None and failure.kind not in failures.UNANSWERED
-    clear = certain and failure.kind != failures.REFUSED
+    clear = failure is not None and certain and failure.kind != failures.REFUSED
     found = _look_for(entry, client, LOOKS[:1] if clear else LOOKS)
     if found is not None:
         return _note(ledger, entry.seen(found))

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kaggle_nerve.competition.facts import SESSION_HOURS
 from kaggle_nerve.errors import NerveError
@@ -78,7 +79,7 @@ def _with_settings(plan: Plan, settings: Mapping[str, str]) -> Plan:
     return replace(plan, settings="\n".join(lines))
 
 
-def _refuse_what_would_fail(values: Mapping[str, object]) -> None:
+def _refuse_what_would_fail(values: Mapping[str, Any]) -> None:
     """NerveError for settings of training that would fail in the session, after it has waited for its machine."""
     if "PRESET" not in values:
         return

@@ -3,6 +3,8 @@
 As SegNet passes them from encoder to decoder (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561).
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -18,7 +20,7 @@ class PoolWithPositions(keras.layers.Layer):
     Example: [[1, 7], [7, 3]] gives the value 7 at the position 1.
     """
 
-    def call(self, tensor):
+    def call(self, tensor: Any) -> tuple[Any, Any]:
         """(values, positions) of ``tensor``."""
         upper, upper_right = _larger(tensor[:, ::2, ::2], tensor[:, ::2, 1::2])
         lower, lower_right = _larger(tensor[:, 1::2, ::2], tensor[:, 1::2, 1::2])
@@ -36,7 +38,7 @@ class Unpool(keras.layers.Layer):
     Example: the value 5 at the position 1 gives [[0, 5], [0, 0]].
     """
 
-    def call(self, values, positions):
+    def call(self, values: Any, positions: Any) -> Any:
         """``values`` spread over windows of twice the height and width."""
         _, height, width, channels = values.shape
         pixels = [ops.where(positions == place, values, ops.zeros_like(values)) for place in range(4)]
@@ -44,7 +46,7 @@ class Unpool(keras.layers.Layer):
         return ops.reshape(ops.stack([upper, lower], axis=2), (-1, 2 * height, 2 * width, channels))
 
 
-def _larger(first, second):
+def _larger(first: Any, second: Any) -> tuple[Any, Any]:
     """The larger of two tensors, and where it is the second."""
     chosen = second > first
     return ops.where(chosen, second, first), chosen

@@ -1,5 +1,7 @@
 """Batch normalisation that takes the backend's fused kernel where there is one."""
 
+from typing import Any
+
 import keras
 
 from kaggle_nerve import fused
@@ -9,7 +11,7 @@ from kaggle_nerve import fused
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` of (batch, height, width, channels), the same but faster in training."""
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalise by the batch's own statistics in training, else by the moving ones."""
         if not training or not self.trainable or mask is not None:
             return super().call(inputs, training=training, mask=mask)

@@ -1,6 +1,7 @@
 """Pictures of the data and of an attached run, one function a cell."""
 
 import io
+from typing import Any
 
 import pandas as pd
 from IPython.display import Image, display
@@ -72,29 +73,29 @@ class Exploration:
 
     def show_curves(self) -> None:
         """The run's loss and score, epoch by epoch, of unfinished folds, too."""
-        if not self._has_run():
+        run = self._attached()
+        if run is None:
             return
-        paths = self.run.folder.glob("fold-*/history.csv")
+        paths = run.folder.glob("fold-*/history.csv")
         read = {path.parent.name.removeprefix("fold-"): charts.read_history(path) for path in paths}
         # By number; the fold called "all" comes last.
         names = sorted(read, key=lambda name: (len(name), name))
-        histories = {name: read[name] for name in names if read[name] is not None}
+        histories = {name: history for name in names if (history := read[name]) is not None}
         if histories:
             self._show(charts.curves(histories))
         else:
-            self.reporter.say(f"Run {self.run.name} has no finished epoch yet, so there are no curves.")
+            self.reporter.say(f"Run {run.name} has no finished epoch yet, so there are no curves.")
 
     def show_worst(self, count: int = 12) -> None:
         """Out-of-fold frames with the lowest Dice: what was missed, invented, or drawn elsewhere."""
-        if not self._has_run():
+        run = self._attached()
+        if run is None:
             return
-        if not self.run.finished_folds():
-            self.reporter.say(
-                f"Run {self.run.name} has no finished fold yet, so there are no out-of-fold frames."
-            )
+        if not run.finished_folds():
+            self.reporter.say(f"Run {run.name} has no finished fold yet, so there are no out-of-fold frames.")
             return
-        decision = pipeline.learn_decision([self.run], self.data, reporter=self.reporter)
-        found = review(open_oof(self.run), self.frames, decision, reporter=self.reporter)
+        decision = pipeline.learn_decision([run], self.data, reporter=self.reporter)
+        found = review(open_oof(run), self.frames, decision, reporter=self.reporter)
         self.reporter.say(
             f"Of {len(found)} out-of-fold frames {(found.dice == 0).sum()} score 0: a mask that was missed, or one "
             "where there is none."
@@ -123,14 +124,14 @@ class Exploration:
         take_over(self.places, self.data)
         return open_run(self.places.runs, name or folders[0].name)
 
-    def _has_run(self) -> bool:
+    def _attached(self) -> Run | None:
         if self.run is None:
             self.reporter.say(
                 "No run is attached; add the output of nerve-train-folds with 'Add Input' to see its own."
             )
-        return self.run is not None
+        return self.run
 
-    def _tile(self, frame, title: str) -> Tile:
+    def _tile(self, frame: Any, title: str) -> Tile:
         outlines = [(rle.decode(frame.pixels), TRUE)] if frame.has_mask else []
         return Tile(read_grey(frame.path), title, outlines)
 

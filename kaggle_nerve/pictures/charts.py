@@ -41,14 +41,14 @@ def read_history(path: Path) -> pd.DataFrame | None:
     return None if history.empty else history
 
 
-def curves(histories: Mapping[int | str, pd.DataFrame]) -> Figure:
+def curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """As `draw_curves`, a figure of its own."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     draw_curves(figure, histories)
     return figure
 
 
-def draw_curves(figure: Figure, histories: Mapping[int | str, pd.DataFrame]) -> None:
+def draw_curves(figure: Figure, histories: Mapping[str, pd.DataFrame]) -> None:
     """Training loss and the competition's score of the held-out subjects, by fold.
 
     ``histories``: fold -> its history.csv, with epoch, loss and dice (NaN where an epoch was not scored).

@@ -1,6 +1,7 @@
 """Contact sheets of doubtful labels: pairs side by side, single masks one by one."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ def doubts_sheet(
     return sheet(tiles, f"{kind.capitalize()}: {count}{other}", together=together)
 
 
-def _tiles(finding, frames: pd.DataFrame, read: Callable[..., np.ndarray]) -> list[Tile]:
+def _tiles(finding: Any, frames: pd.DataFrame, read: Callable[..., np.ndarray]) -> list[Tile]:
     frame = frames.loc[finding.row]
     if pd.isna(finding.other):
         return [Tile(read(frame.path), _title(frame), _outlines(frame))]
@@ -53,9 +54,9 @@ def _recoloured(outlines: list[tuple[np.ndarray, str]]) -> list[tuple[np.ndarray
     return [(mask, PREDICTED) for mask, _ in outlines]
 
 
-def _title(frame) -> str:
+def _title(frame: Any) -> str:
     return f"{name_of(frame)}, {f'{frame.area} pixels' if frame.has_mask else 'no mask'}"
 
 
-def _outlines(frame) -> list[tuple[np.ndarray, str]]:
+def _outlines(frame: Any) -> list[tuple[np.ndarray, str]]:
     return [(rle.decode(frame.pixels), TRUE)] if frame.has_mask else []

@@ -10,7 +10,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.ensemble import load_fold
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
-from kaggle_nerve.storage import COMPLETE, completed, digest_file, locked, mark_complete
+from kaggle_nerve.storage import COMPLETE, completed, completed_facts, digest_file, locked, mark_complete
 from kaggle_nerve.training import oof
 
 
@@ -53,5 +53,5 @@ def _inputs(run: Run, fold: int) -> dict[str, Any]:
     model = run.fold_folder(fold) / "model.keras"
     if not model.is_file():
         raise NerveError(f"{model} is missing; delete {model.parent} and train the fold again.")
-    source = completed(run.fold_folder(fold))["source"]
+    source = completed_facts(run.fold_folder(fold))["source"]
     return {"source": source, "settings": run.settings.digest(), "model": digest_file(model)}

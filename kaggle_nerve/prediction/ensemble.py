@@ -15,6 +15,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.models.forward import Predicted, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
+from kaggle_nerve.settings.schema import FoldName
 from kaggle_nerve.storage import completed, digest_text, locked, mark_complete, write_text
 
 FORMAT = "2"
@@ -58,7 +59,7 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
     return run.test_folder
 
 
-def load_fold(run: Run, fold: int | str) -> keras.Model:
+def load_fold(run: Run, fold: FoldName) -> keras.Model:
     """The model of a finished fold; NerveError where its file cannot be loaded."""
     path = run.fold_folder(fold) / "model.keras"
     try:
@@ -127,7 +128,7 @@ def together(models: list[Predicted], folds: int, combine: str) -> dict[str, np.
         "spread": np.mean([one.spread for one in models], axis=0),
         "fold_presences": np.stack([one.presence for one in models[:folds]], axis=1),
         "levels": _histograms(masks),
-        "fold_levels": sum(_histograms(one.masks) for one in models[:folds]),
+        "fold_levels": np.sum([_histograms(one.masks) for one in models[:folds]], axis=0),
     }
 
 
@@ -135,5 +136,5 @@ def _histograms(masks: np.ndarray) -> np.ndarray:
     return np.stack([levels.histogram(levels.quantise(mask)) for mask in masks])
 
 
-def _listed(folds: list[int | str]) -> str:
+def _listed(folds: list[FoldName]) -> str:
     return ", ".join(map(str, folds))

@@ -13,7 +13,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction import matching
 from kaggle_nerve.prediction.matching import Scale
 from kaggle_nerve.runs import Run
-from kaggle_nerve.storage import completed, digest_text
+from kaggle_nerve.storage import completed, completed_facts, digest_text
 
 LEAST_PRESENCE = 0.1
 """A presence below this one is taken for it where a map is divided by it: the frame will be called empty anyway."""
@@ -228,7 +228,7 @@ def _predict_again(run: Run) -> str:
 
 def _identity(run: Run, folds: list[int]) -> str:
     """What out-of-fold predictions were made from: data, settings and the models of the finished folds."""
-    facts = [completed(run.oof_folder(fold)) for fold in folds]
+    facts = [completed_facts(run.oof_folder(fold)) for fold in folds]
     models = [f"{fold} {fact.get('model', '')}" for fold, fact in zip(folds, facts, strict=True)]
     return digest_text(facts[0]["source"], facts[0]["settings"], *models)
 

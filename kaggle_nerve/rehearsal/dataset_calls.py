@@ -1,7 +1,9 @@
 """Kaggle's calls about datasets: announcing files, making a dataset or a version, and how far it is."""
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
+from typing import Any
 
 from kagglesdk.blobs.types import blob_api_service as blobs
 from kagglesdk.datasets.types import dataset_api_service as api
@@ -39,12 +41,11 @@ def take_blob(exchange: Exchange, token: str) -> Reply:
 
     A request without bytes, for part ``*``, asks how many there are: 308, with a Range unless it is none.
     """
-    blob = exchange.house.datasets.blob(token)
-    if blob is None:
+    blob, incoming = exchange.house.datasets.blob(token), exchange.request.incoming
+    if blob is None or incoming is None:
         raise RefusedError(404, "No upload was announced for this address.")
     asked = exchange.request.headers.get("Content-Range")
     start = 0 if asked is None else _start(asked, blob)
-    incoming = exchange.request.incoming
     if start is not None:
         if incoming.length is not None and start + incoming.length != blob.length:
             raise RefusedError(
@@ -106,7 +107,7 @@ def get(exchange: Exchange, ask: api.ApiGetDatasetRequest) -> api.ApiDataset:
     return answer
 
 
-def _require(exchange: Exchange, ask) -> Dataset:
+def _require(exchange: Exchange, ask: Any) -> Dataset:
     found = exchange.house.datasets.find(f"{ask.owner_slug}/{ask.dataset_slug}")
     if found is None:
         raise RefusedError(404, "Not found")
@@ -156,7 +157,7 @@ def _start(header: str, blob: Blob) -> int | None:
     return int(asked[1])
 
 
-def _until(pieces, count: int):
+def _until(pieces: Iterable[bytes], count: int) -> Iterator[bytes]:
     """The first ``count`` bytes, then a connection that breaks off."""
     for piece in pieces:
         yield piece[:count]

@@ -136,11 +136,11 @@ class Datasets:
             self._save()
             return self._made[ref]
 
-    def look(self, ref: str) -> Dataset | None:
+    def look(self, ref: str) -> Dataset:
         """The dataset as this look sees it; its newest version has a look fewer left."""
         with self._lock:
-            seen = self._made.get(ref)
-            if seen is not None and seen.latest.looks_left:
+            seen = self._made[ref]
+            if seen.latest.looks_left:
                 latest = replace(seen.latest, looks_left=seen.latest.looks_left - 1)
                 self._made[ref] = replace(seen, versions=(*seen.versions[:-1], latest))
                 self._save()

@@ -6,6 +6,7 @@ import sys
 import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from kaggle_nerve.rehearsal import routes
 from kaggle_nerve.rehearsal.exchange import Exchange, House, Record
@@ -28,15 +29,15 @@ class Listener(ThreadingHTTPServer):
     """Listens on 127.0.0.1, on any free port; a thread per connection, all of them ended by ``end``."""
 
     daemon_threads = True
+    house: House
 
     def __init__(self, log: list[Record], errors: list[Exception], port: int = 0) -> None:
         self.log, self.errors = log, errors
-        self.house: House | None = None
         self.stopping = threading.Event()
         self._open: dict[socket.socket, threading.Thread] = {}
         super().__init__(("127.0.0.1", port), Handler)
 
-    def process_request_thread(self, request: socket.socket, client_address: tuple[str, int]) -> None:
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Remember which thread has which connection."""
         self._open[request] = threading.current_thread()
         try:
@@ -44,7 +45,7 @@ class Listener(ThreadingHTTPServer):
         finally:
             self._open.pop(request, None)
 
-    def handle_error(self, request: socket.socket, client_address: tuple[str, int]) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Called while the exception is handled; the standard one would print it."""
         fault = sys.exception()
         if isinstance(fault, Exception) and not isinstance(fault, GONE):
@@ -68,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
     server_version = "kaggle-nerve-rehearsal"
     timeout = 300
     disable_nagle_algorithm = True
-    server: Listener
+    server: Listener  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def serve(self) -> None:
         """Answer one request, whatever its method."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
-from typing import BinaryIO
+from io import BufferedIOBase
 from urllib.parse import parse_qsl, urlsplit
 
 from kaggle_nerve.rehearsal.wire import JSON_LIMIT, PIECE, RefusedError
@@ -16,7 +16,7 @@ class Incoming:
     ``length`` is what the request announces; only what the client sends in chunks has none, and is short.
     """
 
-    stream: BinaryIO
+    stream: BufferedIOBase
     headers: Message
     limit: int
     received: int = 0
@@ -72,7 +72,7 @@ def read_target(target: str, headers: Message) -> tuple[str, str, dict[str, str]
     return host, parts.path, dict(parse_qsl(parts.query))
 
 
-def read_body(stream: BinaryIO, headers: Message, limit: int) -> bytes:
+def read_body(stream: BufferedIOBase, headers: Message, limit: int) -> bytes:
     """The request's body, sent with a length or in chunks. RefusedError for a bad length or a long body."""
     if _is_chunked(headers):
         return _read_chunks(stream, limit)
@@ -96,7 +96,7 @@ def _length(headers: Message, limit: int) -> int:
     return int(length)
 
 
-def _read_chunks(stream: BinaryIO, limit: int) -> bytes:
+def _read_chunks(stream: BufferedIOBase, limit: int) -> bytes:
     """The client sends an empty file in chunks, since its length is not true."""
     body = bytearray()
     while True:

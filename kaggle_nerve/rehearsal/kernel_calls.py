@@ -1,6 +1,7 @@
 """Kaggle's calls about kernels: pushing one, how its session stands, what it left."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from kagglesdk.kernels.types import kernels_api_service as api
 from kagglesdk.kernels.types.kernels_enums import KernelWorkerStatus
@@ -43,7 +44,7 @@ def session_status(
     exchange: Exchange, ask: api.ApiGetKernelSessionStatusRequest
 ) -> api.ApiGetKernelSessionStatusResponse:
     """How the newest version's session stands."""
-    seen = exchange.house.kernels.look(_require(exchange, ask).ref)
+    seen = exchange.house.kernels.look(_require(exchange, ask))
     answer = api.ApiGetKernelSessionStatusResponse()
     answer.status = KernelWorkerStatus[seen.status]
     if seen.ended and seen.failure:
@@ -88,7 +89,7 @@ def _output(exchange: Exchange, kernel: Kernel) -> list:
     return exchange.house.kernels.output(kernel.slug) if kernel.ended else []
 
 
-def _require(exchange: Exchange, ask) -> Kernel:
+def _require(exchange: Exchange, ask: Any) -> Kernel:
     """The newest version of the kernel that is asked for; RefusedError 403 for an unknown one, as Kaggle does."""
     if ask.version_label:
         raise RefusedError(501, "The rehearsal tells of the newest version; others are not built.")

@@ -4,6 +4,7 @@ import shutil
 import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kaggle_nerve import storage
 
@@ -88,12 +89,11 @@ class Kernels:
             self._save()
         return made
 
-    def look(self, ref: str) -> Kernel | None:
-        """The newest version as this look sees it; the next one sees it a step further."""
-        seen = self.latest(ref)
-        if seen is not None and not seen.ended:
-            self._change(seen, replace(seen, looks=seen.looks + 1))
-        return seen
+    def look(self, kernel: Kernel) -> Kernel:
+        """A version as this look sees it; the next one sees it a step further."""
+        if not kernel.ended:
+            self._change(kernel, replace(kernel, looks=kernel.looks + 1))
+        return kernel
 
     def finish(self, ref: str, folder: Path, log: str = "") -> None:
         """End the session now, with the files of ``folder`` as its output and ``log`` as its log."""
@@ -135,5 +135,5 @@ class Kernels:
         storage.write_json(self._folder / "kernels.json", [asdict(kernel) for kernel in self._pushed])
 
 
-def _frozen(value: object) -> object:
+def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value

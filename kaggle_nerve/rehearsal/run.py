@@ -105,6 +105,10 @@ def rehearse(
         again=True,
         reporter=reporter,
     )
+    if outcome.public is None or outcome.private is None:
+        raise NerveError(
+            "The rehearsal's server has not scored the submission yet; run the same command again."
+        )
     solution = server.served.read_solution()
     return Rehearsed(prepared.csv, prepared.decision, outcome.public, outcome.private, all_empty(solution))
 

@@ -18,9 +18,9 @@ class Verdict:
 
 def judge(path: Path, served: ServedCompetition) -> Verdict:
     """Score the submission file at ``path``; an invalid one is told its first fault."""
-    found = submission.check(path, served.sample).faults
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        return Verdict(error=f"{found[0]}{more}")
+    faults = submission.check(path, served.sample).faults
+    if faults:
+        first, rest = faults[0], len(faults) - 1
+        return Verdict(error=f"{first} (and {rest} more)" if rest else str(first))
     score = metric.score(submission.read(path), served.read_solution())
     return Verdict(f"{score.public:.5f}", f"{score.private:.5f}")

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,7 +21,7 @@ INK = "#012345"
 
 BLUE, ORANGE, GREY, RED = "#3b8ec2", "#e0912f", "#9aa3ad", "#c8553d"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "kaggle-nerve",
     "font.family": "sans-serif",
@@ -54,7 +55,7 @@ def svg(draw: Callable[[Figure], None], width: float = 5.2, height: float = 3.0)
 
 def curves(folds: list[Fold]) -> str:
     """Loss and score of each fold, epoch by epoch."""
-    histories = {fold.number: fold.history for fold in folds if fold.history is not None}
+    histories = {str(fold.number): fold.history for fold in folds if fold.history is not None}
     return svg(lambda figure: draw_curves(figure, histories), 10.6, 3.2)
 
 

@@ -28,7 +28,7 @@ from kaggle_nerve.prediction.stored import is_current, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import dump
-from kaggle_nerve.settings.schema import ALL
+from kaggle_nerve.settings.schema import ALL, FoldName
 from kaggle_nerve.storage import completed, read_json
 
 LEAST_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
@@ -43,7 +43,7 @@ class Fold:
     the fold did not finish.
     """
 
-    number: int | str
+    number: FoldName
     subjects: int
     state: str
     history: pd.DataFrame | None
@@ -79,7 +79,7 @@ class Tested:
     """The test frames: img, path, predicted. ``folds``: of which models the prediction is made."""
 
     frames: pd.DataFrame
-    folds: list[int | str]
+    folds: list[FoldName]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _folds(run: Run) -> list[Fold]:
     return found
 
 
-def _fold(run: Run, number: int | str, subjects: int) -> Fold:
+def _fold(run: Run, number: FoldName, subjects: int) -> Fold:
     folder = run.fold_folder(number)
     history, facts = read_history(folder / "history.csv"), completed(folder)
     if facts:

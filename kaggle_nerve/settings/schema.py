@@ -3,11 +3,12 @@
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Final, Literal, get_args
 
 from kaggle_nerve.storage import digest_text
 
-ENCODERS = (
+Encoder = Literal[
+    "none",
     "efficientnetv2-b0",
     "efficientnetv2-b1",
     "efficientnetv2-b2",
@@ -19,14 +20,21 @@ ENCODERS = (
     "efficientnet-lite0",
     "efficientnet-lite1",
     "efficientnet-lite2",
-)
+]
 """Encoders of keras.applications, and EfficientNet-Lite."""
 
-TTA = ("none", "hflip", "flips", "scales")
-COMBINE = ("mean", "logits", "agreement")
+Tta = Literal["none", "hflip", "flips", "scales"]
+Combine = Literal["mean", "logits", "agreement"]
 
-ALL = "all"
+ENCODERS: tuple[str, ...] = get_args(Encoder)[1:]
+TTA: tuple[str, ...] = get_args(Tta)
+COMBINE: tuple[str, ...] = get_args(Combine)
+
+ALL: Final = "all"
 """In place of a fold's number: the fold that holds nobody out. Its model is trained on every subject."""
+
+FoldName = int | Literal["all"]
+"""A fold's number from 0, or `ALL`."""
 
 AND_ALL = "+all"
 """The end of the setting ``folds`` where that fold is trained, too."""
@@ -44,12 +52,16 @@ LATER = {
 """Keys younger than stored runs, and the value that those were made with: it leaves their digests as they were."""
 
 
-def _choice(default: Any, *choices: Any) -> Any:
-    return field(default=default, metadata={"choices": choices})
+@dataclass(frozen=True)
+class Range:
+    """The least and the largest value of a number, both allowed."""
+
+    low: float
+    high: float
 
 
-def _within(default: Any, low: float, high: float) -> Any:
-    return field(default=default, metadata={"range": (low, high)})
+Share = Annotated[float, Range(0, 1)]
+Weight = Annotated[float, Range(0, 100)]
 
 
 @dataclass(frozen=True)
@@ -67,28 +79,28 @@ class ModelSettings:
     little above that of the rows. Outside it no pixel is in a mask.
     """
 
-    architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")
-    encoder: str = _choice("none", "none", *ENCODERS)
+    architecture: Literal["unet", "unet++", "segnet", "fpn", "deeplabv3+"] = "unet"
+    encoder: Encoder = "none"
     weights: str = "none"
-    frozen: int = _within(0, 0, 5)
-    block: str = _choice("plain", "plain", "residual", "inception")
-    down: str = _choice("pool", "pool", "stride")
-    skip: str = _choice("plain", "plain", "residual", "attention")
-    activation: str = _choice("relu", "relu", "elu")
+    frozen: Annotated[int, Range(0, 5)] = 0
+    block: Literal["plain", "residual", "inception"] = "plain"
+    down: Literal["pool", "stride"] = "pool"
+    skip: Literal["plain", "residual", "attention"] = "plain"
+    activation: Literal["relu", "elu"] = "relu"
     scse: bool = False
     deep_supervision: bool = False
     hypercolumns: bool = False
-    width: int = _within(16, 1, 1024)
-    depth: int = _within(4, 1, 6)
-    widest: int = _within(256, 1, 4096)
-    stem: int = _choice(1, 1, 2, 4)
+    width: Annotated[int, Range(1, 1024)] = 16
+    depth: Annotated[int, Range(1, 6)] = 4
+    widest: Annotated[int, Range(1, 4096)] = 256
+    stem: Literal[1, 2, 4] = 1
     batch_norm: bool = True
-    dropout: float = _within(0.1, 0, 0.9)
-    skip_dropout: float = _within(0.0, 0, 0.9)
+    dropout: Annotated[float, Range(0, 0.9)] = 0.1
+    skip_dropout: Annotated[float, Range(0, 0.9)] = 0.0
     presence: bool = True
-    presence_pool: str = _choice("mean", "mean", "attention")
-    window: float = _within(1.0, 0.2, 1)
-    normalise: str = _choice("image", "image", "unit")
+    presence_pool: Literal["mean", "attention"] = "mean"
+    window: Annotated[float, Range(0.2, 1)] = 1.0
+    normalise: Literal["image", "unit"] = "image"
 
 
 @dataclass(frozen=True)
@@ -105,20 +117,20 @@ class LossSettings:
     whether there is one. With 1 the map says both at once.
     """
 
-    dice: float = _within(1.0, 0, 100)
-    batch_dice: float = _within(0.0, 0, 100)
-    bce: float = _within(1.0, 0, 100)
-    focal: float = _within(0.0, 0, 100)
-    tversky: float = _within(0.0, 0, 100)
-    focal_tversky: float = _within(0.0, 0, 100)
-    lovasz: float = _within(0.0, 0, 100)
-    presence: float = _within(0.5, 0, 100)
-    smooth: float = _within(1.0, 1e-6, 1e6)
-    focal_gamma: float = _within(2.0, 0, 10)
-    tversky_alpha: float = _within(0.3, 0, 10)
-    tversky_beta: float = _within(0.7, 0, 10)
-    deep: float = _within(0.5, 0, 10)
-    empty_frames: float = _within(1.0, 0, 1)
+    dice: Weight = 1.0
+    batch_dice: Weight = 0.0
+    bce: Weight = 1.0
+    focal: Weight = 0.0
+    tversky: Weight = 0.0
+    focal_tversky: Weight = 0.0
+    lovasz: Weight = 0.0
+    presence: Weight = 0.5
+    smooth: Annotated[float, Range(1e-6, 1e6)] = 1.0
+    focal_gamma: Annotated[float, Range(0, 10)] = 2.0
+    tversky_alpha: Annotated[float, Range(0, 10)] = 0.3
+    tversky_beta: Annotated[float, Range(0, 10)] = 0.7
+    deep: Annotated[float, Range(0, 10)] = 0.5
+    empty_frames: Share = 1.0
 
     @property
     def is_conditional(self) -> bool:
@@ -135,17 +147,17 @@ class OptimiserSettings:
     ``plateau`` epochs without a better score.
     """
 
-    name: str = _choice("adamw", "adam", "adamw", "sgd")
-    learning_rate: float = _within(1e-3, 1e-8, 10)
-    weight_decay: float = _within(1e-4, 0, 1)
-    momentum: float = _within(0.9, 0, 0.9999)
-    schedule: str = _choice("cosine", "cosine", "constant", "step", "plateau", "cyclic")
-    warmup: float = _within(0.05, 0, 0.9)
-    steps: int = _within(3, 1, 100)
-    factor: float = _within(0.1, 0.001, 0.999)
-    plateau: int = _within(4, 1, 1000)
-    cycles: int = _within(4, 1, 100)
-    clip_norm: float = _within(0.0, 0, 1e6)
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Range(1e-8, 10)] = 1e-3
+    weight_decay: Share = 1e-4
+    momentum: Annotated[float, Range(0, 0.9999)] = 0.9
+    schedule: Literal["cosine", "constant", "step", "plateau", "cyclic"] = "cosine"
+    warmup: Annotated[float, Range(0, 0.9)] = 0.05
+    steps: Annotated[int, Range(1, 100)] = 3
+    factor: Annotated[float, Range(0.001, 0.999)] = 0.1
+    plateau: Annotated[int, Range(1, 1000)] = 4
+    cycles: Annotated[int, Range(1, 100)] = 4
+    clip_norm: Annotated[float, Range(0, 1e6)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -169,23 +181,23 @@ class TrainingSettings:
     network where that is faster.
     """
 
-    epochs: int = _within(30, 1, 10000)
-    batch: int = _within(16, 1, 4096)
-    patience: int = _within(0, 0, 10000)
-    positive_rate: float = _within(0.0, 0, 1)
-    positive_share: float = _within(0.5, 0, 1)
+    epochs: Annotated[int, Range(1, 10000)] = 30
+    batch: Annotated[int, Range(1, 4096)] = 16
+    patience: Annotated[int, Range(0, 10000)] = 0
+    positive_rate: Share = 0.0
+    positive_share: Share = 0.5
     one_per_subject: bool = False
-    collapse_epochs: int = _within(5, 1, 10000)
+    collapse_epochs: Annotated[int, Range(1, 10000)] = 5
     jit: bool = True
-    precision: str = _choice("float32", "float32", "auto", "mixed_float16", "mixed_bfloat16")
-    average: str = _choice("best", "best", "ema", "swa", "top", "snapshots")
-    ema_decay: float = _within(0.99, 0.5, 0.99999)
-    swa_share: float = _within(0.3, 0, 1)
-    top: int = _within(3, 1, 20)
+    precision: Literal["float32", "auto", "mixed_float16", "mixed_bfloat16"] = "float32"
+    average: Literal["best", "ema", "swa", "top", "snapshots"] = "best"
+    ema_decay: Annotated[float, Range(0.5, 0.99999)] = 0.99
+    swa_share: Share = 0.3
+    top: Annotated[int, Range(1, 20)] = 3
     warm_size: tuple[int, int] = (0, 0)
-    warm_share: float = _within(0.3, 0, 0.9)
+    warm_share: Annotated[float, Range(0, 0.9)] = 0.3
     start: str = ""
-    noise: str = _choice("none", "none", "weight", "soft")
+    noise: Literal["none", "weight", "soft"] = "none"
     noise_table: str = ""
     deterministic: bool = False
 
@@ -208,18 +220,18 @@ class AugmentationSettings:
     smoothly, by at most this share; ``sharpness`` is the share of the finest details that is added or taken.
     """
 
-    hflip: float = _within(0.5, 0, 1)
-    vflip: float = _within(0.0, 0, 1)
-    rotate: float = _within(10.0, 0, 180)
-    shift: float = _within(0.08, 0, 0.5)
-    scale: float = _within(1.15, 1, 4)
-    contrast: float = _within(0.2, 0, 1)
-    brightness: float = _within(0.1, 0, 1)
-    gamma: float = _within(1.2, 1, 5)
-    noise: float = _within(0.02, 0, 1)
-    elastic: float = _within(0.0, 0, 0.5)
-    gain: float = _within(0.0, 0, 1)
-    sharpness: float = _within(0.0, 0, 1)
+    hflip: Share = 0.5
+    vflip: Share = 0.0
+    rotate: Annotated[float, Range(0, 180)] = 10.0
+    shift: Annotated[float, Range(0, 0.5)] = 0.08
+    scale: Annotated[float, Range(1, 4)] = 1.15
+    contrast: Share = 0.2
+    brightness: Share = 0.1
+    gamma: Annotated[float, Range(1, 5)] = 1.2
+    noise: Share = 0.02
+    elastic: Annotated[float, Range(0, 0.5)] = 0.0
+    gain: Share = 0.0
+    sharpness: Share = 0.0
 
 
 @dataclass(frozen=True)
@@ -232,9 +244,9 @@ class PredictionSettings:
     most that agree with the others on this frame.
     """
 
-    tta: str = _choice("hflip", *TTA)
-    combine: str = _choice("mean", *COMBINE)
-    batch: int = _within(32, 1, 4096)
+    tta: Tta = "hflip"
+    combine: Combine = "mean"
+    batch: Annotated[int, Range(1, 4096)] = 32
 
 
 @dataclass(frozen=True)
@@ -249,7 +261,7 @@ class Settings:
     description: str = ""
     size: tuple[int, int] = (96, 128)
     folds: str = "5"
-    seed: int = _within(0, 0, 2**31 - 1)
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 0
     model: ModelSettings = field(default_factory=ModelSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)

@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 import types
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings.schema import Settings
@@ -63,7 +63,7 @@ def _replace(settings: Settings, values: dict[str, Any], source: str) -> Setting
         section, _, name = key.rpartition(".")
         owner = getattr(settings, section) if section else settings
         declared = next(item for item in dataclasses.fields(owner) if item.name == name)
-        sections.setdefault(section, {})[name] = _checked(declared, value, key, source)
+        sections.setdefault(section, {})[name] = _checked(declared.type, value, key, source)
     top = sections.pop("", {})
     for section, inner in sections.items():
         top[section] = dataclasses.replace(getattr(settings, section), **inner)
@@ -72,8 +72,14 @@ def _replace(settings: Settings, values: dict[str, Any], source: str) -> Setting
     return changed
 
 
-def _checked(declared: dataclasses.Field, value: Any, key: str, source: str) -> Any:
-    kind = declared.type
+def _checked(kind: Any, value: Any, key: str, source: str) -> Any:
+    """``value`` as ``kind`` (what the settings are annotated with) wants it; NerveError for one that does not fit."""
+    bounds, choices = None, ()
+    if get_origin(kind) is Annotated:
+        kind, bounds = get_args(kind)
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        kind = type(choices[0])
     if kind is float and type(value) is int:
         value = float(value)
     if kind is str and type(value) is int:
@@ -82,12 +88,10 @@ def _checked(declared: dataclasses.Field, value: Any, key: str, source: str) -> 
         value = tuple(value)
     if not _is_a(value, kind):
         raise NerveError(f"{source}: {key} = {value!r} must be {_spell(kind)}.")
-    choices = declared.metadata.get("choices")
     if choices and value not in choices:
         raise NerveError(f"{source}: {key} = {value!r} must be one of {', '.join(map(str, choices))}.")
-    low, high = declared.metadata.get("range", (None, None))
-    if low is not None and not low <= value <= high:
-        raise NerveError(f"{source}: {key} = {value!r} must lie between {low} and {high}.")
+    if bounds and not bounds.low <= value <= bounds.high:
+        raise NerveError(f"{source}: {key} = {value!r} must lie between {bounds.low} and {bounds.high}.")
     return value
 
 

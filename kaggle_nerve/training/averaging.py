@@ -94,7 +94,7 @@ def final_model(
     if average == "ema":
         _put_exponential_means(model)
     elif average == "top":
-        mean = None
+        mean: Weights | None = None
         for count, epoch in enumerate(state.kept):
             mean = running_mean(mean, count, checkpoint.weights(epoch))
         model.set_weights(mean)

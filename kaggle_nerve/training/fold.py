@@ -18,8 +18,8 @@ from kaggle_nerve.data.noise import Marks
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import Settings
-from kaggle_nerve.settings.schema import ALL
-from kaggle_nerve.storage import atomic_path, completed, digest_file, mark_complete
+from kaggle_nerve.settings.schema import ALL, FoldName
+from kaggle_nerve.storage import atomic_path, completed, completed_facts, digest_file, mark_complete
 from kaggle_nerve.training import averaging, oof, stage, start
 from kaggle_nerve.training.checkpoint import Checkpoint, State, without_nan
 from kaggle_nerve.training.optimisers import chosen_precision, compiled, untrained
@@ -40,7 +40,7 @@ class FoldResult:
     ``best_dice`` was the best epoch's.
     """
 
-    fold: int | str
+    fold: FoldName
     finished: bool
     epochs: int
     best_epoch: int
@@ -79,7 +79,7 @@ class FoldJob:
     run: Run
     cache: Cache
     folds: pd.DataFrame
-    fold: int | str
+    fold: FoldName
     budget: float | None = None
     reporter: Reporter = SILENT
     stop: Callable[[], bool] = lambda: False
@@ -151,7 +151,7 @@ def _settings(job: FoldJob) -> Settings:
     settings = stage.full_settings(job.run.settings)
     if job.fold != ALL:
         return settings
-    facts = [completed(job.run.fold_folder(fold)) for fold in job.run.finished_folds()]
+    facts = [completed_facts(job.run.fold_folder(fold)) for fold in job.run.finished_folds()]
     key = "best_epoch" if settings.training.average == "best" else "epochs"
     epochs = round(median(fact[key] for fact in facts)) if facts else settings.training.epochs
     return stage.without_scores(settings, max(1, epochs))
@@ -224,7 +224,7 @@ def _finish(job: FoldJob, main: Stage, model: keras.Model, state: State) -> Fold
     if final is not model:
         final.compile(jit_compile=settings.training.jit_compile)
     figures = {}
-    if len(main.held):
+    if job.fold != ALL:
         figures = _figures(main, final, state)
         oof.predict(job.folder, final, job.cache, main.held, settings.prediction, job.fold, job.reporter)
     # Without the optimiser the file is a third of the size.
@@ -265,5 +265,7 @@ def _unfinished(job: FoldJob, state: State) -> FoldResult:
 
 
 def _result(job: FoldJob, done: dict[str, Any]) -> FoldResult:
-    names = ("epochs", "best_epoch", "best_dice", "average", *FIGURES)
-    return FoldResult(job.fold, True, **{name: done.get(name) for name in names})
+    figures = {name: done.get(name) for name in FIGURES}
+    # An earlier version left out some of these.
+    best = done.get("best_epoch", 0), done.get("best_dice", 0.0)
+    return FoldResult(job.fold, True, done["epochs"], *best, done.get("average", "best"), **figures)

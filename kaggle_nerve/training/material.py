@@ -15,6 +15,7 @@ from kaggle_nerve.data.frames import locate
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import Settings
+from kaggle_nerve.settings.schema import FoldName
 from kaggle_nerve.storage import completed, locked, read_json
 from kaggle_nerve.training.checkpoint import Checkpoint
 from kaggle_nerve.training.environment import recorded
@@ -41,7 +42,7 @@ class Material:
 
     def job(
         self,
-        fold: int | str,
+        fold: FoldName,
         *,
         budget: float | None = None,
         reporter: Reporter = SILENT,

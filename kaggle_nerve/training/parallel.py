@@ -19,6 +19,7 @@ import kaggle_nerve
 from kaggle_nerve import devices
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import Reporter
+from kaggle_nerve.settings.schema import FoldName
 from kaggle_nerve.training.fold import FoldResult
 from kaggle_nerve.training.material import Material
 from kaggle_nerve.training.messages import Replay
@@ -33,7 +34,7 @@ Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
 """What workers send; None says that one has ended."""
 
 
-def failed(fold: int | str, fault: NerveError) -> str:
+def failed(fold: FoldName, fault: NerveError) -> str:
     """One sentence that says which fold failed, and how."""
     text = str(fault)
     return text if text.startswith(f"Fold {fold} ") else f"Fold {fold}: {text}"
@@ -43,7 +44,8 @@ class Worker:
     """The process of one fold, seen from the one that started it. ``slot``: which device is its own."""
 
     def __init__(self, order: Order, slot: int, environment: dict[str, str], log: Path, events: Events):
-        self.fold, self.slot, self.log = order.fold, slot, log
+        self.fold: FoldName = order.fold
+        self.slot, self.log = slot, log
         self.last: dict[str, Any] = {}
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as errors:
@@ -56,6 +58,8 @@ class Worker:
                 # Ctrl-C reaches the whole session of a terminal; workers finish their epoch instead.
                 start_new_session=True,
             )
+        assert self._process.stdin and self._process.stdout
+        self._orders, self._messages = self._process.stdin, self._process.stdout
         self._write(order.line())
         threading.Thread(target=self._read, args=(events,), daemon=True).start()
 
@@ -85,16 +89,16 @@ class Worker:
     def _write(self, line: bytes) -> None:
         # A worker that has ended already is found out by its silence.
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
+            self._orders.write(line)
+            self._orders.flush()
 
     def _read(self, events: Events) -> None:
-        for line in self._process.stdout:
+        for line in self._messages:
             # A killed process may leave half a line.
             if line.endswith(b"\n"):
                 events.put((self, json.loads(line)))
         self._process.wait()
-        self._process.stdout.close()
+        self._messages.close()
         events.put((self, None))
 
 
@@ -119,13 +123,15 @@ class SideBySide:
         self._gpus = len(devices.visible())
         self._events: Events = queue.Queue()
         self._running: dict[Worker, Replay] = {}
-        self.results: dict[int | str, FoldResult] = {}
-        self.failures: dict[int | str, NerveError] = {}
+        self.results: dict[FoldName, FoldResult] = {}
+        self.failures: dict[FoldName, NerveError] = {}
 
-    def train(self, folds: list[int | str]) -> None:
+    def train(self, folds: list[FoldName]) -> None:
         """Train ``folds``, in this order as places become free. Whatever is raised here, no process stays."""
         rounds = math.ceil(len(folds) / self._jobs)
-        waiting = deque((fold, rounds - place // self._jobs) for place, fold in enumerate(folds))
+        waiting: deque[tuple[FoldName, int]] = deque(
+            (fold, rounds - place // self._jobs) for place, fold in enumerate(folds)
+        )
         free, stopping = deque(range(self._jobs)), False
         try:
             while self._running or (waiting and not stopping):
@@ -141,7 +147,7 @@ class SideBySide:
                 worker.kill()
                 replay.close()
 
-    def _start(self, fold: int | str, rounds: int, slot: int) -> None:
+    def _start(self, fold: FoldName, rounds: int, slot: int) -> None:
         """Start ``fold``; the time left is dealt over the ``rounds`` that are still to come, this one included."""
         run, ends = self._material.run, None
         if self._deadline is not None:

@@ -11,7 +11,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
 from kaggle_nerve.settings import Settings
-from kaggle_nerve.settings.schema import ALL
+from kaggle_nerve.settings.schema import ALL, FoldName
 from kaggle_nerve.storage import completed
 from kaggle_nerve.training import material as materials
 from kaggle_nerve.training import start
@@ -27,9 +27,11 @@ class FoldsError(NerveError):
     ``results`` are those of the other folds, which keep what they have.
     """
 
-    def __init__(self, run: Run, results: list[FoldResult], failures: dict[int | str, NerveError]):
+    def __init__(self, run: Run, results: list[FoldResult], failures: dict[FoldName, NerveError]):
         self.run, self.results = run, results
-        self.failures = {fold: failed(fold, failures[fold]) for fold in sorted(failures, key=_place)}
+        self.failures: dict[FoldName, str] = {
+            fold: failed(fold, failures[fold]) for fold in sorted(failures, key=_place)
+        }
         super().__init__("\n".join(self.failures.values()))
 
 
@@ -39,7 +41,7 @@ def train_folds(
     name: str,
     settings: Settings,
     *,
-    fold: int | str | None = None,
+    fold: FoldName | None = None,
     time_budget: float | None = None,
     reporter: Reporter = SILENT,
     stop: Callable[[], bool] = lambda: False,
@@ -67,11 +69,13 @@ def train_folds(
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     material = materials.gather(run, data_dir, frames)
     numbers = _numbers(folding.count(material.folds), fold, settings.trains_all)
-    left = [number for number in numbers if not completed(run.fold_folder(number))]
+    left: list[FoldName] = [number for number in numbers if not completed(run.fold_folder(number))]
     if len(left) < len(numbers):
         reporter.say(f"{len(numbers) - len(left)} of {len(numbers)} folds are finished already.")
     jobs = min(jobs, len(left))
-    results = {number: materials.train(material.job(number), 1) for number in numbers if number not in left}
+    results: dict[FoldName, FoldResult] = {
+        number: materials.train(material.job(number), 1) for number in numbers if number not in left
+    }
     if jobs > 1:
         reporter.say(f"{jobs} folds are trained side by side.")
         pool = SideBySide(material, jobs, deadline=deadline, reporter=reporter, stop=stop)
@@ -93,14 +97,14 @@ def train_folds(
 
 def _one_by_one(
     material: Material,
-    folds: list[int | str],
+    folds: list[FoldName],
     deadline: float | None,
     reporter: Reporter,
     stop: Callable[[], bool],
-) -> tuple[dict[int | str, FoldResult], dict[int | str, NerveError]]:
+) -> tuple[dict[FoldName, FoldResult], dict[FoldName, NerveError]]:
     """Train ``folds`` in this process; a fold that fails does not keep the next from its turn."""
-    results: dict[int | str, FoldResult] = {}
-    failures: dict[int | str, NerveError] = {}
+    results: dict[FoldName, FoldResult] = {}
+    failures: dict[FoldName, NerveError] = {}
     for place, fold in enumerate(folds):
         left = [_share(each, folding.count(material.folds)) for each in folds[place:]]
         budget = None if deadline is None else (deadline - time.monotonic()) * left[0] / sum(left)
@@ -117,12 +121,12 @@ def _one_by_one(
     return results, failures
 
 
-def _share(fold: int | str, count: int) -> float:
+def _share(fold: FoldName, count: int) -> float:
     """How many frames ``fold`` is trained on against the others of ``count``: the one of all subjects has more."""
     return count / (count - 1) if fold == ALL and count > 1 else 1.0
 
 
-def _place(fold: int | str) -> float:
+def _place(fold: FoldName) -> float:
     """Folds by their number, the one of all subjects last."""
     return math.inf if fold == ALL else fold
 
@@ -132,7 +136,7 @@ def _devices(jobs: int) -> list[str]:
     return list(devices.visible()) or ["cpu:0"] if jobs > 1 else devices.names()
 
 
-def _numbers(count: int, fold: int | str | None, with_all: bool) -> list[int | str]:
+def _numbers(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:
     """The folds to train; the one of all subjects comes last, for it asks how long the others were trained."""
     if fold is None:
         return [*range(count), ALL] if with_all else list(range(count))

@@ -59,6 +59,7 @@ class Stage:
     def batches(self, model: keras.Model) -> Batches:
         """The training batches that ``model`` wants."""
         settings, table = self.settings, self.cache.table
+        assert self.cache.masks is not None  # it is a cache of training frames
         return Batches(
             self.cache.frames,
             self.cache.masks,

@@ -13,6 +13,7 @@ import numpy as np
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs import Run
+from kaggle_nerve.settings.schema import FoldName
 
 INSIDE = "model.weights.h5"
 """The weights within a .keras file."""
@@ -39,7 +40,7 @@ def locate(start: str, runs_dir: Path) -> Path:
     )
 
 
-def find(start: str, run: Run, fold: int) -> Source:
+def find(start: str, run: Run, fold: FoldName) -> Source:
     """The file that ``training.start`` names for ``fold`` of ``run``.
 
     ``start`` is a .keras or .weights.h5 file, a run's folder, or the name of a run beside this one.
@@ -87,7 +88,7 @@ def put(model: keras.Model, path: Path) -> tuple[int, int]:
     return taken, len(wanted)
 
 
-def _held(folds_csv: Path, fold: int) -> set[int]:
+def _held(folds_csv: Path, fold: FoldName) -> set[int]:
     folds = folding.load(folds_csv)
     return set(folds.subject[folds.fold == fold])
 

@@ -13,10 +13,14 @@ import time
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings.schema import FoldName
 from kaggle_nerve.training.messages import PipeReporter
+
+if TYPE_CHECKING:
+    from kaggle_nerve.training.fold import FoldResult
 
 STOP = b"stop\n"
 
@@ -31,7 +35,7 @@ class Order:
     data_dir: str
     runs_dir: str
     run: str
-    fold: int | str
+    fold: FoldName
     ends: float | None
     jobs: int
 
@@ -59,7 +63,7 @@ def main() -> int:
     return 0
 
 
-def _train(order: Order, reporter: PipeReporter, stopping: threading.Event):
+def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> "FoldResult":
     # Imported here: the end of the standard input must be noticed during these seconds, too.
     from kaggle_nerve import runs
     from kaggle_nerve.training import material

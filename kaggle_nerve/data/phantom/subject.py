@@ -167,7 +167,7 @@ def positive_counts(rng: np.random.Generator, subjects: int, frames: int) -> np.
 def _with_mean(rates: np.ndarray, mean: float) -> np.ndarray:
     """The rates moved along the logistic curve, within the bounds, until their mean is ``mean``."""
     logits = np.log(np.clip(rates, 1e-3, 1 - 1e-3) / (1 - np.clip(rates, 1e-3, 1 - 1e-3)))
-    low, high = -12.0, 12.0
+    low, high, moved = -12.0, 12.0, rates
     for _ in range(60):
         middle = (low + high) / 2
         moved = np.clip(1 / (1 + np.exp(-(logits + middle))), LOWEST_RATE, HIGHEST_RATE)

@@ -76,12 +76,12 @@ def speckle(echo: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarra
     """
     amplitude = cv2.exp(echo * np.float32(np.log(10) / 20))
     spread = {"ksize": (0, 0), "sigmaX": look.lateral, "sigmaY": look.axial}
-    power, part = np.zeros_like(echo), np.empty_like(echo)
+    power, part = np.zeros_like(echo), np.empty(echo.shape, np.float32)
     for _ in range(2):
         rng.standard_normal(out=part, dtype=np.float32)
         part *= amplitude
-        part = cv2.GaussianBlur(part, **spread)
-        power += cv2.multiply(part, part)
+        blurred = cv2.GaussianBlur(part, **spread)
+        power += cv2.multiply(blurred, blurred)
     # The mean power of blurred unit noise is the sum of the squared kernel.
     power *= np.float32(2 * np.pi * look.lateral * look.axial)
     wide = look.smoothing
