@@ -141,7 +141,7 @@ class Bench:
         whole, how = open_test(run), run.settings.prediction
         for fold in run.finished_folds():
             batches = probabilities(
-                load_fold(run, fold), frames, batch=how.batch, tta=how.tta, combine=how.combine
+                load_fold(fold), frames, batch=how.batch, tta=how.tta, combine=how.combine
             )
             maps, presences, agreements, spreads = (np.concatenate(x) for x in zip(*batches, strict=True))
             table = whole.table.assign(agreement=agreements, spread=spreads)

@@ -151,7 +151,7 @@ def real_auc(run: Run, data: Path, empties: Path) -> float:
     folds = folding.load(run.folds_csv)
     found = []
     for fold in run.finished_folds():
-        mine = table[table.subject.isin(folds.subject[folds.fold == fold]) & table.has_mask]
+        mine = table[table.subject.isin(folds.subject[folds.fold == fold.number]) & table.has_mask]
         mine = mine.sample(min(POSITIVES, len(mine)), random_state=0)
         frames = [_as_large(picture, None, settings.size) for picture in pictures]
         for place, path in enumerate(mine.path):
@@ -159,7 +159,7 @@ def real_auc(run: Run, data: Path, empties: Path) -> float:
             frames.append(_as_large(read_grey(path), like, settings.size))
         options = {"batch": settings.prediction.batch, "tta": settings.prediction.tta}
         said = probabilities(
-            load_fold(run, fold), np.stack(frames), combine=settings.prediction.combine, **options
+            load_fold(fold), np.stack(frames), combine=settings.prediction.combine, **options
         )
         presence = np.concatenate([part.presence for part in said])
         found.append(roc_auc_score(np.arange(len(frames)) >= len(pictures), presence))

@@ -100,7 +100,7 @@ def measure(run: Run, args: argparse.Namespace) -> Row:
     import keras
     import pandas as pd
 
-    folder = run.fold_folder(run.finished_folds()[0])
+    folder = run.finished_folds()[0].folder
     done, history = completed(folder), pd.read_csv(folder / "history.csv")
     # One rule for all networks, so that the table compares these alone.
     figures = learn_decision([run], args.data, take={"rule": "thresholds", "shape": "none"}).figures

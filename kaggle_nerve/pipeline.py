@@ -3,7 +3,6 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 
 from kaggle_nerve.competition import submission
@@ -21,8 +20,7 @@ from kaggle_nerve.decision.shaping import SHAPES, Images
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run, joined_name
-from kaggle_nerve.storage import completed_facts, digest_text
+from kaggle_nerve.runs import Run, decision_file, in_order, joined_name
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def _other_data(runs: list[Run], layout: Layout) -> str | None:
     if any(layout.train.glob("*_*.tif")):
         source = training_source(layout)
         for run in runs:
-            if completed_facts(run.oof_folder(run.needs_finished_folds()[0]))["source"] != source:
+            if run.needs_finished_folds()[0].needs_facts().source != source:
                 return f"Run {run.name} was trained on other data than that in {layout.root}."
     return None
 
@@ -113,26 +111,6 @@ def _earlier(path: Path, reporter: Reporter) -> Decision | None:
     except UnreadableDecisionError as fault:
         reporter.say(f"{fault} It is learned anew.")
         return None
-
-
-def in_order(runs: list[Run]) -> list[Run]:
-    """Runs by name, whatever the order in which they were given: a blend's weights follow that order.
-
-    NerveError where one is given twice.
-    """
-    ordered = sorted(runs, key=lambda run: run.name)
-    for one, other in pairwise(ordered):
-        if one.name == other.name:
-            raise NerveError(f"Run {one.name} is named twice; name each run once.")
-    return ordered
-
-
-def decision_file(runs: list[Run]) -> Path:
-    """Where the decision of these runs lies: in the run's folder, or in one made for the blend."""
-    if len(runs) == 1:
-        return runs[0].decision_file
-    names = [run.name for run in in_order(runs)]
-    return runs[0].folder.parent / f"blend-{digest_text(*names)[:12]}" / "decision.json"
 
 
 def prepare(

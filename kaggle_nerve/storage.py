@@ -65,14 +65,9 @@ def completed(folder: Path) -> dict[str, Any] | None:
     return read_json(marker) if marker.is_file() else None
 
 
-def completed_facts(folder: Path) -> dict[str, Any]:
-    """As `completed`; NerveError if the work is unfinished."""
-    facts = completed(folder)
-    if facts is None:
-        raise NerveError(
-            f"{folder} is unfinished: {COMPLETE} is missing; run the command that makes it again."
-        )
-    return facts
+def reopen(folder: Path) -> None:
+    """Mark the work in ``folder`` as unfinished."""
+    (folder / COMPLETE).unlink(missing_ok=True)
 
 
 def digest_file(path: Path) -> str:

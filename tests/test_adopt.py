@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from training_support import numbers
 
-from kaggle_nerve.adopted import adopt
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.disk import full_disk_told
 from kaggle_nerve.runs import open_run
+from kaggle_nerve.runs.adopting import adopt
 from kaggle_nerve.settings import load_preset, save_settings
 from kaggle_nerve.storage import locked, mark_complete, write_json
 
@@ -54,7 +55,7 @@ def test_a_run_that_is_not_here_comes_whole_and_can_be_written_to(tmp_path: Path
         path.chmod(0o555 if path.is_dir() else 0o444)
     assert adopt(tmp_path / "input", mine) == ["run small with 1 finished folds"]
     run = open_run(mine, "small")
-    assert run.finished_folds() == [0]
+    assert numbers(run.finished_folds()) == [0]
     assert (run.folder / "fold-1" / "checkpoint" / "state.json").is_file()
     assert not list(mine.rglob(".lock"))
     assert all(path.stat().st_mode & 0o200 for path in run.folder.rglob("*"))
@@ -150,7 +151,7 @@ def test_a_full_disk_is_said_as_such_and_leaves_nothing_half(
 KILLED = """
 import os, shutil, sys
 from pathlib import Path
-from kaggle_nerve.adopted import adopt
+from kaggle_nerve.runs.adopting import adopt
 
 def killed(source, target):
     Path(target).write_text("ha")
@@ -171,6 +172,6 @@ def test_a_kill_leaves_nothing_half(tmp_path: Path, mine: Path, whole: bool) -> 
     assert not whole or not (mine / "small").exists()
     assert not (mine / "small" / "fold-0").exists()
     adopt(source, mine)
-    assert open_run(mine, "small").finished_folds() == ([0] if whole else [0, 1])
+    assert numbers(open_run(mine, "small").finished_folds()) == ([0] if whole else [0, 1])
     assert marks(mine / "small")["fold-0"] == "theirs"
     assert not [path for path in mine.rglob("*") if path.name.startswith(".adopting")]

@@ -51,7 +51,7 @@ def index(run: Run) -> pd.DataFrame:
 
 
 def test_training_leaves_how_far_the_views_agree(trained):
-    table = pd.concat([pd.read_csv(trained.oof_folder(fold) / "oof.csv") for fold in (0, 1)])
+    table = pd.concat([pd.read_csv(trained.fold(fold).oof_folder / "oof.csv") for fold in (0, 1)])
     assert list(table.columns) == ["subject", "img", "fold", *FIGURES]
     assert table[FIGURES].min().min() >= 0
     assert table[FIGURES].max().max() <= 1
@@ -63,9 +63,9 @@ def test_the_same_views_give_the_same_bytes(trained, data, runs_dir):
     predict_oof(run, data)
     for fold in (0, 1):
         for name in ("oof.npy", "oof.csv"):
-            wanted = (trained.fold_folder(fold) / name).read_bytes()
-            assert (run.oof_folder(fold) / name).read_bytes() == wanted
-    assert run.oof_folder(0) != trained.oof_folder(0)
+            wanted = (trained.fold(fold).folder / name).read_bytes()
+            assert (run.fold(fold).oof_folder / name).read_bytes() == wanted
+    assert run.fold(0).oof_folder != trained.fold(0).oof_folder
 
 
 def test_a_plain_run_has_nothing_to_predict_again(trained, tmp_path):
@@ -93,14 +93,14 @@ def test_only_what_is_missing_or_stale_is_predicted(data, runs_dir):
     predict_oof(run, data, reporter=told)
     assert (told.bars, len(told.lines)) == ([], 1)
     # As a kill in the middle of fold 1 leaves it.
-    (run.oof_folder(1) / "complete.json").unlink()
+    (run.fold(1).oof_folder / "complete.json").unlink()
     predict_oof(run, data, reporter=told)
     assert told.bars == ["Fold 1 out-of-fold"]
-    before = np.load(run.oof_folder(0) / "oof.npy")
-    shutil.copy(run.fold_folder(1) / "model.keras", run.fold_folder(0) / "model.keras")
+    before = np.load(run.fold(0).oof_folder / "oof.npy")
+    shutil.copy(run.fold(1).model, run.fold(0).model)
     predict_oof(run, data, reporter=told)
     assert told.bars == ["Fold 1 out-of-fold", "Fold 0 out-of-fold"]
-    assert np.abs(np.load(run.oof_folder(0) / "oof.npy") - before).max() > 1e-3
+    assert np.abs(np.load(run.fold(0).oof_folder / "oof.npy") - before).max() > 1e-3
     predict_oof(run, data, reporter=told, force=True)
     assert told.bars[2:] == ["Fold 0 out-of-fold", "Fold 1 out-of-fold"]
 
@@ -110,7 +110,7 @@ def test_other_training_data_is_refused(runs_dir, tmp_path):
     run = open_run(runs_dir, "small@flips")
     with pytest.raises(NerveError, match="Fold 0 of run small@flips was trained on other data"):
         predict_oof(run, tmp_path / "other")
-    assert not any(completed(run.oof_folder(fold)) for fold in (0, 1))
+    assert not any(completed(run.fold(fold).oof_folder) for fold in (0, 1))
 
 
 @pytest.mark.parametrize("combine", blending.METHODS)
@@ -120,7 +120,7 @@ def test_folds_are_combined_like_views(data, runs_dir, combine):
     frames = caches.open_test(locate(data), run.settings.size).frames
     folds = []
     for fold in (0, 1):
-        parts = list(probabilities(load_fold(run, fold), frames, batch=16, tta="flips", combine=combine))
+        parts = list(probabilities(load_fold(run.fold(fold)), frames, batch=16, tta="flips", combine=combine))
         folds.append(Predicted(*(np.concatenate(part) for part in zip(*parts, strict=True))))
     found, table = np.load(run.test_folder / "probabilities.npy"), index(run)
     for row in range(len(frames)):

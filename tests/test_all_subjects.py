@@ -1,14 +1,14 @@
 """The fold that holds nobody out: its model is trained on every subject and joins the ensemble of test frames."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from support import write_competition
-from training_support import Told, fold_job, history, settings
+from training_support import Told, fold_job, history, numbers, settings
 
-from kaggle_nerve import adopted
 from kaggle_nerve.cli import cli
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.errors import NerveError
@@ -18,11 +18,12 @@ from kaggle_nerve.prediction.ensemble import load_fold, predict_test, together
 from kaggle_nerve.prediction.single import predict_frames
 from kaggle_nerve.prediction.stored import open_oof, open_test
 from kaggle_nerve.report.gather import gather
+from kaggle_nerve.runs import Fold, FoldResult, adopting
 from kaggle_nerve.settings import apply_changes, load_preset
 from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import completed, mark_complete
 from kaggle_nerve.training import run_folds
-from kaggle_nerve.training.fold import FoldResult, train_fold
+from kaggle_nerve.training.fold import train_fold
 from kaggle_nerve.training.run_folds import train_folds
 
 CONDITIONAL = "loss.empty_frames=0"
@@ -46,14 +47,14 @@ def trained(data, tmp_path_factory):
     assert [(result.fold, result.finished) for result in results] == [(0, True), (1, True), (ALL, True)]
     assert results[-1].dice is None
     assert (
-        results[-1].told
+        results[-1].sentence
         == "Fold all finished after 4 epochs; it holds nobody out, so it has no score of its own"
     )
     return run
 
 
 def test_it_is_trained_on_every_frame_and_scored_on_none(trained):
-    folder = trained.fold_folder(ALL)
+    folder = trained.fold(ALL).folder
     rows = history(folder)
     assert [int(row["train_frames"]) for row in rows] == [32] * 4
     assert [row["dice"] for row in rows] == [""] * 4
@@ -66,8 +67,8 @@ def test_the_decision_is_that_of_the_folds(trained):
     stored = open_oof(trained)
     assert len(stored) == 32
     assert set(stored.table.fold) == {0, 1}
-    assert trained.finished_folds() == [0, 1]
-    assert trained.test_folds() == [0, 1, ALL]
+    assert numbers(trained.finished_folds()) == [0, 1]
+    assert numbers(trained.test_folds()) == [0, 1, ALL]
 
 
 def test_the_ensemble_has_its_model_and_the_scale_of_the_folds(trained, data):
@@ -75,7 +76,7 @@ def test_the_ensemble_has_its_model_and_the_scale_of_the_folds(trained, data):
     assert completed(trained.test_folder)["folds"] == [0, 1, ALL]
     frames = np.load(next(path for path in data.glob(".cache/*/frames.npy") if len(np.load(path)) == 5))
     options = {"batch": 5, "tta": "hflip"}
-    alone = [next(probabilities(load_fold(trained, fold), frames, **options)) for fold in (0, 1, ALL)]
+    alone = [next(probabilities(load_fold(trained.fold(fold)), frames, **options)) for fold in (0, 1, ALL)]
     mean = np.mean([one.masks for one in alone], axis=0)
     np.testing.assert_allclose(np.load(trained.test_folder / "probabilities.npy"), mean, atol=2e-3)
     folds = np.load(trained.test_folder / "fold_presences.npy")
@@ -117,28 +118,26 @@ def test_it_can_be_added_to_a_run_of_folds(data, tmp_path):
     chosen = settings("training.average=best")
     job = fold_job(data, tmp_path, chosen)
     for fold, best in ((0, 3), (1, 1)):
-        folder = job.run.fold_folder(fold)
-        mark_complete(folder, {"epochs": 9, "best_epoch": best, "source": job.cache.source})
+        folder = job.fold.run.fold(fold).folder
+        mark_complete(
+            folder, {"epochs": 9, "best_epoch": best, "settings": "", "source": job.frames.cache.source}
+        )
     run, results = train_folds(data, tmp_path, "run", chosen, fold=ALL)
     # As many epochs as the folds' best ones, in the middle of the two.
     assert [(result.fold, result.epochs) for result in results] == [(ALL, 2)]
-    assert run.test_folds() == [0, 1, ALL]
+    assert numbers(run.test_folds()) == [0, 1, ALL]
 
 
 def test_a_time_budget_is_dealt_by_the_frames(monkeypatch):
     dealt = {}
 
-    class Material:
-        folds = pd.DataFrame({"fold": [0, 1, 2]})
+    def trained_at_once(job):
+        dealt[job.fold.number] = job.deadline - time.monotonic()
+        return FoldResult(job.fold.number, True, 1, 1, 0.5, "ema")
 
-        def job(self, fold, *, budget, **_):
-            dealt[fold] = budget
-            return fold
-
-    monkeypatch.setattr(
-        run_folds.materials, "train", lambda job, jobs: FoldResult(job, True, 1, 1, 0.5, "ema")
-    )
-    run_folds._one_by_one(Material(), [0, 1, 2, ALL], time.monotonic() + 90, Told(), lambda: False)
+    monkeypatch.setattr(run_folds, "train_fold", trained_at_once)
+    folds, table = [Fold(None, number) for number in (0, 1, 2, ALL)], pd.DataFrame({"fold": [0, 1, 2]})
+    run_folds._one_by_one(folds, None, table, time.monotonic() + 90, Told(), lambda: False)
     # Of three folds each is trained on two thirds of the subjects; time that is left is the next one's.
     assert dealt == pytest.approx({0: 20, 1: 90 / 3.5, 2: 36, ALL: 90}, abs=0.5)
 
@@ -148,19 +147,19 @@ def test_it_goes_on_where_it_was_stopped(data, tmp_path):
         "training.average=top", "training.patience=1", "optimiser.schedule=plateau", "optimiser.plateau=1"
     )
     job = fold_job(data, tmp_path, chosen, stop=lambda: True)
-    job = type(job)(**{**vars(job), "fold": ALL})
+    job = replace(job, fold=job.fold.run.fold(ALL))
     stopped = train_fold(job)
     assert (stopped.finished, stopped.epochs) == (False, 1)
-    finished = train_fold(type(job)(**{**vars(job), "stop": lambda: False}))
+    finished = train_fold(replace(job, stop=lambda: False))
     # Patience and the plateau wait for scores, of which there are none.
     assert (finished.finished, finished.epochs) == (True, 4)
-    rates = [float(row["learning_rate"]) for row in history(job.folder)]
+    rates = [float(row["learning_rate"]) for row in history(job.fold.folder)]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < rates[0] / 5
 
 
 def test_a_run_from_elsewhere_brings_it(trained, tmp_path):
-    adopted.adopt(trained.folder, tmp_path)
+    adopting.adopt(trained.folder, tmp_path)
     assert completed(tmp_path / "run" / "fold-all")
 
 

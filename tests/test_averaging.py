@@ -104,9 +104,11 @@ def test_an_ensemble_of_one_is_that_one():
 def trained_a_little(data, tmp_path, *changes: str):
     """A compiled network after 3 steps, its batches and its weights after each step."""
     job = fold_job(data, tmp_path, settings(*changes))
-    present = job.cache.table.has_mask.to_numpy()
-    batches = Batches(job.cache.frames, job.cache.masks, present, np.arange(16), batch=4, seed=0, ranges=None)
-    model = optimisers.compiled(job.run.settings)
+    present = job.frames.cache.table.has_mask.to_numpy()
+    batches = Batches(
+        job.frames.cache.frames, job.frames.cache.masks, present, np.arange(16), batch=4, seed=0, ranges=None
+    )
+    model = optimisers.compiled(job.settings)
     seen = []
 
     def after() -> bool:
@@ -119,7 +121,7 @@ def trained_a_little(data, tmp_path, *changes: str):
 
 def test_an_epoch_is_scored_with_the_exponential_mean_and_goes_on_with_the_raw_weights(data, tmp_path):
     job, model, _, seen = trained_a_little(data, tmp_path, *WAYS["ema"])
-    with averaging.scored_weights(model, job.run.settings):
+    with averaging.scored_weights(model, job.settings):
         for place, variable in enumerate(model.trainable_variables):
             expected = 0.7 * (0.7 * seen[0][place] + 0.3 * seen[1][place]) + 0.3 * seen[2][place]
             np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), expected, rtol=1e-4, atol=1e-6)
@@ -129,14 +131,14 @@ def test_an_epoch_is_scored_with_the_exponential_mean_and_goes_on_with_the_raw_w
 
 def test_the_mean_of_the_top_epochs_gets_statistics_of_its_own(data, tmp_path):
     job, model, batches, _ = trained_a_little(data, tmp_path, *WAYS["top"])
-    store = Checkpoint(job.folder)
+    store = Checkpoint(job.fold.folder)
     weights = model.get_weights()
     for epoch, factor in ((1, 0.9), (2, 1.1)):
         model.set_weights([value * factor for value in weights])
         store.save(model, State(epoch=epoch, kept=[1, 2][:epoch]))
     moving = {id(value) for value in model.non_trainable_variables}
     model.set_weights([np.full_like(value, 7) for value in weights])
-    final = averaging.final_model(model, State(epoch=2, kept=[1, 2]), store, job.run.settings, batches)
+    final = averaging.final_model(model, State(epoch=2, kept=[1, 2]), store, job.settings, batches)
     for variable, value in zip(final.weights, weights, strict=True):
         now = keras.ops.convert_to_numpy(variable)
         if id(variable) in moving:

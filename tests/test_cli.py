@@ -124,8 +124,7 @@ def test_a_preset_shows_its_layers_without_a_file_of_weights(monkeypatch):
 
 def train(monkeypatch, tmp_path, *words: str, failures: dict | None = None):
     """``train-folds`` with a training that only takes down what it is asked, and what that was."""
-    from kaggle_nerve.runs import Run
-    from kaggle_nerve.training.fold import FoldResult
+    from kaggle_nerve.runs import FoldResult, Run
 
     asked = {}
 

@@ -18,8 +18,8 @@ from kaggle_nerve.prediction import stored as predictions
 from kaggle_nerve.prediction.stored import Blend, open_oof
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.settings import Settings, apply_changes, load_settings, save_settings
+from kaggle_nerve.training.logs import Overlays
 from kaggle_nerve.training.losses import MaskLoss
-from kaggle_nerve.training.overlays import Held, Overlays
 from kaggle_nerve.training.validation import score_epoch
 
 SIZE = (42, 58)
@@ -163,7 +163,7 @@ def test_the_board_s_pictures_say_what_the_outline_is():
     probability[10:20, 10:30] = 1
     pictures = []
     for conditional in (False, True):
-        overlays = Overlays(Held(frame, Truths([""], SIZE), ["1_1"]), conditional)
+        overlays = Overlays(frame, Truths([""], SIZE), ["1_1"], conditional)
         overlays.look(0, probability, 0.25)
         pictures.append(overlays.taken()["1_1"])
     # The caption of one has more words.

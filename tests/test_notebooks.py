@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from notebook_support import Kaggle, code_cells, failure, make_kernel, with_settings
+from training_support import numbers
 
 from kaggle_nerve.data.phantom import write_competition
 from kaggle_nerve.kernels.build import generated
@@ -89,7 +90,7 @@ def test_training_gives_the_packages_own_submission(texts, kaggle, package):
     assert "are as generated" in printed[-2]
     assert (kaggle.working / "submission.csv").read_bytes() == (package / "submission.csv").read_bytes()
     run = open_run(kaggle.working / "runs", "small")  # a laptop can go on with it
-    assert run.finished_folds() == [0, 1, 2]
+    assert numbers(run.finished_folds()) == [0, 1, 2]
 
 
 @pytest.mark.large
@@ -117,7 +118,7 @@ def test_a_session_that_ran_out_of_time_is_gone_on_with(texts, kaggle, package, 
     cells = cells_of(texts, "nerve-train-folds", **SETTINGS)
     printed = kaggle.run([*cells[:-1], CLOCK, cells[-1]])
     assert "The 11 hours are over" in printed[-1]
-    assert open_run(kaggle.working / "runs", "small").finished_folds() == [0]
+    assert numbers(open_run(kaggle.working / "runs", "small").finished_folds()) == [0]
     assert (kaggle.working / "submission.csv").is_file()  # of the one fold
     later = Kaggle(tmp_path / "later", kaggle.kernel)
     later.attach(kaggle.root / "input" / "competitions" / "ultrasound-nerve-segmentation")

@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from processes import is_gone, wait_until
 from support import write_competition
@@ -21,9 +20,8 @@ from kaggle_nerve.prediction.stored import open_oof
 from kaggle_nerve.progress import Bar, Reporter
 from kaggle_nerve.storage import completed
 from kaggle_nerve.training import parallel
-from kaggle_nerve.training.fold import FoldResult
-from kaggle_nerve.training.messages import PipeReporter, Replay
 from kaggle_nerve.training.run_folds import FoldsError, train_folds
+from kaggle_nerve.training.worker import PipeReporter, Replay
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +80,7 @@ def test_folds_side_by_side_are_those_that_one_process_trains(data, pair, tmp_pa
 def test_each_fold_keeps_what_it_ran_on(pair):
     run, _, _ = pair
     for fold in (0, 1):
-        found = json.loads((run.fold_folder(fold) / "environment.json").read_text())
+        found = json.loads((run.fold(fold).folder / "environment.json").read_text())
         assert found["jobs"] == 2
         assert found["precision"] == "float32"
         assert found["deterministic"] is False
@@ -128,7 +126,7 @@ def test_a_killed_fold_and_a_crashed_one_leave_the_third_alone_and_are_trained_l
     assert "1 of 3 folds are finished already." in told.lines
     assert any(line.startswith(f"Fold 2, going on after epoch {kept}") for line in told.lines)
     assert [result.finished for result in results] == [True, True, True]
-    assert [row["epoch"] for row in history(run.fold_folder(2))] == [str(number) for number in range(1, 21)]
+    assert [row["epoch"] for row in history(run.fold(2).folder)] == [str(number) for number in range(1, 21)]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -315,27 +313,20 @@ def test_a_time_budget_is_dealt_over_rounds(pair, monkeypatch):
     class Immediate:
         """A process that ends as soon as it was started."""
 
-        def __init__(self, order, slot, environment, log, events):
-            self.fold, self.slot, self.last = order.fold, slot, {}
+        def __init__(self, fold, order, slot, environment, events):
+            self.fold, self.slot, self.last = fold, slot, {}
             dealt[order.fold] = order.ends - time.time()
-            events.put((self, {"event": "result", **vars(FoldResult(order.fold, True, 1, 1, 0.5, "best"))}))
+            events.put((self, {"event": "result"}))
             events.put((self, None))
 
     monkeypatch.setattr(parallel, "Worker", Immediate)
     pool = parallel.SideBySide(
-        parallel_material(pair), 2, deadline=time.monotonic() + 60, reporter=Told(), stop=lambda: False
+        Path("data"), 2, deadline=time.monotonic() + 60, reporter=Told(), stop=lambda: False
     )
-    pool.train([1, 2, 3, 5, 6])
+    failures = pool.train([pair[0].fold(number) for number in (1, 2, 3, 5, 6)])
     # Three rounds of at most two folds; time that a round leaves is the next one's.
     assert dealt == pytest.approx({1: 20, 2: 20, 3: 30, 5: 30, 6: 60}, abs=1)
-    assert sorted(pool.results) == [1, 2, 3, 5, 6]
-
-
-def parallel_material(pair):
-    from kaggle_nerve.training.material import Frames, Material
-
-    run = pair[0]
-    return Material(run, Path("data"), Frames(None, None, None), pd.DataFrame())
+    assert failures == {}
 
 
 def test_after_a_stop_no_fold_is_begun(data, tmp_path):
@@ -344,4 +335,4 @@ def test_after_a_stop_no_fold_is_begun(data, tmp_path):
         (0, False, 0),
         (1, False, 0),
     ]
-    assert not run.fold_folder(0).exists()
+    assert not run.fold(0).folder.exists()

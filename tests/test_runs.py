@@ -22,9 +22,9 @@ def test_other_views_lie_apart(runs_dir):
     run = open_run(runs_dir, "small@flips-logits")
     assert told(run) == ("small@flips-logits", "flips", "logits")
     apart = runs_dir / "small" / "tta-flips-logits"
-    assert run.oof_folder(2) == apart / "fold-2"
+    assert run.fold(2).oof_folder == apart / "fold-2"
     assert (run.test_folder, run.decision_file) == (apart / "test", apart / "decision.json")
-    assert run.fold_folder(2) == runs_dir / "small" / "fold-2"
+    assert run.fold(2).folder == runs_dir / "small" / "fold-2"
     assert run.settings.digest() != open_run(runs_dir, "small").settings.digest()
 
 
@@ -32,7 +32,7 @@ def test_other_views_lie_apart(runs_dir):
 def test_what_a_run_does_anyway_is_the_run_itself(runs_dir, name):
     run, folder = open_run(runs_dir, name), runs_dir / "small"
     assert told(run) == ("small", "hflip", "mean")
-    assert run.oof_folder(0) == run.fold_folder(0) == folder / "fold-0"
+    assert run.fold(0).oof_folder == run.fold(0).folder == folder / "fold-0"
     assert (run.test_folder, run.decision_file) == (folder / "test", folder / "decision.json")
 
 

@@ -77,7 +77,7 @@ def first(data, tmp_path_factory):
     runs_dir = tmp_path_factory.mktemp("runs")
     job = fold_job(data, runs_dir, settings("training.epochs=1"), "first")
     train_fold(job)
-    return job.run
+    return job.fold.run
 
 
 def begun_with(job, monkeypatch) -> list[np.ndarray]:
@@ -98,7 +98,7 @@ def test_a_fold_starts_from_the_same_fold_of_a_run(data, first, monkeypatch):
     chosen = settings("training.start=first", "size=[30, 40]")
     job = fold_job(data, first.folder.parent, chosen, "second", reporter=told)
     weights = begun_with(job, monkeypatch)
-    source = keras.saving.load_model(first.fold_folder(0) / "model.keras", compile=False)
+    source = keras.saving.load_model(first.fold(0).model, compile=False)
     for mine, theirs in zip(weights, source.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert told.lines == ["Starting from fold 0 of run first."]
@@ -131,9 +131,9 @@ def test_pretrained_weights_are_not_read_where_others_take_their_place(data, fir
 
 def test_a_run_that_has_seen_held_out_subjects_is_refused(data, first):
     job = fold_job(data, first.folder.parent, settings("training.start=first"), "leaky")
-    folds = folding.load(job.run.folds_csv)
+    folds = folding.load(job.fold.run.folds_csv)
     folds["fold"] = 1 - folds.fold
-    folding.save(folds, job.run.folds_csv)
+    folding.save(folds, job.fold.run.folds_csv)
     with pytest.raises(NerveError, match="has seen some of those held out"):
         train_fold(job)
 
@@ -143,4 +143,4 @@ def test_what_is_not_there_is_named(data, first, tmp_path):
     with pytest.raises(NerveError, match="neither a model file nor a run"):
         train_fold(job)
     with pytest.raises(NerveError, match="no finished fold 1"):
-        start.find(str(first.folder), job.run, 1)
+        start.find(str(first.folder), job.fold.run.fold(1))

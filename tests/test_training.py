@@ -26,14 +26,15 @@ from kaggle_nerve.prediction.ensemble import predict_test
 from kaggle_nerve.prediction.stored import open_oof, open_test, scale_of
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.storage import completed, digest_file, mark_complete
-from kaggle_nerve.training import averaging, overlays, stage, watch
+from kaggle_nerve.training import averaging, logs, validation
+from kaggle_nerve.training import job as jobs
 from kaggle_nerve.training.checkpoint import Checkpoint, State
+from kaggle_nerve.training.epochs import Epochs
 from kaggle_nerve.training.fold import train_fold
 from kaggle_nerve.training.optimisers import compiled
 from kaggle_nerve.training.run_folds import train_folds
 from kaggle_nerve.training.schedule import learning_rate
-from kaggle_nerve.training.speed import measure
-from kaggle_nerve.training.steps import run_steps
+from kaggle_nerve.training.steps import measure, run_steps
 from kaggle_nerve.training.validation import score_epoch
 
 
@@ -56,7 +57,7 @@ def test_a_run_leaves_what_the_design_promises(trained):
     names = {path.name for path in trained.folder.iterdir()}
     assert names >= {"settings.toml", "environment.json", "folds.csv", "fold-0", "fold-1"}
     for fold in (0, 1):
-        folder = trained.fold_folder(fold)
+        folder = trained.fold(fold).folder
         inside = {path.name for path in folder.iterdir()}
         assert inside - {".lock"} == {
             "environment.json",
@@ -68,22 +69,22 @@ def test_a_run_leaves_what_the_design_promises(trained):
             "tensorboard",
         }
         assert list((folder / "tensorboard").iterdir())
-        assert len(history(trained.fold_folder(fold))) == completed(folder)["epochs"] == 8
+        assert len(history(trained.fold(fold).folder)) == completed(folder)["epochs"] == 8
     environment = json.loads((trained.folder / "environment.json").read_text())
     assert environment["backend"] == keras.backend.backend()
 
 
 def test_the_board_shows_figures_and_held_out_frames_of_each_scored_epoch(trained):
-    rows = history(trained.fold_folder(0))
+    rows = history(trained.fold(0).folder)
     events = EventAccumulator(
-        str(trained.fold_folder(0) / "tensorboard"), size_guidance={"images": 0}
+        str(trained.fold(0).folder / "tensorboard"), size_guidance={"images": 0}
     ).Reload()
     assert [event.step for event in events.Scalars("loss")] == list(range(1, 9))
     np.testing.assert_allclose(
         [event.value for event in events.Scalars("loss")], [float(row["loss"]) for row in rows], rtol=1e-5
     )
     tags = events.Tags()["images"]
-    table = pd.read_csv(trained.fold_folder(0) / "oof.csv")
+    table = pd.read_csv(trained.fold(0).folder / "oof.csv")
     assert {tag.removeprefix("held-out/") for tag in tags} <= set(
         table.subject.astype(str) + "_" + table.img.astype(str)
     )
@@ -101,11 +102,11 @@ def test_the_board_shows_figures_and_held_out_frames_of_each_scored_epoch(traine
 
 def test_frames_to_look_at_are_halved_and_spread():
     areas = np.array([5, 0, 5, 5, 0, 5, 0, 0, 5, 5, 0, 0])
-    assert overlays.chosen(areas) == [2, 4, 8, 10]
-    assert overlays.chosen(np.array([0, 0, 7, 0, 0, 0])) == [0, 2, 3, 5]
-    assert overlays.chosen(np.array([0, 3])) == [0, 1]
-    assert overlays.chosen(np.zeros(9)) == [1, 3, 5, 7]
-    assert overlays.chosen(np.zeros(0)) == []
+    assert logs.chosen(areas) == [2, 4, 8, 10]
+    assert logs.chosen(np.array([0, 0, 7, 0, 0, 0])) == [0, 2, 3, 5]
+    assert logs.chosen(np.array([0, 3])) == [0, 1]
+    assert logs.chosen(np.zeros(9)) == [1, 3, 5, 7]
+    assert logs.chosen(np.zeros(0)) == []
 
 
 def test_it_learns_discs(trained, data):
@@ -124,8 +125,8 @@ def test_out_of_fold_is_out_of_fold(trained):
         [s, i] for s in range(1, 5) for i in range(1, 13)
     )
     # The map of each row is its own frame's: fold 0's array holds its subjects in order.
-    table = pd.read_csv(trained.fold_folder(0) / "oof.csv")
-    maps = np.load(trained.fold_folder(0) / "oof.npy")
+    table = pd.read_csv(trained.fold(0).folder / "oof.csv")
+    maps = np.load(trained.fold(0).folder / "oof.npy")
     place = 3
     row = found.table.index[
         (found.table.subject == table.subject[place]) & (found.table.img == table.img[place])
@@ -135,17 +136,17 @@ def test_out_of_fold_is_out_of_fold(trained):
 
 def test_finished_work_is_not_done_again(trained, data):
     told = Told()
-    before = (trained.fold_folder(0) / "model.keras").stat().st_mtime_ns
+    before = (trained.fold(0).model).stat().st_mtime_ns
     train_folds(data, trained.folder.parent, "whole", trained.settings, reporter=told)
     assert "2 of 2 folds are finished already." in told.lines
     assert told.bars == []
-    assert (trained.fold_folder(0) / "model.keras").stat().st_mtime_ns == before
+    assert (trained.fold(0).model).stat().st_mtime_ns == before
 
 
 def test_a_second_process_does_not_train_the_same_fold(trained, data):
     told = "Another process trains fold 1"
     with (
-        FileLock(trained.fold_folder(1) / ".lock", is_singleton=False),
+        FileLock(trained.fold(1).folder / ".lock", is_singleton=False),
         pytest.raises(NerveError, match=told),
     ):
         train_folds(data, trained.folder.parent, "whole", trained.settings, fold=1)
@@ -171,7 +172,7 @@ def test_the_ensemble_is_the_mean_of_its_folds_and_is_not_redone(trained, data):
     frames = np.load(next(path for path in data.glob(".cache/*/frames.npy") if len(np.load(path)) == 7))
     views = []
     for fold in (0, 1):
-        model = keras.saving.load_model(trained.fold_folder(fold) / "model.keras", compile=False)
+        model = keras.saving.load_model(trained.fold(fold).model, compile=False)
         for chunk in (frames, frames[:, :, ::-1]):
             out = np.asarray(model(chunk[..., None].astype(np.float32))["mask"])[..., 0]
             views.append(out if chunk is frames else out[:, :, ::-1])
@@ -189,15 +190,15 @@ def test_the_ensemble_is_the_mean_of_its_folds_and_is_not_redone(trained, data):
     predict_test(trained, data, reporter=told, force=True)
     assert told.bars == ["Predicting"]
     # A fold that was trained again has another model, so its part of the mean is of no use.
-    facts = completed(trained.fold_folder(0))
-    assert facts["model"] == digest_file(trained.fold_folder(0) / "model.keras")
+    facts = completed(trained.fold(0).folder)
+    assert facts["model"] == digest_file(trained.fold(0).model)
     assert scale_of(trained) is not None
-    mark_complete(trained.fold_folder(0), facts | {"model": "another"})
+    mark_complete(trained.fold(0).folder, facts | {"model": "another"})
     try:
         assert scale_of(trained) is None
         predict_test(trained, data, reporter=told)
     finally:
-        mark_complete(trained.fold_folder(0), facts)
+        mark_complete(trained.fold(0).folder, facts)
     assert told.bars == ["Predicting"] * 2
     predict_test(trained, data, reporter=told)
     assert told.bars == ["Predicting"] * 3
@@ -218,7 +219,7 @@ def test_an_interrupted_fold_goes_on_as_if_nothing_had_happened(data, tmp_path):
     run, results = train_folds(data, tmp_path, "run", settings(), fold=0)
     assert results[0].finished
     undisturbed, _ = train_folds(data, tmp_path, "other", settings(), fold=0)
-    mine, theirs = history(run.fold_folder(0)), history(undisturbed.fold_folder(0))
+    mine, theirs = history(run.fold(0).folder), history(undisturbed.fold(0).folder)
     assert [row["epoch"] for row in mine] == [row["epoch"] for row in theirs] == ["1", "2", "3", "4"]
     assert [row["learning_rate"] for row in mine] == [row["learning_rate"] for row in theirs]
     # The same frames, optimiser state and schedule; only sums in another order differ.
@@ -244,8 +245,8 @@ def test_kill_9_while_training_keeps_every_whole_epoch(data, tmp_path, request):
     run, results = train_folds(data, tmp_path, "run", settings(*many_epochs(20)), fold=0, reporter=told)
     assert any(f"going on after epoch {kept}" in line for line in told.lines)
     assert results[0].finished
-    assert [row["epoch"] for row in history(run.fold_folder(0))] == [str(epoch) for epoch in range(1, 21)]
-    assert not (run.fold_folder(0) / "checkpoint").exists()
+    assert [row["epoch"] for row in history(run.fold(0).folder)] == [str(epoch) for epoch in range(1, 21)]
+    assert not (run.fold(0).folder / "checkpoint").exists()
 
 
 PREDICT = """
@@ -309,10 +310,10 @@ def test_a_time_budget_ends_cleanly_with_the_schedule_at_its_end(data, tmp_path)
     run, results = train_folds(data, tmp_path, "run", settings(*many_epochs(5000)), fold=0, time_budget=20)
     assert time.monotonic() - started < 60
     assert results[0].finished
-    rows = history(run.fold_folder(0))
+    rows = history(run.fold(0).folder)
     assert 1 <= len(rows) < 5000
     assert float(rows[-1]["learning_rate"]) < 0.2 * run.settings.optimiser.learning_rate
-    assert completed(run.fold_folder(0))
+    assert completed(run.fold(0).folder)
     assert open_oof(open_run(tmp_path, "run"))
 
 
@@ -321,7 +322,7 @@ def test_patience_stops_early(data, tmp_path):
     run, results = train_folds(data, tmp_path, "run", settings(*changes), fold=0)
     assert results[0].finished
     assert results[0].epochs == results[0].best_epoch + 2 < 40
-    assert len(history(run.fold_folder(0))) == results[0].epochs
+    assert len(history(run.fold(0).folder)) == results[0].epochs
 
 
 def rows(*shares) -> list[dict]:
@@ -333,22 +334,22 @@ def rows(*shares) -> list[dict]:
 
 
 def test_collapse_is_counted_over_epochs_in_a_row():
-    watch.check(rows(1, 0, 1), 2)
-    with pytest.raises(watch.CollapseError, match=r"empty for 2 epochs \(now 4\)"):
-        watch.check(rows(1, 0, 1, 1), 2)
+    validation.check(rows(1, 0, 1), 2)
+    with pytest.raises(validation.CollapseError, match=r"empty for 2 epochs \(now 4\)"):
+        validation.check(rows(1, 0, 1, 1), 2)
     full = [{"epoch": 1, "loss": 1.0, "empty_share": 0.0, "full_share": 1.0}]
-    with pytest.raises(watch.CollapseError, match="half the frame"):
-        watch.check(full, 1)
+    with pytest.raises(validation.CollapseError, match="half the frame"):
+        validation.check(full, 1)
     for loss in (float("nan"), None):
-        with pytest.raises(watch.CollapseError, match="loss became"):
-            watch.check([{"epoch": 1, "loss": loss}], 9)
+        with pytest.raises(validation.CollapseError, match="loss became"):
+            validation.check([{"epoch": 1, "loss": loss}], 9)
 
 
 def test_epochs_without_a_score_count_as_those_around_them():
-    watch.check(rows(None, 1, None), 2)
-    with pytest.raises(watch.CollapseError, match="empty for 3 epochs"):
-        watch.check(rows(0, 1, None, 1), 3)
-    watch.check(rows(None, None), 1)
+    validation.check(rows(None, 1, None), 2)
+    with pytest.raises(validation.CollapseError, match="empty for 3 epochs"):
+        validation.check(rows(0, 1, None, 1), 3)
+    validation.check(rows(None, None), 1)
 
 
 def same_weights(one: keras.Model, other: keras.Model) -> bool:
@@ -361,15 +362,15 @@ def test_each_step_has_its_own_learning_rate(data, tmp_path):
         data, tmp_path, settings("optimiser.name=sgd", "optimiser.momentum=0", "optimiser.weight_decay=0")
     )
     batches = Batches(
-        job.cache.frames,
-        job.cache.masks,
-        job.cache.table.has_mask.to_numpy(),
+        job.frames.cache.frames,
+        job.frames.cache.masks,
+        job.frames.cache.table.has_mask.to_numpy(),
         np.arange(12),
         batch=4,
         seed=0,
         ranges=None,
     )
-    model = compiled(job.run.settings)
+    model = compiled(job.settings)
     path = "mask_logit/kernel"
     kernel = next(variable for variable in model.trainable_variables if variable.path == path)
     seen = []
@@ -391,18 +392,18 @@ def test_measuring_leaves_no_trace(data, tmp_path):
     job = fold_job(data, tmp_path, settings("training.average=ema", "model.dropout=0.5"))
     rows = np.arange(16)
     batches = Batches(
-        job.cache.frames,
-        job.cache.masks,
-        job.cache.table.has_mask.to_numpy(),
+        job.frames.cache.frames,
+        job.frames.cache.masks,
+        job.frames.cache.table.has_mask.to_numpy(),
         rows,
         batch=4,
         seed=0,
         ranges=None,
     )
-    model = compiled(job.run.settings)
+    model = compiled(job.settings)
     variables = [*model.variables, *model.optimizer.variables]
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-    speed = measure(model, batches, job.cache.frames[:3], job.run.settings)
+    speed = measure(model, batches, job.frames.cache.frames[:3], job.settings)
     assert speed.finish > averaging.STATISTICS_BATCHES * speed.step
     assert len(variables) == len([*model.variables, *model.optimizer.variables])
     for variable, value in zip(variables, before, strict=True):
@@ -410,7 +411,7 @@ def test_measuring_leaves_no_trace(data, tmp_path):
 
 
 def test_the_history_has_the_schedule_s_rates(trained):
-    rates = [float(row["learning_rate"]) for row in history(trained.fold_folder(0))]
+    rates = [float(row["learning_rate"]) for row in history(trained.fold(0).folder)]
     steps = 24 // 4
     for epoch, rate in enumerate(rates, 1):
         progress = (epoch * steps - 1) / (8 * steps)  # at the start of the epoch's last step
@@ -418,15 +419,15 @@ def test_the_history_has_the_schedule_s_rates(trained):
 
 
 def test_early_epochs_are_scored_every_other_time(trained):
-    scored = [bool(row["dice"]) for row in history(trained.fold_folder(0))]
+    scored = [bool(row["dice"]) for row in history(trained.fold(0).folder)]
     assert scored == [False, True, False, True, True, True, True, True]
 
 
 def test_weights_without_decay_stay_so_after_a_resume(data, tmp_path):
     job = fold_job(data, tmp_path, settings("optimiser.weight_decay=0.9"))
-    model = compiled(job.run.settings)
-    Checkpoint(job.folder).save(model, State(epoch=1))
-    restored, _ = Checkpoint(job.folder).restore(job.run.settings)
+    model = compiled(job.settings)
+    Checkpoint(job.fold.folder).save(model, State(epoch=1))
+    restored, _ = Checkpoint(job.fold.folder).restore(job.settings)
     zeros = [keras.ops.zeros(variable.shape) for variable in restored.trainable_variables]
     before = {
         variable.path: np.array(keras.ops.convert_to_numpy(variable))
@@ -542,14 +543,14 @@ def test_the_warm_stage_s_weights_are_where_the_full_one_begins(data, tmp_path, 
     chosen = settings("training.warm_size=[24, 32]", "training.warm_share=0.5", "training.epochs=2")
     begun = []
     ended = []
-    real = stage.train
+    real = Epochs.run
 
-    def noted(of, model, *rest):
-        begun.append((of.settings.size, model.get_weights()))
-        real(of, model, *rest)
-        ended.append(model.get_weights())
+    def noted(epochs):
+        begun.append((epochs.settings.size, epochs.model.get_weights()))
+        real(epochs)
+        ended.append(epochs.model.get_weights())
 
-    monkeypatch.setattr(stage, "train", noted)
+    monkeypatch.setattr(Epochs, "run", noted)
     train_fold(fold_job(data, tmp_path, chosen))
     assert [size for size, _ in begun] == [(24, 32), (45, 62)]
     for last, first in zip(ended[0], begun[1][1], strict=True):
@@ -560,10 +561,10 @@ def test_smoothing_pixels_shrink_with_the_warm_area():
     chosen = settings(
         "training.warm_size=[9, 31]", "loss.smooth=40", "training.warm_share=0.3", "training.epochs=10"
     )
-    assert stage.warm_settings(chosen).loss.smooth == pytest.approx(40 * 0.1)
-    assert stage.warm_settings(chosen).training.epochs == 3
-    assert stage.full_settings(chosen).training.epochs == 7
-    assert stage.full_settings(settings()).training.epochs == 4
+    assert jobs.warm_settings(chosen).loss.smooth == pytest.approx(40 * 0.1)
+    assert jobs.warm_settings(chosen).training.epochs == 3
+    assert jobs._main_settings(chosen).training.epochs == 7
+    assert jobs._main_settings(settings()).training.epochs == 4
 
 
 class Oracle:

@@ -113,7 +113,7 @@ def test_a_decision_is_learned_where_the_data_is_there(bare, data, tmp_path):
 def test_a_decision_that_lies_there_needs_no_predictions(trained, prepared, bare, data, tmp_path):
     shutil.copy(trained.decision_file, bare.decision_file)
     for fold in (0, 1):
-        (bare.fold_folder(fold) / "oof.npy").unlink()
+        (bare.fold(fold).folder / "oof.npy").unlink()
     told = Told()
     try_frames(bare, [data / "test" / "1.tif"], tmp_path / "a.png", tmp_path / "no", reporter=told)
     kept, rule = told.lines[:2]
@@ -125,14 +125,14 @@ def test_a_decision_that_lies_there_needs_no_predictions(trained, prepared, bare
 
 def test_a_decision_of_other_folds_is_used_with_a_word(trained, prepared, bare, data, tmp_path):
     shutil.copy(trained.decision_file, bare.decision_file)
-    shutil.rmtree(bare.fold_folder(1))
+    shutil.rmtree(bare.fold(1).folder)
     told = Told()
     try_frames(bare, [data / "test" / "1.tif"], tmp_path / "a.png", tmp_path / "no", reporter=told)
     assert any("since none can be learned now: There is no data directory" in line for line in told.lines)
 
 
 def test_one_fold_needs_no_scale(bare, data, tmp_path):
-    shutil.rmtree(bare.fold_folder(1))
+    shutil.rmtree(bare.fold(1).folder)
     told = Told()
     try_frames(bare, [data / "test" / "1.tif"], tmp_path / "a.png", tmp_path / "no", reporter=told)
     assert not any("test predictions" in line for line in told.lines)

@@ -4,12 +4,11 @@ import csv
 from pathlib import Path
 
 from kaggle_nerve import runs
-from kaggle_nerve.data import cache as caches
-from kaggle_nerve.data import folds as folding
-from kaggle_nerve.data.frames import locate
 from kaggle_nerve.progress import Bar, Reporter
+from kaggle_nerve.runs import Fold
 from kaggle_nerve.settings import Settings, apply_changes, load_preset
-from kaggle_nerve.training.fold import FoldJob
+from kaggle_nerve.settings.schema import FoldName
+from kaggle_nerve.training.job import FoldJob, folds_of, open_frames
 
 FAST = (
     "size=[45, 62]",
@@ -30,14 +29,14 @@ def settings(*changes: str) -> Settings:
 
 def fold_job(data: Path, runs_dir: Path, chosen: Settings, name: str = "run", **options) -> FoldJob:
     """The job of fold 0 of run ``name``, caches opened and folds assigned."""
-    cache = caches.open_training(locate(data), chosen.size)
-    warm = None
-    if any(chosen.training.warm_size):
-        warm = caches.open_training(locate(data), chosen.training.warm_size)
-    run = runs.create(runs_dir, name, chosen, {}, cache.source)
-    folds = folding.assign(cache.table, chosen.folds, chosen.seed)
-    folding.save(folds, run.folds_csv)
-    return FoldJob(run, cache, folds, 0, warm=warm, **options)
+    frames = open_frames(data, chosen)
+    run = runs.create(runs_dir, name, chosen, {}, frames.cache.source)
+    return FoldJob(run.fold(0), frames, folds_of(run, frames), **options)
+
+
+def numbers(folds: list[Fold]) -> list[FoldName]:
+    """The numbers of folds."""
+    return [fold.number for fold in folds]
 
 
 def history(folder: Path) -> list[dict]:

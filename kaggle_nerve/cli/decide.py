@@ -143,7 +143,7 @@ def tune(
     from kaggle_nerve import pipeline
     from kaggle_nerve.cli.terminal import TerminalReporter
     from kaggle_nerve.decision import text
-    from kaggle_nerve.runs import open_run
+    from kaggle_nerve.runs import decision_file, open_run
 
     named = {"rule": rule, "shape": shape, "blend": blend}
     runs = [open_run(runs_dir, name) for name in run_names]
@@ -160,4 +160,4 @@ def tune(
         return
     click.echo(text.comparison(decision))
     click.echo(text.told(decision))
-    click.echo(f"Stored in {pipeline.decision_file(runs)}")
+    click.echo(f"Stored in {decision_file(runs)}")

@@ -174,7 +174,7 @@ def train_folds(
         options.print_json({"run": run.name, "folds": told, "failures": failures})
     else:
         for result in results:
-            click.echo(result.told)
+            click.echo(result.sentence)
     if failures:
         rest = "Finished folds are kept; the same command goes on with the rest."
         raise click.ClickException("\n".join([*failures.values(), rest]))

@@ -5,7 +5,6 @@ import shutil
 import time
 from pathlib import Path, PurePosixPath
 
-from kaggle_nerve.adopted import adopt, check
 from kaggle_nerve.kaggle_api import client as clients
 from kaggle_nerve.kaggle_api import failures, records, wordings
 from kaggle_nerve.kaggle_api.arrival import Arrival
@@ -14,6 +13,7 @@ from kaggle_nerve.kaggle_api.disk import full_disk_told
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.records import Listing, RemoteFile
 from kaggle_nerve.progress import SILENT, Bar, Reporter
+from kaggle_nerve.runs.adopting import adopt, check
 from kaggle_nerve.storage import COMPLETE, digest_text
 
 TRIES = 3
@@ -34,7 +34,7 @@ second list, which may have others than the one that was looked at."""
 def fetch_runs(ref: str, runs_dir: Path, client: Client, *, reporter: Reporter = SILENT) -> list[str]:
     """Get the runs that the newest session of ``user/slug`` left into ``runs_dir``; a line for each run.
 
-    What is finished there is neither fetched nor touched, see `adopted.adopt`. NerveError, before the large files
+    What is finished there is neither fetched nor touched, see `adopting.adopt`. NerveError, before the large files
     are fetched, where a run of the same name has other settings or data. A second call goes on where the first
     one ended.
     """

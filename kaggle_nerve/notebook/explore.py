@@ -76,11 +76,8 @@ class Exploration:
         run = self._attached()
         if run is None:
             return
-        paths = run.folder.glob("fold-*/history.csv")
-        read = {path.parent.name.removeprefix("fold-"): charts.read_history(path) for path in paths}
-        # By number; the fold called "all" comes last.
-        names = sorted(read, key=lambda name: (len(name), name))
-        histories = {name: history for name in names if (history := read[name]) is not None}
+        read = {str(fold.number): charts.read_history(fold.history) for fold in run.begun_folds()}
+        histories = {name: history for name, history in read.items() if history is not None}
         if histories:
             self._show(charts.curves(histories))
         else:

@@ -5,10 +5,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaggle_nerve.adopted import adopt
 from kaggle_nerve.competition import facts
 from kaggle_nerve.data.cache import FOLDER_VARIABLE
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs.adopting import adopt
+from kaggle_nerve.runs.run import ENVIRONMENT, SETTINGS
 
 KAGGLE = Path("/kaggle")
 
@@ -59,8 +60,8 @@ def find_data(places: Places) -> Path:
 
 def attached_runs(places: Places, data: Path) -> list[Path]:
     """Folders of runs among the inputs but ``data``, sorted: a dataset's, or another notebook's output."""
-    found = {path.parent for path in places.input.rglob("settings.toml") if not path.is_relative_to(data)}
-    return sorted(folder for folder in found if (folder / "environment.json").is_file())
+    found = {path.parent for path in places.input.rglob(SETTINGS) if not path.is_relative_to(data)}
+    return sorted(folder for folder in found if (folder / ENVIRONMENT).is_file())
 
 
 def take_over(places: Places, data: Path) -> list[str]:

@@ -9,6 +9,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.notebook.console import ConsoleReporter
 from kaggle_nerve.notebook.places import Places, attached_runs, find_data, here, take_over
 from kaggle_nerve.runs import Run, open_run
+from kaggle_nerve.runs.run import SETTINGS
 
 
 def submit(runs: Sequence[str] = ()) -> None:
@@ -24,7 +25,7 @@ def submit(runs: Sequence[str] = ()) -> None:
     names = list(runs) or sorted(found)
     if not names:
         raise NerveError(
-            f"No run is attached: there is no settings.toml under {places.input}; add the output of "
+            f"No run is attached: there is no {SETTINGS} under {places.input}; add the output of "
             "nerve-train-folds, or the dataset that `kaggle-nerve kernels dataset` made, with 'Add Input'."
         )
     write_submission([open_run(places.runs, name) for name in names], data, places, reporter)

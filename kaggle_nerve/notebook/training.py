@@ -65,7 +65,7 @@ def train(
     except FoldsError as fault:
         trained, results, failed = fault.run, fault.results, fault
     for result in results:
-        reporter.say(result.told)
+        reporter.say(result.sentence)
     if failed:
         raise failed
     if not all(result.finished for result in results):

@@ -1,7 +1,6 @@
 """The held-out frames once more, with other views than in training and without training again."""
 
 from pathlib import Path
-from typing import Any
 
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.cache import open_training
@@ -9,8 +8,9 @@ from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.ensemble import load_fold
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run
-from kaggle_nerve.storage import COMPLETE, completed, completed_facts, digest_file, locked, mark_complete
+from kaggle_nerve.runs import Fold, OofFacts, Run
+from kaggle_nerve.runs.run import LOCK
+from kaggle_nerve.storage import digest_file, locked
 from kaggle_nerve.training import oof
 
 
@@ -26,32 +26,29 @@ def predict_oof(
     if not run.views:
         return
     told = f"Another process predicts the held-out frames of run {run.name}; wait for it."
-    with locked(run.views_folder / ".lock", told):
-        inputs = {fold: _inputs(run, fold) for fold in run.needs_finished_folds()}
-        missing = [fold for fold in inputs if force or completed(run.oof_folder(fold)) != inputs[fold]]
+    with locked(run.views_folder / LOCK, told):
+        inputs = {fold: _inputs(fold) for fold in run.needs_finished_folds()}
+        missing = [fold for fold in inputs if force or fold.oof_facts() != inputs[fold]]
         if not missing:
             reporter.say(f"The out-of-fold predictions of run {run.name} are there already.")
             return
         cache = open_training(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
         for fold in missing:
-            if cache.source != inputs[fold]["source"]:
+            if cache.source != inputs[fold].source:
                 raise NerveError(
-                    f"Fold {fold} of run {run.name} was trained on other data than that in {data_dir}; "
+                    f"Fold {fold.number} of run {run.name} was trained on other data than that in {data_dir}; "
                     f"name its own with --data."
                 )
         folds = folding.load(run.folds_csv)
         for fold in missing:
-            (run.oof_folder(fold) / COMPLETE).unlink(missing_ok=True)
-            _, held = folding.split(cache.table, folds, fold)
-            model = load_fold(run, fold)
-            oof.predict(run.oof_folder(fold), model, cache, held, run.settings.prediction, fold, reporter)
-            mark_complete(run.oof_folder(fold), inputs[fold])
+            fold.reopen_oof()
+            _, held = folding.split(cache.table, folds, fold.number)
+            oof.predict(fold, load_fold(fold), cache, held, reporter)
+            fold.finish_oof(inputs[fold])
 
 
-def _inputs(run: Run, fold: int) -> dict[str, Any]:
+def _inputs(fold: Fold) -> OofFacts:
     """What the predictions of a fold are made from."""
-    model = run.fold_folder(fold) / "model.keras"
-    if not model.is_file():
-        raise NerveError(f"{model} is missing; delete {model.parent} and train the fold again.")
-    source = completed_facts(run.fold_folder(fold))["source"]
-    return {"source": source, "settings": run.settings.digest(), "model": digest_file(model)}
+    if not fold.model.is_file():
+        raise NerveError(f"{fold.model} is missing; delete {fold.folder} and train the fold again.")
+    return OofFacts(fold.needs_facts().source, fold.run.settings.digest(), digest_file(fold.model))

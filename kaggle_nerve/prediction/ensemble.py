@@ -14,9 +14,9 @@ from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.models.forward import Predicted, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run
-from kaggle_nerve.settings.schema import FoldName
-from kaggle_nerve.storage import completed, digest_text, locked, mark_complete, write_text
+from kaggle_nerve.runs import Fold, Run, TestFacts
+from kaggle_nerve.runs.run import LOCK
+from kaggle_nerve.storage import digest_text, locked, write_text
 
 FORMAT = "2"
 """Changes where what is stored changes: older predictions are made anew."""
@@ -34,7 +34,7 @@ def predict_test(
     finished since, or one was trained again, all is predicted anew.
     """
     told = f"Another process predicts with run {run.name}; wait for it."
-    with locked(run.test_folder / ".lock", told):
+    with locked(run.test_folder / LOCK, told):
         return _predict(run, data_dir, force, reporter, workers)
 
 
@@ -44,31 +44,29 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
     models = run.models()
     key = digest_text(FORMAT, cache.source, run.settings.digest(), *models)
-    done = completed(run.test_folder)
-    if done and done["key"] == key and not force:
+    done = run.test_facts()
+    if done and done.key == key and not force:
         reporter.say(f"The test probabilities of run {run.name} are there already (folds {_listed(folds)}).")
         return run.test_folder
-    if done:
-        (run.test_folder / "complete.json").unlink()
+    run.reopen_test()
     reporter.say(f"Predicting with folds {_listed(folds)} of run {run.name}")
-    figures = _stream(run, cache, [load_fold(run, fold) for fold in folds], key, reporter)
+    figures = _stream(run, cache, [load_fold(fold) for fold in folds], key, reporter)
     table = cache.table[["img"]].assign(**figures).round({"agreement": 6, "spread": 6})
-    write_text(run.test_folder / "index.csv", table.to_csv(index=False))
-    facts = {"key": key, "source": cache.source, "folds": folds, "models": models, "frames": len(table)}
-    mark_complete(run.test_folder, facts)
+    write_text(run.test_table, table.to_csv(index=False))
+    run.finish_test(TestFacts(key, cache.source, [fold.number for fold in folds], models, len(table)))
     return run.test_folder
 
 
-def load_fold(run: Run, fold: FoldName) -> keras.Model:
+def load_fold(fold: Fold) -> keras.Model:
     """The model of a finished fold; NerveError where its file cannot be loaded."""
-    path = run.fold_folder(fold) / "model.keras"
     try:
-        model = keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(fold.model, compile=False)
     except (OSError, ValueError) as fault:
         raise NerveError(
-            f"{path} cannot be loaded ({str(fault).splitlines()[0]}); delete {path.parent} and train the fold again."
+            f"{fold.model} cannot be loaded ({str(fault).splitlines()[0]}); delete {fold.folder} and train the fold "
+            "again."
         ) from fault
-    model.compile(jit_compile=run.settings.training.jit_compile)
+    model.compile(jit_compile=fold.run.settings.training.jit_compile)
     return model
 
 
@@ -136,5 +134,5 @@ def _histograms(masks: np.ndarray) -> np.ndarray:
     return np.stack([levels.histogram(levels.quantise(mask)) for mask in masks])
 
 
-def _listed(folds: list[FoldName]) -> str:
+def _listed(folds: list[Fold]) -> str:
     return ", ".join(map(str, folds))

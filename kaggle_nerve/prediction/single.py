@@ -24,7 +24,7 @@ def predict_frames(run: Run, frames: list[np.ndarray], *, reporter: Reporter = S
     the reporter is told.
     """
     folds = len(run.needs_finished_folds())
-    models = [load_fold(run, fold) for fold in run.test_folds()]
+    models = [load_fold(fold) for fold in run.test_folds()]
     small = np.stack([shrink(frame, run.settings.size) for frame in frames])
     settings = run.settings.prediction
     options = {"tta": settings.tta, "combine": settings.combine, "batch": min(settings.batch, len(small))}

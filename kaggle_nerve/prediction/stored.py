@@ -12,8 +12,8 @@ from kaggle_nerve.data.fullsize import enlarge
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction import matching
 from kaggle_nerve.prediction.matching import Scale
-from kaggle_nerve.runs import Run
-from kaggle_nerve.storage import completed, completed_facts, digest_text
+from kaggle_nerve.runs import Fold, Run, TestFacts
+from kaggle_nerve.storage import digest_text
 
 LEAST_PRESENCE = 0.1
 """A presence below this one is taken for it where a map is divided by it: the frame will be called empty anyway."""
@@ -111,8 +111,8 @@ class Stored:
 
 def open_oof(run: Run) -> Stored:
     """The out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
-    numbers = run.needs_finished_folds()
-    return _joined([_open_fold(run, fold) for fold in numbers], _identity(run, numbers))
+    folds = run.needs_finished_folds()
+    return _joined([_open_fold(fold) for fold in folds], _identity(folds))
 
 
 def open_test(run: Run) -> Stored:
@@ -120,13 +120,13 @@ def open_test(run: Run) -> Stored:
 
     NerveError where `predict` has not finished.
     """
-    done = completed(run.test_folder)
-    if not done:
+    done = run.test_facts()
+    if done is None:
         raise NerveError(
             f"Run {run.name} has no test probabilities; run `kaggle-nerve predict --run {run.name}`."
         )
     stored = _open_test(run, done)
-    return scaled(stored, _scale(run, stored)) if len(done["folds"]) > 1 else stored
+    return scaled(stored, _scale(run, stored)) if len(done.folds) > 1 else stored
 
 
 def scale_of(run: Run) -> Scale | None:
@@ -134,13 +134,13 @@ def scale_of(run: Run) -> Scale | None:
 
     None where these were not predicted, or not by the models that are there now.
     """
-    done = completed(run.test_folder)
+    done = run.test_facts()
     return _scale(run, _open_test(run, done)) if done and is_current(run, done) else None
 
 
-def is_current(run: Run, done: dict[str, Any]) -> bool:
-    """Whether finished test predictions, whose complete.json is ``done``, are by the models that are there now."""
-    return done.get("models", [str(fold) for fold in done["folds"]]) == run.models()
+def is_current(run: Run, done: TestFacts) -> bool:
+    """Whether finished test predictions are by the models that are there now."""
+    return done.models == run.models()
 
 
 def scaled(stored: Stored, scale: Scale) -> Stored:
@@ -184,15 +184,11 @@ def blend(stored: list[Stored]) -> Stored:
     )
 
 
-def _open_fold(run: Run, fold: int) -> Stored:
-    folder = run.oof_folder(fold)
-    if not completed(folder):
-        raise NerveError(
-            f"Run {run.name} has no out-of-fold predictions of fold {fold}; "
-            f"run `kaggle-nerve predict --run {run.name}`."
-        )
-    again = f"delete {folder} and run `kaggle-nerve {'predict' if run.views else 'train-folds'}` again"
-    return _open(folder / "oof.csv", folder / "oof.npy", run, "", again, ("subject", "img"))
+def _open_fold(fold: Fold) -> Stored:
+    fold.needs_oof_facts()
+    command = "predict" if fold.run.views else "train-folds"
+    again = f"delete {fold.oof_folder} and run `kaggle-nerve {command}` again"
+    return _open(fold.oof_table, fold.oof_maps, fold.run, "", again, ("subject", "img"))
 
 
 def _open(index: Path, maps: Path, run: Run, source: str, again: str, keys: tuple[str, ...]) -> Stored:
@@ -207,15 +203,16 @@ def _open(index: Path, maps: Path, run: Run, source: str, again: str, keys: tupl
     return Stored(table, presences, (array,), (rows,), source, (run.name,), conditional=(kind,))
 
 
-def _open_test(run: Run, done: dict[str, Any]) -> Stored:
-    files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
-    return _open(*files, run, done["source"], _predict_again(run), ("img",))
+def _open_test(run: Run, done: TestFacts) -> Stored:
+    return _open(
+        run.test_table, run.test_array("probabilities"), run, done.source, _predict_again(run), ("img",)
+    )
 
 
 def _scale(run: Run, stored: Stored) -> Scale:
     """The scale of a run from its test predictions as they lie there."""
     arrays = {
-        name: _read_array(run.test_folder / f"{name}.npy", 2, len(stored), _predict_again(run))
+        name: _read_array(run.test_array(name), 2, len(stored), _predict_again(run))
         for name in ("levels", "fold_levels", "fold_presences")
     }
     curve = matching.curve(arrays["levels"].sum(axis=0), arrays["fold_levels"].sum(axis=0))
@@ -226,11 +223,11 @@ def _predict_again(run: Run) -> str:
     return f"run `kaggle-nerve predict --run {run.name} --force`"
 
 
-def _identity(run: Run, folds: list[int]) -> str:
+def _identity(folds: list[Fold]) -> str:
     """What out-of-fold predictions were made from: data, settings and the models of the finished folds."""
-    facts = [completed_facts(run.oof_folder(fold)) for fold in folds]
-    models = [f"{fold} {fact.get('model', '')}" for fold, fact in zip(folds, facts, strict=True)]
-    return digest_text(facts[0]["source"], facts[0]["settings"], *models)
+    facts = [fold.needs_oof_facts() for fold in folds]
+    models = [f"{fold.number} {fact.model}" for fold, fact in zip(folds, facts, strict=True)]
+    return digest_text(facts[0].source, facts[0].settings, *models)
 
 
 def _joined(folds: list[Stored], source: str) -> Stored:

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_curve
 from kaggle_nerve.decision.candidates import THRESHOLDS
 from kaggle_nerve.decision.figures import Figures
 from kaggle_nerve.pictures.charts import draw_curves
-from kaggle_nerve.report.gather import Fold, Seen, Tested
+from kaggle_nerve.report.gather import FoldRow, Seen, Tested
 
 INK = "#012345"
 """Stands for the page's text colour until the SVG is made."""
@@ -53,7 +53,7 @@ def svg(draw: Callable[[Figure], None], width: float = 5.2, height: float = 3.0)
     return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL).replace(INK, "currentColor")
 
 
-def curves(folds: list[Fold]) -> str:
+def curves(folds: list[FoldRow]) -> str:
     """Loss and score of each fold, epoch by epoch."""
     histories = {str(fold.number): fold.history for fold in folds if fold.history is not None}
     return svg(lambda figure: draw_curves(figure, histories), 10.6, 3.2)

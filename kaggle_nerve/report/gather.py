@@ -26,18 +26,18 @@ from kaggle_nerve.kaggle_api.ledger import Entry, Ledger
 from kaggle_nerve.pictures.charts import read_history
 from kaggle_nerve.prediction.stored import is_current, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run
+from kaggle_nerve.runs import Fold, FoldFacts, Run
+from kaggle_nerve.runs.run import LOCK
 from kaggle_nerve.settings import dump
 from kaggle_nerve.settings.schema import ALL, FoldName
-from kaggle_nerve.storage import completed, read_json
 
 LEAST_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
 """The presences that the picture of thresholds shows."""
 
 
 @dataclass(frozen=True)
-class Fold:
-    """How a fold stands: ``finished``, ``unfinished`` or ``not begun``. ``facts`` are those of complete.json.
+class FoldRow:
+    """How a fold stands: ``finished``, ``unfinished`` or ``not begun``. ``facts``: those of a finished one.
 
     ``number`` may be `ALL`. ``history``: its epochs so far. ``trouble``: the last line of a worker's log where
     the fold did not finish.
@@ -47,7 +47,7 @@ class Fold:
     subjects: int
     state: str
     history: pd.DataFrame | None
-    facts: dict[str, Any]
+    facts: FoldFacts | None
     trouble: str = ""
 
 
@@ -90,7 +90,7 @@ class Contents:
     run: Run
     settings: str
     environment: dict[str, Any]
-    folds: list[Fold]
+    folds: list[FoldRow]
     seen: Seen | None
     tested: Tested | None
     ledger: list[Entry]
@@ -116,11 +116,10 @@ def gather(
         tested = _tested(run, layout, seen.decision, missing, reporter, workers)
     else:
         missing.append("No fold is finished, so there are no out-of-fold predictions: `train-folds` goes on.")
-    environment = run.folder / "environment.json"
     return Contents(
         run,
         dump(run.settings).strip(),
-        read_json(environment) if environment.is_file() else {},
+        run.session(),
         folds,
         seen,
         tested,
@@ -138,33 +137,33 @@ def _origin(layout: Layout) -> str:
     return ""
 
 
-def _folds(run: Run) -> list[Fold]:
+def _folds(run: Run) -> list[FoldRow]:
     if not run.folds_csv.is_file():
         return []
     table = folding.load(run.folds_csv)
-    found = [_fold(run, number, int((table.fold == number).sum())) for number in range(folding.count(table))]
-    if run.settings.trains_all or run.fold_folder(ALL).is_dir():
-        found.append(_fold(run, ALL, 0))
-    return found
+    numbers = range(folding.count(table))
+    rows = [_row(run.fold(number), int((table.fold == number).sum())) for number in numbers]
+    if run.settings.trains_all or run.fold(ALL).folder.is_dir():
+        rows.append(_row(run.fold(ALL), 0))
+    return rows
 
 
-def _fold(run: Run, number: FoldName, subjects: int) -> Fold:
-    folder = run.fold_folder(number)
-    history, facts = read_history(folder / "history.csv"), completed(folder)
+def _row(fold: Fold, subjects: int) -> FoldRow:
+    history, facts = read_history(fold.history), fold.facts()
     if facts:
-        return Fold(number, subjects, "finished", history, facts)
-    begun = folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir())
-    return Fold(number, subjects, "unfinished" if begun else "not begun", history, {}, _last_words(folder))
+        return FoldRow(fold.number, subjects, "finished", history, facts)
+    begun = fold.folder.is_dir() and any(path.name != LOCK for path in fold.folder.iterdir())
+    state = "unfinished" if begun else "not begun"
+    return FoldRow(fold.number, subjects, state, history, None, _last_words(fold.log))
 
 
-def _last_words(folder: Path) -> str:
+def _last_words(log: Path) -> str:
     """The end of a log that tells of a failure."""
-    log = folder / "worker.log"
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     return text.strip().splitlines()[-1][:300] if "Traceback" in text else ""
 
 
-def _unfinished(fold: Fold) -> str:
+def _unfinished(fold: FoldRow) -> str:
     epochs = 0 if fold.history is None else len(fold.history)
     after = f" after {epochs} epochs" if epochs else ""
     failed = f"; it failed with: {fold.trouble}" if fold.trouble else ""
@@ -202,8 +201,8 @@ def _surface(evidence: Evidence, presence: np.ndarray | None) -> Surface:
 def _tested(
     run: Run, layout: Layout, decision: Decision, missing: list[str], reporter: Reporter, workers: int
 ) -> Tested | None:
-    done = completed(run.test_folder)
-    if not done:
+    done = run.test_facts()
+    if done is None:
         missing.append(f"There are no test predictions: `predict --run {run.name}` makes them.")
         return None
     if not is_current(run, done):
@@ -216,4 +215,4 @@ def _tested(
     paths = [layout.test / f"{img}.tif" for img in imgs]
     areas = [area(text) for text in texts]
     frames = pd.DataFrame({"img": imgs, "path": paths, "predicted": texts, "area": areas})
-    return Tested(frames, done["folds"])
+    return Tested(frames, done.folds)

@@ -114,4 +114,4 @@ def _confusion(seen: Seen) -> dict[str, int]:
 
 def default_path(contents: Contents) -> Path:
     """Where the page lies if the user names no place."""
-    return contents.run.views_folder / "report.html"
+    return contents.run.report_file

@@ -1,6 +1,6 @@
 """Where an unfinished fold stands, on disk after each epoch, whole at every moment.
 
-``state.json`` is the only pointer: files of an epoch are written first, then the pointer is replaced,
+The state is the only pointer: files of an epoch are written first, then the pointer is replaced,
 then older files go. A kill between any two of these steps leaves a state that can be read.
 """
 
@@ -13,11 +13,10 @@ import keras
 import numpy as np
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs.run import state_file, stored_state
 from kaggle_nerve.settings import Settings
-from kaggle_nerve.storage import atomic_path, read_json, write_json
+from kaggle_nerve.storage import atomic_path, write_json
 from kaggle_nerve.training import optimisers
-
-FOLDER = "checkpoint"
 
 Weights = list[np.ndarray]
 """The values of ``model.weights``, in that order."""
@@ -53,11 +52,12 @@ class State:
 
 
 class Checkpoint:
-    """The checkpoint of one fold's folder."""
+    """The checkpoint of the stage that is trained in ``folder``."""
 
-    def __init__(self, fold_folder: Path):
-        self.folder = fold_folder / FOLDER
-        self.pointer = self.folder / "state.json"
+    def __init__(self, folder: Path):
+        self._stage = folder
+        self.pointer = state_file(folder)
+        self.folder = self.pointer.parent
 
     def save(self, model: keras.Model, state: State, mean: Weights | None = None) -> None:
         """Store ``model`` with its optimiser, ``state``, and the running ``mean`` of weights.
@@ -80,19 +80,20 @@ class Checkpoint:
 
     def restore(self, settings: Settings) -> tuple[keras.Model, State] | None:
         """The model, ready to go on with its optimiser where it was, and the state; None where there is none."""
-        if not self.pointer.is_file():
-            return None
         try:
-            state = State(**read_json(self.pointer))
+            stored = stored_state(self._stage)
+            if stored is None:
+                return None
+            state = State(**stored)
             model = keras.saving.load_model(self._model(state.epoch))
         except (OSError, ValueError, TypeError) as fault:
             raise NerveError(
                 f"{self.folder} cannot be read ({str(fault).splitlines()[0]}); delete it to start the fold anew."
             ) from fault
-        stored = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.optimizer.variables]
+        values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.optimizer.variables]
         # Compiled anew: a loaded optimiser has forgotten which weights it must not decay.
         optimisers.make_ready(model, settings, state.precision)
-        for variable, value in zip(model.optimizer.variables, stored, strict=True):
+        for variable, value in zip(model.optimizer.variables, values, strict=True):
             variable.assign(value)
         for variable, value in zip(_seeds(model), state.seeds, strict=True):
             variable.assign(np.array(value, variable.dtype))

@@ -12,12 +12,9 @@ from typing import Any
 import keras
 
 from kaggle_nerve import __version__, devices
-from kaggle_nerve.storage import read_json, write_json
-from kaggle_nerve.training.checkpoint import Checkpoint
-from kaggle_nerve.training.fold import FoldJob
+from kaggle_nerve.runs import Fold
+from kaggle_nerve.storage import write_json
 from kaggle_nerve.training.optimisers import chosen_precision
-
-FILE = "environment.json"
 
 
 def environment(names: list[str]) -> dict[str, Any]:
@@ -36,8 +33,8 @@ def environment(names: list[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def recorded(job: FoldJob, jobs: int) -> Iterator[None]:
-    """Write the fold's environment.json when the block begins, and how long it took when it succeeds.
+def recorded(fold: Fold, jobs: int) -> Iterator[None]:
+    """Write the fold's environment when the block begins, and how long it took when it succeeds.
 
     ``jobs`` is how many folds are trained side by side. The file tells of the latest session:
     ``seconds`` and ``peak_memory`` (bytes on the accelerator, null where nobody counts) are null until
@@ -46,24 +43,22 @@ def recorded(job: FoldJob, jobs: int) -> Iterator[None]:
     began = time.monotonic()
     found = {
         **environment(devices.names()),
-        "precision": _precision(job),
-        "deterministic": job.run.settings.training.deterministic,
+        "precision": _precision(fold),
+        "deterministic": fold.run.settings.training.deterministic,
         "jobs": jobs,
         "peak_memory": None,
         "seconds": None,
     }
-    write_json(job.folder / FILE, found)
+    write_json(fold.environment, found)
     yield
     ended = {"peak_memory": devices.peak_memory(), "seconds": round(time.monotonic() - began, 1)}
-    write_json(job.folder / FILE, found | ended)
+    write_json(fold.environment, found | ended)
 
 
-def _precision(job: FoldJob) -> str:
+def _precision(fold: Fold) -> str:
     """The dtype policy of the network: an unfinished fold keeps the one that it began with."""
-    pointer = Checkpoint(job.folder).pointer
-    if pointer.is_file():
-        return read_json(pointer)["precision"]
-    return chosen_precision(job.run.settings)
+    progress = fold.progress()
+    return progress.precision if progress else chosen_precision(fold.run.settings)
 
 
 def _version(package: str) -> str | None:

@@ -1,84 +1,94 @@
 """The epochs of a stage of training: pace, scores, logs, checkpoint, reasons to stop."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import keras
 
-from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.progress import Bar
-from kaggle_nerve.settings import Settings
-from kaggle_nerve.training import averaging, logs, schedule, watch
+from kaggle_nerve.runs.run import HISTORY
+from kaggle_nerve.training import averaging, logs, schedule
 from kaggle_nerve.training.checkpoint import Checkpoint, State
-from kaggle_nerve.training.overlays import Held, Overlays
-from kaggle_nerve.training.steps import run_steps
-from kaggle_nerve.training.validation import EpochScore, score_epoch
+from kaggle_nerve.training.job import Stage
+from kaggle_nerve.training.steps import Speed, measure, run_steps
+from kaggle_nerve.training.validation import EpochScore, check, score_epoch
 
-
-@dataclass
-class Clock:
-    """When a stage has to end (None: never), and what a step and the score of late took, in seconds."""
-
-    deadline: float | None
-    step: float
-    score: float
-
-    def left(self) -> float | None:
-        """Seconds until the deadline; None without one."""
-        return None if self.deadline is None else self.deadline - time.monotonic()
-
-    def over(self) -> bool:
-        """Whether the deadline has passed."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
+RESERVE = 1.1
+"""Factor on the measured time of what follows the last epoch, kept free of a time budget."""
 
 
 class Epochs:
-    """Runs the epochs that are left, each from its frames' draw to its checkpoint."""
+    """Runs the epochs of ``stage`` that are left, each from its frames' draw to its checkpoint.
 
-    def __init__(
-        self,
-        folder: Path,
-        model: keras.Model,
-        state: State,
-        settings: Settings,
-        batches: Batches,
-        held: Held,
-        clock: Clock,
-        bar: Bar,
-    ):
-        self.model, self.state, self.settings, self.batches = model, state, settings, batches
-        self.held, self.overlays = held, Overlays(held, settings.loss.is_conditional)
-        self.clock, self.bar = clock, bar
-        self.history_csv = folder / "history.csv"
-        self.board_folder = folder / "tensorboard"
-        self.checkpoint = Checkpoint(folder)
-        self.mean = self.checkpoint.mean(state)
+    ``model`` and ``state`` say afterwards how far it came.
+    """
+
+    def __init__(self, stage: Stage, model: keras.Model, state: State):
+        self.stage, self.settings, self.model, self.state = stage, stage.settings, model, state
+        self.checkpoint = Checkpoint(stage.folder)
         self.done = self.taken = 0  # steps, in earlier epochs of this session and in this epoch
-        self.pace = schedule.Pace(
-            settings.training.epochs, len(batches), epoch=state.epoch, progress=state.progress
-        )
 
-    def run(self, stop: Callable[[], bool]) -> None:
-        """Train until the schedule, patience or the deadline ends it, or ``stop``, asked after each epoch, does."""
-        board = logs.BoardLog(self.board_folder)
+    def run(self) -> None:
+        """Train until the schedule, patience or the deadline ends it, or the job's ``stop``, asked after each epoch."""
+        if self.state.ended(self.settings):
+            return
+        stage, state = self.stage, self.state
+        self.batches, self.held = stage.batches(self.model), stage.held_frames
+        self.overlays = logs.Overlays(self.held, stage.truths, stage.names, self.settings.loss.is_conditional)
+        self.mean = self.checkpoint.mean(state)
+        epochs, steps = self.settings.training.epochs, len(self.batches)
+        self.pace = schedule.Pace(epochs, steps, epoch=state.epoch, progress=state.progress)
+        speed = measure(self.model, self.batches, self.held, self.settings)
+        self._announce(speed, steps)
+        self.step_seconds, self.score_seconds = speed.step, speed.validation
+        self.deadline = stage.deadline
+        if stage.deadline is not None and stage.is_last:
+            self.deadline = stage.deadline - RESERVE * (speed.finish + speed.validation)
+        with stage.job.reporter.bar(stage.label, (epochs - state.epoch) * steps, "step") as self.bar:
+            self._run()
+
+    def _run(self) -> None:
+        board = logs.BoardLog(self.stage.folder / "tensorboard")
         try:
             while not self.state.ended(self.settings):
                 board.add(self._epoch(), self.overlays.taken())
-                if stop():
+                if self.stage.job.stop():
                     return
         finally:
             board.close()
+
+    def _announce(self, speed: Speed, steps: int) -> None:
+        state, deadline = self.state, self.stage.deadline
+        epochs = self.settings.training.epochs - state.epoch
+        seconds = epochs * speed.epoch(steps)
+        again = f", going on after epoch {state.epoch}" if state.epoch else ""
+        fits = ""
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            fitting = max(0.0, min(epochs, (left - speed.finish) / speed.epoch(steps)))
+            fits = (
+                f"; the {max(0.0, left) / 60:.1f} min left of the time budget hold about {fitting:.1f} epochs"
+            )
+        self.stage.job.reporter.say(
+            f"{self.stage.label}{again}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would "
+            f"take about {seconds / 60:.1f} min{fits}"
+        )
+
+    def _left(self) -> float | None:
+        """Seconds until the deadline; None without one."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+    def _is_over(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _epoch(self) -> dict[str, Any]:
         """One epoch, stored; returns its row of the history."""
         started = time.monotonic()
         loss = self._train()
         seconds = time.monotonic() - started
-        self.clock.step = seconds / self.taken
-        if self.clock.over():
+        self.step_seconds = seconds / self.taken
+        if self._is_over():
             self.pace.end()
         self.state.epoch, self.state.progress = self.pace.epoch, self.pace.progress
         self.state.epochs = self.pace.epochs
@@ -97,7 +107,7 @@ class Epochs:
 
     def _train(self) -> float:
         pace, settings = self.pace, self.settings
-        count = pace.start_epoch(self.clock.left(), self.clock.step, self.clock.score)
+        count = pace.start_epoch(self._left(), self.step_seconds, self.score_seconds)
         self.done, self.taken = self.done + self.taken, 0
         self.bar.expect(self.done + pace.left)
         rate = schedule.positive_rate(pace.progress, self.batches.natural_rate, settings.training)
@@ -117,21 +127,25 @@ class Epochs:
     def _after_step(self) -> bool:
         self.bar.update()
         self.taken += 1
-        return self.clock.over()
+        return self._is_over()
 
     def _score(self) -> EpochScore | None:
         state, started = self.state, time.monotonic()
-        if not len(self.held.frames):
+        if not len(self.held):
             return None
         last = state.epoch >= state.epochs
         if not last and not schedule.is_scored(state.epoch, state.progress, self.settings):
             return None
         with averaging.scored_weights(self.model, self.settings):
-            frames, truths, _ = self.held
-            batch, look = self.settings.prediction.batch, self.overlays.look
-            conditional = self.settings.loss.is_conditional
-            score = score_epoch(self.model, frames, truths, batch=batch, conditional=conditional, look=look)
-        self.clock.score = time.monotonic() - started
+            score = score_epoch(
+                self.model,
+                self.held,
+                self.stage.truths,
+                batch=self.settings.prediction.batch,
+                conditional=self.settings.loss.is_conditional,
+                look=self.overlays.look,
+            )
+        self.score_seconds = time.monotonic() - started
         return score
 
     def _record(self, row: dict[str, Any], score: EpochScore | None) -> None:
@@ -141,8 +155,8 @@ class Epochs:
             state.best_epoch, state.best_dice = state.epoch, score.dice
         state.seconds += row["seconds"]
         state.history.append(row)
-        logs.write_history(state.history, self.history_csv)
-        watch.check(state.history, self.settings.training.collapse_epochs)
+        logs.write_history(state.history, self.stage.folder / HISTORY)
+        check(state.history, self.settings.training.collapse_epochs)
         self._keep()
         told = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
         self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{told}")

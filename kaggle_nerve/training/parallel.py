@@ -19,16 +19,12 @@ import kaggle_nerve
 from kaggle_nerve import devices
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import Reporter
+from kaggle_nerve.runs import Fold
 from kaggle_nerve.settings.schema import FoldName
-from kaggle_nerve.training.fold import FoldResult
-from kaggle_nerve.training.material import Material
-from kaggle_nerve.training.messages import Replay
-from kaggle_nerve.training.worker import STOP, Order
+from kaggle_nerve.training.worker import STOP, Order, Replay
 
 TICK = 0.2
 """Seconds between two looks at whether the user wants to stop."""
-
-LOG = "worker.log"
 
 Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
 """What workers send; None says that one has ended."""
@@ -43,9 +39,8 @@ def failed(fold: FoldName, fault: NerveError) -> str:
 class Worker:
     """The process of one fold, seen from the one that started it. ``slot``: which device is its own."""
 
-    def __init__(self, order: Order, slot: int, environment: dict[str, str], log: Path, events: Events):
-        self.fold: FoldName = order.fold
-        self.slot, self.log = slot, log
+    def __init__(self, fold: Fold, order: Order, slot: int, environment: dict[str, str], events: Events):
+        self.fold, self.slot, log = fold, slot, fold.log
         self.last: dict[str, Any] = {}
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as errors:
@@ -84,7 +79,7 @@ class Worker:
             how = f"ended with signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
         else:
             how = f"ended with exit code {code}"
-        return NerveError(f"Fold {self.fold} {how}; its log: {self.log}")
+        return NerveError(f"{self.fold.label} {how}; its log: {self.fold.log}")
 
     def _write(self, line: bytes) -> None:
         # A worker that has ended already is found out by its silence.
@@ -103,33 +98,35 @@ class Worker:
 
 
 class SideBySide:
-    """Trains folds in ``jobs`` processes; what comes of it lies in ``results`` and ``failures``, by fold.
+    """Trains folds in ``jobs`` processes. A fold that fails leaves the others alone.
 
-    A fold that fails leaves the others alone. ``deadline``, of ``time.monotonic``, is that of all folds.
-    ``stop`` is asked a few times a second; once true, workers finish their epoch and no other starts.
+    ``deadline``, of ``time.monotonic``, is that of all folds. ``stop`` is asked a few times a second; once true,
+    workers finish their epoch and no other starts.
     """
 
     def __init__(
         self,
-        material: Material,
+        data_dir: Path,
         jobs: int,
         *,
         deadline: float | None,
         reporter: Reporter,
         stop: Callable[[], bool],
     ):
-        self._material, self._jobs, self._deadline = material, jobs, deadline
+        self._data_dir, self._jobs, self._deadline = data_dir, jobs, deadline
         self._reporter, self._stop = reporter, stop
         self._gpus = len(devices.visible())
         self._events: Events = queue.Queue()
         self._running: dict[Worker, Replay] = {}
-        self.results: dict[FoldName, FoldResult] = {}
-        self.failures: dict[FoldName, NerveError] = {}
+        self._failures: dict[FoldName, NerveError] = {}
 
-    def train(self, folds: list[FoldName]) -> None:
-        """Train ``folds``, in this order as places become free. Whatever is raised here, no process stays."""
+    def train(self, folds: list[Fold]) -> dict[FoldName, NerveError]:
+        """Train ``folds``, in this order as places become free; returns those that failed.
+
+        Whatever is raised here, no process stays.
+        """
         rounds = math.ceil(len(folds) / self._jobs)
-        waiting: deque[tuple[FoldName, int]] = deque(
+        waiting: deque[tuple[Fold, int]] = deque(
             (fold, rounds - place // self._jobs) for place, fold in enumerate(folds)
         )
         free, stopping = deque(range(self._jobs)), False
@@ -146,30 +143,30 @@ class SideBySide:
             for worker, replay in self._running.items():
                 worker.kill()
                 replay.close()
+        return self._failures
 
-    def _start(self, fold: FoldName, rounds: int, slot: int) -> None:
+    def _start(self, fold: Fold, rounds: int, slot: int) -> None:
         """Start ``fold``; the time left is dealt over the ``rounds`` that are still to come, this one included."""
-        run, ends = self._material.run, None
+        ends = None
         if self._deadline is not None:
             ends = time.time() + (self._deadline - time.monotonic()) / rounds
         order = Order(
-            data_dir=str(self._material.data_dir.absolute()),
-            runs_dir=str(run.folder.parent.absolute()),
-            run=run.name,
-            fold=fold,
+            data_dir=str(self._data_dir.absolute()),
+            runs_dir=str(fold.run.folder.parent.absolute()),
+            run=fold.run.name,
+            fold=fold.number,
             ends=ends,
             jobs=self._jobs,
         )
-        environment = self._environment(slot)
-        worker = Worker(order, slot, environment, run.fold_folder(fold) / LOG, self._events)
-        self._running[worker] = Replay(self._reporter, f"Fold {fold}")
+        worker = Worker(fold, order, slot, self._environment(fold, slot), self._events)
+        self._running[worker] = Replay(self._reporter, fold.label)
 
-    def _environment(self, slot: int) -> dict[str, str]:
+    def _environment(self, fold: Fold, slot: int) -> dict[str, str]:
         found = devices.environment_for(slot, self._jobs, self._gpus)
         # The same package as here, wherever this process has found it.
         package = str(Path(kaggle_nerve.__file__).parents[1])
         found["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        if self._material.run.settings.training.deterministic:
+        if fold.run.settings.training.deterministic:
             found |= devices.deterministic_environment(os.environ)
         return found
 
@@ -190,9 +187,6 @@ class SideBySide:
         return []
 
     def _conclude(self, worker: Worker) -> None:
-        last = dict(worker.last)
-        if last.pop("event", None) == "result":
-            self.results[worker.fold] = FoldResult(**last)
-        else:
-            fault = self.failures[worker.fold] = worker.failure()
-            self._reporter.say(failed(worker.fold, fault))
+        if worker.last.get("event") != "result":
+            fault = self._failures[worker.fold.number] = worker.failure()
+            self._reporter.say(failed(worker.fold.number, fault))

@@ -5,19 +5,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+
 from kaggle_nerve import devices, runs
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run
+from kaggle_nerve.runs import Fold, FoldResult, Run
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.settings.schema import ALL, FoldName
-from kaggle_nerve.storage import completed
-from kaggle_nerve.training import material as materials
 from kaggle_nerve.training import start
 from kaggle_nerve.training.environment import environment
-from kaggle_nerve.training.fold import FoldResult
-from kaggle_nerve.training.material import Material
+from kaggle_nerve.training.fold import train_fold
+from kaggle_nerve.training.job import FoldJob, Frames, folds_of, open_frames
 from kaggle_nerve.training.parallel import SideBySide, failed
 
 
@@ -62,63 +62,54 @@ def train_folds(
     deadline = None if time_budget is None else time.monotonic() + time_budget
     if settings.training.start and not (runs_dir / name).is_dir():
         start.locate(settings.training.start, runs_dir)  # later, a slip of the pen would leave an empty run
-    frames = materials.open_frames(data_dir, settings, reporter=reporter, workers=workers)
+    frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
     jobs = jobs or max(1, len(devices.several()))
     machine = environment(_devices(jobs))
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
-    material = materials.gather(run, data_dir, frames)
-    numbers = _numbers(folding.count(material.folds), fold, settings.trains_all)
-    left: list[FoldName] = [number for number in numbers if not completed(run.fold_folder(number))]
-    if len(left) < len(numbers):
-        reporter.say(f"{len(numbers) - len(left)} of {len(numbers)} folds are finished already.")
+    table = folds_of(run, frames)
+    folds = [run.fold(number) for number in _numbers(folding.count(table), fold, settings.trains_all)]
+    left = [one for one in folds if not one.facts()]
+    if len(left) < len(folds):
+        reporter.say(f"{len(folds) - len(left)} of {len(folds)} folds are finished already.")
     jobs = min(jobs, len(left))
-    results: dict[FoldName, FoldResult] = {
-        number: materials.train(material.job(number), 1) for number in numbers if number not in left
-    }
     if jobs > 1:
         reporter.say(f"{jobs} folds are trained side by side.")
-        pool = SideBySide(material, jobs, deadline=deadline, reporter=reporter, stop=stop)
-        pool.train(left)
-        trained, failures = pool.results, pool.failures
+        failures = SideBySide(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(left)
     else:
-        trained, failures = _one_by_one(material, left, deadline, reporter, stop)
-    results |= trained
-    for number in left:
-        if number not in trained and number not in failures:
-            results[number] = materials.not_begun(material.job(number))
-    told = [results[number] for number in sorted(results, key=_place)]
+        failures = _one_by_one(left, frames, table, deadline, reporter, stop)
     if fold in failures:
         raise failures[fold]
+    results = [one.result() for one in folds if one.number not in failures]
     if failures:
-        raise FoldsError(run, told, failures)
-    return run, told
+        raise FoldsError(run, results, failures)
+    return run, results
 
 
 def _one_by_one(
-    material: Material,
-    folds: list[FoldName],
+    folds: list[Fold],
+    frames: Frames,
+    table: pd.DataFrame,
     deadline: float | None,
     reporter: Reporter,
     stop: Callable[[], bool],
-) -> tuple[dict[FoldName, FoldResult], dict[FoldName, NerveError]]:
-    """Train ``folds`` in this process; a fold that fails does not keep the next from its turn."""
-    results: dict[FoldName, FoldResult] = {}
+) -> dict[FoldName, NerveError]:
+    """Train ``folds`` in this process, and return those that failed; after one of them the next has its turn."""
     failures: dict[FoldName, NerveError] = {}
     for place, fold in enumerate(folds):
-        left = [_share(each, folding.count(material.folds)) for each in folds[place:]]
-        budget = None if deadline is None else (deadline - time.monotonic()) * left[0] / sum(left)
+        left = [_share(each.number, folding.count(table)) for each in folds[place:]]
+        now = time.monotonic()
+        end = None if deadline is None else now + (deadline - now) * left[0] / sum(left)
         try:
-            job = material.job(fold, budget=budget, reporter=reporter, stop=stop)
-            results[fold] = materials.train(job, 1)
+            result = train_fold(FoldJob(fold, frames, table, end, reporter, stop))
         except NerveError as fault:
-            failures[fold] = fault
+            failures[fold.number] = fault
             if place < len(folds) - 1:
-                reporter.say(failed(fold, fault))
+                reporter.say(failed(fold.number, fault))
             continue
-        if not results[fold].finished:
+        if not result.finished:
             break
-    return results, failures
+    return failures
 
 
 def _share(fold: FoldName, count: int) -> float:

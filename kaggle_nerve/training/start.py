@@ -12,8 +12,8 @@ import numpy as np
 
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.runs import Run
-from kaggle_nerve.settings.schema import FoldName
+from kaggle_nerve.runs import Fold, Run
+from kaggle_nerve.runs.run import is_run
 
 INSIDE = "model.weights.h5"
 """The weights within a .keras file."""
@@ -24,7 +24,7 @@ class Source:
     """A file of weights, and a sentence about it for the user."""
 
     path: Path
-    told: str
+    sentence: str
 
 
 def locate(start: str, runs_dir: Path) -> Path:
@@ -33,35 +33,36 @@ def locate(start: str, runs_dir: Path) -> Path:
     if path.is_file():
         return path
     for folder in (path, runs_dir / start):
-        if (folder / "folds.csv").is_file():
+        if is_run(folder):
             return folder
     raise NerveError(
         f"training.start={start} is neither a model file nor a run in {runs_dir}; mend the setting."
     )
 
 
-def find(start: str, run: Run, fold: FoldName) -> Source:
-    """The file that ``training.start`` names for ``fold`` of ``run``.
+def find(start: str, fold: Fold) -> Source:
+    """The file that ``training.start`` names for ``fold``.
 
     ``start`` is a .keras or .weights.h5 file, a run's folder, or the name of a run beside this one.
     From a run the fold of the same number is taken, which must hold out the same subjects:
     NerveError where it has seen some of them. What a file was trained on is the user's matter.
     """
-    found = locate(start, run.folder.parent)
+    found = locate(start, fold.run.folder.parent)
     if found.is_file():
         return Source(
             found, f"Starting from {found}: make sure that it never saw this fold's held-out subjects."
         )
-    model = found / f"fold-{fold}" / "model.keras"
-    if not model.is_file():
-        raise NerveError(f"training.start={start} has no finished fold {fold}; train that run's fold first.")
-    unseen, held = _held(found / "folds.csv", fold), _held(run.folds_csv, fold)
-    if unseen != held:
+    theirs = Run(found, fold.run.settings).fold(fold.number)
+    if not theirs.model.is_file():
         raise NerveError(
-            f"Fold {fold} of training.start={start} held out other subjects, so it has seen some of those held "
-            f"out here; start from a run with the same folds.csv."
+            f"training.start={start} has no finished fold {fold.number}; train that run's fold first."
         )
-    return Source(model, f"Starting from fold {fold} of run {found.name}.")
+    if _held(theirs) != _held(fold):
+        raise NerveError(
+            f"Fold {fold.number} of training.start={start} held out other subjects, so it has seen some of those "
+            f"held out here; start from a run with the same {fold.run.folds_csv.name}."
+        )
+    return Source(theirs.model, f"Starting from fold {fold.number} of run {found.name}.")
 
 
 def put(model: keras.Model, path: Path) -> tuple[int, int]:
@@ -88,9 +89,9 @@ def put(model: keras.Model, path: Path) -> tuple[int, int]:
     return taken, len(wanted)
 
 
-def _held(folds_csv: Path, fold: FoldName) -> set[int]:
-    folds = folding.load(folds_csv)
-    return set(folds.subject[folds.fold == fold])
+def _held(fold: Fold) -> set[int]:
+    folds = folding.load(fold.run.folds_csv)
+    return set(folds.subject[folds.fold == fold.number])
 
 
 def _open(path: Path) -> h5py.File:

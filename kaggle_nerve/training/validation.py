@@ -1,7 +1,9 @@
-"""The competition's own metric on held-out subjects, at full resolution, after each epoch."""
+"""The competition's own metric on held-out subjects, at full resolution, after each epoch; and whether it collapsed."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from kaggle_nerve.competition import metric
 from kaggle_nerve.data.fullsize import Truths, enlarge
+from kaggle_nerve.errors import NerveError
 from kaggle_nerve.models.forward import probabilities
 
 PRESENCE_GRID = np.round(np.arange(0.0, 0.96, 0.05), 2)
@@ -97,3 +100,45 @@ def _score(
         iou=both / either if either else 1.0,
         pixel_accuracy=1 - (either - both) / pixels,
     )
+
+
+class CollapseError(NerveError):
+    """The run has collapsed; the message says how, and what to change."""
+
+
+def check(history: list[dict[str, Any]], epochs: int) -> None:
+    """Look at the history (a row an epoch) after its last epoch; raises CollapseError.
+
+    A run has collapsed when its loss is no number, or when for ``epochs`` epochs in a row every
+    held-out mask was empty, or covered half the frame. An epoch that was not scored counts as the
+    scored ones around it.
+    """
+    last = history[-1]
+    if last["loss"] is None or not math.isfinite(last["loss"]):
+        raise CollapseError(
+            f"The loss became {last['loss']} in epoch {last['epoch']}; lower optimiser.learning_rate or set "
+            f"optimiser.clip_norm=1."
+        )
+    empty, full = _in_a_row(history, "empty_share"), _in_a_row(history, "full_share")
+    if empty >= epochs:
+        raise CollapseError(
+            f"Every predicted mask has been empty for {empty} epochs (now {last['epoch']}); start with more "
+            f"frames that have a mask (training.positive_rate=0.8) or raise loss.bce."
+        )
+    if full >= epochs:
+        raise CollapseError(
+            f"Every predicted mask has covered half the frame or more for {full} epochs (now {last['epoch']}); "
+            f"raise loss.bce or lower optimiser.learning_rate."
+        )
+
+
+def _in_a_row(history: list[dict[str, Any]], share: str) -> int:
+    """From the first to the last of the latest scored epochs whose ``share`` is 1."""
+    scored = [row for row in history if row.get(share) is not None]
+    first = last = None
+    for row in reversed(scored):
+        if row[share] < 1:
+            break
+        last = last or row["epoch"]
+        first = row["epoch"]
+    return last - first + 1 if last else 0

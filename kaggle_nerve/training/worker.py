@@ -1,10 +1,11 @@
 """A process that trains one fold for the one that started it: ``python -m kaggle_nerve.training.worker``.
 
 Its standard input brings the order, one line of JSON; later perhaps the line ``stop``; its end means
-that nobody waits for this process any more. Its standard output carries `messages`, and at last one of
-``result``, ``failed`` (a NerveError) or ``crashed``. Its standard error is a log file.
+that nobody waits for this process any more. Its standard output carries messages, one JSON object a line, and at last
+one of ``result``, ``failed`` (a NerveError) or ``crashed``. Its standard error is a log file.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -13,16 +14,17 @@ import time
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import Any, BinaryIO
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.progress import Bar, Reporter
+from kaggle_nerve.runs import open_run
 from kaggle_nerve.settings.schema import FoldName
-from kaggle_nerve.training.messages import PipeReporter
-
-if TYPE_CHECKING:
-    from kaggle_nerve.training.fold import FoldResult
 
 STOP = b"stop\n"
+
+EVERY = 0.2
+"""Seconds between two counts of a bar: a small network takes hundreds of steps in a second."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,87 @@ class Order:
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
+class PipeReporter(Reporter):
+    """Writes what it is told to ``pipe``; `Replay` reads it on the other side."""
+
+    def __init__(self, pipe: BinaryIO):
+        self._pipe = pipe
+        self._numbers = itertools.count()
+
+    def send(self, event: str, **values: Any) -> None:
+        """One message."""
+        self._pipe.write(json.dumps({"event": event, **values}).encode() + b"\n")
+        self._pipe.flush()
+
+    def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
+        """A bar on the other side."""
+        number = next(self._numbers)
+        self.send("bar", bar=number, label=label, total=total, unit=unit)
+        return _PipeBar(self, number)
+
+    def say(self, text: str) -> None:
+        """A line on the other side."""
+        self.send("say", text=text)
+
+
+class _PipeBar(Bar):
+    def __init__(self, reporter: PipeReporter, number: int):
+        self._reporter, self._number = reporter, number
+        self._steps, self._sent = 0, time.monotonic()
+
+    def update(self, steps: int = 1) -> None:
+        self._steps += steps
+        if time.monotonic() - self._sent >= EVERY:
+            self._send_steps()
+
+    def note(self, text: str) -> None:
+        self._send_steps()
+        self._reporter.send("note", bar=self._number, text=text)
+
+    def expect(self, total: int) -> None:
+        self._reporter.send("expect", bar=self._number, total=total)
+
+    def close(self) -> None:
+        self._send_steps()
+        self._reporter.send("close", bar=self._number)
+
+    def _send_steps(self) -> None:
+        if self._steps:
+            self._reporter.send("update", bar=self._number, steps=self._steps)
+        self._steps, self._sent = 0, time.monotonic()
+
+
+class Replay:
+    """Tells ``reporter`` what one process sent. Lines that do not begin with ``label`` get it in front."""
+
+    def __init__(self, reporter: Reporter, label: str):
+        self._reporter, self._label = reporter, label
+        self._bars: dict[int, Bar] = {}
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Pass one message on."""
+        event = message["event"]
+        if event == "say":
+            text = message["text"]
+            self._reporter.say(text if text.startswith(self._label) else f"{self._label}: {text}")
+        elif event == "bar":
+            bar = self._reporter.bar(message["label"], message["total"], message["unit"])
+            self._bars[message["bar"]] = bar
+        elif event == "close":
+            self._bars.pop(message["bar"]).close()
+        elif event == "update":
+            self._bars[message["bar"]].update(message["steps"])
+        elif event == "expect":
+            self._bars[message["bar"]].expect(message["total"])
+        else:
+            self._bars[message["bar"]].note(message["text"])
+
+    def close(self) -> None:
+        """End the bars that the process left open: it was killed."""
+        while self._bars:
+            self._bars.popitem()[1].close()
+
+
 def main() -> int:
     """Train the fold; returns the exit code."""
     orders, pipe = os.fdopen(0, "rb", buffering=0), _private_output()
@@ -51,7 +134,7 @@ def main() -> int:
     reporter, stopping = PipeReporter(pipe), threading.Event()
     threading.Thread(target=_listen, args=(orders, stopping), daemon=True).start()
     try:
-        result = _train(order, reporter, stopping)
+        _train(order, reporter, stopping)
     except NerveError as fault:
         reporter.send("failed", text=str(fault))
         return 1
@@ -59,21 +142,20 @@ def main() -> int:
         traceback.print_exc()
         reporter.send("crashed", text=f"{type(fault).__name__}: {fault}")
         return 1
-    reporter.send("result", **asdict(result))
+    reporter.send("result")
     return 0
 
 
-def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> "FoldResult":
+def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> None:
     # Imported here: the end of the standard input must be noticed during these seconds, too.
-    from kaggle_nerve import runs
-    from kaggle_nerve.training import material
+    from kaggle_nerve.training.fold import train_fold
+    from kaggle_nerve.training.job import FoldJob, folds_of, open_frames
 
-    run = runs.open_run(Path(order.runs_dir), order.run)
-    data_dir = Path(order.data_dir)
-    found = material.gather(run, data_dir, material.open_frames(data_dir, run.settings))
-    budget = None if order.ends is None else order.ends - time.time()
-    job = found.job(order.fold, budget=budget, reporter=reporter, stop=stopping.is_set)
-    return material.train(job, order.jobs)
+    run = open_run(Path(order.runs_dir), order.run)
+    frames = open_frames(Path(order.data_dir), run.settings)
+    deadline = None if order.ends is None else time.monotonic() + order.ends - time.time()
+    fold, folds = run.fold(order.fold), folds_of(run, frames)
+    train_fold(FoldJob(fold, frames, folds, deadline, reporter, stopping.is_set), order.jobs)
 
 
 def _private_output() -> BinaryIO:

@@ -5,11 +5,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.runs import Run
+from kaggle_nerve.runs.run import LOCK, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import load_settings
-from kaggle_nerve.storage import completed, locked, read_json
-
-LOCK = ".lock"
+from kaggle_nerve.storage import completed, locked
 
 
 def adopt(found: Path, runs_dir: Path) -> list[str]:
@@ -27,11 +25,10 @@ def adopt(found: Path, runs_dir: Path) -> list[str]:
 def check(found: Path, runs_dir: Path) -> list[Path]:
     """The folders of the runs in ``found``. NerveError where ``runs_dir`` has another run, or something that is no
     run, of the same name."""
-    sources = [found] if (found / "settings.toml").is_file() else sorted(found.glob("*/settings.toml"))
-    folders = [source if source.is_dir() else source.parent for source in sources]
+    folders = [found] if is_run(found) else sorted(folder for folder in found.glob("*") if is_run(folder))
     for folder in folders:
         target = runs_dir / folder.name
-        if not (target / "settings.toml").is_file():
+        if not is_run(target):
             _refuse_replacing(target)
         elif difference := _difference(folder, target):
             raise NerveError(
@@ -45,38 +42,28 @@ def _refuse_replacing(target: Path) -> None:
     """NerveError unless ``target`` is free: what lies there would be gone."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise NerveError(
-            f"{target} is in the way of a run of that name, and is no run itself, since it has no settings.toml: move "
-            "it away, or use another folder of runs."
+            f"{target} is in the way of a run of that name, and is no run itself, since it has no {SETTINGS}: "
+            "move it away, or use another folder of runs."
         )
 
 
 def _difference(source: Path, target: Path) -> str:
     """What makes two folders two runs; "" where they are one: settings, data, or who is held out where."""
-    theirs, mine = (load_settings(folder / "settings.toml") for folder in (source, target))
-    if found := theirs.difference(mine):
-        key, value, other = found
+    theirs, mine = _run(source), _run(target)
+    if difference := theirs.settings.difference(mine.settings):
+        key, value, other = difference
         return f"{key} = {value!r} and {other!r}"
-    if None not in (data := [_data(source), _data(target)]) and data[0] != data[1]:
+    data = theirs.session().get("source"), mine.session().get("source")
+    if None not in data and data[0] != data[1]:
         return "other training data"
-    folds = [folder / "folds.csv" for folder in (source, target)]
-    if (
-        all(file.is_file() for file in folds)
-        and len({file.read_text(encoding="utf-8") for file in folds}) > 1
-    ):
-        return "other folds.csv"
-    return ""
-
-
-def _data(folder: Path) -> str | None:
-    environment = folder / "environment.json"
-    return read_json(environment).get("source") if environment.is_file() else None
+    folds = [run.folds_csv.read_text(encoding="utf-8") for run in (theirs, mine) if run.folds_csv.is_file()]
+    return f"other {mine.folds_csv.name}" if len(set(folds)) > 1 else ""
 
 
 def _take(source: Path, target: Path) -> str:
-    if not (target / "settings.toml").is_file():
+    if not is_run(target):
         _copy(source, target)
-        run = Run(target, load_settings(target / "settings.toml"))
-        return f"run {target.name} with {len(run.finished_folds())} finished folds"
+        return f"run {target.name} with {len(_run(target).finished_folds())} finished folds"
     taken = [folder for folder in sorted(source.iterdir()) if folder.is_dir() and _is_ahead(folder, target)]
     for folder in taken:
         told = f"Another process works on {target / folder.name}: wait until it has ended, and run again."
@@ -91,12 +78,11 @@ def _is_ahead(folder: Path, target: Path) -> bool:
     mine = target / folder.name
     if completed(mine):
         return False
-    return bool(completed(folder)) or (_is_begun(folder) and not _is_begun(mine)) or not mine.exists()
+    return bool(completed(folder)) or (is_begun(folder) and not is_begun(mine)) or not mine.exists()
 
 
-def _is_begun(fold: Path) -> bool:
-    """Whether a fold's folder has a checkpoint, or a finished first stage."""
-    return any(fold.rglob("state.json")) or bool(completed(fold / "warm"))
+def _run(folder: Path) -> Run:
+    return Run(folder, load_settings(folder / SETTINGS))
 
 
 def _copy(source: Path, target: Path) -> None:

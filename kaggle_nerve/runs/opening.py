@@ -1,0 +1,105 @@
+"""Making a run, and opening one by its name."""
+
+import dataclasses
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs.run import DECISION, SETTINGS, Run, is_run
+from kaggle_nerve.settings import Settings, load_settings, save_settings
+from kaggle_nerve.settings.schema import COMBINE, TTA
+from kaggle_nerve.storage import digest_text, write_json
+
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")
+
+
+def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str, Any], source: str) -> Run:
+    """The run ``name``, made or found again.
+
+    ``source`` is the digest of the training data. A run that was made with other settings or from
+    other data is left alone: NerveError names the first difference.
+    """
+    if not NAME.match(name):
+        raise NerveError(f"--run {name!r} must be a plain name of letters, digits, '.', '_', '+' and '-'.")
+    run = Run(runs_dir / name, settings)
+    if run.settings_file.is_file():
+        _refuse_difference(run, source)
+    else:
+        save_settings(settings, run.settings_file)
+    # Written anew at each start: it tells of the latest session, and carries the data's digest along.
+    write_json(run.environment, {"source": source, **environment})
+    return run
+
+
+def open_run(runs_dir: Path, name: str) -> Run:
+    """The existing run ``name``; NerveError names those there are.
+
+    ``small@flips`` is run ``small`` predicting with other views (`PredictionSettings.tta`), and
+    ``small@flips-logits`` with these combined in another way; NerveError names the known ones. Where this
+    is what the run does anyway, it is the run itself.
+    """
+    plain, at, views = name.partition("@")
+    folder = runs_dir / plain
+    if not NAME.match(plain) or not is_run(folder):
+        there = sorted(path.name for path in runs_dir.glob("*") if is_run(path))
+        hint = f"there are {', '.join(there)}" if there else "there are none yet: `kaggle-nerve train-folds`"
+        raise NerveError(f"No run is called {plain!r} in {runs_dir}; {hint}.")
+    run = Run(folder, load_settings(folder / SETTINGS))
+    return _with_views(run, views) if at else run
+
+
+def in_order(runs: list[Run]) -> list[Run]:
+    """Runs by name, whatever the order in which they were given: a blend's weights follow that order.
+
+    NerveError where one is given twice.
+    """
+    ordered = sorted(runs, key=lambda run: run.name)
+    for one, other in pairwise(ordered):
+        if one.name == other.name:
+            raise NerveError(f"Run {one.name} is named twice; name each run once.")
+    return ordered
+
+
+def decision_file(runs: list[Run]) -> Path:
+    """The decision of these runs: in the run's folder, or in a folder of the blend."""
+    if len(runs) == 1:
+        return runs[0].decision_file
+    names = [run.name for run in in_order(runs)]
+    return runs[0].folder.parent / f"blend-{digest_text(*names)[:12]}" / DECISION
+
+
+def joined_name(runs: list[Run]) -> str:
+    """The runs' names in one, for files and messages."""
+    return "+".join(run.name for run in runs)
+
+
+def _with_views(run: Run, views: str) -> Run:
+    own = run.settings.prediction
+    tta, dash, combine = views.partition("-")
+    combine = combine if dash else own.combine
+    if tta not in TTA or combine not in COMBINE:
+        raise NerveError(
+            f"There are no views {views!r} for run {run.name}@{views}: known are {', '.join(TTA)}, each alone or "
+            f"followed by one of -{', -'.join(COMBINE)}."
+        )
+    prediction = dataclasses.replace(own, tta=tta, combine=combine)
+    if prediction == own:
+        return run
+    # One spelling for one thing, or it would be predicted twice.
+    views = tta if combine == own.combine else f"{tta}-{combine}"
+    return Run(run.folder, dataclasses.replace(run.settings, prediction=prediction), views)
+
+
+def _refuse_difference(run: Run, source: str) -> None:
+    if found := run.settings.difference(load_settings(run.settings_file)):
+        key, wanted, stored = found
+        raise NerveError(
+            f"Run {run.name} was made with {key} = {stored!r}, not {wanted!r}; "
+            f"use the same settings to go on with it, or another --run for another run."
+        )
+    if run.environment.is_file() and run.session().get("source") != source:
+        raise NerveError(
+            f"Run {run.name} was made from other training data; use another --run for this data."
+        )
