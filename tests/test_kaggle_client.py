@@ -19,7 +19,6 @@ from kaggle_nerve.kaggle_api import (
     credentials,
     environment,
     failures,
-    process,
     records,
     versions,
     wordings,
@@ -27,7 +26,8 @@ from kaggle_nerve.kaggle_api import (
 from kaggle_nerve.kaggle_api import client as clients
 from kaggle_nerve.kaggle_api.client import Client, Limits
 from kaggle_nerve.kaggle_api.credentials import Credential
-from kaggle_nerve.kaggle_api.failures import KaggleError
+from kaggle_nerve.kaggle_api.failures import Fault, KaggleError
+from kaggle_nerve.kaggle_api.process import EndedError, Program
 from kaggle_nerve.rehearsal.competition import ServedCompetition
 from kaggle_nerve.rehearsal.server import RehearsalServer
 
@@ -224,35 +224,66 @@ class TestCredentials:
             assert credentials.blank(f"<{secret}>", hide) == "<***>"
 
 
-class TestProcess:
-    def test_time_limit_ends_the_whole_group(self) -> None:
-        lines = (
-            "import subprocess, time",
-            "child = subprocess.Popen(['sleep', '60'])",
-            "print(child.pid, flush=True)",
-            "time.sleep(60)",
-        )
-        began = time.monotonic()
-        done = process.run([sys.executable, "-c", "; ".join(lines)], os.environ, limit=1)
-        assert (done.code, time.monotonic() - began < 50) == (None, True)
-        wait_until(lambda: is_gone(int(done.out)), "the grandchild lives on")
+PROGRAM = """
+import json, os, subprocess, sys, time
+for line in sys.stdin:
+    asked = json.loads(line)
+    print(asked.get("noise", ""), file=sys.stderr, flush=True)
+    for event in asked.get("events", []):
+        print(json.dumps(event), flush=True)
+    if asked.get("child"):
+        child = subprocess.Popen(["sleep", "60"])
+        print(json.dumps({"pid": child.pid}), flush=True)
+    if "exit" in asked:
+        sys.exit(asked["exit"])
+    time.sleep(asked.get("seconds", 0))
+    print(json.dumps({"answer": [os.getpid(), asked]}), flush=True)
+"""
+
+
+def program(**environment: str) -> Program:
+    return Program([sys.executable, "-c", PROGRAM], {**os.environ, **environment})
+
+
+class TestProgram:
+    def test_one_process_answers_until_it_is_let_go(self) -> None:
+        speaker, events = program(), []
+        question = {"noise": "one\r\ntwo", "events": [{"sent": 1}, {"sent": 2}]}
+        first, text = speaker.ask(question, 30, on_event=events.append)
+        assert (first["answer"][1], text, events) == (question, "one\ntwo\n", [{"sent": 1}, {"sent": 2}])
+        second, text = speaker.ask({}, 30)
+        assert (second["answer"][0], text) == (first["answer"][0], "\n")
+        del speaker
+        assert is_gone(first["answer"][0])
+
+    def test_time_limit_ends_the_whole_group_and_the_next_question_begins_anew(self) -> None:
+        speaker, events, began = program(), [], time.monotonic()
+        assert speaker.ask({"seconds": 60, "child": True}, 1, on_event=events.append) is None
+        assert time.monotonic() - began < 50
+        wait_until(lambda: is_gone(events[0]["pid"]), "the grandchild lives on")
+        assert speaker.ask({}, 30)[0]["answer"][1] == {}
 
     def test_interrupt_ends_it_and_goes_on(self) -> None:
-        pids = []
+        speaker, pids = program(), []
 
-        def interrupt(text: str) -> None:
-            if text.strip():
-                pids.append(int(text))
-                raise KeyboardInterrupt
+        def interrupt(event: dict) -> None:
+            pids.append(event["pid"])
+            raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
-            process.run([sys.executable, "-c", code], os.environ, 30, interrupt)
-        assert is_gone(pids[0])
+            speaker.ask({"seconds": 60, "child": True}, 30, on_event=interrupt)
+        wait_until(lambda: is_gone(pids[0]), "the grandchild lives on")
 
-    def test_lines_end_alike_on_every_system(self) -> None:
-        code = "import sys; sys.stdout.buffer.write(b'one\\r\\n\\r\\ntwo\\r\\n')"
-        assert process.run([sys.executable, "-c", code], os.environ, 30).out == "one\n\ntwo\n"
+    def test_a_watcher_sees_what_was_written(self) -> None:
+        texts = []
+        program().ask({"noise": "words", "seconds": 0.6}, 30, texts.append)
+        assert set(texts) == {"words\n"}
+
+    def test_one_that_ends_by_itself_is_told_with_its_last_words(self) -> None:
+        speaker = program()
+        with pytest.raises(EndedError, match="out of order"):
+            speaker.ask({"noise": "out of order", "exit": 3}, 30)
+        assert speaker.ask({}, 30)[0]["answer"][1] == {}
 
 
 class TestArrival:
@@ -279,98 +310,106 @@ class TestArrival:
 
 
 class TestRecords:
-    def test_table_past_warnings(self) -> None:
-        out = 'Warning: [old]\nNext Page Token = abc==\n[\n  {"name": "a", "size": 3}\n]\nbye'
-        assert records.next_page(out) == "abc=="
-        assert [records.as_file(row) for row in records.read_table(out)] == [records.RemoteFile("a", 3)]
-        assert records.read_table("No submissions found") == []
-        assert records.read_table("ref  status\n1  2") is None
-
     def test_unknown_values(self) -> None:
-        row = {"ref": 7, "status": "SubmissionStatus.COMPLETE", "publicScore": "0.5", "privateScore": None}
-        found = records.as_submission(row)
-        assert (found.ref, found.status, found.public, found.private) == ("7", "complete", "0.5", "")
-        assert records.as_file({"name": "a", "size": None}).size == 0
+        row = {"ref": 7, "file_name": "a.csv", "date": None, "description": "", "status": "COMPLETE"}
+        found = records.as_submission(row | {"public_score": "0.5", "private_score": None})
+        assert (found.ref, found.date, found.status, found.public, found.private) == (
+            "7",
+            "",
+            "complete",
+            "0.5",
+            "",
+        )
+        assert records.as_file({"name": "a", "size": None, "date": None}) == records.RemoteFile("a", 0)
 
 
-CAPTURED = {
-    "Traceback (most recent call last):\nModuleNotFoundError: No module named 'six'": (
-        "client",
-        "pip install six",
-    ),
-    "/usr/bin/python: No module named kaggle": (
+def raised(name: str, message: str, *others: str, **facts) -> Fault:
+    """A fault as `guard` tells it."""
+    return Fault(message, name, frozenset([name, *others]), **facts)
+
+
+def http(status: int, message: str, url: str = "https://api.kaggle.com/v1/x") -> Fault:
+    """Kaggle's answer with an error."""
+    return raised("HTTPError", message, "OSError", status=status, url=url)
+
+
+STORAGE = "https://storage.googleapis.com/bundle/archive.zip"
+CAPTURED = [
+    (raised("ModuleNotFoundError", "No module named 'six'", "ImportError"), "client", "pip install six"),
+    (
+        raised("ModuleNotFoundError", "No module named 'kaggle'", "ImportError"),
         "client",
         'run `pip install --force-reinstall "kaggle>=2.2.4,<=',
     ),
-    "kaggle: error: unrecognized arguments: --format json": ("client", "too old"),
-    "OSError: [Errno 28] No space left on device": ("disk", "free some space"),
-    "Authentication required to call the Kaggle API.\n Save the token to ~/.kaggle/access_token": (
+    (raised("OSError", "[Errno 28] No space left on device", errno=28), "disk", "free some space"),
+    (raised("ValueError", "Gave up: No space left on device"), "disk", "free some space"),
+    (raised("SystemExit", "1"), "unauthorized", "make a new token"),
+    (http(401, "401 Client Error: Unauthorized for url: x"), "unauthorized", "make a new token"),
+    (
+        raised(
+            "ValueError",
+            "Cannot access kernel (Permission 'kernels.get' was denied)",
+            "HTTPError",
+            status=401,
+        ),
         "unauthorized",
         "make a new token",
     ),
-    "You must accept this competition's rules before you'll be able to download files.": (
+    (
+        http(403, "You must accept this competition's rules before you'll be able to download files."),
         "rules",
         "Late Submission",
     ),
-    "Required permission 'competitions.get' was not satisfied": ("rules", "/rules"),
-    "403 Client Error: Forbidden for url: https://api.kaggle.com/v1/competitions.CompetitionApiService/X": (
-        "rules",
-        "/rules",
-    ),
-    "403 Client Error: Forbidden for url: https://storage.googleapis.com/bundle/archive.zip": (
-        "link",
-        "new one",
-    ),
-    "Submission not allowed: Your team has used its daily Submission allowance (5) today": (
+    (http(403, "Required permission 'competitions.get' was not satisfied"), "rules", "/rules"),
+    (http(403, "403 Client Error: Forbidden for url: https://api.kaggle.com/v1/x"), "rules", "/rules"),
+    (http(403, "403 Client Error: Forbidden for url: x", STORAGE), "link", "new one"),
+    (
+        http(400, "Submission not allowed: Your team has used its daily Submission allowance (5) today"),
         "daily-limit",
         "midnight UTC",
     ),
-    "404 Client Error: Not Found for url: https://api.kaggle.com/v1/x": ("not-found", "in a browser"),
-    "429 Client Error: Too Many Requests for url: x": ("rate", "wait some minutes"),
-    "503 Server Error: Service Unavailable for url: x": ("server", "wait some minutes"),
-    "Downloaded file size (3) does not match expected size (4)": ("corrupt", "again"),
-    "requests.exceptions.ProxyError: Max retries (Caused by ProxyError('Cannot connect to proxy.', OSError('Tunnel "
-    "connection failed: 403 Forbidden')))": ("network", "https_proxy"),
-    "requests.exceptions.SSLError: [SSL: CERTIFICATE_VERIFY_FAILED]": ("network", "REQUESTS_CA_BUNDLE"),
-    "requests.exceptions.ConnectionError: Failed to resolve 'api.kaggle.com'": (
-        "network",
-        "check the network",
+    (
+        http(404, "404 Client Error: Not Found for url: https://api.kaggle.com/v1/x"),
+        "not-found",
+        "in a browser",
     ),
-    "FileNotFoundError: [Errno 2] No such file: '/root/.kaggle'": (
+    (http(404, "no such thing"), "not-found", "in a browser"),
+    (http(429, "slower"), "rate", "wait some minutes"),
+    (http(503, "503 Server Error: Service Unavailable for url: x"), "server", "wait some minutes"),
+    (http(200, "Downloaded file size (3) does not match expected size (4)"), "corrupt", "again"),
+    (raised("ProxyError", "Max retries exceeded", "ConnectionError"), "network", "https_proxy"),
+    (raised("SSLError", "CERTIFICATE_VERIFY_FAILED", "ConnectionError"), "network", "REQUESTS_CA_BUNDLE"),
+    (raised("ConnectionError", "Failed to resolve 'api.kaggle.com'"), "network", "check the network"),
+    (raised("ChunkedEncodingError", "Response ended prematurely"), "network", "check the network"),
+    (raised("JSONDecodeError", "Expecting value", "ValueError"), "network", "login page"),
+    (
+        raised("FileNotFoundError", "[Errno 2] No such file: '/root/.kaggle'", "OSError", errno=2),
         "client",
-        "KAGGLE_CONFIG_DIR",
+        "(FileNotFoundError: [Errno 2] No such file: '/root/.kaggle'): set KAGGLE_CONFIG_DIR",
     ),
-    "Traceback (most recent call last):\nTypeError: 'NoneType' object is not iterable": (
+    (
+        raised("TypeError", "'NoneType' object is not iterable"),
         "broken",
         "(TypeError: 'NoneType' object is not iterable): run ",
     ),
-    "Traceback (most recent call last):\nzipfile.BadZipFile: File is not a zip file": (
+    (
+        raised("BadZipFile", "File is not a zip file"),
         "broken",
         "The kaggle client broke while doing (BadZipFile: File is not a zip file): ",
     ),
-    "BadZipFile: File is not a zip file\n\nIf this is unexpected, you can re-run with `kaggle --debug [command]`": (
-        "broken",
-        "The kaggle client broke while doing (BadZipFile: File is not a zip file): ",
-    ),
-    "Traceback (most recent call last):\nrequests.exceptions.HTTPError: no such luck": (
-        "refused",
-        "no such luck",
-    ),
-    "": ("refused", "said nothing"),
-}
+    (http(400, "no such luck"), "refused", "no such luck"),
+    (Fault(""), "refused", "said nothing"),
+]
 
 
 class TestFailures:
-    @pytest.mark.parametrize("text", CAPTURED, ids=[text[-40:] for text in CAPTURED])
-    def test_captured_text(self, text: str) -> None:
-        kind, words = CAPTURED[text]
-        found = failures.explain(text, "doing", facts.SLUG, None)
+    @pytest.mark.parametrize(
+        ("fault", "kind", "words"), CAPTURED, ids=[one[0].message[-40:] for one in CAPTURED]
+    )
+    def test_captured(self, fault: Fault, kind: str, words: str) -> None:
+        found = failures.explain(fault, "doing", facts.SLUG, None)
         assert (found.kind, words in str(found)) == (kind, True), str(found)
         assert "\n" not in str(found)
-
-    def test_the_last_line_counts_more_than_what_was_got_over(self) -> None:
-        text = "Connection error: ConnectionError: reset\nRetrying in 2 s\n\n404 Client Error: Not Found for url: x"
-        assert failures.explain(text, "doing", facts.SLUG, None).kind == "not-found"
 
     @pytest.mark.parametrize(
         ("client", "step"),
@@ -386,10 +425,12 @@ class TestFailures:
         self, monkeypatch: pytest.MonkeyPatch, client: str, step: str
     ) -> None:
         monkeypatch.setattr(versions, "installed", lambda: client)
-        assert step in str(failures.explain("Traceback\nTypeError: x", "doing", facts.SLUG, None))
+        assert step in str(failures.explain(raised("TypeError", "x"), "doing", facts.SLUG, None))
 
     def test_the_reason_alone(self) -> None:
-        found = failures.explain("503 Server Error: Bad for url: x", "submitting", facts.SLUG, None)
+        found = failures.explain(
+            http(503, "503 Server Error: Bad for url: x"), "submitting", facts.SLUG, None
+        )
         assert (
             found.reason
             == "Kaggle has a fault of its own while submitting (503 Server Error: Bad for url: x)"
@@ -397,7 +438,7 @@ class TestFailures:
 
     def test_a_token_that_hides_another_credential_is_named(self) -> None:
         credential = Credential("access token", "KAGGLE_API_TOKEN", ("/home/me/.kaggle/kaggle.json",))
-        told = str(failures.explain("401 Client Error", "doing", facts.SLUG, credential))
+        told = str(failures.explain(http(401, "401 Client Error"), "doing", facts.SLUG, credential))
         assert "the access token from KAGGLE_API_TOKEN" in told
         assert "hides /home/me/.kaggle/kaggle.json" in told
 

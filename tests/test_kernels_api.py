@@ -295,7 +295,7 @@ class TestOutput:
         path.parent.mkdir(parents=True)
         sizes = []
 
-        def run(*words, **options) -> str:
+        def ask(*words, **options) -> None:
             sizes.append(path.stat().st_size if path.exists() else 0)
             clients.partial_path(path).write_text("{}")
             path.write_bytes(bytes(min(sizes[-1] + 100, 400)))
@@ -303,7 +303,7 @@ class TestOutput:
                 kind, "It broke while downloading: check the network, and run the same command again."
             )
 
-        monkeypatch.setattr(client, "run", run)
+        monkeypatch.setattr(client, "ask", ask)
         with pytest.raises(KaggleError) as fault:
             outputs._fetch(REF, tmp_path, client, Listing((wanted,)), outputs.OF_RUNS, SILENT)
         assert (fault.value.kind, sizes) == (kind, [0, 100, 200, 300, 400, 400, 400])

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from filelock import FileLock
 
 from kaggle_nerve.cli import cli
-from kaggle_nerve.cli import submit as submitting
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import ledger as ledgers
+from kaggle_nerve.kaggle_api import submit as submitting
 from kaggle_nerve.kaggle_api.ledger import COLUMNS, Entry, Ledger, find, settle
 from kaggle_nerve.kaggle_api.origin import remember
 from kaggle_nerve.kaggle_api.records import RemoteSubmission
@@ -154,7 +154,9 @@ def test_a_file_that_was_made_here_is_uploaded_with_its_origin(ledger: Ledger, m
     remember(other, replace(origin, run="tiny"), folder)
     other.write_text("img,pixels\n1,2 1\n")  # changed since, so it is no longer what was made
     sent = []
-    monkeypatch.setattr(submitting, "_upload", lambda *words: sent.append((words[1], words[4])))
+    monkeypatch.setattr(
+        submitting, "upload", lambda csv, message, client, **rest: sent.append((message, rest["origin"]))
+    )
     for file in (made, other):
         words = ["submit", "--file", str(file), "--data", str(folder), "--submissions", str(folder)]
         assert CliRunner().invoke(cli, words).exit_code == 0

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 
 from kaggle_nerve.kaggle_api import failures
-from kaggle_nerve.kaggle_api.failures import OF_COMPETITIONS, KaggleError, Wording
+from kaggle_nerve.kaggle_api.failures import OF_COMPETITIONS, Fault, KaggleError, Wording
 
 
 class Arrival:
-    """A watcher for `process.run`.
+    """A watcher for `Program.ask`.
 
     Args:
         measure: gives the bytes on disk, which may also become fewer.
@@ -34,7 +34,8 @@ class Arrival:
         """Look once; ``text`` is what the client wrote so far. Raises KaggleError to end it."""
         # The client would try five times more, for a minute, to write to a full disk.
         if "No space left on device" in text or "Disk quota exceeded" in text:
-            raise failures.explain("No space left on device", self.doing, "", None, wording=self._wording)
+            full = Fault("No space left on device")
+            raise failures.explain(full, self.doing, "", None, wording=self._wording)
         size = self._measure()
         if size != self._size:
             self._size, self._since = size, time.monotonic()

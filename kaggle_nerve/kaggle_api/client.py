@@ -2,15 +2,17 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kaggle_nerve.competition import facts
-from kaggle_nerve.kaggle_api import credentials, environment, failures, process, records, versions
+from kaggle_nerve.kaggle_api import credentials, environment, failures, records, versions
 from kaggle_nerve.kaggle_api.arrival import Arrival
 from kaggle_nerve.kaggle_api.credentials import Credential
-from kaggle_nerve.kaggle_api.failures import About, KaggleError
+from kaggle_nerve.kaggle_api.failures import About, Fault, KaggleError
+from kaggle_nerve.kaggle_api.process import EndedError, Message, Program
 from kaggle_nerve.kaggle_api.records import Listing, RemoteSubmission
 
 GUARD = Path(__file__).with_name("guard.py")
@@ -18,6 +20,9 @@ PAGE, PAGES = 200, 500
 """Rows asked for at once, the most that Kaggle gives, and pages at most."""
 
 REHEARSAL, KAGGLE = "rehearsal", "kaggle"
+
+LOST = "Upload unsuccessful"
+"""What the client prints of a dataset's file that the storage did not take."""
 
 PARTIAL = ".kaggle-partial"
 """Ends the name of the client's note beside an unfinished download."""
@@ -77,6 +82,8 @@ class Client:
         self._variables = environment.build(given)
         self._secrets = credentials.secrets(self._variables)
         self.is_rehearsal = environment.is_rehearsal(self._variables)
+        # -P: a kaggle.py, or another module's namesake, in the user's folder must not be taken for the real one.
+        self._program = Program([sys.executable, "-P", str(GUARD)], self._variables)
 
     @property
     def where(self) -> str:
@@ -101,16 +108,17 @@ class Client:
         files: list[records.RemoteFile] = []
         seen, token = set(), ""
         for _ in range(PAGES):
+            page = {"slug": self.slug, "token": token, "size": PAGE}
             try:
-                out = self._ask("files", ["--page-token", token] if token else [], "listing the data")
+                answer = self.ask("list_files", page, "listing the data", self.limits.call)
             except KaggleError:
                 if not token:
                     raise
                 return Listing(tuple(files), whole=False)
-            files += [file for row in records.require_table(out) if (file := records.as_file(row)).name]
+            files += [file for row in answer["files"] if (file := records.as_file(row)).name]
             on_page(len(files))
             seen.add(token)
-            token = records.next_page(out)
+            token = answer["next"]
             if not token:
                 return Listing(tuple(files))
             if token in seen or time.monotonic() > end:
@@ -119,8 +127,9 @@ class Client:
 
     def submissions(self) -> list[RemoteSubmission]:
         """The newest submissions of this account's team, newest first."""
-        out = self._ask("submissions", [], "listing the submissions")
-        return [records.as_submission(row) for row in records.require_table(out)]
+        newest = {"slug": self.slug, "size": PAGE}
+        rows = self.ask("submissions", newest, "listing the submissions", self.limits.call)
+        return [records.as_submission(row) for row in rows]
 
     def download_all(
         self,
@@ -142,9 +151,8 @@ class Client:
             lambda size: on_progress(size, expected_size(archive)),
             "downloading the data",
         )
-        words = ["competitions", "download", self.slug, "--path", str(folder)]
-        words += ["--force"] if force else []
-        self.run(words, watch.doing, self.limits.download, watch)
+        wanted = {"slug": self.slug, "folder": str(folder), "force": force}
+        self.ask("download_all", wanted, watch.doing, self.limits.download, watch=watch)
         if not archive.is_file():
             raise KaggleError(
                 failures.CLIENT,
@@ -156,60 +164,68 @@ class Client:
 
     def submit(self, file: Path, message: str) -> Answer:
         """Upload and submit one file, once. Whether it worked only the list of submissions can tell."""
-        words = ["competitions", "submit", self.slug, f"--file={file}", f"--message={message}"]
+        sent = {"slug": self.slug, "file": str(file), "message": message}
         try:
-            out = self.run(words, "submitting", self.limits.submit)
+            said = self.ask("submit", sent, "submitting", self.limits.submit)
         except KaggleError as fault:
             return Answer(fault, str(fault))
-        if "Successfully submitted" in out:
-            return Answer(None, failures.last_words(out))
-        # Versions up to 2.2.4 end with 0 though the upload failed.
-        fault = self.explain(out, "submitting")
-        told = fault.kind in (failures.UPLOAD, failures.NOT_FOUND)
-        return Answer(fault if told else None, str(fault))
+        # An upload that failed is an answer like any other, and only its words tell.
+        fault = self.explain(Fault(said or ""), "submitting")
+        return Answer(fault, str(fault)) if fault.kind == failures.UPLOAD else Answer(None, said or "")
 
-    def _ask(self, command: str, words: list[str], doing: str) -> str:
-        return self.run(
-            ["competitions", command, self.slug, "--format", "json", "--page-size", str(PAGE), *words],
-            doing,
-            self.limits.call,
-        )
-
-    def run(
+    def ask(
         self,
-        words: Sequence[str],
+        call: str,
+        arguments: Mapping[str, Any],
         doing: str,
         limit: float,
-        watch: Callable[[str], None] = lambda _: None,
         *,
+        watch: Callable[[str], None] = lambda _: None,
+        on_event: Callable[[Message], None] = lambda _: None,
         about: About | None = None,
-    ) -> str:
-        """``kaggle WORDS``: its standard output. Raises KaggleError unless it ends well and in time.
+    ) -> Any:
+        """What a function of `guard` answers. Raises KaggleError unless it does so in time.
 
-        ``about``: what a failure speaks of; None is the competition.
+        ``watch`` and ``on_event`` are those of `Program.ask`; ``about``: what a failure speaks of, None is the
+        competition.
         """
         self.credential()  # says so at once if there is none
-        # -P: a kaggle.py, or another module's namesake, in the user's folder must not be taken for the real one.
-        command = [sys.executable, "-P", str(GUARD), *words]
-        done = process.run(command, self._variables, limit, watch)
-        if done.code is None:
+        try:
+            reply = self._program.ask({"call": call, "with": dict(arguments)}, limit, watch, on_event)
+        except EndedError as end:
+            ended = Fault(self.blank(str(end)), "ended", frozenset({"EndedError"}))
+            raise self.explain(ended, doing, about) from None
+        if reply is None:
             raise failures.timed_out(doing, limit)
-        if done.code != 0:
-            raise self.explain(done.text, doing, about)
-        return self.blank(done.out)
+        message, said = reply
+        if "fault" in message:
+            raise self.explain(Fault.read(message["fault"], self.blank), doing, about)
+        if LOST in said:
+            # Versions up to 2.2.4 make a dataset without the file that the storage did not take.
+            raise self.explain(Fault(LOST), doing, about)
+        return self._blanked(message["answer"])
 
-    def explain(self, text: str, doing: str, about: About | None = None) -> KaggleError:
-        """What the client meant by ``text``."""
+    def explain(self, fault: Fault, doing: str, about: About | None = None) -> KaggleError:
+        """What a fault means."""
         credential = credentials.find(self._variables)
         about = about or About(self.slug)
         return failures.explain(
-            self.blank(text),
+            fault,
             doing,
             about.slug,
             credential,
             rehearsal=self.is_rehearsal,
             wording=about.wording,
         )
+
+    def _blanked(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.blank(value)
+        if isinstance(value, list):
+            return [self._blanked(item) for item in value]
+        if isinstance(value, dict):
+            return {name: self._blanked(item) for name, item in value.items()}
+        return value
 
 
 def archive_path(folder: Path, slug: str) -> Path:

@@ -1,12 +1,11 @@
 """Runs as private datasets on Kaggle, for notebooks to attach: made first, then given new versions.
 
-The client exits 0 on failures, and makes a dataset without the files that its storage did not take: so what it
-prints is read, and Kaggle is asked for the version until that is ready.
+Versions of the client up to 2.2.4 make a dataset without the files that the storage did not take, which `Client.ask`
+notices; and Kaggle is asked for the version until that is ready.
 """
 
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.kaggle_api import failures, records, wordings
+from kaggle_nerve.kaggle_api import failures, wordings
 from kaggle_nerve.kaggle_api.account import username
 from kaggle_nerve.kaggle_api.client import Client
 from kaggle_nerve.kaggle_api.disk import full_disk_told
-from kaggle_nerve.kaggle_api.failures import KaggleError
+from kaggle_nerve.kaggle_api.failures import Fault, KaggleError
+from kaggle_nerve.kaggle_api.process import Message
 from kaggle_nerve.kaggle_api.slugs import slug_of
 from kaggle_nerve.progress import SILENT, Bar, Reporter
 
@@ -34,8 +34,6 @@ SHORTEST, LONGEST = 6, 50
 POLLS = (2, 3, 5, 10, 20, 30)
 """Seconds between looks at a dataset that is being processed; the last one repeats."""
 
-LOST = re.compile(r"^Upload unsuccessful.*$", re.MULTILINE)
-SHARE = re.compile(r"(\d{1,3})%\|")
 ABSENT = (failures.NOT_FOUND, failures.RULES)
 """What Kaggle says of a dataset that is not there, or is not this account's."""
 
@@ -88,11 +86,11 @@ def ship(
     title = title or _title(run_folder.name)
     ref = f"{username(client)}/{_slug(title)}"
     before = dataset_state(ref, client)
-    words = ["create"] if before is None else ["version", f"--message={message or 'Sent by kaggle-nerve'}"]
+    notes = {} if before is None else {"notes": message or "Sent by kaggle-nerve"}
     version = before.version + 1 if before else 1
     with full_disk_told(run_folder.parent, "--runs"), _staged(run_folder, ref, title) as (folder, size):
         try:
-            _send([*words, "--path", str(folder)], ref, client, size, reporter)
+            _send({"folder": str(folder), **notes}, ref, client, size, reporter)
         except KaggleError as fault:
             # The client asks again where an answer was lost, and is then told that the dataset is there.
             after = dataset_state(ref, client) if fault.kind in MAYBE_DONE else None
@@ -102,34 +100,32 @@ def ship(
     return Shipped(ref, made, f"https://www.kaggle.com/datasets/{ref}")
 
 
-def _send(words: list[str], ref: str, client: Client, size: int, reporter: Reporter) -> None:
-    """Run the client. Raises KaggleError unless it says that every file arrived and a version is being made."""
+def _send(made: dict[str, str], ref: str, client: Client, size: int, reporter: Reporter) -> None:
+    """Make a dataset, or with ``notes`` a version. KaggleError unless all files arrived and it is being made."""
     doing, about = f"sending files to dataset {ref}", wordings.dataset(ref)
     with reporter.bar("Uploading", size, "byte") as bar:
-        watch = _Sending(bar, size, client.limits.stall, doing)
-        command = ["datasets", *words, "--dir-mode", "zip"]
-        out = client.run(command, doing, client.limits.ship, watch, about=about)
-        watch.sent(100)
-    lost = LOST.search(out)
-    if lost or "is being created" not in out:
-        raise client.explain(lost[0] if lost else out, doing, about)
+        sending = _Sending(bar, size, client.limits.stall, doing)
+        call = "make_version" if "notes" in made else "make_dataset"
+        answer = client.ask(
+            call, made, doing, client.limits.ship, watch=sending.watch, on_event=sending.take, about=about
+        )
+        sending.show(1.0)
+    if answer["status"].lower() != "ok":
+        raise client.explain(Fault(answer["error"] or ""), doing, about)
 
 
 def dataset_state(ref: str, client: Client) -> State | None:
     """How far the dataset ``user/slug`` is; None where there is none."""
     doing = f"asking for the dataset {ref}"
-    words = ["datasets", "status", ref, "--format", "json"]
     try:
-        out = client.run(words, doing, client.limits.call, about=wordings.dataset(ref))
+        state = client.ask(
+            "dataset_status", {"ref": ref}, doing, client.limits.call, about=wordings.dataset(ref)
+        )
     except KaggleError as fault:
         if fault.kind in ABSENT:
             return None
         raise
-    try:
-        found = records.read_object(failures.last_words(out))
-        return State(str(found["status"]).lower(), int(found["current_version_number"] or 0))
-    except (ValueError, KeyError, TypeError) as fault:
-        raise client.explain(out, doing, wordings.dataset(ref)) from fault
+    return State(state["status"].lower(), state["current_version_number"] or 0)
 
 
 def _await_ready(ref: str, version: int, client: Client, timeout: float, reporter: Reporter) -> int:
@@ -214,27 +210,29 @@ def _link(path: Path, target: Path) -> None:
 
 
 class _Sending:
-    """Watches an upload by what the client prints: feeds the bar, and ends the client when it falls silent."""
+    """Watches an upload: feeds the bar, and ends the client when nothing goes out any more."""
 
     def __init__(self, bar: Bar, size: int, patience: float, doing: str) -> None:
         self._bar, self._size, self._patience, self._doing = bar, size, patience, doing
-        self._text, self._sent, self._since = "", 0, time.monotonic()
+        self._shown, self._since = 0, time.monotonic()
 
-    def __call__(self, text: str) -> None:
-        if text != self._text:
-            self._text, self._since = text, time.monotonic()
-            shares = SHARE.findall(text)
-            self.sent(int(shares[-1]) if shares else 0)
-        elif time.monotonic() - self._since > self._patience:
+    def take(self, message: Message) -> None:
+        """The client's count of the archive that it made of the files."""
+        self._since = time.monotonic()
+        self.show(message["sent"] / message["of"] if message["of"] else 0.0)
+
+    def watch(self, text: str) -> None:
+        """Raises KaggleError after too long a silence."""
+        if time.monotonic() - self._since > self._patience:
             raise KaggleError(
                 failures.TIMEOUT,
                 f"Nothing went out for {self._patience:.0f} s while {self._doing}: check the network, and run the "
                 "same command again.",
             )
 
-    def sent(self, percent: int) -> None:
-        """So much of it is on Kaggle."""
-        sent = self._size * percent // 100
-        if sent > self._sent:
-            self._bar.update(sent - self._sent)
-            self._sent = sent
+    def show(self, share: float) -> None:
+        """So much of it is on Kaggle, from 0 to 1."""
+        sent = int(self._size * share)
+        if sent > self._shown:
+            self._bar.update(sent - self._shown)
+            self._shown = sent

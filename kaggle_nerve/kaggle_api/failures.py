@@ -1,13 +1,14 @@
-"""Every way in which the official client fails, as one sentence and the next step.
+"""What a failure of the official client means, and what to do about it.
 
-The client reports failures in prose, and at times in tracebacks; it prints the server's message and seldom the
-status, which `guard` adds. So this module reads texts. They were gathered by running versions 2.2.4 and 2.2.5 of
-the client, and from its users' reports.
+`guard` says what was raised: its text, its classes, Kaggle's HTTP status. Where these leave a choice, Kaggle's own
+words decide; they were gathered from answers to versions 2.2.4 and 2.2.5 of the client, and from its users' reports.
 """
 
+import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Self
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import versions
@@ -37,73 +38,129 @@ class KaggleError(NerveError):
 
 
 @dataclass(frozen=True)
+class Fault:
+    """What the client raised: its text, the name of its class, the names of all classes of it and of what it came
+    from, and the status and address of an HTTP answer, or the number of an error of the system."""
+
+    message: str
+    name: str = ""
+    types: frozenset[str] = frozenset()
+    status: int | None = None
+    url: str = ""
+    errno: int | None = None
+
+    @classmethod
+    def read(cls, told: dict[str, Any], blank: Callable[[str], str]) -> Self:
+        """From `guard`; ``blank`` takes credentials out."""
+        types = told["types"]
+        return cls(
+            blank(told["message"]), types[0], frozenset(types), told["status"], told["url"], told["errno"]
+        )
+
+    @property
+    def words(self) -> str:
+        """The last line of the text, which is where Python, the client and Kaggle put the reason."""
+        return last_words(self.message)
+
+    @property
+    def is_of_storage(self) -> bool:
+        """Whether an address of the storage answered, which is signed for a while, and not Kaggle's API."""
+        return bool(self.url) and not API.match(self.url)
+
+
+@dataclass(frozen=True)
 class Failure:
-    """A kind of failure, the texts that give it away, and what the user is told."""
+    """A kind of failure, what gives it away (one of them is enough), and what the user is told."""
 
     kind: str
-    signs: re.Pattern[str]
     sentence: str
+    types: frozenset[str] = frozenset()
+    words: re.Pattern[str] | None = None
+    statuses: frozenset[int] = frozenset()
 
 
-def answer(kind: str, signs: str, sentence: str) -> Failure:
-    """A Failure; ``signs`` is a pattern in which case does not count."""
-    return Failure(kind, re.compile(signs, re.IGNORECASE), sentence)
+def answer(
+    kind: str,
+    sentence: str,
+    *,
+    types: tuple[str, ...] = (),
+    words: str = "",
+    statuses: tuple[int, ...] | range = (),
+) -> Failure:
+    """A Failure; ``words`` is a pattern in which case does not count."""
+    pattern = re.compile(words, re.IGNORECASE) if words else None
+    return Failure(kind, sentence, frozenset(types), pattern, frozenset(statuses))
 
 
-API_HOSTS = r"api\.kaggle\.com/|www\.kaggle\.com/|localhost/api/"
-"""Where the client asks; all other addresses are the storage's, signed for a while."""
+API = re.compile(r"https?://(api\.kaggle\.com|www\.kaggle\.com|localhost/api)/")
+"""Where the client asks; all other addresses are the storage's."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+SIX = answer(
+    CLIENT, "The kaggle client does not start because its package six is missing: run `pip install six`."
+)
+LINK_REFUSED = answer(
+    LINK,
+    "The download address that Kaggle gave is refused, as it is when it has expired: run the same command again, "
+    "which gets a new one.",
+)
+FULL_DISK = answer(
+    DISK,
+    "The disk became full while {doing}: free some space, or choose another folder{folder_option}, and run the same "
+    "command again; what is there already is kept.",
+    words=r"No space left on device|Disk quota exceeded",
+)
 
 GENERAL = (
     answer(
         CLIENT,
-        r"No module named '?six",
-        "The kaggle client does not start because its package six is missing: run `pip install six`.",
-    ),
-    answer(
-        CLIENT,
-        r"ModuleNotFoundError|ImportError|No module named",
         f"The kaggle client does not start ({{last}}): run `pip install --force-reinstall {versions.TESTED}`.",
+        types=("ImportError",),
     ),
+    FULL_DISK,
     answer(
         CLIENT,
-        r"unrecognized arguments|invalid choice",
-        f"The kaggle client is too old: {versions.INSTALL}.",
-    ),
-    answer(
-        CLIENT,
-        r"(FileNotFoundError|PermissionError|Read-only file system).*kaggle",
         "The kaggle client cannot make its own folder ({last}): set KAGGLE_CONFIG_DIR to one that can be written, "
         "and run the same command again.",
-    ),
-    answer(
-        DISK,
-        r"No space left on device|Errno 28\b|Disk quota exceeded",
-        "The disk became full while {doing}: free some space, or choose another folder{folder_option}, and run "
-        "the same command again; what is there already is kept.",
+        types=("PermissionError", "FileNotFoundError"),
+        words=r"Read-only file system",
     ),
     answer(
         NETWORK,
-        r"SSLError|CERTIFICATE_VERIFY_FAILED",
         "The certificate that came in Kaggle's place is not trusted while {doing}: behind a proxy that opens "
         "TLS, set REQUESTS_CA_BUNDLE to its certificates, and run the same command again.",
+        types=("SSLError", "SSLCertVerificationError"),
     ),
     answer(
         NETWORK,
-        r"ProxyError|Cannot connect to proxy|Tunnel connection failed",
         "The proxy lets nothing through to Kaggle while {doing}: check http_proxy and https_proxy, and run the "
         "same command again.",
+        types=("ProxyError",),
+    ),
+    answer(
+        NETWORK,
+        "Kaggle cannot be reached, or the connection broke, while {doing}: check the network, and run the same "
+        "command again.",
+        types=(
+            *("ConnectionError", "Timeout", "TimeoutError", "ChunkedEncodingError", "ProtocolError"),
+            *("IncompleteRead", "gaierror"),
+        ),
+        words=r"Response ended prematurely",
+    ),
+    answer(
+        NETWORK,
+        "Something else answered in Kaggle's place while {doing}, such as the login page of a network: open a page in "
+        "a browser, check http_proxy and https_proxy, and run the same command again.",
+        types=("JSONDecodeError",),
     ),
     answer(
         UNAUTHORIZED,
-        r"Authentication required|401 Client Error|Unauthenticated|Unauthorized|Invalid credentials",
         "Kaggle does not accept the {credential} (401, while {doing}): make a new token at "
         f"{SETTINGS_PAGE} under API, put it in the old one's place and run the same command again.{{hidden}}",
-    ),
-    answer(
-        LINK,
-        rf"(400|403|404) Client Error: .{{0,40}} for url: https?://(?!{API_HOSTS})",
-        "The download address that Kaggle gave is refused, as it is when it has expired: run the same command "
-        "again, which gets a new one.",
+        types=("SystemExit",),
+        words=r"Authentication required|Unauthenticated|Unauthorized|Invalid credentials",
+        statuses=(401,),
     ),
 )
 """What may befall any command before Kaggle looks at what is wanted; looked through in this order."""
@@ -111,27 +168,28 @@ GENERAL = (
 COMPETITION = (
     answer(
         LIMIT,
-        r"submission.{0,60}(limit|allowance|today|tomorrow)|(limit|allowance|today).{0,60}submission",
         "Kaggle takes no more submissions from this account today ({last}): run the same command again after "
         "midnight UTC.",
+        words=r"submission.{0,60}(limit|allowance|today|tomorrow)|(limit|allowance|today).{0,60}submission",
     ),
     answer(
         RULES,
-        r"accept\b.{0,60}\brules|403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
         "Kaggle refuses this account (403, while {doing}) because it has not accepted the competition's rules: "
         "open https://www.kaggle.com/competitions/{slug}/rules, press 'Late Submission' or 'I Understand and "
         f"Accept' (Kaggle may want a phone number first, at {SETTINGS_PAGE}), and run the same command again.",
+        words=r"accept\b.{0,60}\brules|403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
     ),
     answer(
         NOT_FOUND,
-        r"404 Client Error|\bNot ?Found\b|no competition|Could not find competition",
         "Kaggle does not know the competition {slug}, or no longer has it for this account (404, while {doing}): "
         "look at https://www.kaggle.com/competitions/{slug} in a browser, logged in with the same account.",
+        words=r"\bNot ?Found\b|no competition|Could not find competition",
+        statuses=(404,),
     ),
     answer(
         UPLOAD,
-        r"Could not submit to competition",
         "Kaggle's storage did not take the file, so nothing was submitted: run the same command again.",
+        words=r"Could not submit to competition",
     ),
 )
 """What the competition's commands get for an answer."""
@@ -139,47 +197,25 @@ COMPETITION = (
 ON_THE_WAY = (
     answer(
         RATE,
-        r"429 Client Error|Too Many Requests|Rate limited|RESOURCE_EXHAUSTED",
         "Kaggle wants fewer requests (429, while {doing}): wait some minutes and run the same command again.",
+        words=r"Too Many Requests|Rate limited|RESOURCE_EXHAUSTED",
+        statuses=(429,),
     ),
     answer(
         CORRUPT,
-        r"does not match expected size",
         "The download has a wrong size: run the same command again.",
-    ),
-    answer(
-        NETWORK,
-        r"ConnectionError|ConnectTimeout|ReadTimeout|NameResolutionError|Max retries exceeded|"
-        r"Connection (refused|aborted|reset)|RemoteDisconnected|IncompleteRead|ChunkedEncodingError|"
-        r"ProtocolError|Network is unreachable|name resolution|Response ended prematurely",
-        "Kaggle cannot be reached, or the connection broke, while {doing}: check the network, and run the same "
-        "command again.",
+        words=r"does not match expected size",
     ),
     answer(
         SERVER,
-        r"5\d\d Server Error|Service Unavailable|Internal (Server )?Error|Bad Gateway|Gateway Timeout|"
-        r"temporarily|try again later",
         "Kaggle has a fault of its own while {doing} ({last}): wait some minutes and run the same command again.",
+        words=r"Service Unavailable|Internal (Server )?Error|Bad Gateway|Gateway Timeout|temporarily|try again later",
+        statuses=range(500, 600),
     ),
 )
 """What may befall any command, looked for last."""
 
 LONGEST = 300
-
-STATUS = re.compile(r"^kaggle-nerve: HTTP (\d{3})\n?", re.MULTILINE)
-"""The line of `guard` that gives the status of the client's last HTTP answer."""
-
-UNEXPECTED = "If this is unexpected, you can re-run with"
-"""How versions from 2.2.5 on go on after an exception that older ones ended with a traceback."""
-
-MODULE = re.compile(r"^(\w+\.)+(?=\w+: )")
-"""Begins the last line of a traceback; versions from 2.2.5 on print the exception's name alone."""
-
-ADVICE = re.compile(
-    rf"\n\n(?:You don't have access to this resource|The resource was not found\. Check|You have been rate limited|"
-    rf"This is a problem on Kaggle's side|{UNEXPECTED})(?s:.*)\Z"
-)
-"""What versions from 2.2.5 on print below the reason. It suits their own commands, not these."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +246,7 @@ REHEARSAL_GONE = (
 
 
 def explain(
-    text: str,
+    fault: Fault,
     doing: str,
     slug: str,
     credential: Credential | None,
@@ -218,30 +254,23 @@ def explain(
     rehearsal: bool = False,
     wording: Wording = OF_COMPETITIONS,
 ) -> KaggleError:
-    """What the client's output, already blanked, means. ``doing`` says at what it failed."""
-    broke = "Traceback" in text or UNEXPECTED in text
-    text, status = _reason_and_status(text)
+    """What a fault, already blanked, means. ``doing`` says at what the client failed."""
+    is_answer = not fault.types or bool(fault.types & {"HTTPError", "ValueError"})
     facts = {
-        "last": last_words(text),
+        "last": fault.words if is_answer else f"{fault.name}: {fault.words}",
         "doing": doing,
         "slug": slug,
         "credential": f"{credential.kind} from {credential.where}" if credential else "credentials",
         "hidden": _hidden(credential),
         "folder_option": wording.folder_option,
     }
-    known = (*GENERAL, *wording.answers, *ON_THE_WAY)
-    # Above the last line may stand what the client got over; the status counts where its words say nothing.
-    failure = _first(known, facts["last"], text, status)
-    if failure and failure.kind in (NOT_FOUND, RULES) and status.startswith("401"):
-        failure = _first(known, status)  # some commands call that a missing permission
+    failure = _failure(fault, (*GENERAL, *wording.answers, *ON_THE_WAY))
     if failure:
         gone = rehearsal and failure.kind == NETWORK
         sentence = REHEARSAL_GONE if gone else failure.sentence
         return KaggleError(failure.kind, sentence.format(**facts))
-    if broke and not facts["last"].startswith("requests."):
-        sentence = (
-            f"The kaggle client broke while {doing} ({MODULE.sub('', facts['last'])}): {versions.mend()}."
-        )
+    if not is_answer:
+        sentence = f"The kaggle client broke while {doing} ({facts['last']}): {versions.mend()}."
         return KaggleError(BROKEN, sentence)
     sentence = (
         "Kaggle refused while {doing} and said {last!r}: run the same command again later, and if it says the "
@@ -250,21 +279,22 @@ def explain(
     return KaggleError(REFUSED, sentence.format(**facts))
 
 
-def _first(known: Iterable[Failure], *parts: str) -> Failure | None:
-    """The first of ``known`` in the first part that gives one away."""
-    return next((failure for part in parts for failure in known if failure.signs.search(part)), None)
-
-
-def _reason_and_status(text: str) -> tuple[str, str]:
-    """``text`` without the client's advice, and the last HTTP status in the words of `requests`, or "".
-
-    A 403 gives no status: it may be of the rules, a phone number or a name, so only its words tell.
-    """
-    answer = STATUS.search(text)
-    status = answer[1] if answer else ""
-    side = "Server" if status.startswith("5") else "Client"
-    words = "" if status in ("", "403") else f"{status} {side} Error"
-    return ADVICE.sub("", STATUS.sub("", text).rstrip()), words
+def _failure(fault: Fault, known: tuple[Failure, ...]) -> Failure | None:
+    """By what cannot be mistaken, then by the words, then by Kaggle's status."""
+    if "ModuleNotFoundError" in fault.types and "six" in fault.words:
+        return SIX
+    if fault.errno in FULL:
+        return FULL_DISK
+    for failure in known:
+        if failure.types & fault.types:
+            return failure
+    if fault.is_of_storage and fault.status in (400, 403, 404):
+        return LINK_REFUSED
+    for failure in known:
+        # A missing login is called a missing permission by some commands.
+        if failure.words and failure.words.search(fault.words) and fault.status != 401:
+            return failure
+    return next((failure for failure in known if fault.status in failure.statuses), None)
 
 
 def timed_out(doing: str, seconds: float) -> KaggleError:

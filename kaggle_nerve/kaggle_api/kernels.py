@@ -1,10 +1,9 @@
 """Kernels on Kaggle: pushing one, watching its session, getting what it left.
 
-The client cannot be believed here either: it exits 0 where a push was refused, pushes a kernel without the data
-that Kaggle does not know, and saves an error page under the name of a file.
+Kaggle takes a kernel without the data that it does not know; and versions of the client up to 2.2.4 save an error
+page under the name of a file.
 """
 
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import failures, records, wordings
 from kaggle_nerve.kaggle_api.client import Client
-from kaggle_nerve.kaggle_api.failures import KaggleError
+from kaggle_nerve.kaggle_api.failures import Fault, KaggleError
 from kaggle_nerve.progress import SILENT, Reporter
 
 METADATA = "kernel-metadata.json"
@@ -28,12 +27,6 @@ POLLS = (5, 10, 20, 30, 60)
 SESSION = 13 * 3600
 """Seconds after which no session runs any more: Kaggle ends them after 12 hours, and queues them before."""
 
-PUSHED = re.compile(r"Kernel version (?:(\d+) )?successfully pushed\.\s+Please check progress at (\S+)")
-NOT_ADDED = re.compile(
-    r"The following are not valid (\w+ sources) and could not be added to the kernel: \[(.+)\]"
-)
-STATUS = re.compile(r'has status "(?:\w+\.)?(\w+)"')
-MESSAGE = re.compile(r'^Failure message: "(.*)"\s*\Z', re.MULTILINE | re.DOTALL)
 TRANSIENT = (*failures.UNANSWERED, failures.RATE)
 
 
@@ -68,13 +61,9 @@ def push(folder: Path, client: Client) -> Pushed:
     says so where nobody knows whether it was taken.
     """
     ref = _ref(folder)
+    doing, about = f"pushing the kernel {ref}", wordings.kernel(ref)
     try:
-        out = client.run(
-            ["kernels", "push", "--path", str(folder)],
-            f"pushing the kernel {ref}",
-            client.limits.call,
-            about=wordings.kernel(ref),
-        )
+        made = client.ask("push_kernel", {"folder": str(folder)}, doing, client.limits.call, about=about)
     except KaggleError as fault:
         if fault.kind not in failures.UNANSWERED:
             raise
@@ -83,14 +72,15 @@ def push(folder: Path, client: Client) -> Pushed:
             f"Nobody knows whether {ref} was pushed ({fault.reason}): see with `kaggle-nerve kernels status "
             f"{ref}` whether a session runs before you push it again, or two will use up machine time.",
         ) from fault
-    found = PUSHED.search(out)
-    if found is None:
-        raise client.explain(out, f"pushing the kernel {ref}", wordings.kernel(ref))
+    if made["error"] or not made["url"]:
+        raise client.explain(Fault(made["error"] or ""), doing, about)
     # The slug may be another than the id's: a new kernel gets it from its title.
-    own = "/".join(urlsplit(found[2]).path.strip("/").split("/")[-2:])
-    pushed = Pushed(own, int(found[1] or 0), found[2])
-    if missing := NOT_ADDED.findall(out):
-        what = " and ".join(f"{kind} {names}" for kind, names in missing)
+    own = "/".join(urlsplit(made["url"]).path.strip("/").split("/")[-2:])
+    pushed = Pushed(own, made["version"] or 0, made["url"])
+    if made["missing"]:
+        what = " and ".join(
+            f"{kind} sources {', '.join(map(repr, names))}" for kind, names in made["missing"].items()
+        )
         raise KaggleError(
             failures.REFUSED,
             f"{pushed.ref} was pushed as version {pushed.version}, and its session begun, but without the {what}, "
@@ -103,12 +93,8 @@ def push(folder: Path, client: Client) -> Pushed:
 def kernel_status(ref: str, client: Client) -> Session:
     """How the newest session of the kernel ``user/slug`` stands."""
     doing = f"asking for the status of {ref}"
-    out = client.run(["kernels", "status", ref], doing, client.limits.call, about=wordings.kernel(ref))
-    found = STATUS.search(out)
-    if found is None:
-        raise client.explain(out, doing, wordings.kernel(ref))
-    message = MESSAGE.search(out)
-    return Session(found[1].lower(), message[1] if message else "")
+    session = client.ask("kernel_status", {"ref": ref}, doing, client.limits.call, about=wordings.kernel(ref))
+    return Session(session["status"].lower(), session["failure"] or "")
 
 
 def follow(ref: str, client: Client, *, timeout: float = SESSION, reporter: Reporter = SILENT) -> Session:

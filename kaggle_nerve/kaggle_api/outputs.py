@@ -110,11 +110,10 @@ def list_output(ref: str, client: Client) -> Listing:
     seen, token = set(), ""
     while token not in seen:
         seen.add(token)
-        words = ["kernels", "files", ref, "--format", "json", "--page-size", str(clients.PAGE)]
-        more = ["--page-token", token] if token else []
-        out = client.run([*words, *more], doing, client.limits.call, about=about)
-        files += [records.as_file(row) for row in records.require_table(out)]
-        token = records.next_page(out)
+        page = {"ref": ref, "token": token, "size": clients.PAGE}
+        answer = client.ask("list_kernel_files", page, doing, client.limits.call, about=about)
+        files += [records.as_file(row) for row in answer["files"]]
+        token = answer["next"]
         if not token:
             break
         if time.monotonic() > end:
@@ -135,10 +134,10 @@ def _download(ref: str, folder: Path, client: Client, pattern: str, watch: Arriv
 
     Returns the failure where another run may do better, and raises any other.
     """
-    words = ["kernels", "output", ref, "--path", str(folder), "--page-size", str(clients.PAGE)]
-    words.append(f"--file-pattern={pattern}")
+    wanted = {"ref": ref, "folder": str(folder), "pattern": pattern, "size": clients.PAGE}
+    about = wordings.kernel(ref)
     try:
-        client.run(words, watch.doing, client.limits.output, watch, about=wordings.kernel(ref))
+        client.ask("kernel_output", wanted, watch.doing, client.limits.output, watch=watch, about=about)
     except KaggleError as fault:
         if fault.kind not in PASSING:
             raise

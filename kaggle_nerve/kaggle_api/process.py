@@ -1,75 +1,135 @@
-"""A subprocess with a hard time limit, whose whole group is gone whatever happens."""
+"""A program that answers questions, one JSON object a line, under hard time limits; its whole group goes with it."""
 
+import json
 import os
+import queue
 import signal
 import subprocess
+import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import IO, Any
 
 GLANCE = 0.2
-"""Seconds between two looks at a running process."""
+"""Seconds between two looks at a program that has not answered."""
+
+Message = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Finished:
-    """How a process ended. ``code`` is None if the time limit ended it."""
-
-    code: int | None
-    out: str
-    err: str
-
-    @property
-    def text(self) -> str:
-        """Everything that it wrote."""
-        return f"{self.out}\n{self.err}"
+class EndedError(Exception):
+    """The program ended instead of answering. Its text is what it wrote to standard error since the question."""
 
 
-def run(
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    limit: float,
-    watch: Callable[[str], None] = lambda _: None,
-) -> Finished:
-    """Run to the end, or for ``limit`` seconds.
+class Program:
+    """A program that is started with its first question, and anew after it had to be ended.
 
-    ``watch`` gets what was written so far, several times a second; an exception from it, like Ctrl-C, ends the
-    process and goes on to the caller.
+    It ends with this object. ``command`` and ``environment`` are those of `subprocess.Popen`.
     """
-    held, pipe = os.pipe()
-    try:
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._command, self._environment = command, dict(environment)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._finalizer: Callable[[], object] = lambda: None
+
+    def ask(
+        self,
+        question: Message,
+        limit: float,
+        watch: Callable[[str], None] = lambda _: None,
+        on_event: Callable[[Message], None] = lambda _: None,
+    ) -> tuple[Message, str] | None:
+        """The answer, and what the program wrote to standard error meanwhile. None after ``limit`` seconds.
+
+        ``watch`` gets what was written so far, several times a second. ``on_event`` gets every message that is
+        neither an ``answer`` nor a ``fault``. An exception from them, like Ctrl-C, ends the program and goes on to
+        the caller. EndedError where the program ends by itself.
+        """
+        end = time.monotonic() + limit
+        try:
+            self._start()
+            self._errors.clear()
+            self._send(question)
+            while True:
+                message = self._receive()
+                if message is not None and not {"answer", "fault"}.isdisjoint(message):
+                    return message, self._text()
+                if message is not None:
+                    on_event(message)
+                watch(self._text())
+                if time.monotonic() > end:
+                    break
+        except BaseException:
+            self.end()
+            raise
+        self.end()
+        return None
+
+    def end(self) -> None:
+        """End the program and what it started."""
+        self._finalizer()
+        self._process = None
+
+    def _start(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            return
+        self.end()
         process = subprocess.Popen(
-            command,
-            env=dict(environment),
-            stdin=held,
+            self._command,
+            env=self._environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-    except BaseException:
-        os.close(pipe)
-        raise
-    finally:
-        os.close(held)
-    try:
-        return _attend(process, time.monotonic() + limit, watch)
-    finally:
-        _end(process)
-        os.close(pipe)
+        self._process, self._messages, self._errors = (
+            process,
+            queue.SimpleQueue[Message | None](),
+            list[str](),
+        )
+        self._finalizer = weakref.finalize(self, _end, process)
+        assert process.stdout and process.stderr
+        reader = threading.Thread(target=_read_errors, args=(process.stderr, self._errors), daemon=True)
+        reader.start()
+        threading.Thread(
+            target=_read_messages, args=(process.stdout, self._messages, reader), daemon=True
+        ).start()
 
+    def _send(self, question: Message) -> None:
+        assert self._process and self._process.stdin
+        with suppress(BrokenPipeError):  # that it ended is noticed next
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.flush()
 
-def _attend(process: subprocess.Popen[bytes], end: float, watch: Callable[[str], None]) -> Finished:
-    while True:
+    def _receive(self) -> Message | None:
+        """The next message, None if none comes for a moment. EndedError where none will come any more."""
         try:
-            out, err = process.communicate(timeout=GLANCE)
-        except subprocess.TimeoutExpired as running:
-            so_far = _decoded(running.output), _decoded(running.stderr)
-            watch("\n".join(so_far))
-            if time.monotonic() > end:
-                return Finished(None, *so_far)
-        else:
-            return Finished(process.returncode, _decoded(out), _decoded(err))
+            message = self._messages.get(timeout=GLANCE)
+        except queue.Empty:
+            return None
+        if message is None:
+            raise EndedError(self._text())
+        return message
+
+    def _text(self) -> str:
+        return "".join(self._errors)
+
+
+def _read_messages(
+    stream: IO[bytes], messages: "queue.SimpleQueue[Message | None]", errors: threading.Thread
+) -> None:
+    with suppress(ValueError):  # closed, or half a line of a program that was killed
+        for line in stream:
+            messages.put(json.loads(line))
+    errors.join()  # the last words count
+    messages.put(None)
+
+
+def _read_errors(stream: IO[bytes], errors: list[str]) -> None:
+    with suppress(ValueError):
+        for line in stream:
+            errors.append(line.decode("utf-8", "replace").replace("\r\n", "\n"))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -80,11 +140,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             else:
                 os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    for stream in (process.stdout, process.stderr):
+    for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
-            stream.close()
-
-
-def _decoded(data: bytes | str | None) -> str:
-    text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data or ""
-    return text.replace("\r\n", "\n")
+            with suppress(BrokenPipeError):
+                stream.close()

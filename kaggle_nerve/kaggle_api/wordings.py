@@ -15,62 +15,64 @@ from kaggle_nerve.kaggle_api.failures import (
 KERNEL = (
     answer(
         LIMIT,
-        r"Maximum.{0,40}session count",
         "This account runs as many kernels as Kaggle allows at once ({last}): wait until one has ended, or end one at "
         "https://www.kaggle.com/code, and run the same command again.",
+        words=r"Maximum.{0,40}session count",
     ),
     answer(
         LIMIT,
-        r"\bquota\b",
         "This account has no machine time left on Kaggle ({last}): `kaggle quota` says when there is more; run the "
         "same command again then.",
+        words=r"\bquota\b",
     ),
     answer(
         REFUSED,
-        r"title.{0,200}already in use|must be at least five",
         "Kaggle does not take the name or title of the kernel {slug} ({last}): name a kernel of this account, or mend "
         "`title` in kernel-metadata.json.",
+        words=r"title.{0,200}already in use|must be at least five",
     ),
     answer(
         REFUSED,
-        r"source must be less than",
         "Kaggle takes no kernel of a megabyte or more ({last}): make the notebook smaller, and push it again.",
+        words=r"source must be less than",
     ),
     answer(
         NOT_FOUND,
-        r"Cannot access kernel|(Kernel|Notebook) not found|404 Client Error|\bNot ?Found\b",
         "Kaggle has no kernel {slug} that this account may see (while {doing}): look at https://www.kaggle.com/code "
         "for its name, or push it first with `kaggle-nerve kernels push`.",
+        words=r"Cannot access kernel|(Kernel|Notebook) not found|\bNot ?Found\b",
+        statuses=(404,),
     ),
     answer(
         RULES,
-        r"403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
         f"Kaggle refuses this account (403, while {{doing}}): if there is no such kernel yet, push it first; else open "
         f"{SETTINGS_PAGE}, verify a phone number, which kernels with a GPU need, and run the same command again.",
+        words=r"403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
     ),
 )
 
 DATASET = (
     answer(
         REFUSED,
-        r"must be between 6 and 50|title.{0,200}already in use",
         "Kaggle does not take the dataset's title ({last}): choose another one of 6 to 50 characters with --title.",
+        words=r"must be between 6 and 50|title.{0,200}already in use",
     ),
     answer(
         UPLOAD,
-        r"Upload unsuccessful|A dataset needs a file",
         "Kaggle's storage did not take the files of the dataset {slug}: run the same command again.",
+        words=r"Upload unsuccessful|A dataset needs a file",
     ),
     answer(
         NOT_FOUND,
-        r"404 Client Error|\bNot ?Found\b",
         "Kaggle has no dataset {slug} that this account may see (while {doing}): look at "
         "https://www.kaggle.com/datasets for its name.",
+        words=r"\bNot ?Found\b",
+        statuses=(404,),
     ),
     answer(
         RULES,
-        r"403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
         "Kaggle refuses this account the dataset {slug} (403, while {doing}): choose another name with --title.",
+        words=r"403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
     ),
 )
 
