@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from kaggle_nerve.competition import submission
 from kaggle_nerve.data import folds
 from kaggle_nerve.data.cache import training_source
 from kaggle_nerve.data.frames import Layout, locate, read_train_csv
+from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.decision import decision as decisions
 from kaggle_nerve.decision import shaping, text
@@ -16,7 +19,8 @@ from kaggle_nerve.decision import tune as tuning
 from kaggle_nerve.decision.decision import Decision, UnreadableDecisionError
 from kaggle_nerve.decision.figures import far_share
 from kaggle_nerve.decision.masks import encoded_masks
-from kaggle_nerve.decision.shaping import SHAPES, Images
+from kaggle_nerve.decision.review import Review, review, some
+from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
@@ -54,7 +58,7 @@ def learn_decision(
     path = decision_file(runs)
     earlier = None if force else _earlier(path, reporter)
     if earlier and earlier.source == stored.source and not take:
-        with suppress(NerveError):  # What is not there is no other data.
+        with suppress(NerveError):  # no data there: nothing to compare with
             if fault := _other_data(runs, locate(data_dir)):
                 reporter.say(f"{fault} The decision is the one that was learned there.")
         return earlier
@@ -81,6 +85,31 @@ def learn_decision(
     if warning := far_share(figures.predicted_share, figures.true_share):
         reporter.say(f"Warning: out of fold, {warning}")
     return decision
+
+
+def review_of(
+    decision: Decision, run: Run, layout: Layout, *, reporter: Reporter = SILENT, workers: int = 2
+) -> Review:
+    """What the decision of ``run`` makes of its out-of-fold frames: kept since it was learned, or measured now."""
+    if decision.review is not None:
+        return decision.review
+    stored = open_oof(run)
+    images = training_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
+    return review(
+        stored,
+        Truths(tuning.true_masks(stored, read_train_csv(layout.train_csv))),
+        decision.learned,
+        Shaper(SHAPES[decision.shape], decision.prior, images),
+        reporter=reporter,
+        workers=workers,
+    )
+
+
+def out_of_fold_masks(decision: Decision, run: Run, layout: Layout, rows: np.ndarray) -> list[str]:
+    """The masks (run-length encoding) that the decision gives some out-of-fold frames: rows of `review_of`."""
+    stored = some(open_oof(run), rows)
+    images = training_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
+    return [text for _, text in encoded_masks(stored, decision, images=images)]
 
 
 def needs_own_data(runs: list[Run], layout: Layout) -> None:

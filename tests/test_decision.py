@@ -3,16 +3,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from decision_support import stored
 
 from kaggle_nerve.cli import decide
-from kaggle_nerve.competition import metric
+from kaggle_nerve.competition import metric, rle
 from kaggle_nerve.data import levels
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import candidates, decision, evidence, figures, nested, shaping, tune
+from kaggle_nerve.decision import review as reviews
 from kaggle_nerve.decision.masks import encoded_masks
-from kaggle_nerve.decision.review import review
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Blend, Stored, blend
 
@@ -47,14 +48,52 @@ def test_a_decision_applied_to_its_own_frames_gives_the_reported_figure(learned)
 
 def test_a_review_has_every_frame_with_its_dice(learned):
     found, table, decided = learned
-    seen = review(found, table, decided)
-    assert seen[["subject", "img"]].values.tolist() == found.table[["subject", "img"]].values.tolist()
-    assert seen.dice.mean() == decided.figures.in_sample
-    empty = seen[(seen.pixels == "") & (seen.predicted == "")]
+    frames = decided.review.frames
+    assert frames[["subject", "img"]].values.tolist() == found.table[["subject", "img"]].values.tolist()
+    assert frames.dice.mean() == decided.figures.in_sample
+    empty = frames[(frames.area == 0) & (frames.predicted_area == 0)]
     assert len(empty)
     assert (empty.dice == 1).all()
+    masks = [rle.decode(text) for _, text in encoded_masks(found, decided)]
+    assert frames.predicted_area.tolist() == [mask.sum() for mask in masks]
+    assert frames.area.tolist() == [rle.area(text) for text in table.pixels]
+    some = [3, 1]
+    assert list(encoded_masks(reviews.some(found, some), decided)) == [
+        list(encoded_masks(found, decided))[row] for row in some
+    ]
+
+
+@pytest.mark.parametrize("shape", ["none", "hull"])
+def test_a_review_made_later_is_the_same(shape):
+    found, table = stored(subjects=3)
+    decided = tune.tune(found, table, take={"shape": shape})
+    shaper = shaping.Shaper(shaping.SHAPES[shape])
+    again = reviews.review(found, Truths(list(table.pixels)), decided.learned, shaper)
+    pd.testing.assert_frame_equal(again.frames, decided.review.frames)
+    np.testing.assert_array_equal(again.surface.dice, decided.review.surface.dice)
+    # By hand: the mean Dice at one threshold of pixels, and with a least area of 1000.
+    maps = [found.full(row) >= levels.cut(0.5) / 255 - 0.5 / 255 for row in range(len(found))]
+    kept = [mask if mask.sum() >= 1000 else np.zeros_like(mask) for mask in maps]
+    dice = [metric.dice(rle.decode(text), mask) for text, mask in zip(table.pixels, kept, strict=True)]
+    place = candidates.THRESHOLDS.index(0.5), candidates.AREAS.index(1000)
+    assert decided.review.surface.dice[place] == pytest.approx(np.mean(dice), abs=1e-6)
+
+
+def test_a_review_lies_beside_its_decision_and_is_no_other_s(learned, tmp_path):
+    _, _, decided = learned
+    decided.save(tmp_path / "decision.json")
+    back = decision.load(tmp_path / "decision.json")
+    pd.testing.assert_frame_equal(back.review.frames, decided.review.frames, atol=1e-6, check_dtype=False)
+    np.testing.assert_allclose(back.review.surface.dice, decided.review.surface.dice, atol=1e-6)
+    assert back.review.surface.label == decided.review.surface.label
+    (tmp_path / "frames.csv").write_text("subject,img\n1,1\n")
+    assert decision.load(tmp_path / "decision.json").review is None
+
+
+def test_masks_that_the_data_lacks_are_named(learned):
+    found, table, _ = learned
     with pytest.raises(NerveError, match="no mask rows"):
-        review(found, table.iloc[1:], decided)
+        tune.tune(found, table.iloc[1:])
 
 
 @pytest.mark.parametrize("rule", [one.name for one in candidates.CANDIDATES])

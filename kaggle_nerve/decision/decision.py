@@ -4,18 +4,22 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from kaggle_nerve.competition.facts import SMALLEST_MASK
 from kaggle_nerve.decision import shape_prior
 from kaggle_nerve.decision.calibration import Calibration, Reliability
 from kaggle_nerve.decision.candidates import Learned
 from kaggle_nerve.decision.figures import Figures, Row
 from kaggle_nerve.decision.presence import Classifier
+from kaggle_nerve.decision.review import Review, Surface
 from kaggle_nerve.decision.rule import ExpectedDice, Rule, Thresholds
 from kaggle_nerve.decision.shape_prior import ShapePrior
 from kaggle_nerve.decision.shaping import PRIOR, SHAPES
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Blend
-from kaggle_nerve.storage import read_json, write_json
+from kaggle_nerve.storage import digest_file, read_json, write_json, write_text
 
 VERSION = 2
 
@@ -32,6 +36,7 @@ class Decision:
     ``comparison``: the rows of `figures.Row` for rules, shapes and blends. ``reliability``: for pixels
     and for presence, raw and by each calibration. ``source``: digest of the predictions that it was
     learned on. ``prior``: where the shape asks for one. ``taken``: the choices that the user made, as in `tune`.
+    ``review``: what it makes of the frames that it was learned on; None of a decision that an earlier version made.
     """
 
     rule: str
@@ -44,15 +49,21 @@ class Decision:
     source: str
     prior: ShapePrior | None = None
     taken: dict[str, str] = field(default_factory=dict)
+    review: Review | None = field(default=None, repr=False, compare=False)
 
     def save(self, path: Path) -> None:
-        """Write decision.json, and beside it shape-prior.npz where there is one, atomically."""
+        """Write the decision as JSON and, before it and beside it, its review and its shape prior, atomically."""
         if self.prior is not None:
             self.prior.save(_prior_file(path))
-        write_json(path, self.as_dict())
+        stored = self.as_dict()
+        if self.review is not None:
+            table = self.review.frames.round({"presence": 6, "dice": 6}).to_csv(index=False)
+            write_text(_review_file(path), table)
+            stored["review"] = {"sha256": digest_file(_review_file(path)), **self.review.surface.as_dict()}
+        write_json(path, stored)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the shape prior, ready for JSON."""
+        """Everything but the shape prior and the review, ready for JSON."""
         rule = self.learned.rule
         kind = next(name for name, known in RULES.items() if isinstance(rule, known))
         return {
@@ -125,7 +136,16 @@ def _read(stored: dict[str, Any], path: Path) -> Decision:
         stored["source"],
         shape_prior.load(_prior_file(path)) if PRIOR in steps else None,
         stored.get("taken", {}),
+        _read_review(stored.get("review"), _review_file(path)),
     )
+
+
+def _read_review(stored: dict[str, Any] | None, path: Path) -> Review | None:
+    """None where the table is not the decision's own: another decision was about to take its place."""
+    if stored is None or not path.is_file() or digest_file(path) != stored["sha256"]:
+        return None
+    surface = Surface(np.array(stored["dice"]), tuple(stored["columns"]), stored["label"])
+    return Review(pd.read_csv(path), surface)
 
 
 def _rule(stored: dict[str, Any]) -> Rule:
@@ -144,6 +164,10 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
         return tuple(map(frozen, value)) if isinstance(value, list) else value
 
     return {name: frozen(value) for name, value in values.items()}
+
+
+def _review_file(path: Path) -> Path:
+    return path.with_name("frames.csv")
 
 
 def _prior_file(path: Path) -> Path:

@@ -67,6 +67,11 @@ def look(stored: Stored, row: int, blend: Blend | None = None) -> tuple[np.ndarr
     return next(_looks(stored, row, [blend or stored.blend]))
 
 
+def map_levels(stored: Stored, row: int, blend: Blend | None = None) -> np.ndarray:
+    """The map of a frame in levels at full size, uint8, as `look` gives it, but nothing is measured on it."""
+    return levels.quantise(stored.mixed(stored.members(row), blend or stored.blend))
+
+
 def _looks(stored: Stored, row: int, blends: Sequence[Blend]) -> Iterator[tuple[np.ndarray, Look]]:
     """`look` for several ways to combine the runs, which are read once."""
     members = stored.members(row)

@@ -1,34 +1,101 @@
-"""What a decision makes of the out-of-fold frames, one by one."""
+"""What a decision makes of the out-of-fold frames, one by one. It is kept beside the decision, so that nobody has to
+measure the frames again to look at them."""
 
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
-from kaggle_nerve.competition.metric import dice_of_texts
-from kaggle_nerve.decision.decision import Decision
-from kaggle_nerve.decision.masks import encoded_masks
-from kaggle_nerve.decision.shaping import Images
-from kaggle_nerve.errors import NerveError
+from kaggle_nerve.competition.metric import dice_of_counts
+from kaggle_nerve.data import levels
+from kaggle_nerve.data.fullsize import Truths
+from kaggle_nerve.decision import shaping
+from kaggle_nerve.decision.candidates import AREAS, THRESHOLDS, Learned, dice
+from kaggle_nerve.decision.evidence import Evidence, measure
+from kaggle_nerve.decision.shaping import Shaper
 from kaggle_nerve.prediction.stored import Stored
 from kaggle_nerve.progress import SILENT, Reporter
+
+LEAST_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
+"""The least presences of a `Surface` of conditional maps."""
+
+COLUMNS = ["subject", "img", "area", "predicted_area", "presence", "dice"]
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Mean Dice (thresholds, columns) by pixel threshold (`THRESHOLDS`) and by what ``label`` says of ``columns``."""
+
+    dice: np.ndarray
+    columns: tuple[float, ...]
+    label: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"dice": self.dice.round(6).tolist(), "columns": list(self.columns), "label": self.label}
+
+
+@dataclass(frozen=True)
+class Review:
+    """``frames``: a row for each out-of-fold frame, by subject and img, with `COLUMNS`: the pixels of the true mask
+    and of the predicted one, P(mask not empty), and the Dice. The decision was learned on these very frames, so their
+    mean Dice is the in-sample figure.
+
+    ``surface``: what thresholds alone score on these frames.
+    """
+
+    frames: pd.DataFrame
+    surface: Surface
 
 
 def review(
     stored: Stored,
-    frames: pd.DataFrame,
-    decision: Decision,
+    truths: Truths,
+    learned: Learned,
+    shaper: Shaper,
     *,
-    images: Images | None = None,
+    evidence: Evidence | None = None,
     reporter: Reporter = SILENT,
     workers: int = 2,
-) -> pd.DataFrame:
-    """The rows of ``stored`` with pixels (the true mask), predicted (its run-length encoding) and dice.
+) -> Review:
+    """Decide every frame of ``stored``. ``evidence``: what `measure` found on them, measured here if it is None."""
+    how: dict[str, Any] = {"reporter": reporter, "workers": workers}
+    evidence = evidence or measure(stored, truths, **how)[0]
+    cuts, rows = learned.cuts(evidence), np.arange(len(evidence))
+    areas, shared = evidence.reached[rows, cuts], evidence.shared[rows, cuts]
+    if shaper.steps:
+        areas, shared = (
+            counts[0] for counts in shaping.counts(stored, truths, cuts, lambda row: [shaper], **how)
+        )
+    presence = learned.presence(evidence)
+    frames = stored.table[["subject", "img"]].assign(
+        area=truths.areas,
+        predicted_area=areas,
+        presence=presence,
+        dice=dice_of_counts(shared, truths.areas, areas),
+    )
+    return Review(frames, _surface(evidence, presence if stored.is_conditional else None))
 
-    The decision was learned on these very frames: the Dice of a single one is for looking at, their mean is
-    the in-sample figure. ``frames`` has subject, img and pixels; NerveError where one is missing there.
-    """
-    masks = encoded_masks(stored, decision, images=images, reporter=reporter, workers=workers)
-    table = stored.table.assign(predicted=[text for _, text in masks])
-    table = table.merge(frames[["subject", "img", "pixels"]], on=["subject", "img"], how="left")
-    if table.pixels.isna().any():
-        raise NerveError("The data has no mask rows for some out-of-fold frames; name the run's own --data.")
-    pairs = zip(table.pixels, table.predicted, strict=True)
-    return table.assign(dice=[dice_of_texts(truth, predicted) for truth, predicted in pairs])
+
+def some(stored: Stored, rows: np.ndarray) -> Stored:
+    """The predictions of some rows."""
+    return replace(
+        stored,
+        table=stored.table.iloc[rows],
+        presences=stored.presences[rows],
+        rows=tuple(places[rows] for places in stored.rows),
+    )
+
+
+def _surface(evidence: Evidence, presence: np.ndarray | None) -> Surface:
+    """By least area, or where ``presence`` (n,) is given by the least presence."""
+    empty = np.where(evidence.present, 0.0, 1.0)
+    columns = AREAS if presence is None else LEAST_PRESENCES
+    rows = []
+    for threshold in THRESHOLDS:
+        cut = levels.cut(threshold)
+        drawn = dice(evidence, np.full(len(evidence), cut))
+        kept_by = evidence.reached[:, cut] if presence is None else presence
+        rows.append([np.where(kept_by >= least, drawn, empty).mean() for least in columns])
+    return Surface(np.array(rows), columns, "least area (pixels)" if presence is None else "least presence")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from kaggle_nerve.competition.metric import dice_of_counts
 from kaggle_nerve.data import levels
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import crf, presence, shape, shape_prior
-from kaggle_nerve.decision.evidence import Way, look
+from kaggle_nerve.decision.evidence import Way, map_levels
 from kaggle_nerve.decision.shape_prior import ShapePrior
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Stored
@@ -73,7 +74,7 @@ Shapers = Callable[[int], list[Shaper]]
 """The ways to finish the mask of the frame of a row."""
 
 
-def score(
+def counts(
     stored: Stored,
     truths: Truths,
     cuts: np.ndarray,
@@ -82,28 +83,31 @@ def score(
     way: Way | None = None,
     reporter: Reporter = SILENT,
     workers: int = 2,
-) -> np.ndarray:
-    """Dice (shapers, n) of each frame masked from its cut (n,) on and finished by each shaper.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (shapers, n) of the frames' masks, and how many of them are in the true masks.
 
-    A frame that is called empty stays so, whatever the shape. ``way``: how the runs are combined.
+    Each frame is masked from its cut (n,) on and finished by each shaper. A frame that is called empty stays so,
+    whatever the shape. ``way``: how the runs are combined.
     """
 
-    def dice(row: int) -> list[float]:
-        seen, _ = look(stored, row, way and way(row))
-        found = []
-        for shaper in shapers(row):
-            mask = shaper(seen, int(cuts[row]), row)
-            shared = np.count_nonzero(truths.inside(row, mask))
-            found.append(float(dice_of_counts(shared, truths.areas[row], np.count_nonzero(mask))))
-        return found
+    def count(row: int) -> list[tuple[int, int]]:
+        seen = map_levels(stored, row, way and way(row))
+        masks = [shaper(seen, int(cuts[row]), row) for shaper in shapers(row)]
+        return [(int(mask.sum()), int(np.count_nonzero(truths.inside(row, mask)))) for mask in masks]
 
     kept = np.flatnonzero(cuts < levels.NOTHING)
-    result = np.tile(dice_of_counts(0, truths.areas, 0), (len(shapers(0)), 1))
+    areas, shared = np.zeros((2, len(shapers(0)), len(cuts)), int)
     with ThreadPoolExecutor(workers) as pool, reporter.bar("Shaping masks", len(kept)) as bar:
-        for row, values in zip(kept, pool.map(dice, kept), strict=True):
-            result[:, row] = values
+        for row, pairs in zip(kept, pool.map(count, kept), strict=True):
+            areas[:, row], shared[:, row] = zip(*pairs, strict=True)
             bar.update()
-    return result
+    return areas, shared
+
+
+def score(stored: Stored, truths: Truths, cuts: np.ndarray, shapers: Shapers, **how: Any) -> np.ndarray:
+    """Dice (shapers, n) of the frames' masks, see `counts`."""
+    areas, shared = counts(stored, truths, cuts, shapers, **how)
+    return dice_of_counts(shared, truths.areas, areas)
 
 
 def cross_fitted_priors(texts: list[str], subjects: np.ndarray) -> list[ShapePrior | None]:

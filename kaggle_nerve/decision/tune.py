@@ -19,12 +19,13 @@ from kaggle_nerve.data import levels
 from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import blends, reliability, shaping
 from kaggle_nerve.decision.blends import BlendWay
-from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, dice, offered
+from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, offered
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.decision.evidence import Evidence, measure
 from kaggle_nerve.decision.figures import Row, compared, figures
 from kaggle_nerve.decision.nested import Choice, Nested, choose, judge
 from kaggle_nerve.decision.presence import ALL_NAMES, HEAD_ALONE
+from kaggle_nerve.decision.review import review
 from kaggle_nerve.decision.shaping import CRF, PRIOR, SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Stored
@@ -86,7 +87,7 @@ def tune(
     """
     # The work is spread over frames and subjects; threads inside each piece would only get in its way.
     with threadpool_limits(1, "blas"):
-        texts = _truth_texts(stored, frames)
+        texts = true_masks(stored, frames)
         how = {"reporter": reporter, "workers": workers}
         task = _Task(stored, texts, Truths(texts), images, take or {}, seed, how)
         way, evidence, blended = _blend(task)
@@ -112,24 +113,21 @@ def _learned(
     learned = candidate.learn(final)
     shape = _shapes(task)[chosen["shapes"].choice.place]
     prior = shaping.learn_prior(task.texts) if PRIOR in SHAPES[shape] else None
-    cuts = learned.cuts(final)
-    if SHAPES[shape]:
-        finished = [Shaper(SHAPES[shape], prior, task.images)]
-        in_sample = shaping.score(stored, task.truths, cuts, lambda row: finished, **task.how)[0]
-    else:
-        in_sample = dice(final, cuts)
+    shaper = Shaper(SHAPES[shape], prior, task.images)
+    reviewed = review(stored, task.truths, learned, shaper, evidence=final, **task.how)
     presence = reliability.of_presence(evidence, HEAD_ALONE if stored.is_conditional else ALL_NAMES)
     return Decision(
         candidate.name,
         learned,
         shape,
         way.final,
-        figures(evidence, verdicts, float(in_sample.mean()), task.seed),
+        figures(evidence, verdicts, float(reviewed.frames.dice.mean()), task.seed),
         {what: found.rows for what, found in chosen.items()},
         {"pixels": reliability.of_pixels(evidence), "presence": presence},
         stored.source,
         prior,
         task.take,
+        reviewed,
     )
 
 
@@ -219,7 +217,8 @@ def _shapes(task: _Task) -> list[str]:
     return [name for name in SHAPES if name != CRF or task.images is not None]
 
 
-def _truth_texts(stored: Stored, frames: pd.DataFrame) -> list[str]:
+def true_masks(stored: Stored, frames: pd.DataFrame) -> list[str]:
+    """The true masks (run-length encoding) of the rows of ``stored``; NerveError where ``frames`` lacks one."""
     keys = ["subject", "img"]
     pixels = stored.table[keys].merge(frames[[*keys, "pixels"]], on=keys, how="left").pixels
     if pixels.isna().any():

@@ -14,13 +14,11 @@ from kaggle_nerve.data.cache import open_training
 from kaggle_nerve.data.frames import locate, training_frames
 from kaggle_nerve.data.overlay import PREDICTED, TRUE
 from kaggle_nerve.data.tiff import read_grey
-from kaggle_nerve.decision.review import review
 from kaggle_nerve.notebook.console import ConsoleReporter
 from kaggle_nerve.notebook.places import attached_runs, find_data, here, take_over
 from kaggle_nerve.pictures import charts
 from kaggle_nerve.pictures.doubts import doubts_sheet
 from kaggle_nerve.pictures.sheet import Tile, sheet
-from kaggle_nerve.prediction.stored import open_oof
 from kaggle_nerve.runs import Run, open_run
 
 
@@ -92,18 +90,20 @@ class Exploration:
             self.reporter.say(f"Run {run.name} has no finished fold yet, so there are no out-of-fold frames.")
             return
         decision = pipeline.learn_decision([run], self.data, reporter=self.reporter)
-        found = review(open_oof(run), self.frames, decision, reporter=self.reporter)
+        frames = pipeline.review_of(decision, run, self.layout, reporter=self.reporter).frames
         self.reporter.say(
-            f"Of {len(found)} out-of-fold frames {(found.dice == 0).sum()} score 0: a mask that was missed, or one "
+            f"Of {len(frames)} out-of-fold frames {(frames.dice == 0).sum()} score 0: a mask that was missed, or one "
             "where there is none."
         )
-        drawn = found[found.dice < 1].assign(
-            kind=lambda table: (table.pixels != "") + 2 * (table.predicted != "")
+        drawn = frames[frames.dice < 1].assign(
+            kind=lambda table: (table.area > 0) + 2 * (table.predicted_area > 0)
         )
         # A third of each kind: missed, invented, drawn elsewhere; of equal ones not all of the first subject.
         shuffled = drawn.sample(frac=1, random_state=self.seed)
         kinds = [group.nsmallest(-(-count // 3), "dice") for _, group in shuffled.groupby("kind")]
-        rows = pd.concat(kinds).merge(self.frames[["subject", "img", "path"]], on=["subject", "img"])
+        worst = pd.concat(kinds)
+        worst = worst.assign(predicted=pipeline.out_of_fold_masks(decision, run, self.layout, worst.index))
+        rows = worst.merge(self.frames[["subject", "img", "path", "pixels"]], on=["subject", "img"])
         tiles = [
             Tile(
                 read_grey(row.path),

@@ -99,7 +99,7 @@ def subjects(seen: Seen) -> str:
 
 def roc(seen: Seen) -> str:
     """How presence tells frames with a mask from those without, and where the verdicts lie."""
-    present, kept = seen.frames.area > 0, seen.frames.predicted != ""
+    present, kept = seen.frames.area > 0, seen.frames.predicted_area > 0
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()

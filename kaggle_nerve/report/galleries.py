@@ -40,7 +40,7 @@ class Gallery:
 def galleries(seen: Seen) -> list[Gallery]:
     """Best, median and worst frames with a mask; false positives and false negatives, the surest first."""
     frames = seen.frames
-    present, kept = frames.area > 0, frames.predicted != ""
+    present, kept = frames.area > 0, frames.predicted_area > 0
     drawn = frames[present & kept].sort_values("dice")
     invented = frames[~present & kept].sort_values("presence", ascending=False)
     missed = frames[present & ~kept].sort_values("presence")
@@ -62,16 +62,17 @@ def galleries(seen: Seen) -> list[Gallery]:
             missed,
         ),
     ]
-    return [Gallery(name, title, about, _pictures(rows)) for name, title, about, rows in chosen]
+    return [Gallery(name, title, about, _pictures(seen, rows)) for name, title, about, rows in chosen]
 
 
-def _pictures(rows: pd.DataFrame) -> list[Picture]:
+def _pictures(seen: Seen, rows: pd.DataFrame) -> list[Picture]:
+    rows = rows.head(COUNT)
     return [
         Picture(
-            picture(row.path, [(row.pixels, TRUE), (row.predicted, PREDICTED)]),
+            picture(row.path, [(row.pixels, TRUE), (mask, PREDICTED)]),
             f"{row.subject}_{row.img}: Dice {row.dice:.3f}, presence {row.presence:.2f}",
         )
-        for row in rows.head(COUNT).itertuples()
+        for row, mask in zip(rows.itertuples(), seen.masks(rows), strict=True)
     ]
 
 

@@ -1,38 +1,31 @@
 """Everything that the page of a run tells, read from its folder, the data and the ledger."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kaggle_nerve import pipeline
 from kaggle_nerve.competition.rle import area
 from kaggle_nerve.data import folds as folding
-from kaggle_nerve.data import levels
 from kaggle_nerve.data.frames import Layout, locate, training_frames
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.data.phantom import is_synthetic
-from kaggle_nerve.decision.candidates import AREAS, THRESHOLDS, dice
 from kaggle_nerve.decision.decision import Decision
-from kaggle_nerve.decision.evidence import Evidence, measure
 from kaggle_nerve.decision.masks import encoded_masks
-from kaggle_nerve.decision.review import review
+from kaggle_nerve.decision.review import Surface
 from kaggle_nerve.decision.shaping import CRF, SHAPES
 from kaggle_nerve.kaggle_api.client import REHEARSAL
 from kaggle_nerve.kaggle_api.fetch import fetched_from
 from kaggle_nerve.kaggle_api.ledger import Entry, Ledger
 from kaggle_nerve.pictures.charts import read_history
-from kaggle_nerve.prediction.stored import is_current, open_oof, open_test
+from kaggle_nerve.prediction.stored import is_current, open_test
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, FoldFacts, Run
 from kaggle_nerve.runs.run import LOCK
 from kaggle_nerve.settings import dump
 from kaggle_nerve.settings.schema import ALL, FoldName
-
-LEAST_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
-"""The presences that the picture of thresholds shows."""
 
 
 @dataclass(frozen=True)
@@ -52,26 +45,18 @@ class FoldRow:
 
 
 @dataclass(frozen=True)
-class Surface:
-    """Mean Dice (thresholds, columns) by pixel threshold (`THRESHOLDS`) and by what ``label`` says of ``columns``."""
-
-    dice: np.ndarray
-    columns: tuple[float, ...]
-    label: str
-
-
-@dataclass(frozen=True)
 class Seen:
     """The out-of-fold frames of the finished folds.
 
-    ``frames``: subject, img, path, pixels, area, predicted, dice and presence (P(mask not empty)), a row a
-    frame. ``surface``: what the plain rule scores without presence, or for maps that say P(pixel | there is a
-    mask) what a rule of presence alone scores.
+    ``frames``: those of `Review`, with path and pixels (the true mask); ``surface``: what the plain rule scores
+    without presence, or for maps that say P(pixel | there is a mask) what a rule of presence alone scores. ``masks``
+    gives the predicted masks (run-length encoding) of some of the frames.
     """
 
     decision: Decision
     frames: pd.DataFrame
     surface: Surface
+    masks: Callable[[pd.DataFrame], list[str]]
 
 
 @dataclass(frozen=True)
@@ -171,31 +156,17 @@ def _unfinished(fold: FoldRow) -> str:
 
 
 def _seen(run: Run, layout: Layout, reporter: Reporter, workers: int) -> Seen:
-    stored = open_oof(run)
     pipeline.needs_own_data([run], layout)
-    decision = pipeline.learn_decision([run], layout.root, reporter=reporter, workers=workers)
-    frames = training_frames(layout)
-    images = pipeline.training_images(layout, stored) if CRF in SHAPES[decision.shape] else None
-    found = review(stored, frames, decision, images=images, reporter=reporter, workers=workers)
-    evidence = measure(stored, Truths(list(found.pixels)), reporter=reporter, workers=workers)[0]
-    presence = decision.learned.presence(evidence)
-    table = found.assign(presence=presence)
-    keys = ["subject", "img"]
-    table = table.merge(frames[[*keys, "path", "area"]], on=keys, how="left")
-    return Seen(decision, table, _surface(evidence, presence if stored.is_conditional else None))
+    how: dict[str, Any] = {"reporter": reporter, "workers": workers}
+    decision = pipeline.learn_decision([run], layout.root, **how)
+    reviewed = pipeline.review_of(decision, run, layout, **how)
+    frames = training_frames(layout)[["subject", "img", "path", "pixels"]]
+    table = reviewed.frames.merge(frames, on=["subject", "img"], how="left", validate="one_to_one")
 
+    def masks(rows: pd.DataFrame) -> list[str]:
+        return pipeline.out_of_fold_masks(decision, run, layout, rows.index.to_numpy())
 
-def _surface(evidence: Evidence, presence: np.ndarray | None) -> Surface:
-    """By least area, or where ``presence`` (n,) is given by the least presence."""
-    empty = np.where(evidence.present, 0.0, 1.0)
-    columns = AREAS if presence is None else LEAST_PRESENCES
-    rows = []
-    for threshold in THRESHOLDS:
-        cut = levels.cut(threshold)
-        drawn = dice(evidence, np.full(len(evidence), cut))
-        kept_by = evidence.reached[:, cut] if presence is None else presence
-        rows.append([np.where(kept_by >= least, drawn, empty).mean() for least in columns])
-    return Surface(np.array(rows), columns, "least area (pixels)" if presence is None else "least presence")
+    return Seen(decision, table, reviewed.surface, masks)
 
 
 def _tested(

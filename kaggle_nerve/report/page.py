@@ -103,7 +103,7 @@ def _galleries(contents: Contents, reporter: Reporter) -> Iterator[Gallery]:
 
 
 def _confusion(seen: Seen) -> dict[str, int]:
-    present, kept = seen.frames.area > 0, seen.frames.predicted != ""
+    present, kept = seen.frames.area > 0, seen.frames.predicted_area > 0
     return {
         "hit": int((present & kept).sum()),
         "missed": int((present & ~kept).sum()),
