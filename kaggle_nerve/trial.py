@@ -27,6 +27,20 @@ OTHER_KINDS = {".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"}
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What a run says about a picture.
+
+    ``mask``: bool, of the picture's own (height, width). ``presence``: P(mask not empty), 0 to 1, at the scale that
+    decisions are made on. ``area``: pixels of the mask at the competition's size, 0 where the picture is called
+    empty.
+    """
+
+    mask: np.ndarray
+    presence: float
+    area: int
+
+
+@dataclass(frozen=True)
 class Tried:
     """What a run says about a picture, and where that lies.
 
@@ -57,6 +71,43 @@ class Tried:
         }
 
 
+def predict(
+    run: Run,
+    pictures: Sequence[np.ndarray | Path],
+    data_dir: Path,
+    *,
+    reporter: Reporter = SILENT,
+    workers: int = 2,
+) -> list[Prediction]:
+    """Predict pictures of any size: paths of TIFF or PNG files, or grey arrays, uint8 (height, width).
+
+    Frames are decided as `submit` does: see `prediction.single` for the scale. The decision is learned from the
+    frames in ``data_dir`` if that has not been done; without them it is a plain threshold. NerveError names what
+    cannot be read.
+    """
+    arrays = [picture if isinstance(picture, np.ndarray) else read_picture(picture) for picture in pictures]
+    for array in arrays:
+        if array.ndim != 2 or array.dtype != np.uint8:
+            raise NerveError(
+                f"A picture is an array of type {array.dtype} and shape {array.shape}; give grey frames, uint8 "
+                "(height, width)."
+            )
+    decision = _decision(run, data_dir, reporter, workers)
+    # Keras is imported only once there is something to predict.
+    from kaggle_nerve.prediction.single import at_size, predict_frames
+
+    stored = predict_frames(run, arrays, reporter=reporter)
+    masks = encoded_masks(
+        stored, decision, images=lambda row: shrink(arrays[row], SIZE), reporter=reporter, workers=workers
+    )
+    return [
+        Prediction(
+            at_size(rle.decode(encoded), arrays[row].shape), float(stored.presence[row]), rle.area(encoded)
+        )
+        for row, (_, encoded) in enumerate(masks)
+    ]
+
+
 def try_frames(
     run: Run,
     frames: Sequence[Path],
@@ -75,22 +126,19 @@ def try_frames(
     """
     targets = _targets(frames, out)
     pictures = [read_picture(path) for path in frames]
-    decision = _decision(run, data_dir, reporter, workers)
-    # Keras is imported only once there is something to predict.
-    from kaggle_nerve.prediction.single import at_size, predict_frames
-
-    stored = predict_frames(run, pictures, reporter=reporter)
-    masks = encoded_masks(
-        stored, decision, images=lambda row: shrink(pictures[row], SIZE), reporter=reporter, workers=workers
-    )
     done = []
-    for row, (_, encoded) in enumerate(masks):
-        found = Tried(frames[row], float(stored.presence[row]), rle.area(encoded), *targets[row])
-        mask = at_size(rle.decode(encoded), pictures[row].shape)
-        caption = f"presence {found.presence:.2f}, {found.verdict}"
-        _write(found.overlay, overlay(pictures[row], [(mask, PREDICTED)], caption))
-        _write(found.mask, mask.astype(np.uint8) * 255)
-        done.append(found)
+    for path, picture, found, places in zip(
+        frames,
+        pictures,
+        predict(run, pictures, data_dir, reporter=reporter, workers=workers),
+        targets,
+        strict=True,
+    ):
+        tried = Tried(path, found.presence, found.area, *places)
+        caption = f"presence {tried.presence:.2f}, {tried.verdict}"
+        _write(tried.overlay, overlay(picture, [(found.mask, PREDICTED)], caption))
+        _write(tried.mask, found.mask.astype(np.uint8) * 255)
+        done.append(tried)
     return done
 
 

@@ -132,9 +132,9 @@ def score(csv: Path, solution: Path, as_json: bool) -> None:
     \b
     Example: kaggle-nerve score submission.csv solution.csv --json
     """
-    from kaggle_nerve.competition import metric, submission
+    from kaggle_nerve.competition import submission
 
-    found = metric.score(submission.read(csv), submission.read_solution(solution))
+    found = submission.score(csv, solution)
     if as_json:
         options.print_json(found.as_dict())
         return

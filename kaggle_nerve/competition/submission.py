@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kaggle_nerve.competition import csv_text, rle
+from kaggle_nerve.competition import csv_text, metric, rle
 from kaggle_nerve.competition.csv_text import shown
 from kaggle_nerve.competition.facts import SUBMISSION_HEADER
 from kaggle_nerve.errors import NerveError
@@ -117,6 +117,13 @@ def read_solution(path: Path) -> pd.DataFrame:
     The columns may stand in any order.
     """
     return _read(path, further=True)
+
+
+def score(path: Path, solution: Path) -> metric.Score:
+    """Score the submission file at ``path`` with the competition's metric against the solution file (see
+    `read_solution`). NerveError for a faulty file, and where the two are of other frames.
+    """
+    return metric.score(read(path), read_solution(solution))
 
 
 def check(path: Path, sample: Path | None = None) -> Report:
