@@ -18,9 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kaggle_nerve.competition import merge, rle, submission
-from kaggle_nerve.competition.compare import compare
+from kaggle_nerve.competition import rle, submission
 from kaggle_nerve.competition.facts import SIZE, TEST_FRAMES
+from kaggle_nerve.submissions import merge
+from kaggle_nerve.submissions.compare import compare
 
 SECONDS, MEGABYTES = 120.0, 1000.0
 SHARE, WRONG = 0.41, 0.06

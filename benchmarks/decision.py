@@ -19,15 +19,16 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from zoo import PLACE
 
-from kaggle_nerve.data import cache, levels
+from kaggle_nerve.data import cache
 from kaggle_nerve.data.frames import locate, read_train_csv
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.decision import blends, nested, shaping
 from kaggle_nerve.decision.candidates import CANDIDATES, Candidate, dice
 from kaggle_nerve.decision.evidence import Evidence, measure
 from kaggle_nerve.decision.nested import by_subject, interval
 from kaggle_nerve.decision.shaping import SHAPES, Shaper
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
 from kaggle_nerve.rehearsal.holdout import ORIGIN, SOLUTION
 from kaggle_nerve.runs import Run, open_run

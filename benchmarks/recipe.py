@@ -28,11 +28,11 @@ from kaggle_nerve.competition.facts import HEIGHT, WIDTH
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.cache import shrink
 from kaggle_nerve.data.frames import locate, read_train_csv, training_frames
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.decision.candidates import offered
 from kaggle_nerve.decision.evidence import measure
 from kaggle_nerve.decision.nested import by_subject, choose, interval, judge
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.again import predict_oof
 from kaggle_nerve.prediction.stored import open_oof
 from kaggle_nerve.runs import Run, open_run

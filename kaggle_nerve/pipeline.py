@@ -11,7 +11,6 @@ from kaggle_nerve.competition import submission
 from kaggle_nerve.data import folds
 from kaggle_nerve.data.cache import training_source
 from kaggle_nerve.data.frames import Layout, locate, read_train_csv
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.decision import decision as decisions
 from kaggle_nerve.decision import shaping, text
@@ -22,6 +21,7 @@ from kaggle_nerve.decision.masks import encoded_masks
 from kaggle_nerve.decision.review import Review, review, some
 from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run, decision_file, in_order, joined_name

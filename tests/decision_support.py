@@ -7,7 +7,7 @@ import pandas as pd
 
 from kaggle_nerve.competition import rle
 from kaggle_nerve.data import folds as folding
-from kaggle_nerve.data.fullsize import enlarge
+from kaggle_nerve.maps.fullsize import enlarge
 from kaggle_nerve.prediction.stored import Stored
 from kaggle_nerve.settings import load_preset, save_settings
 from kaggle_nerve.storage import mark_complete, write_text

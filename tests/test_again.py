@@ -9,13 +9,13 @@ from click.testing import CliRunner
 from support import write_competition
 from training_support import Told, settings
 
-from kaggle_nerve import blending
 from kaggle_nerve.cli import cli, terminal
 from kaggle_nerve.data import cache as caches
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps import blending, matching
 from kaggle_nerve.models.forward import Predicted, probabilities
-from kaggle_nerve.prediction import ensemble, matching
+from kaggle_nerve.prediction import ensemble
 from kaggle_nerve.prediction.again import predict_oof
 from kaggle_nerve.prediction.ensemble import load_fold, predict_test
 from kaggle_nerve.prediction.stored import open_oof, open_test

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kaggle_nerve import blending
+from kaggle_nerve.maps import blending
 
 A = np.array([[0.9, 0.8, 0.1], [0.1, 0.1, 0.1]])
 B = np.array([[0.1, 0.1, 0.1], [0.1, 0.6, 0.7]])

@@ -5,9 +5,9 @@ import pytest
 from decision_support import stored
 from scipy.optimize import nnls
 
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import blends, tune
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import blend
 
 

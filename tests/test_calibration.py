@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from decision_support import stored
 
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import calibration, reliability
 from kaggle_nerve.decision.calibration import METHODS
 from kaggle_nerve.decision.evidence import measure
 from kaggle_nerve.decision.presence import ALL_NAMES
+from kaggle_nerve.maps.fullsize import Truths
 
 GIVEN = np.linspace(0.02, 0.98, 49)
 

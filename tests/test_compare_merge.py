@@ -19,14 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from kaggle_nerve import blending
 from kaggle_nerve.cli import cli
-from kaggle_nerve.competition import merge as merging
 from kaggle_nerve.competition import metric, rle, submission
-from kaggle_nerve.competition.compare import compare
-from kaggle_nerve.competition.merge import METHODS, merge
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps import blending
 from kaggle_nerve.progress import Bar, Reporter
+from kaggle_nerve.submissions import merge as merging
+from kaggle_nerve.submissions.compare import compare
+from kaggle_nerve.submissions.merge import METHODS, merge
 
 TINY = (2, 3)
 SIZE = (3, 4)

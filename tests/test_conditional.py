@@ -8,12 +8,12 @@ import pytest
 from decision_support import stored
 
 from kaggle_nerve.competition import rle
-from kaggle_nerve.data.fullsize import Truths, enlarge
 from kaggle_nerve.decision import blends, candidates
 from kaggle_nerve.decision import tune as tuning
 from kaggle_nerve.decision.decision import untaught
 from kaggle_nerve.decision.evidence import look, of_looks
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps.fullsize import Truths, enlarge
 from kaggle_nerve.prediction import stored as predictions
 from kaggle_nerve.prediction.stored import Blend, open_oof
 from kaggle_nerve.runs import open_run

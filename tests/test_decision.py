@@ -9,12 +9,12 @@ from decision_support import stored
 
 from kaggle_nerve.cli import decide
 from kaggle_nerve.competition import metric, rle
-from kaggle_nerve.data import levels
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import candidates, decision, evidence, figures, nested, shaping, tune
 from kaggle_nerve.decision import review as reviews
 from kaggle_nerve.decision.masks import encoded_masks
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Blend, Stored, blend
 
 

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 from support import disc
 
-from kaggle_nerve import blending
+from kaggle_nerve.maps import blending
 from kaggle_nerve.models import forward, views
 from kaggle_nerve.settings.schema import COMBINE, TTA
 

@@ -11,11 +11,11 @@ from filelock import FileLock
 
 from kaggle_nerve.cli import cli
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.kaggle_api import ledger as ledgers
-from kaggle_nerve.kaggle_api import submit as submitting
-from kaggle_nerve.kaggle_api.ledger import COLUMNS, Entry, Ledger, find, settle
-from kaggle_nerve.kaggle_api.origin import remember
 from kaggle_nerve.kaggle_api.records import RemoteSubmission
+from kaggle_nerve.submissions import ledger as ledgers
+from kaggle_nerve.submissions import upload as submitting
+from kaggle_nerve.submissions.ledger import COLUMNS, Entry, Ledger, find, settle
+from kaggle_nerve.submissions.origin import remember
 
 LONG_AGO = "2020-01-01T00:00:00+00:00"
 
@@ -93,7 +93,7 @@ def test_a_damaged_ledger_is_named_and_left_alone(ledger: Ledger, content: bytes
 
 def test_many_processes_lose_no_row(ledger: Ledger) -> None:
     code = (
-        "import sys; from pathlib import Path; from kaggle_nerve.kaggle_api.ledger import Entry, Ledger\n"
+        "import sys; from pathlib import Path; from kaggle_nerve.submissions.ledger import Entry, Ledger\n"
         "for number in range(20): Ledger(Path(sys.argv[1])).add(Entry(sha256='s', tag=f'{sys.argv[2]}-{number}'))"
     )
     workers = [

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kaggle_nerve.competition import rle
-from kaggle_nerve.data import levels
-from kaggle_nerve.data.fullsize import Truths, enlarge
 from kaggle_nerve.decision import features
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.fullsize import Truths, enlarge
 
 MAPS = hnp.arrays(
     np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(0, 1, width=32)

@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kaggle_nerve.data import levels
-from kaggle_nerve.prediction import matching
+from kaggle_nerve.maps import levels, matching
 
 COUNTS = hnp.arrays(np.int64, 256, elements=st.integers(0, 1000)).filter(np.any)
 

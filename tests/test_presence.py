@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from decision_support import stored
 
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import features, presence
 from kaggle_nerve.decision.evidence import measure
+from kaggle_nerve.maps.fullsize import Truths
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,16 @@ from support import write_tiff
 
 from kaggle_nerve.cli import cli
 from kaggle_nerve.competition import rle
-from kaggle_nerve.data import levels
 from kaggle_nerve.data.cache import training_source
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.kaggle_api.ledger import COLUMNS
+from kaggle_nerve.maps import levels
 from kaggle_nerve.report.gather import gather
 from kaggle_nerve.report.page import render
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.settings import load_preset, save_settings
 from kaggle_nerve.storage import mark_complete, read_json, write_json
+from kaggle_nerve.submissions.ledger import COLUMNS
 from kaggle_nerve.training.logs import write_history
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaggle_nerve.competition.metric import dice_of_counts
-from kaggle_nerve.data import levels
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import candidates
 from kaggle_nerve.decision.calibration import Calibration
 from kaggle_nerve.decision.evidence import measure
 from kaggle_nerve.decision.rule import ExpectedDice, Thresholds, best_cuts
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.fullsize import Truths
 
 AS_GIVEN = Calibration((0.0, 1.0), (0.0, 1.0))
 

@@ -22,12 +22,12 @@ from rehearsal_support import MASKS, make_competition, rectangle, write_submissi
 from kaggle_nerve import storage
 from kaggle_nerve.competition import facts
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.kaggle_api import submit
 from kaggle_nerve.kaggle_api.client import Client
-from kaggle_nerve.kaggle_api.ledger import Ledger, Origin, refresh
-from kaggle_nerve.kaggle_api.submit import SubmissionError, upload
 from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
 from kaggle_nerve.rehearsal.server import RehearsalServer
+from kaggle_nerve.submissions import upload as submit
+from kaggle_nerve.submissions.ledger import Ledger, Origin, refresh
+from kaggle_nerve.submissions.upload import SubmissionError, upload
 
 PLANTED = "KGAT_planted0123456789abcdef"
 
@@ -259,8 +259,8 @@ class TestUnknown:
 SEND = """
 from pathlib import Path
 from kaggle_nerve.kaggle_api.client import Client
-from kaggle_nerve.kaggle_api.ledger import Ledger
-from kaggle_nerve.kaggle_api.submit import upload
+from kaggle_nerve.submissions.ledger import Ledger
+from kaggle_nerve.submissions.upload import upload
 upload(Path(args[0]), "hello", Client(args[1]), sample=Path(args[2]), ledger=Ledger(Path(args[3])))
 """
 

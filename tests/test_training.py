@@ -18,9 +18,9 @@ from training_support import Told, fold_job, history, many_epochs, settings
 
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.data.fullsize import Truths, enlarge
 from kaggle_nerve.decision.decision import load as load_decision
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps.fullsize import Truths, enlarge
 from kaggle_nerve.pipeline import learn_decision, prepare
 from kaggle_nerve.prediction.ensemble import predict_test
 from kaggle_nerve.prediction.stored import open_oof, open_test, scale_of

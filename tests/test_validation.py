@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kaggle_nerve.competition import rle
-from kaggle_nerve.data.fullsize import Truths
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.training.logs import COLUMNS
 from kaggle_nerve.training.validation import EpochScore, score_epoch
 

@@ -8,9 +8,9 @@ import click
 from kaggle_nerve.cli import options
 
 if TYPE_CHECKING:
-    from kaggle_nerve.competition.compare import Comparison
-    from kaggle_nerve.competition.merge import Merged
-    from kaggle_nerve.kaggle_api.ledger import Entry
+    from kaggle_nerve.submissions.compare import Comparison
+    from kaggle_nerve.submissions.ledger import Entry
+    from kaggle_nerve.submissions.merge import Merged
 
 
 @click.group()
@@ -36,7 +36,7 @@ def list_submissions(submissions_dir: Path, plot: Path | None, as_json: bool) ->
     """
     if plot is not None and plot.suffix.lower() != ".png":
         raise click.UsageError(f"--plot {plot} must end in .png.")
-    from kaggle_nerve.kaggle_api.ledger import Ledger
+    from kaggle_nerve.submissions.ledger import Ledger
 
     rows = Ledger(submissions_dir / "ledger.csv").rows()
     if as_json:
@@ -59,9 +59,9 @@ def _print_ledger(rows: list["Entry"]) -> None:
 def _plot(rows: list["Entry"], path: Path) -> None:
     import pandas as pd
 
-    from kaggle_nerve.kaggle_api.ledger import FIGURES
     from kaggle_nerve.pictures.charts import scores
     from kaggle_nerve.storage import atomic_path
+    from kaggle_nerve.submissions.ledger import FIGURES
 
     shown = [row for row in rows if row.oof is not None and (row.public, row.private) != (None, None)]
     if not shown:
@@ -84,8 +84,8 @@ def refresh(submissions_dir: Path) -> None:
     \b
     Example: kaggle-nerve submissions refresh
     """
-    from kaggle_nerve.kaggle_api import ledger
     from kaggle_nerve.kaggle_api.client import Client
+    from kaggle_nerve.submissions import ledger
 
     changed = ledger.refresh(Client(), ledger.Ledger(submissions_dir / "ledger.csv"))
     click.echo(f"{changed} rows of the ledger have new figures.")
@@ -113,7 +113,7 @@ def compare(
     \b
     Example: kaggle-nerve submissions compare first.csv second.csv --worst 20
     """
-    from kaggle_nerve.competition.compare import compare
+    from kaggle_nerve.submissions.compare import compare
 
     found = compare(first, second, options.sample_or_default(sample, data_dir))
     if as_json:
@@ -147,7 +147,7 @@ def merge(
     Example: kaggle-nerve submissions merge a.csv b.csv c.csv --out consensus.csv
     """
     from kaggle_nerve.cli.terminal import TerminalReporter
-    from kaggle_nerve.competition.merge import merge
+    from kaggle_nerve.submissions.merge import merge
 
     done = merge(
         csvs, out, method, sample=options.sample_or_default(sample, data_dir), reporter=TerminalReporter()

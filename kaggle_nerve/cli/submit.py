@@ -55,8 +55,8 @@ def submit(
     from kaggle_nerve.competition.facts import SAMPLE_CSV
     from kaggle_nerve.competition.submission import check
     from kaggle_nerve.decision import text
-    from kaggle_nerve.kaggle_api.origin import default_message, ledger_origin, remember, remembered
     from kaggle_nerve.runs import open_run
+    from kaggle_nerve.submissions.origin import default_message, ledger_origin, remember, remembered
 
     reporter, sample = TerminalReporter(), data_dir / SAMPLE_CSV
     if csv:
@@ -75,8 +75,8 @@ def submit(
         click.echo("Dry run: nothing was uploaded.")
         return
     from kaggle_nerve.kaggle_api.client import Client
-    from kaggle_nerve.kaggle_api.ledger import Ledger
-    from kaggle_nerve.kaggle_api.submit import upload
+    from kaggle_nerve.submissions.ledger import Ledger
+    from kaggle_nerve.submissions.upload import upload
 
     outcome = upload(
         csv,

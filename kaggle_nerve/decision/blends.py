@@ -8,12 +8,12 @@ import numpy as np
 from scipy.optimize import nnls
 
 from kaggle_nerve.competition.metric import dice_of_counts
-from kaggle_nerve.data import levels
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision.candidates import THRESHOLDS
 from kaggle_nerve.decision.evidence import Way
 from kaggle_nerve.decision.presence import parts
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Blend, Stored
 from kaggle_nerve.progress import SILENT, Reporter
 

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from kaggle_nerve.blending import log_odds
+from kaggle_nerve.maps.blending import log_odds
 
 METHODS = ("temperature", "platt", "isotonic")
 BINS = 10

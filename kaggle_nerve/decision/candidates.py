@@ -7,11 +7,11 @@ from functools import partial
 import numpy as np
 
 from kaggle_nerve.competition.metric import dice_of_counts
-from kaggle_nerve.data import levels
 from kaggle_nerve.decision import calibration, presence
 from kaggle_nerve.decision.evidence import Evidence
 from kaggle_nerve.decision.presence import Classifier
 from kaggle_nerve.decision.rule import ExpectedDice, Rule, Thresholds, best_cuts
+from kaggle_nerve.maps import levels
 
 THRESHOLDS = tuple(np.round(np.arange(0.2, 0.71, 0.05), 2).tolist())
 CONFIDENT = tuple(np.round(np.arange(0.5, 0.96, 0.05), 2).tolist())

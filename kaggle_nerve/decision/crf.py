@@ -18,8 +18,8 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from kaggle_nerve.blending import from_log_odds, log_odds
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps.blending import from_log_odds, log_odds
 
 SPACING, REACH = 0.8, 1.5
 """Places of the filter's grid, and how far it goes on beyond the values, in deviations."""

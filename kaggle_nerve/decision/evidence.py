@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from kaggle_nerve.blending import mean_agreement
-from kaggle_nerve.data import levels
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import features
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.blending import mean_agreement
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import VIEWS, Blend, Stored
 from kaggle_nerve.progress import SILENT, Reporter
 

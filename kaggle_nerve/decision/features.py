@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from kaggle_nerve.blending import log_odds
-from kaggle_nerve.data import levels
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.blending import log_odds
 
 SHRINK = 4
 """Blobs are looked at on maps of a quarter of the height and width: 105x145 for a full frame."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaggle_nerve.data import levels
 from kaggle_nerve.decision.candidates import Candidate, dice
 from kaggle_nerve.decision.evidence import Evidence
+from kaggle_nerve.maps import levels
 from kaggle_nerve.progress import Bar
 
 DRAWS = 2000

@@ -12,9 +12,9 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from kaggle_nerve.blending import from_log_odds
 from kaggle_nerve.decision import features
 from kaggle_nerve.decision.evidence import Evidence
+from kaggle_nerve.maps.blending import from_log_odds
 
 PENALTY = 0.1
 """C of the regression: the inverse of the weight of its L2 penalty."""

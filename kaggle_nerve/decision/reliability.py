@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from kaggle_nerve.data import levels
 from kaggle_nerve.decision import calibration
 from kaggle_nerve.decision.calibration import METHODS, Reliability
 from kaggle_nerve.decision.evidence import Evidence
 from kaggle_nerve.decision.presence import cross_fitted, parts
+from kaggle_nerve.maps import levels
 
 RAW, CLASSIFIER = "raw", "classifier"
 

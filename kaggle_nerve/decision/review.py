@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from kaggle_nerve.competition.metric import dice_of_counts
-from kaggle_nerve.data import levels
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import shaping
 from kaggle_nerve.decision.candidates import AREAS, THRESHOLDS, Learned, dice
 from kaggle_nerve.decision.evidence import Evidence, measure
 from kaggle_nerve.decision.shaping import Shaper
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Stored
 from kaggle_nerve.progress import SILENT, Reporter
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaggle_nerve.data import levels
 from kaggle_nerve.decision.calibration import Calibration
 from kaggle_nerve.decision.evidence import Evidence
+from kaggle_nerve.maps import levels
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from kaggle_nerve.blending import from_log_odds, log_odds
 from kaggle_nerve.competition.metric import dice_of_counts
-from kaggle_nerve.data import levels
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import crf, presence, shape, shape_prior
 from kaggle_nerve.decision.evidence import Way, map_levels
 from kaggle_nerve.decision.shape_prior import ShapePrior
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.blending import from_log_odds, log_odds
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Stored
 from kaggle_nerve.progress import SILENT, Reporter
 

@@ -15,8 +15,6 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from kaggle_nerve.competition.metric import dice_of_counts
-from kaggle_nerve.data import levels
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import blends, reliability, shaping
 from kaggle_nerve.decision.blends import BlendWay
 from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, offered
@@ -28,6 +26,8 @@ from kaggle_nerve.decision.presence import ALL_NAMES, HEAD_ALONE
 from kaggle_nerve.decision.review import review
 from kaggle_nerve.decision.shaping import CRF, PRIOR, SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Stored
 from kaggle_nerve.progress import SILENT, Reporter
 

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import keras
 import numpy as np
 
-from kaggle_nerve.blending import Mixer, mean_agreement
+from kaggle_nerve.maps.blending import Mixer, mean_agreement
 from kaggle_nerve.models.views import VIEWS, View, brought_back, seen
 
 PREDICTED = ("mask", "presence")

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kaggle_nerve.blending import combine
-from kaggle_nerve.data.fullsize import enlarge
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.prediction import matching
-from kaggle_nerve.prediction.matching import Scale
+from kaggle_nerve.maps import matching
+from kaggle_nerve.maps.blending import combine
+from kaggle_nerve.maps.fullsize import enlarge
+from kaggle_nerve.maps.matching import Scale
 from kaggle_nerve.runs import Fold, Run, TestFacts
 from kaggle_nerve.storage import digest_text
 

@@ -15,15 +15,15 @@ from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.client import Client
 from kaggle_nerve.kaggle_api.fetch import fetch
-from kaggle_nerve.kaggle_api.ledger import Ledger
-from kaggle_nerve.kaggle_api.origin import ledger_origin
-from kaggle_nerve.kaggle_api.submit import upload
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.rehearsal.competition import ServedCompetition, open_packed, pack
 from kaggle_nerve.rehearsal.holdout import hold_out
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.storage import completed, digest_text
+from kaggle_nerve.submissions.ledger import Ledger
+from kaggle_nerve.submissions.origin import ledger_origin
+from kaggle_nerve.submissions.upload import upload
 
 PHANTOM = {"subjects": 20, "frames": 40, "test_subjects": 10}
 """Size of the synthetic competition: enough for the tiny preset to learn, minutes on two cores."""

@@ -18,7 +18,6 @@ from kaggle_nerve.decision.review import Surface
 from kaggle_nerve.decision.shaping import CRF, SHAPES
 from kaggle_nerve.kaggle_api.client import REHEARSAL
 from kaggle_nerve.kaggle_api.fetch import fetched_from
-from kaggle_nerve.kaggle_api.ledger import Entry, Ledger
 from kaggle_nerve.pictures.charts import read_history
 from kaggle_nerve.prediction.stored import is_current, open_test
 from kaggle_nerve.progress import SILENT, Reporter
@@ -26,6 +25,7 @@ from kaggle_nerve.runs import Fold, FoldFacts, Run
 from kaggle_nerve.runs.run import LOCK
 from kaggle_nerve.settings import dump
 from kaggle_nerve.settings.schema import ALL, FoldName
+from kaggle_nerve.submissions.ledger import Entry, Ledger
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from kaggle_nerve.data import noise
 from kaggle_nerve.data.batches import Batches
 from kaggle_nerve.data.cache import Cache
 from kaggle_nerve.data.frames import locate
-from kaggle_nerve.data.fullsize import Truths
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, Run
 from kaggle_nerve.runs.run import WARM

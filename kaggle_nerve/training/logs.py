@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from kaggle_nerve.competition.facts import HEIGHT, WIDTH
-from kaggle_nerve.data.fullsize import Truths, enlarge
 from kaggle_nerve.data.overlay import PREDICTED, TRUE, overlay, png
+from kaggle_nerve.maps.fullsize import Truths, enlarge
 from kaggle_nerve.storage import atomic_path
 
 COLUMNS = [

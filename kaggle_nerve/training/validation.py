@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from kaggle_nerve.competition import metric
-from kaggle_nerve.data.fullsize import Truths, enlarge
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps.fullsize import Truths, enlarge
 from kaggle_nerve.models.forward import probabilities
 
 PRESENCE_GRID = np.round(np.arange(0.0, 0.96, 0.05), 2)

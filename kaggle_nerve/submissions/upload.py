@@ -17,12 +17,12 @@ from kaggle_nerve import storage
 from kaggle_nerve.competition import submission
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import failures
-from kaggle_nerve.kaggle_api import ledger as ledgers
 from kaggle_nerve.kaggle_api.client import Client
 from kaggle_nerve.kaggle_api.failures import KaggleError
-from kaggle_nerve.kaggle_api.ledger import Entry, Ledger, Origin
 from kaggle_nerve.kaggle_api.records import COMPLETE, ERROR, PENDING, RemoteSubmission
 from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.submissions import ledger as ledgers
+from kaggle_nerve.submissions.ledger import Entry, Ledger, Origin
 
 DIGEST = 12
 """Characters of the file's digest in a tag; a random part follows."""

@@ -4,9 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kaggle_nerve.decision.decision import Decision
-from kaggle_nerve.kaggle_api.ledger import PATIENCE, Origin
 from kaggle_nerve.runs import Run, joined_name
 from kaggle_nerve.storage import digest_file, digest_text, locked, read_json, write_json
+from kaggle_nerve.submissions.ledger import PATIENCE, Origin
 
 NOTES = ".origins.json"
 """In the folder of submissions: the origin of each file made there, by the file's digest."""

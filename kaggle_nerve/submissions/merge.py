@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from kaggle_nerve.blending import weights_of_dice
 from kaggle_nerve.competition import metric, rle, submission
-from kaggle_nerve.competition.compare import read_alike
 from kaggle_nerve.competition.facts import SIZE
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps.blending import weights_of_dice
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.storage import digest_file
+from kaggle_nerve.submissions.compare import read_alike
 
 METHODS = ("presence", "pixels", "agreement")
 """Ways of voting; the first is the default. See ``merge``."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaggle_nerve.data import levels
+from kaggle_nerve.maps import levels
 
 
 def curve(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Submissions: sent once and remembered in the ledger, compared, and merged."""
