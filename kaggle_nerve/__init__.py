@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from kaggle_nerve.competition.rle import decode, encode
     from kaggle_nerve.competition.submission import check as check_submission
     from kaggle_nerve.competition.submission import score
-    from kaggle_nerve.data.phantom import write_competition as write_phantom
+    from kaggle_nerve.phantom import write_competition as write_phantom
     from kaggle_nerve.pipeline import learn_decision, prepare
     from kaggle_nerve.runs import open_run
     from kaggle_nerve.settings import apply_changes, load_preset

@@ -9,8 +9,8 @@ import pytest
 from notebook_support import Kaggle, code_cells, failure, make_kernel, with_settings
 from training_support import numbers
 
-from kaggle_nerve.data.phantom import write_competition
 from kaggle_nerve.kernels.build import generated
+from kaggle_nerve.phantom import write_competition
 from kaggle_nerve.runs import open_run
 
 CHANGES = [

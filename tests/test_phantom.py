@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kaggle_nerve import phantom
 from kaggle_nerve.competition import facts, rle
-from kaggle_nerve.data import phantom
-from kaggle_nerve.data.phantom import plan, subject
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.phantom import plan, subject
 from kaggle_nerve.progress import Bar, Reporter
 from kaggle_nerve.storage import read_json
 
@@ -263,7 +263,7 @@ def test_a_path_that_cannot_be_a_directory_is_one_sentence(tmp_path):
 
 
 def test_sheet_is_a_small_picture(tmp_path):
-    from kaggle_nerve.data.phantom.sheet import draw_sheet
+    from kaggle_nerve.phantom.sheet import draw_sheet
 
     draw_sheet(tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size < 400_000

@@ -78,7 +78,7 @@ def rehearse(
     settings = load_preset(preset, changes)
 
     from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
-    from kaggle_nerve.data.phantom import is_synthetic
+    from kaggle_nerve.phantom import is_synthetic
     from kaggle_nerve.rehearsal import run
     from kaggle_nerve.rehearsal.server import RehearsalServer
     from kaggle_nerve.storage import locked

@@ -9,12 +9,12 @@ import pandas as pd
 from kaggle_nerve import pipeline
 from kaggle_nerve.competition import metric
 from kaggle_nerve.competition.facts import SAMPLE_CSV
-from kaggle_nerve.data.phantom import write_competition
 from kaggle_nerve.data.verify import verify
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.client import Client
 from kaggle_nerve.kaggle_api.fetch import fetch
+from kaggle_nerve.phantom import write_competition
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.rehearsal.competition import ServedCompetition, open_packed, pack
 from kaggle_nerve.rehearsal.holdout import hold_out

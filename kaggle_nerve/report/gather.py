@@ -11,13 +11,13 @@ from kaggle_nerve import pipeline
 from kaggle_nerve.competition.rle import area
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.frames import Layout, locate, training_frames
-from kaggle_nerve.data.phantom import is_synthetic
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.decision.masks import encoded_masks
 from kaggle_nerve.decision.review import Surface
 from kaggle_nerve.decision.shaping import CRF, SHAPES
 from kaggle_nerve.kaggle_api.client import REHEARSAL
 from kaggle_nerve.kaggle_api.fetch import fetched_from
+from kaggle_nerve.phantom import is_synthetic
 from kaggle_nerve.pictures.charts import read_history
 from kaggle_nerve.prediction.stored import is_current, open_test
 from kaggle_nerve.progress import SILENT, Reporter

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 
 from kaggle_nerve.competition.facts import HEIGHT, SIZE, WIDTH
-from kaggle_nerve.data.phantom import anatomy, probe
-from kaggle_nerve.data.phantom.plan import Shot, Stream, stream
-from kaggle_nerve.data.phantom.subject import STAND_INS, Look, Subject, away_from, draw_subject
-from kaggle_nerve.data.phantom.tissue import CANVAS, MARGIN, Tissue, cut_slice, grow_tissue, speckle
+from kaggle_nerve.phantom import anatomy, probe
+from kaggle_nerve.phantom.plan import Shot, Stream, stream
+from kaggle_nerve.phantom.subject import STAND_INS, Look, Subject, away_from, draw_subject
+from kaggle_nerve.phantom.tissue import CANVAS, MARGIN, Tissue, cut_slice, grow_tissue, speckle
 
 _SLICES = 4
 """The nerve's fascicles are arranged anew this often along the neck."""

@@ -1,4 +1,4 @@
-"""A picture of the phantom for the docs: ``python -m kaggle_nerve.data.phantom.sheet docs/phantom.png``."""
+"""A picture of the phantom for the docs: ``python -m kaggle_nerve.phantom.sheet docs/phantom.png``."""
 
 import sys
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kaggle_nerve.data.phantom.frame import meet_subject, render
-from kaggle_nerve.data.phantom.plan import Shot, plan_train
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.phantom.frame import meet_subject, render
+from kaggle_nerve.phantom.plan import Shot, plan_train
 
 TITLE = "Synthetic phantom: computed, not of any patient"
 

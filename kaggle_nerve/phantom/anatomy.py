@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from kaggle_nerve.competition.facts import SMALLEST_MASK
-from kaggle_nerve.data.phantom.tissue import smooth_noise
+from kaggle_nerve.phantom.tissue import smooth_noise
 
 SMALLEST_AREA, LARGEST_AREA = 1.2 * SMALLEST_MASK, 15_500.0
 """Square pixels of an outline as drawn; the probe's motion then changes it by a tenth at most."""

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from kaggle_nerve.competition.facts import HEIGHT, SIZE, WIDTH
-from kaggle_nerve.data.phantom.tissue import MARGIN
+from kaggle_nerve.phantom.tissue import MARGIN
 
 Maps = tuple[np.ndarray, np.ndarray]
 """Canvas columns and canvas rows that the frame's pixels show: float32 (height, width) each."""

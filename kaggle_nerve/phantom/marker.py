@@ -11,7 +11,7 @@ MARKER = "synthetic.json"
 _README = """\
 SYNTHETIC DATA - A PHANTOM
 
-Every frame in this directory was computed by kaggle-nerve (kaggle_nerve.data.phantom). No frame and
+Every frame in this directory was computed by kaggle-nerve (kaggle_nerve.phantom). No frame and
 no mask comes from a patient or from Kaggle's "Ultrasound Nerve Segmentation"; only the file format is
 that competition's. Scores reached here say nothing about scores on Kaggle.
 """

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from kaggle_nerve.competition.facts import HEIGHT, WIDTH
-from kaggle_nerve.data.phantom.subject import Look, Subject
+from kaggle_nerve.phantom.subject import Look, Subject
 
 MARGIN = 48
 """Pixels that the canvas is larger than a frame on every side, so that the probe can move."""

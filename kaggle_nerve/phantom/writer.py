@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from kaggle_nerve.competition import facts, rle
-from kaggle_nerve.data.phantom.frame import meet_subject, render
-from kaggle_nerve.data.phantom.marker import close_marker, open_marker
-from kaggle_nerve.data.phantom.plan import Shot, plan_test, plan_train
-from kaggle_nerve.data.phantom.subject import Subject
-from kaggle_nerve.data.phantom.tissue import Tissue
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.phantom.frame import meet_subject, render
+from kaggle_nerve.phantom.marker import close_marker, open_marker
+from kaggle_nerve.phantom.plan import Shot, plan_test, plan_train
+from kaggle_nerve.phantom.subject import Subject
+from kaggle_nerve.phantom.tissue import Tissue
 from kaggle_nerve.progress import SILENT, Bar, Reporter
 from kaggle_nerve.storage import write_text
 

@@ -5,7 +5,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from kaggle_nerve.data.phantom.subject import positive_counts
+from kaggle_nerve.phantom.subject import positive_counts
 
 TWIN_SHARE = 0.03
 """Share of frames that belong to a pair of near-duplicates of which only one has a mask."""
