@@ -9,19 +9,19 @@ from click.testing import CliRunner
 from matplotlib.colors import to_hex
 from support import disc, tissue, write_frames
 
-from kaggle_nerve.audit import KINDS, audit, write
+from kaggle_nerve.audit.audit import KINDS, audit, write
+from kaggle_nerve.audit.contradictions import compare_labels, contradictions, training_table
+from kaggle_nerve.audit.sheets import doubts_sheet
+from kaggle_nerve.audit.suspicious import suspicious
 from kaggle_nerve.cli import cli
 from kaggle_nerve.competition import rle
 from kaggle_nerve.competition.facts import SIZE
-from kaggle_nerve.data import noise
-from kaggle_nerve.data.doubts import compare_labels, contradictions, doubted
+from kaggle_nerve.data import doubted
 from kaggle_nerve.data.frames import locate, training_frames
 from kaggle_nerve.data.overlay import PREDICTED, TRUE
-from kaggle_nerve.data.suspicious import suspicious
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.notebook import explore
 from kaggle_nerve.notebook.places import Places
-from kaggle_nerve.pictures.doubts import doubts_sheet
 from kaggle_nerve.settings import TrainingSettings, apply_changes, load_preset
 
 MASK, NEAR, ELSEWHERE = disc((200, 300), 50), disc((200, 310), 50), disc((100, 150), 50)
@@ -71,7 +71,7 @@ def test_contradictions_are_told_worst_first_and_the_mask_stands_first():
 def test_weights_and_targets_are_shares_of_a_frame_and_its_twins():
     # A mask whose three twins have none; a fifth frame is a twin of one of these; a sixth has no twin.
     frames = table_of(MASK, None, None, None, None, MASK)
-    table = doubted(compare_labels(pairs_of((0, 1), (0, 2), (0, 3), (3, 4)), frames), frames)
+    table = training_table(compare_labels(pairs_of((0, 1), (0, 2), (0, 3), (3, 4)), frames), frames)
     assert table.values.tolist() == [
         [1, 1, 0.25, 0.25],
         [1, 2, 0.5, 0.5],
@@ -82,16 +82,16 @@ def test_weights_and_targets_are_shares_of_a_frame_and_its_twins():
 
 def test_outlines_that_disagree_weigh_less_and_keep_their_presence():
     frames = table_of(MASK, ELSEWHERE, NEAR)
-    table = doubted(compare_labels(pairs_of((0, 1), (0, 2)), frames), frames)
+    table = training_table(compare_labels(pairs_of((0, 1), (0, 2)), frames), frames)
     assert table.values.tolist() == [[1, 1, 0.6667, 1], [1, 2, 0.5, 1]]
 
 
 def test_nothing_is_doubted_without_contradictions():
     frames = table_of(MASK, NEAR, None)
     labelled = compare_labels(pairs_of((0, 1)), frames)
-    assert doubted(labelled, frames).empty
+    assert training_table(labelled, frames).empty
     assert contradictions(labelled, frames).empty
-    assert list(doubted(compare_labels(pairs_of(), frames), frames).columns) == list(noise.COLUMNS)
+    assert list(training_table(compare_labels(pairs_of(), frames), frames).columns) == list(doubted.COLUMNS)
 
 
 def kinds_of(frames):
@@ -215,14 +215,14 @@ def test_training_reads_the_table(data, tmp_path):
     write(audit(data), tmp_path)
     path = tmp_path / "doubted.csv"
     frames = training_frames(locate(data))
-    weights, presence = noise.read(path, frames)
+    weights, presence = doubted.read(path, frames)
     np.testing.assert_allclose(weights, [1 / 3, 2 / 3, 0.5, 0.5, 1, 2 / 3, 1], atol=1e-4)
     np.testing.assert_allclose(presence, [1 / 3, 1 / 3, 1, 1, 1, 1 / 3, 0], atol=1e-4)
     for way in ("weight", "soft"):
         changes = (f"training.noise={way}", f"training.noise_table={path}")
         settings = apply_changes(load_preset("tiny"), changes).training
         assert isinstance(settings, TrainingSettings)
-        assert noise.marks(settings, frames) is not None
+        assert doubted.marks(settings, frames) is not None
 
 
 def test_sheets_show_pairs_side_by_side(data):
@@ -289,7 +289,7 @@ def test_without_a_mask_and_with_one_frame_there_is_nothing_to_doubt(tmp_path):
         assert "doubted.csv marks" not in told
         assert len(list((tmp_path / f"{name}-out").iterdir())) == 3
         frames = training_frames(locate(tmp_path / name))
-        weights, _ = noise.read(tmp_path / f"{name}-out" / "doubted.csv", frames)
+        weights, _ = doubted.read(tmp_path / f"{name}-out" / "doubted.csv", frames)
         assert weights.tolist() == [1] * images
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from kaggle_nerve.data.augment import augment
 from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.data.draw import dealt, drawn, most_batches
-from kaggle_nerve.data.noise import Marks
+from kaggle_nerve.data.doubted import Marks
+from kaggle_nerve.data.sampling import dealt, drawn, most_batches
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import AugmentationSettings
 from kaggle_nerve.training.losses import MaskLoss

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kaggle_nerve.data.noise import marks, read
+from kaggle_nerve.data.doubted import marks, read
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import TrainingSettings
 

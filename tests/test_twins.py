@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from support import tissue, write_frames
 
+from kaggle_nerve.audit import twins as module
+from kaggle_nerve.audit.twins import LEAST, candidates, likeness, twins
 from kaggle_nerve.competition.facts import SIZE
-from kaggle_nerve.data import twins as module
 from kaggle_nerve.data.cache import open_training
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.data.tiff import read_grey
-from kaggle_nerve.data.twins import LEAST, candidates, likeness, twins
 from kaggle_nerve.errors import NerveError
 
 

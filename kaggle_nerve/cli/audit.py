@@ -8,7 +8,7 @@ import click
 from kaggle_nerve.cli import options
 
 if TYPE_CHECKING:
-    from kaggle_nerve.audit import Audit
+    from kaggle_nerve.audit.audit import Audit
 
 
 @click.command()
@@ -48,8 +48,8 @@ def audit(data_dir: Path, out: Path, least: float, worst: int, workers: int, as_
     \b
     Example: kaggle-nerve audit --data data/ultrasound-nerve-segmentation --out audit
     """
-    from kaggle_nerve.audit import audit as run_audit
-    from kaggle_nerve.audit import write
+    from kaggle_nerve.audit.audit import audit as run_audit
+    from kaggle_nerve.audit.audit import write
     from kaggle_nerve.cli.terminal import TerminalReporter
 
     found = run_audit(data_dir, least=least, reporter=TerminalReporter(), workers=workers)
@@ -64,7 +64,7 @@ def audit(data_dir: Path, out: Path, least: float, worst: int, workers: int, as_
 
 
 def _print(found: "Audit", files: list[Path], worst: int, out: Path) -> None:
-    from kaggle_nerve.audit import DOUBTED
+    from kaggle_nerve.audit.audit import DOUBTED
 
     click.echo(
         f"{len(found.frames)} frames of {found.frames.subject.nunique()} subjects: {len(found.twins)} pairs "

@@ -8,8 +8,9 @@ from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 from kaggle_nerve import pipeline
+from kaggle_nerve.audit import contradictions, twins
+from kaggle_nerve.audit.sheets import doubts_sheet
 from kaggle_nerve.competition import rle
-from kaggle_nerve.data import doubts, twins
 from kaggle_nerve.data.cache import open_training
 from kaggle_nerve.data.frames import locate, training_frames
 from kaggle_nerve.data.overlay import PREDICTED, TRUE
@@ -17,7 +18,6 @@ from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.notebook.console import ConsoleReporter
 from kaggle_nerve.notebook.places import attached_runs, find_data, here, take_over
 from kaggle_nerve.pictures import charts
-from kaggle_nerve.pictures.doubts import doubts_sheet
 from kaggle_nerve.pictures.sheet import Tile, sheet
 from kaggle_nerve.runs import Run, open_run
 
@@ -59,9 +59,9 @@ class Exploration:
     def show_contradictions(self, count: int = 4) -> None:
         """The likest pairs of frames of which one has a mask and the other has none."""
         cache = open_training(self.layout, twins.SIZE, reporter=self.reporter)
-        labelled = doubts.compare_labels(twins.twins(cache, reporter=self.reporter), self.frames)
-        found = doubts.contradictions(labelled, self.frames)
-        found = found[found.kind == doubts.AGAINST_NONE]
+        labelled = contradictions.compare_labels(twins.twins(cache, reporter=self.reporter), self.frames)
+        found = contradictions.contradictions(labelled, self.frames)
+        found = found[found.kind == contradictions.AGAINST_NONE]
         self.reporter.say(
             f"{found.row.nunique()} of {self.frames.has_mask.sum()} frames with a mask have a twin without one (grey "
             f"levels correlate by {twins.LEAST:g} or more)."

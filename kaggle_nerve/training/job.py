@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from kaggle_nerve.data import cache as caches
+from kaggle_nerve.data import doubted
 from kaggle_nerve.data import folds as folding
-from kaggle_nerve.data import noise
 from kaggle_nerve.data.batches import Batches
 from kaggle_nerve.data.cache import Cache
 from kaggle_nerve.data.frames import locate
@@ -35,7 +35,7 @@ class Frames:
 
     cache: Cache
     warm: Cache | None
-    marks: noise.Marks | None
+    marks: doubted.Marks | None
 
 
 def open_frames(
@@ -45,7 +45,7 @@ def open_frames(
     layout, small = locate(data_dir), settings.training.warm_size
     cache = caches.open_training(layout, settings.size, reporter=reporter, workers=workers)
     warm = caches.open_training(layout, small, reporter=reporter, workers=workers) if any(small) else None
-    return Frames(cache, warm, noise.marks(settings.training, cache.table))
+    return Frames(cache, warm, doubted.marks(settings.training, cache.table))
 
 
 def folds_of(run: Run, frames: Frames) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kaggle_nerve.competition.metric import dice_of_texts
-from kaggle_nerve.data.noise import COLUMNS
+from kaggle_nerve.data.doubted import COLUMNS
 
 AGAINST_NONE, DISAGREE = "mask against none", "outlines disagree"
 
@@ -49,7 +49,7 @@ def contradictions(labelled: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame
     return found[["kind", "row", "other", "correlation", "difference", "dice", "what"]]
 
 
-def doubted(labelled: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
+def training_table(labelled: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
     """What training shall make of the frames that a twin contradicts, with the columns of `noise.read`.
 
     A frame and its twins are a group. Its presence target is the share of the group that has a mask;

@@ -6,17 +6,17 @@ from typing import Any
 
 import pandas as pd
 
-from kaggle_nerve.data import doubts, suspicious, twins
+from kaggle_nerve.audit import contradictions, suspicious, twins
+from kaggle_nerve.audit.sheets import doubts_sheet
 from kaggle_nerve.data.cache import open_training
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.data.tiff import read_grey
-from kaggle_nerve.pictures.doubts import doubts_sheet
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.storage import atomic_path, write_text
 
 KINDS = (
-    doubts.AGAINST_NONE,
-    doubts.DISAGREE,
+    contradictions.AGAINST_NONE,
+    contradictions.DISAGREE,
     suspicious.TINY,
     suspicious.PIECES,
     suspicious.HOLES,
@@ -31,7 +31,7 @@ FINDINGS, TWINS, DOUBTED = "findings.csv", "twins.csv", "doubted.csv"
 class Audit:
     """What was found.
 
-    ``frames``: those of `training_frames`. ``twins``: pairs of rows, as `doubts.compare_labels` gives
+    ``frames``: those of `training_frames`. ``twins``: pairs of rows, as `contradictions.compare_labels` gives
     them. ``findings``: kind, row, other (NaN for a single mask), correlation, difference, dice, what;
     the worst of each kind first. ``doubted``: the table that training reads. ``least``: the
     correlation from which frames are twins.
@@ -82,8 +82,8 @@ def audit(
     cache = open_training(locate(data_dir), twins.SIZE, reporter=reporter, workers=workers)
     frames = cache.table
     found = twins.twins(cache, least, reporter=reporter, workers=workers)
-    labelled = doubts.compare_labels(found, frames)
-    parts = [doubts.contradictions(labelled, frames), suspicious.suspicious(frames)]
+    labelled = contradictions.compare_labels(found, frames)
+    parts = [contradictions.contradictions(labelled, frames), suspicious.suspicious(frames)]
     order = {kind: place for place, kind in enumerate(KINDS)}
     findings = pd.DataFrame(
         [row for part in parts for row in part.to_dict("records")], columns=parts[0].columns
@@ -91,7 +91,7 @@ def audit(
     findings = findings.sort_values(
         "kind", key=lambda kinds: kinds.map(order), kind="stable", ignore_index=True
     )
-    return Audit(frames, labelled, findings, doubts.doubted(labelled, frames), least)
+    return Audit(frames, labelled, findings, contradictions.training_table(labelled, frames), least)
 
 
 def write(found: Audit, out: Path) -> list[Path]:

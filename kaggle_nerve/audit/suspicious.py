@@ -2,7 +2,7 @@
 
 What is usual is what the other masks are, by medians and median absolute deviations, which a few
 faulty masks do not move. A find is no fault: the masks are an expert's. See also
-`kaggle_nerve.data.doubts`.
+`kaggle_nerve.audit.contradictions`.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from kaggle_nerve.audit.contradictions import name_of
 from kaggle_nerve.competition import rle
-from kaggle_nerve.data.doubts import name_of
 
 TINY, PIECES, HOLES, PLACE = "tiny mask", "several pieces", "holes", "unusual place"
 

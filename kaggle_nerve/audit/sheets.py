@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from kaggle_nerve.audit.contradictions import DISAGREE, name_of
 from kaggle_nerve.competition import rle
-from kaggle_nerve.data.doubts import DISAGREE, name_of
 from kaggle_nerve.data.overlay import PREDICTED, TRUE
 from kaggle_nerve.pictures.sheet import Tile, sheet
 
