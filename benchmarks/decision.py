@@ -123,8 +123,8 @@ class Bench:
 
     def predicted(self, name: str) -> float | None:
         """Predict out-of-fold and held-out frames anew; seconds for the former, None where training made them."""
-        from kaggle_nerve.prediction.again import predict_oof
         from kaggle_nerve.prediction.ensemble import predict_test
+        from kaggle_nerve.prediction.held_out import predict_oof
 
         started = time.perf_counter()
         predict_oof(self.run(name), self.args.data, force=True)
@@ -134,8 +134,8 @@ class Bench:
 
     def single_folds(self, name: str) -> list[Frames]:
         """The held-out patients by the model of each fold alone."""
-        from kaggle_nerve.models.forward import probabilities
         from kaggle_nerve.prediction.ensemble import load_fold
+        from kaggle_nerve.prediction.forward import probabilities
 
         run, found = self.run(name), []
         frames = cache.open_test(locate(self.args.data), run.settings.size).frames

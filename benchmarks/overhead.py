@@ -25,7 +25,7 @@ from kaggle_nerve.data import cache as caches
 from kaggle_nerve.data.batches import Batches
 from kaggle_nerve.data.folds import assign, split
 from kaggle_nerve.data.frames import locate
-from kaggle_nerve.models.forward import probabilities
+from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.settings import load_preset
 from kaggle_nerve.training.optimisers import compiled
 from kaggle_nerve.training.run_folds import train_folds

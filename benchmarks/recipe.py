@@ -33,7 +33,7 @@ from kaggle_nerve.decision.candidates import offered
 from kaggle_nerve.decision.evidence import measure
 from kaggle_nerve.decision.nested import by_subject, choose, interval, judge
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.again import predict_oof
+from kaggle_nerve.prediction.held_out import predict_oof
 from kaggle_nerve.prediction.stored import open_oof
 from kaggle_nerve.runs import Run, open_run
 
@@ -142,8 +142,8 @@ def score(run: Run, args: argparse.Namespace) -> Scored:
 
 def real_auc(run: Run, data: Path, empties: Path) -> float:
     """Presence AUC of real empty frames against real frames with a mask, the mean over the folds."""
-    from kaggle_nerve.models.forward import probabilities
     from kaggle_nerve.prediction.ensemble import load_fold
+    from kaggle_nerve.prediction.forward import probabilities
 
     settings = run.settings
     pictures = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in sorted(empties.glob("*.png"))]

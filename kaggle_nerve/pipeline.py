@@ -147,8 +147,8 @@ def prepare(
 ) -> Prepared:
     """Predict and tune where that is missing, write ``out``, and check it against the sample."""
     # Keras is imported only where a prediction may be missing.
-    from kaggle_nerve.prediction.again import predict_oof
     from kaggle_nerve.prediction.ensemble import predict_test
+    from kaggle_nerve.prediction.held_out import predict_oof
 
     runs = in_order(runs)
     for run in runs:

@@ -14,10 +14,10 @@ from kaggle_nerve.data import cache as caches
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import blending, matching
-from kaggle_nerve.models.forward import Predicted, probabilities
 from kaggle_nerve.prediction import ensemble
-from kaggle_nerve.prediction.again import predict_oof
 from kaggle_nerve.prediction.ensemble import load_fold, predict_test
+from kaggle_nerve.prediction.forward import Predicted, probabilities
+from kaggle_nerve.prediction.held_out import predict_oof
 from kaggle_nerve.prediction.stored import open_oof, open_test
 from kaggle_nerve.runs import Run, open_run
 from kaggle_nerve.storage import completed

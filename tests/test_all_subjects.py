@@ -12,9 +12,9 @@ from training_support import Told, fold_job, history, numbers, settings
 from kaggle_nerve.cli import cli
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.models.forward import probabilities
 from kaggle_nerve.pipeline import prepare
 from kaggle_nerve.prediction.ensemble import load_fold, predict_test, together
+from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.prediction.single import predict_frames
 from kaggle_nerve.prediction.stored import open_oof, open_test
 from kaggle_nerve.report.gather import gather

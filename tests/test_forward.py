@@ -11,7 +11,7 @@ from keras import layers
 from support import disc
 
 from kaggle_nerve.maps import blending
-from kaggle_nerve.models import forward, views
+from kaggle_nerve.prediction import forward, views
 from kaggle_nerve.settings.schema import COMBINE, TTA
 
 SIZE = (9, 14)

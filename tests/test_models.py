@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.models import blocks, forward, heads, registry, summary
+from kaggle_nerve.models import blocks, heads, registry, summary
+from kaggle_nerve.prediction import forward
 from kaggle_nerve.settings import apply_changes, load_preset
 
 

@@ -50,7 +50,7 @@ def contradictions(labelled: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame
 
 
 def training_table(labelled: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
-    """What training shall make of the frames that a twin contradicts, with the columns of `noise.read`.
+    """What training shall make of the frames that a twin contradicts, with the columns of `doubted.read`.
 
     A frame and its twins are a group. Its presence target is the share of the group that has a mask;
     its weight is the share that does not contradict it. Twins of twins do not count: from one to the

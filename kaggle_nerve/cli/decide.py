@@ -63,8 +63,8 @@ def predict(
     from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
 
     load_keras()
-    from kaggle_nerve.prediction.again import predict_oof
     from kaggle_nerve.prediction.ensemble import predict_test
+    from kaggle_nerve.prediction.held_out import predict_oof
     from kaggle_nerve.runs import open_run
 
     run, reporter = open_run(runs_dir, run_name), TerminalReporter()

@@ -5,14 +5,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import kaggle_nerve.training.losses  # noqa: F401  registers the loss that saved models name
 from kaggle_nerve.arrays import GrowingArrays
 from kaggle_nerve.data.cache import Cache, open_test
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import Mixer
-from kaggle_nerve.models.forward import Predicted, probabilities
+from kaggle_nerve.prediction.forward import Predicted, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, Run, TestFacts
 from kaggle_nerve.runs.run import LOCK

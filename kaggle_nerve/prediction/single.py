@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 
 from kaggle_nerve.data.cache import shrink
-from kaggle_nerve.models.forward import probabilities
 from kaggle_nerve.prediction.ensemble import load_fold, together
+from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.prediction.stored import Stored, scale_of, scaled
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run

@@ -7,11 +7,12 @@ from pathlib import Path
 import keras
 
 from kaggle_nerve import devices
+from kaggle_nerve.prediction.held_out import predict_held_out
 from kaggle_nerve.runs import FoldFacts, FoldResult
 from kaggle_nerve.runs.facts import FIGURES
 from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import atomic_path, completed, digest_file, mark_complete
-from kaggle_nerve.training import averaging, oof, start
+from kaggle_nerve.training import averaging, start
 from kaggle_nerve.training.checkpoint import Checkpoint, State
 from kaggle_nerve.training.environment import recorded
 from kaggle_nerve.training.epochs import Epochs
@@ -111,7 +112,7 @@ def _finish(stage: Stage, model: keras.Model, state: State) -> None:
     figures = {}
     if fold.number != ALL:
         figures = _figures(stage, final, state)
-        oof.predict(fold, final, stage.cache, stage.held, job.reporter)
+        predict_held_out(fold, final, stage.cache, stage.held, job.reporter)
     # Without the optimiser the file is a third of the size.
     final.compile(jit_compile=settings.training.jit_compile)
     with atomic_path(fold.model) as path:

@@ -16,8 +16,8 @@ import keras
 import numpy as np
 
 from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.models.forward import probabilities
-from kaggle_nerve.models.views import VIEWS
+from kaggle_nerve.prediction.forward import probabilities
+from kaggle_nerve.prediction.views import VIEWS
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training import averaging
 

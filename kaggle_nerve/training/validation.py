@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from kaggle_nerve.competition import metric
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.fullsize import Truths, enlarge
-from kaggle_nerve.models.forward import probabilities
+from kaggle_nerve.prediction.forward import probabilities
 
 PRESENCE_GRID = np.round(np.arange(0.0, 0.96, 0.05), 2)
 """Presence thresholds that an epoch's score may choose from: early epochs are badly calibrated."""

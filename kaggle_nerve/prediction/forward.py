@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kaggle_nerve.maps.blending import Mixer, mean_agreement
-from kaggle_nerve.models.views import VIEWS, View, brought_back, seen
+from kaggle_nerve.prediction.views import VIEWS, View, brought_back, seen
 
 PREDICTED = ("mask", "presence")
 _short: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()

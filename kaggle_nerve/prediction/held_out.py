@@ -1,17 +1,20 @@
-"""The held-out frames once more, with other views than in training and without training again."""
+"""What a fold's model says about the frames that it was not trained on: at the end of training, or with other views."""
 
 from pathlib import Path
 
+import keras
+import numpy as np
+
 from kaggle_nerve.data import folds as folding
-from kaggle_nerve.data.cache import open_training
+from kaggle_nerve.data.cache import Cache, open_training
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.ensemble import load_fold
+from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, OofFacts, Run
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import digest_file, locked
-from kaggle_nerve.training import oof
+from kaggle_nerve.storage import atomic_path, digest_file, locked, write_text
 
 
 def predict_oof(
@@ -43,8 +46,35 @@ def predict_oof(
         for fold in missing:
             fold.reopen_oof()
             _, held = folding.split(cache.table, folds, fold.number)
-            oof.predict(fold, load_fold(fold), cache, held, reporter)
+            predict_held_out(fold, load_fold(fold), cache, held, reporter)
             fold.finish_oof(inputs[fold])
+
+
+def predict_held_out(
+    fold: Fold, model: keras.Model, cache: Cache, rows: np.ndarray, reporter: Reporter
+) -> None:
+    """Write the out-of-fold maps and table of ``fold``, for ``rows`` of the cache.
+
+    The table has the columns subject, img, fold, presence, agreement and spread (see `Predicted`).
+    """
+    settings = fold.run.settings.prediction
+    frames = cache.frames[rows]
+    masks = np.empty(frames.shape, np.float16)
+    figures = {name: np.empty(len(frames)) for name in ("presence", "agreement", "spread")}
+    options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
+    row = 0
+    with reporter.bar(f"{fold.label} out-of-fold", len(frames)) as bar:
+        for part in probabilities(model, frames, **options):
+            place = slice(row, row + len(part.masks))
+            masks[place] = part.masks
+            for name, values in figures.items():
+                values[place] = getattr(part, name)
+            row = place.stop
+            bar.update(len(part.masks))
+    with atomic_path(fold.oof_maps) as path:
+        np.save(path, masks)
+    table = cache.table.iloc[rows][["subject", "img"]].assign(fold=fold.number, **figures)
+    write_text(fold.oof_table, table.round({"agreement": 6, "spread": 6}).to_csv(index=False))
 
 
 def _inputs(fold: Fold) -> OofFacts:
