@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from decision_support import stored
 
-from kaggle_nerve.decision import calibration, reliability
+from kaggle_nerve.decision import calibration, figures
 from kaggle_nerve.decision.calibration import METHODS
 from kaggle_nerve.decision.evidence import measure
 from kaggle_nerve.decision.presence import ALL_NAMES
@@ -72,10 +72,10 @@ def test_the_reliability_by_hand():
 def test_calibration_helps_on_patients_that_it_has_not_seen():
     found, table = stored(subjects=6, frames=10)
     evidence = measure(found, Truths(list(table.pixels)))[0]
-    pixels = reliability.of_pixels(evidence)
+    pixels = figures.reliability_of_pixels(evidence)
     # The maps are two pixels off and sure of themselves.
     assert pixels["isotonic"].error < pixels["raw"].error
     assert sum(count for *_, count in pixels["raw"].table) == len(table) * 420 * 580
-    presence = reliability.of_presence(evidence, ALL_NAMES)
+    presence = figures.reliability_of_presence(evidence, ALL_NAMES)
     assert set(presence) == {"raw", *METHODS, "classifier"}
     assert presence["classifier"].brier < 0.25

@@ -6,11 +6,16 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from kaggle_nerve.decision import calibration
+from kaggle_nerve.decision.calibration import METHODS, Reliability
 from kaggle_nerve.decision.evidence import Evidence
 from kaggle_nerve.decision.nested import Nested, by_subject, interval
+from kaggle_nerve.decision.presence import cross_fitted, parts
+from kaggle_nerve.maps import levels
 
 FAR = 0.1
 """How far the share of frames with a mask may lie from the training frames' before it is worth a warning."""
+
+RAW, CLASSIFIER = "raw", "classifier"
 
 
 @dataclass(frozen=True)
@@ -135,3 +140,34 @@ def far_share(predicted: float, trained: float) -> str | None:
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
+
+
+def reliability_of_pixels(evidence: Evidence) -> dict[str, Reliability]:
+    """How far the probabilities of all pixels of all frames come true, raw and calibrated on other subjects."""
+    times = (evidence.reached[:, :-1] - evidence.reached[:, 1:]).astype(np.int64)
+    true = (evidence.shared[:, :-1] - evidence.shared[:, 1:]).astype(np.int64)
+    given = levels.probability(np.arange(levels.COUNT))
+    found = {RAW: calibration.reliability(given, true.sum(axis=0), times.sum(axis=0))}
+    for method in METHODS:
+        rows = []
+        for seen, unseen in parts(evidence.subjects):
+            curve = calibration.fit(method, given, true[seen].sum(axis=0), times[seen].sum(axis=0))
+            rows.append((curve(given), true[unseen].sum(axis=0), times[unseen].sum(axis=0)))
+        found[method] = calibration.reliability(
+            *(np.concatenate(column) for column in zip(*rows, strict=True))
+        )
+    return found
+
+
+def reliability_of_presence(evidence: Evidence, names: tuple[str, ...]) -> dict[str, Reliability]:
+    """As `reliability_of_pixels`, of the heads' presence, and of the classifier's by the features ``names``."""
+    once, true = np.ones(len(evidence)), evidence.present
+    found = {RAW: calibration.reliability(evidence.presence, true, once)}
+    for method in METHODS:
+        given = np.zeros(len(evidence))
+        for seen, unseen in parts(evidence.subjects):
+            curve = calibration.fit(method, evidence.presence[seen], true[seen], once[seen])
+            given[unseen] = curve(evidence.presence[unseen])
+        found[method] = calibration.reliability(given, true, once)
+    found[CLASSIFIER] = calibration.reliability(cross_fitted(evidence, names), true, once)
+    return found

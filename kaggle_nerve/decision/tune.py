@@ -15,12 +15,18 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from kaggle_nerve.competition.metric import dice_of_counts
-from kaggle_nerve.decision import blends, reliability, shaping
+from kaggle_nerve.decision import blends, shaping
 from kaggle_nerve.decision.blends import BlendWay
 from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, offered
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.decision.evidence import Evidence, measure
-from kaggle_nerve.decision.figures import Row, compared, figures
+from kaggle_nerve.decision.figures import (
+    Row,
+    compared,
+    figures,
+    reliability_of_pixels,
+    reliability_of_presence,
+)
 from kaggle_nerve.decision.nested import Choice, Nested, choose, judge
 from kaggle_nerve.decision.presence import ALL_NAMES, HEAD_ALONE
 from kaggle_nerve.decision.review import review
@@ -115,7 +121,7 @@ def _learned(
     prior = shaping.learn_prior(task.texts) if PRIOR in SHAPES[shape] else None
     shaper = Shaper(SHAPES[shape], prior, task.images)
     reviewed = review(stored, task.truths, learned, shaper, evidence=final, **task.how)
-    presence = reliability.of_presence(evidence, HEAD_ALONE if stored.is_conditional else ALL_NAMES)
+    presence = reliability_of_presence(evidence, HEAD_ALONE if stored.is_conditional else ALL_NAMES)
     return Decision(
         candidate.name,
         learned,
@@ -123,7 +129,7 @@ def _learned(
         way.final,
         figures(evidence, verdicts, float(reviewed.frames.dice.mean()), task.seed),
         {what: found.rows for what, found in chosen.items()},
-        {"pixels": reliability.of_pixels(evidence), "presence": presence},
+        {"pixels": reliability_of_pixels(evidence), "presence": presence},
         stored.source,
         prior,
         task.take,
