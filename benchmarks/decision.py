@@ -30,7 +30,7 @@ from kaggle_nerve.decision.shaping import SHAPES, Shaper
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
-from kaggle_nerve.rehearsal.holdout import ORIGIN, SOLUTION
+from kaggle_nerve.rehearsal.competitions.holdout import ORIGIN, SOLUTION
 from kaggle_nerve.runs import Run, open_run
 from kaggle_nerve.storage import write_text
 

@@ -55,7 +55,7 @@ def served(tmp_path_factory):
     """The tiny competition of `rehearsal_support`, packed for a rehearsal."""
     from rehearsal_support import make_competition
 
-    from kaggle_nerve.rehearsal.competition import pack
+    from kaggle_nerve.rehearsal.competitions.served import pack
 
     folder = tmp_path_factory.mktemp("served")
     return pack(*make_competition(folder / "data"), folder / "packed")

@@ -33,7 +33,7 @@ from kaggle_nerve.kaggle_api.archive import Bounds, CorruptArchiveError, UnsafeA
 from kaggle_nerve.kaggle_api.client import Client, Limits
 from kaggle_nerve.kaggle_api.fetch import fetch
 from kaggle_nerve.kaggle_api.records import Listing, RemoteFile
-from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
+from kaggle_nerve.rehearsal.competitions.served import ServedCompetition, pack
 from kaggle_nerve.rehearsal.server import RehearsalServer
 
 MIB = 1 << 20

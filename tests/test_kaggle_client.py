@@ -28,7 +28,7 @@ from kaggle_nerve.kaggle_api.client import Client, Limits
 from kaggle_nerve.kaggle_api.credentials import Credential
 from kaggle_nerve.kaggle_api.failures import Fault, KaggleError
 from kaggle_nerve.kaggle_api.process import EndedError, Program
-from kaggle_nerve.rehearsal.competition import ServedCompetition
+from kaggle_nerve.rehearsal.competitions.served import ServedCompetition
 from kaggle_nerve.rehearsal.server import RehearsalServer
 
 PLANTED = "KGAT_planted0123456789abcdef"

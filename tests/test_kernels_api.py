@@ -20,7 +20,7 @@ from kaggle_nerve.kaggle_api.outputs import fetch_runs
 from kaggle_nerve.kaggle_api.records import Listing, RemoteFile
 from kaggle_nerve.kernels.plans import PLANS
 from kaggle_nerve.progress import SILENT
-from kaggle_nerve.rehearsal import kernel_calls
+from kaggle_nerve.rehearsal.kernels import calls as kernel_calls
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.settings import load_preset, save_settings
 from kaggle_nerve.storage import mark_complete, write_json

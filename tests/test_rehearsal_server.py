@@ -26,8 +26,9 @@ from rehearsal_support import (
 
 from kaggle_nerve.competition import facts
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.rehearsal import calls, faults, wire
-from kaggle_nerve.rehearsal.competition import ServedCompetition, open_packed, pack, split_usage
+from kaggle_nerve.rehearsal import faults, wire
+from kaggle_nerve.rehearsal.competitions import calls
+from kaggle_nerve.rehearsal.competitions.served import ServedCompetition, open_packed, pack, split_usage
 from kaggle_nerve.rehearsal.server import PROXIES, RehearsalServer
 
 SLUG = facts.SLUG

@@ -18,7 +18,7 @@ from kaggle_nerve.cli import cli
 from kaggle_nerve.data.frames import locate, training_frames
 from kaggle_nerve.data.verify import verify
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.rehearsal.holdout import hold_out
+from kaggle_nerve.rehearsal.competitions.holdout import hold_out
 from kaggle_nerve.rehearsal.run import all_empty, own_folder
 
 FAST = [

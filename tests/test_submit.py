@@ -23,7 +23,7 @@ from kaggle_nerve import storage
 from kaggle_nerve.competition import facts
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.client import Client
-from kaggle_nerve.rehearsal.competition import ServedCompetition, pack
+from kaggle_nerve.rehearsal.competitions.served import ServedCompetition, pack
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.submissions import upload as submit
 from kaggle_nerve.submissions.ledger import Ledger, Origin, refresh

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kaggle_nerve.rehearsal.competition import ServedCompetition
-from kaggle_nerve.rehearsal.datasets import Datasets
+from kaggle_nerve.rehearsal.competitions.served import ServedCompetition
+from kaggle_nerve.rehearsal.competitions.state import State
+from kaggle_nerve.rehearsal.datasets.state import Datasets
 from kaggle_nerve.rehearsal.faults import Fault, Faults
 from kaggle_nerve.rehearsal.incoming import Request
-from kaggle_nerve.rehearsal.kernels import Kernels
+from kaggle_nerve.rehearsal.kernels.state import Kernels
 from kaggle_nerve.rehearsal.links import Links
-from kaggle_nerve.rehearsal.state import State
 from kaggle_nerve.rehearsal.wire import RefusedError
 
 

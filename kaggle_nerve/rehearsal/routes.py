@@ -14,8 +14,11 @@ from kagglesdk.datasets.types import dataset_api_service as datasets
 from kagglesdk.kernels.types import kernels_api_service as kernels
 from kagglesdk.security.types.oauth_service import IntrospectTokenRequest
 
-from kaggle_nerve.rehearsal import calls, dataset_calls, kernel_calls, transfers
+from kaggle_nerve.rehearsal import transfers
+from kaggle_nerve.rehearsal.competitions import calls
+from kaggle_nerve.rehearsal.datasets import calls as dataset_calls
 from kaggle_nerve.rehearsal.exchange import Exchange
+from kaggle_nerve.rehearsal.kernels import calls as kernel_calls
 from kaggle_nerve.rehearsal.links import BLOBS, DOWNLOADS, UPLOADS
 from kaggle_nerve.rehearsal.wire import (
     LOOPBACK,

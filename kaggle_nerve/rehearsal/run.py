@@ -16,8 +16,8 @@ from kaggle_nerve.kaggle_api.client import Client
 from kaggle_nerve.kaggle_api.fetch import fetch
 from kaggle_nerve.phantom import write_competition
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.rehearsal.competition import ServedCompetition, open_packed, pack
-from kaggle_nerve.rehearsal.holdout import hold_out
+from kaggle_nerve.rehearsal.competitions.holdout import hold_out
+from kaggle_nerve.rehearsal.competitions.served import ServedCompetition, open_packed, pack
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.storage import completed, digest_text

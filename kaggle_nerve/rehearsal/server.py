@@ -7,14 +7,14 @@ from types import TracebackType
 from typing import Self
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.rehearsal.competition import ServedCompetition
-from kaggle_nerve.rehearsal.datasets import Dataset, Datasets
+from kaggle_nerve.rehearsal.competitions.served import ServedCompetition
+from kaggle_nerve.rehearsal.competitions.state import State, Submission
+from kaggle_nerve.rehearsal.datasets.state import Dataset, Datasets
 from kaggle_nerve.rehearsal.exchange import House, Record
 from kaggle_nerve.rehearsal.faults import Faults
 from kaggle_nerve.rehearsal.handler import Listener
-from kaggle_nerve.rehearsal.kernels import Kernel, Kernels
+from kaggle_nerve.rehearsal.kernels.state import Kernel, Kernels
 from kaggle_nerve.rehearsal.links import Links
-from kaggle_nerve.rehearsal.state import State, Submission
 
 FOREIGN = (
     "KAGGLE_USERNAME",

@@ -11,9 +11,9 @@ from kagglesdk.competitions.types.competition_enums import SubmissionGroup, Subm
 from kagglesdk.competitions.types.submission_status import SubmissionStatus
 from kagglesdk.security.types.oauth_service import IntrospectTokenRequest, IntrospectTokenResponse
 
+from kaggle_nerve.rehearsal.competitions.state import COMPLETE, ERROR, PENDING, TEAM, Submission
 from kaggle_nerve.rehearsal.exchange import Exchange
 from kaggle_nerve.rehearsal.paging import one_page
-from kaggle_nerve.rehearsal.state import COMPLETE, ERROR, PENDING, TEAM, Submission
 from kaggle_nerve.rehearsal.transfers import ARCHIVE, FILE
 from kaggle_nerve.rehearsal.wire import UPLOAD_LIMIT, RefusedError, Reply, Text, redirect
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaggle_nerve.competition import metric, submission
-from kaggle_nerve.rehearsal.competition import ServedCompetition
+from kaggle_nerve.rehearsal.competitions.served import ServedCompetition
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from kagglesdk.blobs.types import blob_api_service as blobs
 from kagglesdk.datasets.types import dataset_api_service as api
 from kagglesdk.datasets.types.dataset_enums import DatabundleVersionStatus
 
-from kaggle_nerve.rehearsal.datasets import Blob, Dataset
+from kaggle_nerve.rehearsal.competitions.state import TEAM
+from kaggle_nerve.rehearsal.datasets.state import Blob, Dataset
 from kaggle_nerve.rehearsal.exchange import Exchange
-from kaggle_nerve.rehearsal.state import TEAM
 from kaggle_nerve.rehearsal.wire import BLOB_LIMIT, RefusedError, Reply, Text
 
 SHORTEST, LONGEST = 6, 50

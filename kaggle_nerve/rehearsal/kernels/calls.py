@@ -7,10 +7,10 @@ from kagglesdk.kernels.types import kernels_api_service as api
 from kagglesdk.kernels.types.kernels_enums import KernelWorkerStatus
 
 from kaggle_nerve.kaggle_api.slugs import slug_of
+from kaggle_nerve.rehearsal.competitions.state import TEAM
 from kaggle_nerve.rehearsal.exchange import Exchange
-from kaggle_nerve.rehearsal.kernels import Kernel
+from kaggle_nerve.rehearsal.kernels.state import Kernel
 from kaggle_nerve.rehearsal.paging import one_page
-from kaggle_nerve.rehearsal.state import TEAM
 from kaggle_nerve.rehearsal.transfers import OUTPUT
 from kaggle_nerve.rehearsal.wire import RefusedError
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kaggle_nerve import storage
-from kaggle_nerve.rehearsal.competition import ServedCompetition
-from kaggle_nerve.rehearsal.scoring import Verdict, judge
+from kaggle_nerve.rehearsal.competitions.scoring import Verdict, judge
+from kaggle_nerve.rehearsal.competitions.served import ServedCompetition
 
 PENDING, COMPLETE, ERROR = "PENDING", "COMPLETE", "ERROR"
 TEAM = "rehearsal"

@@ -1,0 +1,1 @@
+"""Kernels of the rehearsal: Kaggle's calls about them, and what is remembered."""
