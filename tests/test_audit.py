@@ -20,8 +20,8 @@ from kaggle_nerve.data import doubted
 from kaggle_nerve.data.frames import locate, training_frames
 from kaggle_nerve.data.overlay import PREDICTED, TRUE
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.notebook import explore
-from kaggle_nerve.notebook.places import Places
+from kaggle_nerve.session import explore
+from kaggle_nerve.session.places import Places
 from kaggle_nerve.settings import TrainingSettings, apply_changes, load_preset
 
 MASK, NEAR, ELSEWHERE = disc((200, 300), 50), disc((200, 310), 50), disc((100, 150), 50)

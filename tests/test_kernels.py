@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.kernels import build as building
-from kaggle_nerve.kernels import closure as closures
-from kaggle_nerve.kernels.notebook import notebook, paste
-from kaggle_nerve.kernels.plans import PLANS, TRAIN
-from kaggle_nerve.kernels.pushing import prepared
+from kaggle_nerve.notebooks import build as building
+from kaggle_nerve.notebooks import closure as closures
+from kaggle_nerve.notebooks.notebook import notebook, paste
+from kaggle_nerve.notebooks.plans import PLANS, TRAIN
+from kaggle_nerve.notebooks.pushing import prepared
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 
@@ -35,7 +35,7 @@ def test_building_again_gives_the_same_bytes_and_writes_nothing(tmp_path):
     written = building.build(tmp_path)
     assert len(written) == 9
     assert building.build(tmp_path) == []
-    command = "from kaggle_nerve.kernels.build import build; from pathlib import Path; build(Path('x'))"
+    command = "from kaggle_nerve.notebooks.build import build; from pathlib import Path; build(Path('x'))"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True, env=environment)
     for path in written:
@@ -66,9 +66,9 @@ def test_missing_and_edited_files_are_named(tmp_path):
     edited = tmp_path / "nerve-explore" / "nerve-explore.ipynb"
     edited.write_text(edited.read_text().replace("COUNT = 12", "COUNT = 13"))
     assert sorted(map(str, building.check(tmp_path))) == [
-        "nerve-explore/nerve-explore.ipynb differs from kaggle_nerve/kernels/plans.py or notebook.py",
+        "nerve-explore/nerve-explore.ipynb differs from kaggle_nerve/notebooks/plans.py or notebook.py",
         "nerve-explore/paste.py is missing",
-        "nerve-train-folds/kernel-metadata.json differs from kaggle_nerve/kernels/plans.py",
+        "nerve-train-folds/kernel-metadata.json differs from kaggle_nerve/notebooks/plans.py",
     ]
 
 
@@ -79,7 +79,7 @@ def test_a_module_edited_in_a_kernel_is_named(tmp_path, name):
     edited = tmp_path / "nerve-explore" / name
     edited.write_text(edited.read_text().replace("One line, at once.", "A line, at once."))
     assert list(map(str, building.check(tmp_path))) == [
-        f"nerve-explore/{name} has kaggle_nerve/notebook/console.py changed by hand"
+        f"nerve-explore/{name} has kaggle_nerve/session/console.py changed by hand"
     ]
 
 
@@ -97,7 +97,7 @@ def test_a_file_that_is_no_text_differs_and_is_built_anew(tmp_path):
     building.build(tmp_path)
     spoilt = tmp_path / "nerve-explore" / "paste.py"
     spoilt.write_bytes(spoilt.read_bytes().replace(b"One line, at once.", b"One line\xff"))
-    told = "nerve-explore/paste.py has kaggle_nerve/notebook/console.py changed by hand"
+    told = "nerve-explore/paste.py has kaggle_nerve/session/console.py changed by hand"
     assert list(map(str, building.check(tmp_path))) == [told]
     assert building.build(tmp_path) == ["nerve-explore/paste.py"]
     assert building.check(tmp_path) == []

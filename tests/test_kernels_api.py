@@ -18,7 +18,7 @@ from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.kernels import follow, kernel_status, push
 from kaggle_nerve.kaggle_api.outputs import fetch_runs
 from kaggle_nerve.kaggle_api.records import Listing, RemoteFile
-from kaggle_nerve.kernels.plans import PLANS
+from kaggle_nerve.notebooks.plans import PLANS
 from kaggle_nerve.progress import SILENT
 from kaggle_nerve.rehearsal.kernels import calls as kernel_calls
 from kaggle_nerve.rehearsal.server import RehearsalServer

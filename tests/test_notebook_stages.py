@@ -8,10 +8,10 @@ from support import write_competition
 
 from kaggle_nerve import devices
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.notebook import explore as exploring
-from kaggle_nerve.notebook import places as placing
-from kaggle_nerve.notebook import training
-from kaggle_nerve.notebook.places import Places, attached_runs, find_data
+from kaggle_nerve.session import explore as exploring
+from kaggle_nerve.session import places as placing
+from kaggle_nerve.session import training
+from kaggle_nerve.session.places import Places, attached_runs, find_data
 from kaggle_nerve.settings import load_preset, save_settings
 from kaggle_nerve.storage import write_json
 from kaggle_nerve.training.logs import write_history

@@ -9,7 +9,7 @@ import pytest
 from notebook_support import Kaggle, code_cells, failure, make_kernel, with_settings
 from training_support import numbers
 
-from kaggle_nerve.kernels.build import generated
+from kaggle_nerve.notebooks.build import generated
 from kaggle_nerve.phantom import write_competition
 from kaggle_nerve.runs import open_run
 
@@ -102,7 +102,7 @@ def test_a_pasted_cell_does_the_same(texts, kaggle, package):
 
 CLOCK = """
 # The hours are over as soon as the first fold is finished.
-import kaggle_nerve.notebook.training as training
+import kaggle_nerve.session.training as training
 from pathlib import Path
 
 class Clock:

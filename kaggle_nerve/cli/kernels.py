@@ -32,7 +32,7 @@ def build(out: Path) -> None:
     \b
     Example: kaggle-nerve kernels build --out my-kernels
     """
-    from kaggle_nerve.kernels.build import build
+    from kaggle_nerve.notebooks.build import build
 
     written = build(out)
     for path in written:
@@ -49,7 +49,7 @@ def check(out: Path) -> None:
     \b
     Example: kaggle-nerve kernels check
     """
-    from kaggle_nerve.kernels.build import check
+    from kaggle_nerve.notebooks.build import check
 
     drifts = check(out)
     for drift in drifts:
@@ -91,7 +91,7 @@ def push(
     from kaggle_nerve.kaggle_api.kernels import COMPLETE, SESSION
     from kaggle_nerve.kaggle_api.kernels import follow as watch
     from kaggle_nerve.kaggle_api.kernels import push as push_folder
-    from kaggle_nerve.kernels.pushing import prepared
+    from kaggle_nerve.notebooks.pushing import prepared
 
     client = Client()
     with tempfile.TemporaryDirectory() as folder:

@@ -35,9 +35,8 @@ RUN = None
 # What this notebook is made of: version, and of each file that the cells below write the beginning of its SHA-256.
 VERSION = "0.1.0"
 FILES = {
-    "kaggle_nerve/__init__.py": "fb48a17d2d55d728",
-    "kaggle_nerve/blending.py": "8e8fa1cc7042128e",
-    "kaggle_nerve/devices.py": "4d15ea3618052bbd",
+    "kaggle_nerve/__init__.py": "6a1ee6a35e03d992",
+    "kaggle_nerve/devices.py": "11c4d20211a34d2f",
     "kaggle_nerve/errors.py": "ea88c37a8a017dfd",
     "kaggle_nerve/fused.py": "faaac81a1297bc9c",
     "kaggle_nerve/presets/__init__.py": "532ef13800ca2c84",
@@ -52,30 +51,33 @@ FILES = {
     "kaggle_nerve/presets/unet-effb1-448.toml": "5c64663249c717d7",
     "kaggle_nerve/presets/unet-inception.toml": "2af06b27073bce0b",
     "kaggle_nerve/progress.py": "799e3d48a674db34",
-    "kaggle_nerve/storage.py": "d0a7d68331c4fd50",
-    "kaggle_nerve/arrays.py": "bf30f0d1ee01e85e",
+    "kaggle_nerve/storage.py": "e846004c9f8bd31a",
+    "kaggle_nerve/arrays.py": "b85d0b8a57c856f5",
     "kaggle_nerve/competition/__init__.py": "72e1446ce4985880",
     "kaggle_nerve/competition/csv_text.py": "57f9975ca9b2b692",
     "kaggle_nerve/competition/facts.py": "fdfa0677b25190f3",
     "kaggle_nerve/competition/metric.py": "c0c6554ef4c88816",
     "kaggle_nerve/competition/rle.py": "772c81d30941e154",
     "kaggle_nerve/competition/rle_faults.py": "978ba4810bffc522",
-    "kaggle_nerve/competition/submission.py": "acaec5381d3428ff",
+    "kaggle_nerve/competition/submission.py": "3f9fee08e33926c2",
     "kaggle_nerve/settings/__init__.py": "62e8b24732137654",
     "kaggle_nerve/settings/files.py": "8f307061db1d6510",
-    "kaggle_nerve/settings/schema.py": "7e817a0cf54fd626",
-    "kaggle_nerve/settings/text.py": "91e5d30010dab8fc",
+    "kaggle_nerve/settings/schema.py": "46770c0bbd1827a6",
+    "kaggle_nerve/settings/text.py": "d870de0f59f8fb94",
+    "kaggle_nerve/maps/__init__.py": "8dbc54ba7303fa8b",
+    "kaggle_nerve/maps/blending.py": "cffafe61af3e347b",
+    "kaggle_nerve/maps/fullsize.py": "ee6a2837e36f2f9e",
+    "kaggle_nerve/maps/levels.py": "fac3eda400ad72d0",
+    "kaggle_nerve/maps/matching.py": "300b6baa671c85a2",
     "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
-    "kaggle_nerve/data/augment.py": "7bd77549590b4d4a",
-    "kaggle_nerve/data/batches.py": "c82507f460b9609f",
-    "kaggle_nerve/data/cache.py": "dec8e45b6fd52131",
-    "kaggle_nerve/data/draw.py": "2685221dfe415812",
-    "kaggle_nerve/data/folds.py": "d026152bb044a39b",
-    "kaggle_nerve/data/frames.py": "d8bca5c74c4f55f8",
-    "kaggle_nerve/data/fullsize.py": "ee6a2837e36f2f9e",
-    "kaggle_nerve/data/levels.py": "ec665ef37530a76d",
-    "kaggle_nerve/data/noise.py": "824f60be542fd135",
+    "kaggle_nerve/data/augment.py": "574d451452c56b98",
+    "kaggle_nerve/data/batches.py": "657df94c0a26c2d6",
+    "kaggle_nerve/data/cache.py": "b04b99a091bb8005",
+    "kaggle_nerve/data/doubted.py": "09a72d9ae3c08045",
+    "kaggle_nerve/data/folds.py": "72e4a9d70fb985c7",
+    "kaggle_nerve/data/frames.py": "a46d10d020883137",
     "kaggle_nerve/data/overlay.py": "230339960b93d3fa",
+    "kaggle_nerve/data/sampling.py": "2685221dfe415812",
     "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
     "kaggle_nerve/models/__init__.py": "cc24b6aa73804dc7",
     "kaggle_nerve/models/blocks.py": "892b45b2e5e855fc",
@@ -83,11 +85,10 @@ FILES = {
     "kaggle_nerve/models/downward.py": "9db13d758ad62fcb",
     "kaggle_nerve/models/efficientnet_lite.py": "bb43fd8514f99fa5",
     "kaggle_nerve/models/encoders.py": "d6af4c2ea342e430",
-    "kaggle_nerve/models/forward.py": "4db93fcbabd11cde",
     "kaggle_nerve/models/fpn.py": "d79ea01fb9d8489e",
     "kaggle_nerve/models/heads.py": "a36d6d1e156b1595",
-    "kaggle_nerve/models/layers.py": "4f95e354e8479dcb",
-    "kaggle_nerve/models/normalisation.py": "8d2389d1e94205d2",
+    "kaggle_nerve/models/layers.py": "64a8a7e716cdd451",
+    "kaggle_nerve/models/normalisation.py": "f9c31cb44df9eead",
     "kaggle_nerve/models/options.py": "3bf9268bb57950a2",
     "kaggle_nerve/models/registry.py": "bbacec4111f51cfd",
     "kaggle_nerve/models/segnet.py": "b335f1b56285585b",
@@ -96,63 +97,60 @@ FILES = {
     "kaggle_nerve/models/torch_file.py": "5bbe721bf008aef4",
     "kaggle_nerve/models/unet.py": "bac131ae20e6a7aa",
     "kaggle_nerve/models/unetpp.py": "8440d261494f67f3",
-    "kaggle_nerve/models/views.py": "fc7150c8ce9bfc64",
     "kaggle_nerve/models/weights.py": "887eb14d44da3d72",
-    "kaggle_nerve/runs.py": "8515b946142dcd4c",
-    "kaggle_nerve/adopted.py": "e5a3b547ea647453",
-    "kaggle_nerve/training/__init__.py": "d4450ea4c9e092ad",
-    "kaggle_nerve/training/averaging.py": "86f45f7e3c141ac8",
-    "kaggle_nerve/training/checkpoint.py": "db98ee625f0f971f",
-    "kaggle_nerve/training/environment.py": "f0655964862eb9a3",
-    "kaggle_nerve/training/epochs.py": "287dafe8ee5b7b27",
-    "kaggle_nerve/training/fold.py": "fcb755f520f8774b",
-    "kaggle_nerve/training/logs.py": "0dc650b2b66505d9",
-    "kaggle_nerve/training/losses.py": "8ae5819fe19ea297",
-    "kaggle_nerve/training/material.py": "d48c69015ed6999b",
-    "kaggle_nerve/training/messages.py": "385978c575a3655e",
-    "kaggle_nerve/training/oof.py": "bbeecc39835a6ed7",
-    "kaggle_nerve/training/optimisers.py": "b37b816e9ae1c6c1",
-    "kaggle_nerve/training/overlays.py": "dcd1c7c99fb51286",
-    "kaggle_nerve/training/parallel.py": "55345d44fe6c568b",
-    "kaggle_nerve/training/run_folds.py": "7b19c3433b8ffb89",
-    "kaggle_nerve/training/schedule.py": "40e908fc5b93e894",
-    "kaggle_nerve/training/speed.py": "6fda02642c256eda",
-    "kaggle_nerve/training/stage.py": "65af5292924aeec6",
-    "kaggle_nerve/training/start.py": "e2fe56954b6f9cc5",
-    "kaggle_nerve/training/steps.py": "fc9f3b5403d41f52",
-    "kaggle_nerve/training/validation.py": "977c34e326e21598",
-    "kaggle_nerve/training/watch.py": "bff49a5cb80d48b8",
-    "kaggle_nerve/training/worker.py": "e5b6d5833195a2ac",
+    "kaggle_nerve/runs/__init__.py": "6d9e5a2aed82b9ed",
+    "kaggle_nerve/runs/adopting.py": "400218667d5f1820",
+    "kaggle_nerve/runs/facts.py": "fbf5022761849184",
+    "kaggle_nerve/runs/opening.py": "dd878ceec7244405",
+    "kaggle_nerve/runs/run.py": "5451807b021da047",
     "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
-    "kaggle_nerve/prediction/again.py": "c328d5b3b68d5b5c",
-    "kaggle_nerve/prediction/ensemble.py": "0580ea605e77dce7",
-    "kaggle_nerve/prediction/matching.py": "dec09120ca7a8d2c",
-    "kaggle_nerve/prediction/stored.py": "34d789fdcda4341c",
+    "kaggle_nerve/prediction/ensemble.py": "ddf1376b6a169cf7",
+    "kaggle_nerve/prediction/forward.py": "0ea98cdd5db87b08",
+    "kaggle_nerve/prediction/held_out.py": "374cdf66a47e7c5e",
+    "kaggle_nerve/prediction/stored.py": "f1354c4cd57237a6",
+    "kaggle_nerve/prediction/views.py": "fc7150c8ce9bfc64",
     "kaggle_nerve/decision/__init__.py": "d1e38092d99021ca",
-    "kaggle_nerve/decision/blends.py": "1348f726175ec04c",
-    "kaggle_nerve/decision/calibration.py": "a045dda05ee22a22",
-    "kaggle_nerve/decision/candidates.py": "6f9b2210ee182f99",
-    "kaggle_nerve/decision/crf.py": "3825a400f39db43e",
-    "kaggle_nerve/decision/decision.py": "f5830405feb64c91",
-    "kaggle_nerve/decision/evidence.py": "621c9346af8dbc9c",
-    "kaggle_nerve/decision/features.py": "96b68473a7eb8f51",
-    "kaggle_nerve/decision/figures.py": "65af4e97e4571edc",
-    "kaggle_nerve/decision/masks.py": "e76ff83bdf3cbe3b",
-    "kaggle_nerve/decision/nested.py": "c1ba8060b3d97a56",
-    "kaggle_nerve/decision/presence.py": "4ad3f4b6eb17f8be",
-    "kaggle_nerve/decision/reliability.py": "d425c0902865c661",
-    "kaggle_nerve/decision/rule.py": "6a28cf8754e43cc2",
-    "kaggle_nerve/decision/shape.py": "9d37f3991831d68e",
+    "kaggle_nerve/decision/blends.py": "509dbdbce2b08216",
+    "kaggle_nerve/decision/calibration.py": "dabe6d06e04a537a",
+    "kaggle_nerve/decision/candidates.py": "133f91f4c134c8db",
+    "kaggle_nerve/decision/crf.py": "307454e4d799ffdf",
+    "kaggle_nerve/decision/decision.py": "974064566a7cf598",
+    "kaggle_nerve/decision/evidence.py": "0f90678aaab5bd76",
+    "kaggle_nerve/decision/features.py": "5e771195227e9e34",
+    "kaggle_nerve/decision/figures.py": "0ee8105fe4219cd0",
+    "kaggle_nerve/decision/masks.py": "5fc37ff12266be00",
+    "kaggle_nerve/decision/nested.py": "6107becb6d642296",
+    "kaggle_nerve/decision/presence.py": "98489135087a2c6b",
+    "kaggle_nerve/decision/review.py": "ec29ed0eb35ae45f",
+    "kaggle_nerve/decision/rule.py": "6a627882d24d8b0e",
+    "kaggle_nerve/decision/shape.py": "1ac9f732462fd798",
     "kaggle_nerve/decision/shape_prior.py": "07464a160a2f5d6e",
-    "kaggle_nerve/decision/shaping.py": "ec4863e050a9c8e3",
+    "kaggle_nerve/decision/shaping.py": "07fee9f22d18919d",
     "kaggle_nerve/decision/text.py": "7f6d78398113fc94",
-    "kaggle_nerve/decision/tune.py": "339b4377ab6532f9",
-    "kaggle_nerve/pipeline.py": "c506dd4e47e1ea1e",
-    "kaggle_nerve/notebook/__init__.py": "650e4f80d063cf17",
-    "kaggle_nerve/notebook/console.py": "9d5224ac84d61d0a",
-    "kaggle_nerve/notebook/places.py": "768754ed90244c13",
-    "kaggle_nerve/notebook/submitting.py": "ed3b08e754d550e7",
-    "kaggle_nerve/notebook/training.py": "0ceacc9244c417d9",
+    "kaggle_nerve/decision/tune.py": "e7a20bf02c8a6035",
+    "kaggle_nerve/training/__init__.py": "b9df6bc0700b918f",
+    "kaggle_nerve/training/averaging.py": "8b0205f669a4e7ff",
+    "kaggle_nerve/training/checkpoint.py": "c2e92d02ed75b5cf",
+    "kaggle_nerve/training/environment.py": "e78cbf9a501b4c72",
+    "kaggle_nerve/training/epochs.py": "b72d6bb01b9ff5df",
+    "kaggle_nerve/training/fold.py": "54384ece7adf10ef",
+    "kaggle_nerve/training/job.py": "9287e47cd9d66e04",
+    "kaggle_nerve/training/logs.py": "391e9848bf97c5aa",
+    "kaggle_nerve/training/losses.py": "8ae5819fe19ea297",
+    "kaggle_nerve/training/optimisers.py": "b37b816e9ae1c6c1",
+    "kaggle_nerve/training/parallel.py": "6414cb580b874de4",
+    "kaggle_nerve/training/run_folds.py": "8fede1dfe27905a3",
+    "kaggle_nerve/training/schedule.py": "40e908fc5b93e894",
+    "kaggle_nerve/training/start.py": "8b21cf1b9f7ad305",
+    "kaggle_nerve/training/steps.py": "48f2366e30278e53",
+    "kaggle_nerve/training/validation.py": "af8f79a631b85f45",
+    "kaggle_nerve/training/worker.py": "50b4802872c67a51",
+    "kaggle_nerve/pipeline.py": "885ae0eac40cd7ed",
+    "kaggle_nerve/session/__init__.py": "650e4f80d063cf17",
+    "kaggle_nerve/session/console.py": "9d5224ac84d61d0a",
+    "kaggle_nerve/session/places.py": "88d5d51ae773d41d",
+    "kaggle_nerve/session/submitting.py": "ae73cf669bd32644",
+    "kaggle_nerve/session/training.py": "da6b88a7003ab4c7",
 }
 
 import importlib.metadata, os, sys
@@ -171,138 +169,72 @@ def write(path, text):
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
-write("kaggle_nerve/__init__.py", r'''"""kaggle-nerve: from Kaggle's Ultrasound Nerve Segmentation files to a score on its leaderboard."""
+write("kaggle_nerve/__init__.py", r'''"""kaggle-nerve: from Kaggle's Ultrasound Nerve Segmentation files to a score on its leaderboard.
 
+What scripts and notebooks need is here, imported when it is first used: see docs/api.md.
+"""
+
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kaggle_nerve.competition.rle import decode, encode
+    from kaggle_nerve.competition.submission import check as check_submission
+    from kaggle_nerve.competition.submission import score
+    from kaggle_nerve.phantom import write_competition as write_phantom
+    from kaggle_nerve.pipeline import learn_decision, prepare
+    from kaggle_nerve.runs import open_run
+    from kaggle_nerve.settings import apply_changes, load_preset
+    from kaggle_nerve.training.run_folds import train_folds
+    from kaggle_nerve.trial import predict
 
 # TensorFlow decides at its import whether convolutions on a processor take oneDNN's kernels, and by itself
 # does so on few processors; without them a training step was measured to take three times as long.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 __version__ = "0.1.0"
-''')
 
-write("kaggle_nerve/blending.py", r'''"""Several probability maps of one frame, from views, folds or runs, into one."""
+__all__ = [
+    "apply_changes",
+    "check_submission",
+    "decode",
+    "encode",
+    "learn_decision",
+    "load_preset",
+    "open_run",
+    "predict",
+    "prepare",
+    "score",
+    "train_folds",
+    "write_phantom",
+]
 
-import numpy as np
-
-METHODS = ("mean", "logits", "agreement")
-SHARPNESS = 100.0
-"""Base of the weights by agreement, as in jwliao1209's entry to this competition."""
-
-SAME = 1e-9
-"""Relative difference below which two eigenvalues count as one."""
-
-CERTAIN = 1e-4
-"""How near to 0 or 1 a probability is believed."""
-
-
-def combine(maps: np.ndarray, method: str = "mean", weights: np.ndarray | None = None) -> np.ndarray:
-    """One map from ``maps`` (members, height, width), probabilities from 0 to 1; float32 (height, width).
-
-    ``mean`` takes the mean of probabilities and ``logits`` that of their log-odds, both with
-    ``weights`` (members,) of any scale if given; ``agreement`` weighs each member by how far it agrees
-    with the others on this very frame (`agreement_weights`), on top of ``weights``.
-    """
-    weights = np.ones(len(maps)) if weights is None else np.asarray(weights, float)
-    if method == "agreement" and len(maps) > 1:
-        weights = weights * agreement_weights(maps)
-    weights = (weights / weights.sum()).astype(np.float32)
-    if method == "logits":
-        return from_log_odds(np.tensordot(weights, log_odds(maps), 1))
-    return np.tensordot(weights, maps.astype(np.float32), 1)
-
-
-class Mixer:
-    """Maps and presences of the same frames from several members, combined as the members come in.
-
-    ``method`` is one of `METHODS`, for each frame as in `combine`; the presences get the same weights as
-    the frame's maps. ``mean`` and ``logits`` keep running sums; ``agreement`` has to see all members of a
-    frame first, and keeps their maps as float16.
-    """
-
-    def __init__(self, method: str = "mean"):
-        self.method = method
-        self._count = 0
-        self._sums: list[np.ndarray] = []
-        self._maps: list[np.ndarray] = []
-        self._presences: list[np.ndarray] = []
-
-    def add(self, maps: np.ndarray, presence: np.ndarray) -> None:
-        """Take a member's maps (n, height, width) and presences (n,), all from 0 to 1."""
-        self._count += 1
-        if self.method == "agreement":
-            self._maps.append(maps.astype(np.float16))
-            self._presences.append(presence)
-            return
-        values = [log_odds(each) if self.method == "logits" else each for each in (maps, presence)]
-        self._sums = [a + b for a, b in zip(self._sums, values, strict=True)] if self._sums else values
-
-    def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the members make together, float32: maps (n, height, width) and presences (n,)."""
-        if self.method == "agreement":
-            return self._agreed()
-        maps, presence = (total / self._count for total in self._sums)
-        return (maps, presence) if self.method == "mean" else (from_log_odds(maps), from_log_odds(presence))
-
-    def _agreed(self) -> tuple[np.ndarray, np.ndarray]:
-        maps = np.empty(self._maps[0].shape, np.float32)
-        presence = np.empty(len(maps), np.float32)
-        for row in range(len(maps)):
-            members = np.stack([each[row] for each in self._maps])
-            weights = agreement_weights(members)
-            maps[row] = combine(members, "mean", weights)
-            presence[row] = weights @ np.array([each[row] for each in self._presences])
-        return maps, presence
+_PLACES = {
+    "apply_changes": "settings:apply_changes",
+    "check_submission": "competition.submission:check",
+    "decode": "competition.rle:decode",
+    "encode": "competition.rle:encode",
+    "learn_decision": "pipeline:learn_decision",
+    "load_preset": "settings:load_preset",
+    "open_run": "runs:open_run",
+    "predict": "trial:predict",
+    "prepare": "pipeline:prepare",
+    "score": "competition.submission:score",
+    "train_folds": "training.run_folds:train_folds",
+    "write_phantom": "data.phantom:write_competition",
+}
 
 
-def agreement_weights(maps: np.ndarray) -> np.ndarray:
-    """Weights (members,) that sum to 1 from the pairwise Dice of the maps (members, height, width).
-
-    They grow with the leading eigenvector of the matrix of pairwise Dice, which is large for the
-    members that agree with those that agree. Source: the "ASME" of jwliao1209's entry, after
-    Parisi et al., "Ranking and combining multiple predictors without labeled data", PNAS 2014. Members
-    that share nothing get equal parts.
-    """
-    return weights_of_dice(pairwise_dice(maps))
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, inside = _PLACES[name].partition(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), inside)
 
 
-def weights_of_dice(dice: np.ndarray) -> np.ndarray:
-    """The weights (members,) of `agreement_weights` from the members' pairwise Dice (members, members)."""
-    values, vectors = np.linalg.eigh(dice)
-    # Where several vectors lead, as with members that share nothing, which of them comes last is chance:
-    # the one nearest to equal parts is taken.
-    leading = vectors[:, values >= values[-1] * (1 - SAME)]
-    part = np.abs(leading @ leading.sum(axis=0))
-    powers = SHARPNESS ** (part / np.linalg.norm(part))
-    return powers / powers.sum()
-
-
-def pairwise_dice(maps: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Dice between all pairs of the maps' masks at ``threshold``, (members, members); 1 for two empty ones."""
-    masks = (maps >= np.float32(threshold)).reshape(len(maps), -1).astype(np.float32)
-    shared, areas = masks @ masks.T, masks.sum(axis=1)
-    both = areas[:, None] + areas[None, :]
-    return np.divide(2 * shared, both, out=np.ones_like(both), where=both > 0).astype(np.float64)
-
-
-def mean_agreement(maps: np.ndarray) -> float:
-    """Mean Dice over the pairs of different members, 1 for a single one."""
-    count = len(maps)
-    return 1.0 if count == 1 else float((pairwise_dice(maps).sum() - count) / (count * (count - 1)))
-
-
-def log_odds(probability: np.ndarray | float) -> np.ndarray:
-    """The logarithm of p / (1 - p), with p kept `CERTAIN` away from 0 and 1; float32 at least."""
-    values = np.asarray(probability)
-    kept = np.clip(values.astype(np.promote_types(values.dtype, np.float32)), CERTAIN, 1 - CERTAIN)
-    return np.log(kept / (1 - kept))
-
-
-def from_log_odds(odds: np.ndarray) -> np.ndarray:
-    """The probability of log-odds of any size."""
-    # By way of tanh, which nothing overflows.
-    return (1 + np.tanh(odds / 2)) / 2
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 ''')
 
 write("kaggle_nerve/devices.py", r'''"""What computes: accelerators, the precision that suits them, determinism, memory.
@@ -466,7 +398,8 @@ def _device() -> tuple[str, tuple[int, int] | None]:
 
         device = jax.local_devices()[0]
         told = getattr(device, "compute_capability", None)
-        numbers = tuple(int(part) for part in told.split(".")) if isinstance(told, str) else None
+        major, _, minor = told.partition(".") if isinstance(told, str) else ("", "", "")
+        numbers = (int(major), int(minor)) if major else None
         return "gpu" if device.platform in ("gpu", "cuda") else device.platform, numbers
     return "cpu", None
 
@@ -1112,6 +1045,11 @@ def completed(folder: Path) -> dict[str, Any] | None:
     return read_json(marker) if marker.is_file() else None
 
 
+def reopen(folder: Path) -> None:
+    """Mark the work in ``folder`` as unfinished."""
+    (folder / COMPLETE).unlink(missing_ok=True)
+
+
 def digest_file(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
@@ -1204,7 +1142,7 @@ class GrowingArrays:
         whole = all(self._partial(name).is_file() for name in shapes)
         return stored["rows"] if whole and stored["key"] == self.key else 0
 
-    def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
         if self.done:
             return open_memmap(self._partial(name), mode="r+")
         return open_memmap(self._partial(name), mode="w+", dtype=dtype, shape=shape)
@@ -1788,7 +1726,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kaggle_nerve.competition import csv_text, rle
+from kaggle_nerve.competition import csv_text, metric, rle
 from kaggle_nerve.competition.csv_text import shown
 from kaggle_nerve.competition.facts import SUBMISSION_HEADER
 from kaggle_nerve.errors import NerveError
@@ -1888,6 +1826,13 @@ def read_solution(path: Path) -> pd.DataFrame:
     The columns may stand in any order.
     """
     return _read(path, further=True)
+
+
+def score(path: Path, solution: Path) -> metric.Score:
+    """Score the submission file at ``path`` with the competition's metric against the solution file (see
+    `read_solution`). NerveError for a faulty file, and where the two are of other frames.
+    """
+    return metric.score(read(path), read_solution(solution))
 
 
 def check(path: Path, sample: Path | None = None) -> Report:
@@ -2118,11 +2063,12 @@ write("kaggle_nerve/settings/schema.py", r'''"""What can be set, with its range 
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Final, Literal, get_args
 
 from kaggle_nerve.storage import digest_text
 
-ENCODERS = (
+Encoder = Literal[
+    "none",
     "efficientnetv2-b0",
     "efficientnetv2-b1",
     "efficientnetv2-b2",
@@ -2134,14 +2080,21 @@ ENCODERS = (
     "efficientnet-lite0",
     "efficientnet-lite1",
     "efficientnet-lite2",
-)
+]
 """Encoders of keras.applications, and EfficientNet-Lite."""
 
-TTA = ("none", "hflip", "flips", "scales")
-COMBINE = ("mean", "logits", "agreement")
+Tta = Literal["none", "hflip", "flips", "scales"]
+Combine = Literal["mean", "logits", "agreement"]
 
-ALL = "all"
+ENCODERS: tuple[str, ...] = get_args(Encoder)[1:]
+TTA: tuple[str, ...] = get_args(Tta)
+COMBINE: tuple[str, ...] = get_args(Combine)
+
+ALL: Final = "all"
 """In place of a fold's number: the fold that holds nobody out. Its model is trained on every subject."""
+
+FoldName = int | Literal["all"]
+"""A fold's number from 0, or `ALL`."""
 
 AND_ALL = "+all"
 """The end of the setting ``folds`` where that fold is trained, too."""
@@ -2159,12 +2112,16 @@ LATER = {
 """Keys younger than stored runs, and the value that those were made with: it leaves their digests as they were."""
 
 
-def _choice(default: Any, *choices: Any) -> Any:
-    return field(default=default, metadata={"choices": choices})
+@dataclass(frozen=True)
+class Range:
+    """The least and the largest value of a number, both allowed."""
+
+    low: float
+    high: float
 
 
-def _within(default: Any, low: float, high: float) -> Any:
-    return field(default=default, metadata={"range": (low, high)})
+Share = Annotated[float, Range(0, 1)]
+Weight = Annotated[float, Range(0, 100)]
 
 
 @dataclass(frozen=True)
@@ -2182,28 +2139,28 @@ class ModelSettings:
     little above that of the rows. Outside it no pixel is in a mask.
     """
 
-    architecture: str = _choice("unet", "unet", "unet++", "segnet", "fpn", "deeplabv3+")
-    encoder: str = _choice("none", "none", *ENCODERS)
+    architecture: Literal["unet", "unet++", "segnet", "fpn", "deeplabv3+"] = "unet"
+    encoder: Encoder = "none"
     weights: str = "none"
-    frozen: int = _within(0, 0, 5)
-    block: str = _choice("plain", "plain", "residual", "inception")
-    down: str = _choice("pool", "pool", "stride")
-    skip: str = _choice("plain", "plain", "residual", "attention")
-    activation: str = _choice("relu", "relu", "elu")
+    frozen: Annotated[int, Range(0, 5)] = 0
+    block: Literal["plain", "residual", "inception"] = "plain"
+    down: Literal["pool", "stride"] = "pool"
+    skip: Literal["plain", "residual", "attention"] = "plain"
+    activation: Literal["relu", "elu"] = "relu"
     scse: bool = False
     deep_supervision: bool = False
     hypercolumns: bool = False
-    width: int = _within(16, 1, 1024)
-    depth: int = _within(4, 1, 6)
-    widest: int = _within(256, 1, 4096)
-    stem: int = _choice(1, 1, 2, 4)
+    width: Annotated[int, Range(1, 1024)] = 16
+    depth: Annotated[int, Range(1, 6)] = 4
+    widest: Annotated[int, Range(1, 4096)] = 256
+    stem: Literal[1, 2, 4] = 1
     batch_norm: bool = True
-    dropout: float = _within(0.1, 0, 0.9)
-    skip_dropout: float = _within(0.0, 0, 0.9)
+    dropout: Annotated[float, Range(0, 0.9)] = 0.1
+    skip_dropout: Annotated[float, Range(0, 0.9)] = 0.0
     presence: bool = True
-    presence_pool: str = _choice("mean", "mean", "attention")
-    window: float = _within(1.0, 0.2, 1)
-    normalise: str = _choice("image", "image", "unit")
+    presence_pool: Literal["mean", "attention"] = "mean"
+    window: Annotated[float, Range(0.2, 1)] = 1.0
+    normalise: Literal["image", "unit"] = "image"
 
 
 @dataclass(frozen=True)
@@ -2220,20 +2177,20 @@ class LossSettings:
     whether there is one. With 1 the map says both at once.
     """
 
-    dice: float = _within(1.0, 0, 100)
-    batch_dice: float = _within(0.0, 0, 100)
-    bce: float = _within(1.0, 0, 100)
-    focal: float = _within(0.0, 0, 100)
-    tversky: float = _within(0.0, 0, 100)
-    focal_tversky: float = _within(0.0, 0, 100)
-    lovasz: float = _within(0.0, 0, 100)
-    presence: float = _within(0.5, 0, 100)
-    smooth: float = _within(1.0, 1e-6, 1e6)
-    focal_gamma: float = _within(2.0, 0, 10)
-    tversky_alpha: float = _within(0.3, 0, 10)
-    tversky_beta: float = _within(0.7, 0, 10)
-    deep: float = _within(0.5, 0, 10)
-    empty_frames: float = _within(1.0, 0, 1)
+    dice: Weight = 1.0
+    batch_dice: Weight = 0.0
+    bce: Weight = 1.0
+    focal: Weight = 0.0
+    tversky: Weight = 0.0
+    focal_tversky: Weight = 0.0
+    lovasz: Weight = 0.0
+    presence: Weight = 0.5
+    smooth: Annotated[float, Range(1e-6, 1e6)] = 1.0
+    focal_gamma: Annotated[float, Range(0, 10)] = 2.0
+    tversky_alpha: Annotated[float, Range(0, 10)] = 0.3
+    tversky_beta: Annotated[float, Range(0, 10)] = 0.7
+    deep: Annotated[float, Range(0, 10)] = 0.5
+    empty_frames: Share = 1.0
 
     @property
     def is_conditional(self) -> bool:
@@ -2250,17 +2207,17 @@ class OptimiserSettings:
     ``plateau`` epochs without a better score.
     """
 
-    name: str = _choice("adamw", "adam", "adamw", "sgd")
-    learning_rate: float = _within(1e-3, 1e-8, 10)
-    weight_decay: float = _within(1e-4, 0, 1)
-    momentum: float = _within(0.9, 0, 0.9999)
-    schedule: str = _choice("cosine", "cosine", "constant", "step", "plateau", "cyclic")
-    warmup: float = _within(0.05, 0, 0.9)
-    steps: int = _within(3, 1, 100)
-    factor: float = _within(0.1, 0.001, 0.999)
-    plateau: int = _within(4, 1, 1000)
-    cycles: int = _within(4, 1, 100)
-    clip_norm: float = _within(0.0, 0, 1e6)
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Range(1e-8, 10)] = 1e-3
+    weight_decay: Share = 1e-4
+    momentum: Annotated[float, Range(0, 0.9999)] = 0.9
+    schedule: Literal["cosine", "constant", "step", "plateau", "cyclic"] = "cosine"
+    warmup: Annotated[float, Range(0, 0.9)] = 0.05
+    steps: Annotated[int, Range(1, 100)] = 3
+    factor: Annotated[float, Range(0.001, 0.999)] = 0.1
+    plateau: Annotated[int, Range(1, 1000)] = 4
+    cycles: Annotated[int, Range(1, 100)] = 4
+    clip_norm: Annotated[float, Range(0, 1e6)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -2284,23 +2241,23 @@ class TrainingSettings:
     network where that is faster.
     """
 
-    epochs: int = _within(30, 1, 10000)
-    batch: int = _within(16, 1, 4096)
-    patience: int = _within(0, 0, 10000)
-    positive_rate: float = _within(0.0, 0, 1)
-    positive_share: float = _within(0.5, 0, 1)
+    epochs: Annotated[int, Range(1, 10000)] = 30
+    batch: Annotated[int, Range(1, 4096)] = 16
+    patience: Annotated[int, Range(0, 10000)] = 0
+    positive_rate: Share = 0.0
+    positive_share: Share = 0.5
     one_per_subject: bool = False
-    collapse_epochs: int = _within(5, 1, 10000)
+    collapse_epochs: Annotated[int, Range(1, 10000)] = 5
     jit: bool = True
-    precision: str = _choice("float32", "float32", "auto", "mixed_float16", "mixed_bfloat16")
-    average: str = _choice("best", "best", "ema", "swa", "top", "snapshots")
-    ema_decay: float = _within(0.99, 0.5, 0.99999)
-    swa_share: float = _within(0.3, 0, 1)
-    top: int = _within(3, 1, 20)
+    precision: Literal["float32", "auto", "mixed_float16", "mixed_bfloat16"] = "float32"
+    average: Literal["best", "ema", "swa", "top", "snapshots"] = "best"
+    ema_decay: Annotated[float, Range(0.5, 0.99999)] = 0.99
+    swa_share: Share = 0.3
+    top: Annotated[int, Range(1, 20)] = 3
     warm_size: tuple[int, int] = (0, 0)
-    warm_share: float = _within(0.3, 0, 0.9)
+    warm_share: Annotated[float, Range(0, 0.9)] = 0.3
     start: str = ""
-    noise: str = _choice("none", "none", "weight", "soft")
+    noise: Literal["none", "weight", "soft"] = "none"
     noise_table: str = ""
     deterministic: bool = False
 
@@ -2323,18 +2280,18 @@ class AugmentationSettings:
     smoothly, by at most this share; ``sharpness`` is the share of the finest details that is added or taken.
     """
 
-    hflip: float = _within(0.5, 0, 1)
-    vflip: float = _within(0.0, 0, 1)
-    rotate: float = _within(10.0, 0, 180)
-    shift: float = _within(0.08, 0, 0.5)
-    scale: float = _within(1.15, 1, 4)
-    contrast: float = _within(0.2, 0, 1)
-    brightness: float = _within(0.1, 0, 1)
-    gamma: float = _within(1.2, 1, 5)
-    noise: float = _within(0.02, 0, 1)
-    elastic: float = _within(0.0, 0, 0.5)
-    gain: float = _within(0.0, 0, 1)
-    sharpness: float = _within(0.0, 0, 1)
+    hflip: Share = 0.5
+    vflip: Share = 0.0
+    rotate: Annotated[float, Range(0, 180)] = 10.0
+    shift: Annotated[float, Range(0, 0.5)] = 0.08
+    scale: Annotated[float, Range(1, 4)] = 1.15
+    contrast: Share = 0.2
+    brightness: Share = 0.1
+    gamma: Annotated[float, Range(1, 5)] = 1.2
+    noise: Share = 0.02
+    elastic: Annotated[float, Range(0, 0.5)] = 0.0
+    gain: Share = 0.0
+    sharpness: Share = 0.0
 
 
 @dataclass(frozen=True)
@@ -2347,9 +2304,9 @@ class PredictionSettings:
     most that agree with the others on this frame.
     """
 
-    tta: str = _choice("hflip", *TTA)
-    combine: str = _choice("mean", *COMBINE)
-    batch: int = _within(32, 1, 4096)
+    tta: Tta = "hflip"
+    combine: Combine = "mean"
+    batch: Annotated[int, Range(1, 4096)] = 32
 
 
 @dataclass(frozen=True)
@@ -2364,7 +2321,7 @@ class Settings:
     description: str = ""
     size: tuple[int, int] = (96, 128)
     folds: str = "5"
-    seed: int = _within(0, 0, 2**31 - 1)
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 0
     model: ModelSettings = field(default_factory=ModelSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
@@ -2419,7 +2376,7 @@ import json
 import re
 import tomllib
 import types
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings.schema import Settings
@@ -2476,7 +2433,7 @@ def _replace(settings: Settings, values: dict[str, Any], source: str) -> Setting
         section, _, name = key.rpartition(".")
         owner = getattr(settings, section) if section else settings
         declared = next(item for item in dataclasses.fields(owner) if item.name == name)
-        sections.setdefault(section, {})[name] = _checked(declared, value, key, source)
+        sections.setdefault(section, {})[name] = _checked(declared.type, value, key, source)
     top = sections.pop("", {})
     for section, inner in sections.items():
         top[section] = dataclasses.replace(getattr(settings, section), **inner)
@@ -2485,8 +2442,14 @@ def _replace(settings: Settings, values: dict[str, Any], source: str) -> Setting
     return changed
 
 
-def _checked(declared: dataclasses.Field, value: Any, key: str, source: str) -> Any:
-    kind = declared.type
+def _checked(kind: Any, value: Any, key: str, source: str) -> Any:
+    """``value`` as ``kind`` (what the settings are annotated with) wants it; NerveError for one that does not fit."""
+    bounds, choices = None, ()
+    if get_origin(kind) is Annotated:
+        kind, bounds = get_args(kind)
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        kind = type(choices[0])
     if kind is float and type(value) is int:
         value = float(value)
     if kind is str and type(value) is int:
@@ -2495,12 +2458,10 @@ def _checked(declared: dataclasses.Field, value: Any, key: str, source: str) -> 
         value = tuple(value)
     if not _is_a(value, kind):
         raise NerveError(f"{source}: {key} = {value!r} must be {_spell(kind)}.")
-    choices = declared.metadata.get("choices")
     if choices and value not in choices:
         raise NerveError(f"{source}: {key} = {value!r} must be one of {', '.join(map(str, choices))}.")
-    low, high = declared.metadata.get("range", (None, None))
-    if low is not None and not low <= value <= high:
-        raise NerveError(f"{source}: {key} = {value!r} must lie between {low} and {high}.")
+    if bounds and not bounds.low <= value <= bounds.high:
+        raise NerveError(f"{source}: {key} = {value!r} must lie between {bounds.low} and {bounds.high}.")
     return value
 
 
@@ -2610,6 +2571,312 @@ def nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 ''')
 
+write("kaggle_nerve/maps/__init__.py", r'''"""The probability map: its levels, its way to full size, several maps become one, an ensemble's brought to scale."""
+''')
+
+write("kaggle_nerve/maps/blending.py", r'''"""Several probability maps of one frame, from views, folds or runs, into one."""
+
+import numpy as np
+
+METHODS = ("mean", "logits", "agreement")
+SHARPNESS = 100.0
+"""Base of the weights by agreement, as in jwliao1209's entry to this competition."""
+
+SAME = 1e-9
+"""Relative difference below which two eigenvalues count as one."""
+
+CERTAIN = 1e-4
+"""How near to 0 or 1 a probability is believed."""
+
+
+def combine(maps: np.ndarray, method: str = "mean", weights: np.ndarray | None = None) -> np.ndarray:
+    """One map from ``maps`` (members, height, width), probabilities from 0 to 1; float32 (height, width).
+
+    ``mean`` takes the mean of probabilities and ``logits`` that of their log-odds, both with
+    ``weights`` (members,) of any scale if given; ``agreement`` weighs each member by how far it agrees
+    with the others on this very frame (`agreement_weights`), on top of ``weights``.
+    """
+    shares = np.ones(len(maps)) if weights is None else np.asarray(weights, float)
+    if method == "agreement" and len(maps) > 1:
+        shares = shares * agreement_weights(maps)
+    shares = (shares / shares.sum()).astype(np.float32)
+    if method == "logits":
+        return from_log_odds(np.tensordot(shares, log_odds(maps), 1))
+    return np.tensordot(shares, maps.astype(np.float32), 1)
+
+
+class Mixer:
+    """Maps and presences of the same frames from several members, combined as the members come in.
+
+    ``method`` is one of `METHODS`, for each frame as in `combine`; the presences get the same weights as
+    the frame's maps. ``mean`` and ``logits`` keep running sums; ``agreement`` has to see all members of a
+    frame first, and keeps their maps as float16.
+    """
+
+    def __init__(self, method: str = "mean"):
+        self.method = method
+        self._count = 0
+        self._sums: list[np.ndarray] = []
+        self._maps: list[np.ndarray] = []
+        self._presences: list[np.ndarray] = []
+
+    def add(self, maps: np.ndarray, presence: np.ndarray) -> None:
+        """Take a member's maps (n, height, width) and presences (n,), all from 0 to 1."""
+        self._count += 1
+        if self.method == "agreement":
+            self._maps.append(maps.astype(np.float16))
+            self._presences.append(presence)
+            return
+        values = [log_odds(each) if self.method == "logits" else each for each in (maps, presence)]
+        self._sums = [a + b for a, b in zip(self._sums, values, strict=True)] if self._sums else values
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the members make together, float32: maps (n, height, width) and presences (n,)."""
+        if self.method == "agreement":
+            return self._agreed()
+        maps, presence = (total / self._count for total in self._sums)
+        return (maps, presence) if self.method == "mean" else (from_log_odds(maps), from_log_odds(presence))
+
+    def _agreed(self) -> tuple[np.ndarray, np.ndarray]:
+        maps = np.empty(self._maps[0].shape, np.float32)
+        presence = np.empty(len(maps), np.float32)
+        for row in range(len(maps)):
+            members = np.stack([each[row] for each in self._maps])
+            weights = agreement_weights(members)
+            maps[row] = combine(members, "mean", weights)
+            presence[row] = weights @ np.array([each[row] for each in self._presences])
+        return maps, presence
+
+
+def agreement_weights(maps: np.ndarray) -> np.ndarray:
+    """Weights (members,) that sum to 1 from the pairwise Dice of the maps (members, height, width).
+
+    They grow with the leading eigenvector of the matrix of pairwise Dice, which is large for the
+    members that agree with those that agree. Source: the "ASME" of jwliao1209's entry, after
+    Parisi et al., "Ranking and combining multiple predictors without labeled data", PNAS 2014. Members
+    that share nothing get equal parts.
+    """
+    return weights_of_dice(pairwise_dice(maps))
+
+
+def weights_of_dice(dice: np.ndarray) -> np.ndarray:
+    """The weights (members,) of `agreement_weights` from the members' pairwise Dice (members, members)."""
+    values, vectors = np.linalg.eigh(dice)
+    # Where several vectors lead, as with members that share nothing, which of them comes last is chance:
+    # the one nearest to equal parts is taken.
+    leading = vectors[:, values >= values[-1] * (1 - SAME)]
+    part = np.abs(leading @ leading.sum(axis=0))
+    powers = SHARPNESS ** (part / np.linalg.norm(part))
+    return powers / powers.sum()
+
+
+def pairwise_dice(maps: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Dice between all pairs of the maps' masks at ``threshold``, (members, members); 1 for two empty ones."""
+    masks = (maps >= np.float32(threshold)).reshape(len(maps), -1).astype(np.float32)
+    shared, areas = masks @ masks.T, masks.sum(axis=1)
+    both = areas[:, None] + areas[None, :]
+    return np.divide(2 * shared, both, out=np.ones_like(both), where=both > 0).astype(np.float64)
+
+
+def mean_agreement(maps: np.ndarray) -> float:
+    """Mean Dice over the pairs of different members, 1 for a single one."""
+    count = len(maps)
+    return 1.0 if count == 1 else float((pairwise_dice(maps).sum() - count) / (count * (count - 1)))
+
+
+def log_odds(probability: np.ndarray | float) -> np.ndarray:
+    """The logarithm of p / (1 - p), with p kept `CERTAIN` away from 0 and 1; float32 at least."""
+    values = np.asarray(probability)
+    kept = np.clip(values.astype(np.promote_types(values.dtype, np.float32)), CERTAIN, 1 - CERTAIN)
+    return np.log(kept / (1 - kept))
+
+
+def from_log_odds(odds: np.ndarray) -> np.ndarray:
+    """The probability of log-odds of any size."""
+    # By way of tanh, which nothing overflows.
+    return (1 + np.tanh(odds / 2)) / 2
+''')
+
+write("kaggle_nerve/maps/fullsize.py", r'''"""From working size back to the competition's: resize probabilities first, decide afterwards.
+
+Thresholding at working size and enlarging the mask costs up to 0.04 Dice.
+"""
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.competition import rle
+from kaggle_nerve.competition.facts import SIZE
+
+
+def enlarge(probability: np.ndarray, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A probability map (height, width) of any float type at ``size``, as float32 from 0 to 1."""
+    return cv2.resize(np.asarray(probability, np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+class Truths:
+    """True masks held as the flat positions of their pixels: a few kilobytes a frame."""
+
+    def __init__(self, pixels: list[str], size: tuple[int, int] = SIZE):
+        """``pixels``: the run-length encodings, '' where there is no mask."""
+        self.size = size
+        self._where = [np.flatnonzero(rle.decode(text, size)).astype(np.int32) for text in pixels]
+        self.areas = np.array([len(where) for where in self._where])
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def inside(self, row: int, values: np.ndarray) -> np.ndarray:
+        """The pixels of ``values`` (height, width) that lie in true mask ``row``, flat."""
+        return values.reshape(-1)[self._where[row]]
+
+    def mask(self, row: int) -> np.ndarray:
+        """True mask ``row`` as bool (height, width)."""
+        mask = np.zeros(self.size, bool)
+        mask.reshape(-1)[self._where[row]] = True
+        return mask
+
+    def counts(self, row: int, full: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predicted area and intersection with true mask ``row`` at each threshold (rising), in pixels.
+
+        ``full``: the probability map at full size. A pixel is in the mask where it is >= the threshold.
+        """
+        flat = full.reshape(-1)
+        candidates = flat[flat >= thresholds[0]]
+        inside = flat[self._where[row]]
+        return _at_least(candidates, thresholds), _at_least(inside, thresholds)
+
+
+def _at_least(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    return np.array([np.count_nonzero(values >= threshold) for threshold in thresholds])
+''')
+
+write("kaggle_nerve/maps/levels.py", r'''"""Probability maps in 256 levels: all that a rule looks at, so that learning and applying agree to the pixel.
+
+A map at full size is rounded to levels 0 to 255. What a threshold would give on a frame can then be
+read from two histograms, and 4436 frames of 243,600 pixels become a table of nine megabytes.
+"""
+
+import math
+from typing import overload
+
+import cv2
+import numpy as np
+
+COUNT = 256
+NOTHING = COUNT
+"""The cut that no pixel reaches: the frame is called empty."""
+
+
+def quantise(probability: np.ndarray) -> np.ndarray:
+    """Levels, uint8, of a float32 map with values from 0 to 1."""
+    return cv2.convertScaleAbs(probability, alpha=COUNT - 1)
+
+
+def cut(threshold: float) -> int:
+    """The lowest level that reaches a probability; at least 1, for no rule takes the whole frame."""
+    # Rounded first: 0.6 * 255 is 153.00000000000003 for a computer's 0.6.
+    return max(1, math.ceil(round(threshold * (COUNT - 1), 6)))
+
+
+@overload
+def probability(level: np.ndarray) -> np.ndarray: ...
+
+
+@overload
+def probability(level: float) -> float: ...
+
+
+def probability(level):
+    """The probability that a level stands for."""
+    return level / (COUNT - 1)
+
+
+def histogram(levels: np.ndarray) -> np.ndarray:
+    """How many pixels have each level, int32 (256,)."""
+    return cv2.calcHist([levels], [0], None, [COUNT], [0, COUNT]).reshape(-1).astype(np.int32)
+
+
+def at_least(histograms: np.ndarray) -> np.ndarray:
+    """From histograms (..., 256) how many pixels reach each cut 0 to 256, int32 (..., 257)."""
+    reached = np.zeros((*histograms.shape[:-1], COUNT + 1), np.int32)
+    reached[..., :COUNT] = np.cumsum(histograms[..., ::-1], axis=-1)[..., ::-1]
+    return reached
+''')
+
+write("kaggle_nerve/maps/matching.py", r'''"""The ensemble's probabilities brought to the scale of a single fold's, on which the decision is learned.
+
+A mean over folds is less extreme than each of them: pixels over 0.95 get rare, and thresholds, areas
+and calibrations learned on out-of-fold predictions, which are a single model's, then find too few
+masks. So the ensemble keeps its order of pixels and of frames, and takes over the distribution of the
+single folds on the same frames: quantile matching, which looks at no label.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kaggle_nerve.maps import levels
+
+
+def curve(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """For each level of the ensemble the probability that stands at the same quantile of the folds, (256,).
+
+    ``ensemble``, ``folds``: how many pixels have each level, (256,) each.
+    """
+    edges = np.clip(levels.probability(np.arange(levels.COUNT + 1) - 0.5), 0, 1)
+    reached = np.concatenate([[0], np.cumsum(folds)]) / max(folds.sum(), 1)
+    middle = (np.cumsum(ensemble) - ensemble / 2) / max(ensemble.sum(), 1)
+    return np.interp(middle, reached, edges)
+
+
+def match_values(ensemble: np.ndarray, folds: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+    """The values (n,) of the ensemble with the distribution of the folds' (n, folds), in their own order.
+
+    ``values`` (m,): those of other frames by the same ensemble, placed between its own.
+    """
+    known, times = np.unique(ensemble, return_counts=True)
+    middle = (np.cumsum(times) - times / 2) / len(ensemble)
+    return np.quantile(folds, np.interp(ensemble if values is None else values, known, middle))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What brings an ensemble to the scale of its folds: a `curve` for maps (256,), and for presences those
+    of the frames it was measured on, the ensemble's (n,) and the folds' (n, folds)."""
+
+    curve: np.ndarray
+    ensemble: np.ndarray
+    folds: np.ndarray
+
+    def presences(self, values: np.ndarray) -> np.ndarray:
+        """The presences (m,) of any frames by the same ensemble, matched."""
+        return match_values(self.ensemble, self.folds, values)
+
+    def maps(self, maps: np.ndarray) -> "MatchedMaps":
+        """The maps (m, height, width), float16, of any frames by the same ensemble, matched."""
+        return MatchedMaps(maps, self.curve)
+
+
+class MatchedMaps:
+    """Maps (n, height, width) of float16, read row by row with each pixel moved along a `curve`."""
+
+    def __init__(self, maps: np.ndarray, matched: np.ndarray):
+        self._maps = maps
+        # One entry for each number that float16 has: a look-up costs a tenth of an interpolation.
+        every = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
+        number = np.isfinite(every)
+        place = np.where(number, every, 0) * (levels.COUNT - 1)
+        found = np.interp(place, np.arange(levels.COUNT), matched).astype(np.float32)
+        self._table = np.where(number, found, np.float32(np.nan))
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self._table[np.ascontiguousarray(self._maps[row]).view(np.uint16)]
+''')
+
 write("kaggle_nerve/data/__init__.py", r'''"""From the competition's files to arrays: frames, cache, folds, batches, and the synthetic phantom."""
 ''')
 
@@ -2674,14 +2941,16 @@ def _warp(image: np.ndarray, matrix: np.ndarray, bent: np.ndarray | None, way: i
         return cv2.warpAffine(image, matrix, (width, height), flags=way)
     back = cv2.invertAffineTransform(matrix).astype(np.float32)
     across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    places = [row[0] * across + row[1] * down + row[2] + bent[..., axis] for axis, row in enumerate(back)]
-    return cv2.remap(image, *places, way)
+    x, y = (row[0] * across + row[1] * down + row[2] + bent[..., axis] for axis, row in enumerate(back))
+    return cv2.remap(image, x, y, way)
 
 
 def _bent(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
     """A smooth field of displacements, float32 (height, width, 2), at most ``share`` of the width and height."""
     height, width = shape
-    field = random.uniform(-share, share, (*GRID, 2)).astype(np.float32) * np.float32([width, height])
+    field = random.uniform(-share, share, (*GRID, 2)).astype(np.float32) * np.array(
+        [width, height], np.float32
+    )
     return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
@@ -2715,12 +2984,14 @@ def _grey_curve(random: np.random.Generator, ranges: AugmentationSettings) -> np
 
 write("kaggle_nerve/data/batches.py", r'''"""Training batches for Keras: which frames an epoch shows, changed at random, the same for a seed."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
 from kaggle_nerve.data.augment import augment
-from kaggle_nerve.data.draw import dealt, drawn, most_batches
-from kaggle_nerve.data.noise import Marks
+from kaggle_nerve.data.doubted import Marks
+from kaggle_nerve.data.sampling import dealt, drawn, most_batches
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import AugmentationSettings
 
@@ -2791,7 +3062,7 @@ class Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray | dict[str, np.ndarray], ...]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         rows = self.order[index * self.batch : (index + 1) * self.batch]
         frames = np.empty((len(rows), *self.frames.shape[1:], 1), np.float32)
         masks = np.empty_like(frames)
@@ -2832,6 +3103,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -2870,14 +3142,18 @@ class Cache:
     table: pd.DataFrame
 
 
-def open_training(layout: Layout, size: tuple[int, int], **options) -> Cache:
+def open_training(
+    layout: Layout, size: tuple[int, int], *, reporter: Reporter = SILENT, workers: int = 2
+) -> Cache:
     """The cache of the training frames at ``size`` (height, width), built if need be."""
-    return _open(training_frames(layout), layout, size, facts.TRAIN_FOLDER, **options)
+    return _open(training_frames(layout), layout, size, facts.TRAIN_FOLDER, reporter, workers)
 
 
-def open_test(layout: Layout, size: tuple[int, int], **options) -> Cache:
+def open_test(
+    layout: Layout, size: tuple[int, int], *, reporter: Reporter = SILENT, workers: int = 2
+) -> Cache:
     """The cache of the test frames at ``size`` (height, width), built if need be."""
-    return _open(test_frames(layout), layout, size, facts.TEST_FOLDER, **options)
+    return _open(test_frames(layout), layout, size, facts.TEST_FOLDER, reporter, workers)
 
 
 def training_source(layout: Layout) -> str:
@@ -2895,9 +3171,8 @@ def _open(
     layout: Layout,
     size: tuple[int, int],
     part: str,
-    *,
-    reporter: Reporter = SILENT,
-    workers: int = 2,
+    reporter: Reporter,
+    workers: int,
 ) -> Cache:
     source = _source(table, part)
     digest = _digest(table, size, source)
@@ -2939,7 +3214,7 @@ def _build(
     growing.finish()
 
 
-def _read(row, size: tuple[int, int], with_mask: bool) -> list[np.ndarray]:
+def _read(row: Any, size: tuple[int, int], with_mask: bool) -> list[np.ndarray]:
     values = [shrink(read_grey(row.path), size)]
     if with_mask:
         values.append(shrink(rle.decode(row.pixels, facts.SIZE) * np.uint8(255), size))
@@ -2984,77 +3259,117 @@ def _root(layout: Layout) -> Path:
     return home
 ''')
 
-write("kaggle_nerve/data/draw.py", r'''"""Which frames an epoch shows and in what order, with subjects kept apart if wanted. Rows are integers."""
+write("kaggle_nerve/data/doubted.py", r'''"""Frames whose labels are doubted: the table that `audit` writes, and what training makes of it."""
 
-from collections.abc import Iterable
+import csv
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+
+from kaggle_nerve.competition import csv_text
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import TrainingSettings
+
+COLUMNS = ("subject", "img", "weight", "presence")
+"""A marked frame; what share of its losses counts; the presence target in place of 0 or 1. Both 0 to 1."""
 
 
-def most_batches(counts: np.ndarray, batch: int) -> int:
-    """How many batches of ``batch`` frames of as many subjects can be dealt, each frame once at most.
+@dataclass(frozen=True)
+class Marks:
+    """What becomes of each row of a cache; None: of no row anything.
 
-    ``counts``: frames of each subject. m batches can, if the subjects, giving m frames at most, fill them.
+    ``weights``: float32 (n,), the share of its losses that counts, 1 for frames that are not marked.
+    ``presence``: float32 (n,), the presence target, 0 or 1 for frames that are not marked.
     """
-    numbers = np.arange(1, counts.sum() // batch + 1)
-    enough = np.minimum(counts[:, None], numbers).sum(axis=0) >= numbers * batch
-    return int(numbers[enough].max(initial=0))
+
+    weights: np.ndarray | None = None
+    presence: np.ndarray | None = None
 
 
-def drawn(
-    random: np.random.Generator,
-    wanted: Iterable[tuple[np.ndarray, int]],
-    groups: np.ndarray,
-    room: int,
-) -> np.ndarray:
-    """Rows drawn in turn: for each (rows, total) from ``rows``, until there are ``total`` in all.
+def marks(settings: TrainingSettings, table: pd.DataFrame) -> Marks | None:
+    """The marks that ``settings`` want for the frames of ``table`` (subject, img, has_mask); None: none.
 
-    Each row is drawn as often as any other, give or take one, as long as its group has room:
-    ``groups`` holds the group (0, 1, ...) of each row, and none is drawn more than ``room`` times. Where
-    no group has room left, the total is not reached.
+    Raises NerveError where there is no table of doubted labels, or a fault in it.
     """
-    left = np.full(groups.max() + 1, room)
-    result = np.empty(0, int)
-    for rows, total in wanted:
-        while len(result) < total:
-            once = random.permutation(rows)
-            once = once[_repeats(groups[once]) < left[groups[once]]][: total - len(result)]
-            if not len(once):
-                break
-            left -= np.bincount(groups[once], minlength=len(left))
-            result = np.concatenate([result, once])
-    return result
+    if settings.noise == "none":
+        return None
+    if not settings.noise_table:
+        raise NerveError(
+            f"training.noise={settings.noise} needs the table of doubted labels; write it with "
+            f"`kaggle-nerve audit` and name it in training.noise_table."
+        )
+    weights, presence = read(Path(settings.noise_table), table)
+    return Marks(weights=weights) if settings.noise == "weight" else Marks(presence=presence)
 
 
-def dealt(random: np.random.Generator, rows: np.ndarray, groups: np.ndarray, batch: int) -> np.ndarray:
-    """``rows`` in an order in which no two of any ``batch`` (a divisor of their number) share a group.
+def read(path: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and presence target, float32 (n,), of each row of ``table`` (subject, img, has_mask).
 
-    No group may have more rows than there are batches. Each batch is drawn by systematic sampling with
-    chances in proportion to what each group has left, so big groups last as long as small ones.
+    The file has `COLUMNS`, in any order and among others, and lists marked frames only. Raises
+    NerveError with the line of an unknown frame, one listed twice, or a value that is none from 0 to 1.
     """
-    rows = random.permutation(rows)
-    rows = rows[np.argsort(groups[rows], kind="stable")]
-    left = np.bincount(groups[rows])
-    starts = np.cumsum(left) - left
-    order = np.empty(len(rows), int)
-    for number in range(len(rows) // batch):
-        batches_left = len(rows) // batch - number
-        # No group is longer than the step between two points, so none is hit twice.
-        points = random.integers(batches_left) + batches_left * np.arange(batch)
-        shuffled = random.permutation(len(left))
-        chosen = shuffled[np.searchsorted(np.cumsum(left[shuffled]), points, side="right")]
-        left[chosen] -= 1
-        order[number * batch : (number + 1) * batch] = random.permutation(rows[starts[chosen] + left[chosen]])
-    return order
+    places = {frame: row for row, frame in enumerate(zip(table.subject, table.img, strict=True))}
+    weights = np.ones(len(table), np.float32)
+    presence = table.has_mask.to_numpy(np.float32, copy=True)
+    seen: dict[tuple[int, int], int] = {}
+    for line, values in _rows(path):
+        frame = _frame(values)
+        if frame is None or frame not in places:
+            shown = csv_text.shown(f"{values['subject']}_{values['img']}")
+            raise NerveError(
+                f"{path}, line {line}: {shown} is no training frame; run `kaggle-nerve audit` again."
+            )
+        name = f"{frame[0]}_{frame[1]}"
+        if frame in seen:
+            raise NerveError(
+                f"{path}, line {line}: frame {name} stands in line {seen[frame]} already; keep one of the two."
+            )
+        seen[frame] = line
+        for column, array in (("weight", weights), ("presence", presence)):
+            value = _number(values, column)
+            if value is None or not 0 <= value <= 1:
+                raise NerveError(
+                    f"{path}, line {line}: {column} of frame {name} is {csv_text.shown(values[column])}; write a "
+                    f"number from 0 to 1."
+                )
+            array[places[frame]] = value
+    return weights, presence
 
 
-def _repeats(values: np.ndarray) -> np.ndarray:
-    """How many times each value has occurred before it."""
-    order = np.argsort(values, kind="stable")
-    ranked = values[order]
-    result = np.empty(len(values), int)
-    result[order] = np.arange(len(values)) - np.searchsorted(ranked, ranked)
-    return result
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line number and values of each row that is not blank."""
+    if not path.is_file():
+        raise NerveError(
+            f"There is no file {path}; write it with `kaggle-nerve audit` or mend training.noise_table."
+        )
+    data = csv_text.read_bytes(path)
+    if fault := csv_text.unreadable(data):
+        raise NerveError(f"{path}: {fault[1]}; write it anew with `kaggle-nerve audit`.")
+    reader = csv.DictReader(csv_text.lines(data), restval="")
+    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    if missing:
+        raise NerveError(
+            f"{path}, line 1: there is no column {missing[0]}; it takes {','.join(COLUMNS)}: run `kaggle-nerve "
+            f"audit` again."
+        )
+    return [(reader.line_num, values) for values in reader]
+
+
+def _frame(values: dict[str, str]) -> tuple[int, int] | None:
+    """Subject and img; None if one of them is no integer."""
+    try:
+        return int(values["subject"]), int(values["img"])
+    except ValueError:
+        return None
+
+
+def _number(values: dict[str, str], column: str) -> float | None:
+    try:
+        return float(values[column])
+    except ValueError:
+        return None
 ''')
 
 write("kaggle_nerve/data/folds.py", r'''"""Which subjects are held out when. Frames of one patient leak, so a subject is never on both sides."""
@@ -3066,7 +3381,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.settings.schema import ALL, AND_ALL
+from kaggle_nerve.settings.schema import ALL, AND_ALL, FoldName
 from kaggle_nerve.storage import write_text
 
 ALWAYS_TRAIN = -1
@@ -3096,7 +3411,7 @@ def count(folds: pd.DataFrame) -> int:
     return int(folds.fold.max()) + 1
 
 
-def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: int | str) -> tuple[np.ndarray, np.ndarray]:
+def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: FoldName) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of the training and of the held-out frames of ``fold``, both rising; of `ALL` none is held out.
 
     Raises NerveError where a subject stands on both sides, or has no fold.
@@ -3176,6 +3491,7 @@ def _strata(rates: np.ndarray, width: int) -> np.ndarray:
 
 write("kaggle_nerve/data/frames.py", r'''"""The competition's frames as tables: what lies in a data directory, and what the CSV says of it."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -3269,216 +3585,13 @@ def test_frames(layout: Layout) -> pd.DataFrame:
     return pd.DataFrame({"img": [img for img, _ in found], "path": [path for _, path in found]})
 
 
-def _test_name(path: Path):
+def _test_name(path: Path) -> re.Match[str] | None:
     return facts.TEST_FRAME.match(path.name)
 
 
 def _unnested(folder: Path) -> Path:
     inner = folder / folder.name
     return inner if inner.is_dir() else folder
-''')
-
-write("kaggle_nerve/data/fullsize.py", r'''"""From working size back to the competition's: resize probabilities first, decide afterwards.
-
-Thresholding at working size and enlarging the mask costs up to 0.04 Dice.
-"""
-
-import cv2
-import numpy as np
-
-from kaggle_nerve.competition import rle
-from kaggle_nerve.competition.facts import SIZE
-
-
-def enlarge(probability: np.ndarray, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A probability map (height, width) of any float type at ``size``, as float32 from 0 to 1."""
-    return cv2.resize(np.asarray(probability, np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
-
-
-class Truths:
-    """True masks held as the flat positions of their pixels: a few kilobytes a frame."""
-
-    def __init__(self, pixels: list[str], size: tuple[int, int] = SIZE):
-        """``pixels``: the run-length encodings, '' where there is no mask."""
-        self.size = size
-        self._where = [np.flatnonzero(rle.decode(text, size)).astype(np.int32) for text in pixels]
-        self.areas = np.array([len(where) for where in self._where])
-
-    def __len__(self) -> int:
-        return len(self._where)
-
-    def inside(self, row: int, values: np.ndarray) -> np.ndarray:
-        """The pixels of ``values`` (height, width) that lie in true mask ``row``, flat."""
-        return values.reshape(-1)[self._where[row]]
-
-    def mask(self, row: int) -> np.ndarray:
-        """True mask ``row`` as bool (height, width)."""
-        mask = np.zeros(self.size, bool)
-        mask.reshape(-1)[self._where[row]] = True
-        return mask
-
-    def counts(self, row: int, full: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted area and intersection with true mask ``row`` at each threshold (rising), in pixels.
-
-        ``full``: the probability map at full size. A pixel is in the mask where it is >= the threshold.
-        """
-        flat = full.reshape(-1)
-        candidates = flat[flat >= thresholds[0]]
-        inside = flat[self._where[row]]
-        return _at_least(candidates, thresholds), _at_least(inside, thresholds)
-
-
-def _at_least(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    return np.array([np.count_nonzero(values >= threshold) for threshold in thresholds])
-''')
-
-write("kaggle_nerve/data/levels.py", r'''"""Probability maps in 256 levels: all that a rule looks at, so that learning and applying agree to the pixel.
-
-A map at full size is rounded to levels 0 to 255. What a threshold would give on a frame can then be
-read from two histograms, and 4436 frames of 243,600 pixels become a table of nine megabytes.
-"""
-
-import math
-
-import cv2
-import numpy as np
-
-COUNT = 256
-NOTHING = COUNT
-"""The cut that no pixel reaches: the frame is called empty."""
-
-
-def quantise(probability: np.ndarray) -> np.ndarray:
-    """Levels, uint8, of a float32 map with values from 0 to 1."""
-    return cv2.convertScaleAbs(probability, alpha=COUNT - 1)
-
-
-def cut(threshold: float) -> int:
-    """The lowest level that reaches a probability; at least 1, for no rule takes the whole frame."""
-    # Rounded first: 0.6 * 255 is 153.00000000000003 for a computer's 0.6.
-    return max(1, math.ceil(round(threshold * (COUNT - 1), 6)))
-
-
-def probability(level: np.ndarray | int) -> np.ndarray | float:
-    """The probability that a level stands for."""
-    return level / (COUNT - 1)
-
-
-def histogram(levels: np.ndarray) -> np.ndarray:
-    """How many pixels have each level, int32 (256,)."""
-    return cv2.calcHist([levels], [0], None, [COUNT], [0, COUNT]).reshape(-1).astype(np.int32)
-
-
-def at_least(histograms: np.ndarray) -> np.ndarray:
-    """From histograms (..., 256) how many pixels reach each cut 0 to 256, int32 (..., 257)."""
-    reached = np.zeros((*histograms.shape[:-1], COUNT + 1), np.int32)
-    reached[..., :COUNT] = np.cumsum(histograms[..., ::-1], axis=-1)[..., ::-1]
-    return reached
-''')
-
-write("kaggle_nerve/data/noise.py", r'''"""Frames whose labels are doubted: the table that `audit` writes, and what training makes of it."""
-
-import csv
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-import pandas as pd
-
-from kaggle_nerve.competition import csv_text
-from kaggle_nerve.errors import NerveError
-from kaggle_nerve.settings import TrainingSettings
-
-COLUMNS = ("subject", "img", "weight", "presence")
-"""A marked frame; what share of its losses counts; the presence target in place of 0 or 1. Both 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Marks:
-    """What becomes of each row of a cache; None: of no row anything.
-
-    ``weights``: float32 (n,), the share of its losses that counts, 1 for frames that are not marked.
-    ``presence``: float32 (n,), the presence target, 0 or 1 for frames that are not marked.
-    """
-
-    weights: np.ndarray | None = None
-    presence: np.ndarray | None = None
-
-
-def marks(settings: TrainingSettings, table: pd.DataFrame) -> Marks | None:
-    """The marks that ``settings`` want for the frames of ``table`` (subject, img, has_mask); None: none.
-
-    Raises NerveError where there is no table of doubted labels, or a fault in it.
-    """
-    if settings.noise == "none":
-        return None
-    if not settings.noise_table:
-        raise NerveError(
-            f"training.noise={settings.noise} needs the table of doubted labels; write it with "
-            f"`kaggle-nerve audit` and name it in training.noise_table."
-        )
-    weights, presence = read(Path(settings.noise_table), table)
-    return Marks(weights=weights) if settings.noise == "weight" else Marks(presence=presence)
-
-
-def read(path: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and presence target, float32 (n,), of each row of ``table`` (subject, img, has_mask).
-
-    The file has `COLUMNS`, in any order and among others, and lists marked frames only. Raises
-    NerveError with the line of an unknown frame, one listed twice, or a value that is none from 0 to 1.
-    """
-    places = {frame: row for row, frame in enumerate(zip(table.subject, table.img, strict=True))}
-    weights = np.ones(len(table), np.float32)
-    presence = table.has_mask.to_numpy(np.float32, copy=True)
-    seen: dict[tuple[int, int], int] = {}
-    for line, values in _rows(path):
-        frame = (_number(values, "subject", int), _number(values, "img", int))
-        if frame not in places:
-            shown = csv_text.shown(f"{values['subject']}_{values['img']}")
-            raise NerveError(
-                f"{path}, line {line}: {shown} is no training frame; run `kaggle-nerve audit` again."
-            )
-        name = f"{frame[0]}_{frame[1]}"
-        if frame in seen:
-            raise NerveError(
-                f"{path}, line {line}: frame {name} stands in line {seen[frame]} already; keep one of the two."
-            )
-        seen[frame] = line
-        for column, array in (("weight", weights), ("presence", presence)):
-            value = _number(values, column, float)
-            if value is None or not 0 <= value <= 1:
-                raise NerveError(
-                    f"{path}, line {line}: {column} of frame {name} is {csv_text.shown(values[column])}; write a "
-                    f"number from 0 to 1."
-                )
-            array[places[frame]] = value
-    return weights, presence
-
-
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and values of each row that is not blank."""
-    if not path.is_file():
-        raise NerveError(
-            f"There is no file {path}; write it with `kaggle-nerve audit` or mend training.noise_table."
-        )
-    data = csv_text.read_bytes(path)
-    if fault := csv_text.unreadable(data):
-        raise NerveError(f"{path}: {fault[1]}; write it anew with `kaggle-nerve audit`.")
-    reader = csv.DictReader(csv_text.lines(data), restval="")
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-    if missing:
-        raise NerveError(
-            f"{path}, line 1: there is no column {missing[0]}; it takes {','.join(COLUMNS)}: run `kaggle-nerve "
-            f"audit` again."
-        )
-    return [(reader.line_num, values) for values in reader]
-
-
-def _number(values: dict[str, str], column: str, kind: type) -> int | float | None:
-    try:
-        return kind(values[column])
-    except ValueError:
-        return None
 ''')
 
 write("kaggle_nerve/data/overlay.py", r'''"""Outlines of masks drawn into a frame, pixel by pixel at the frame's own size: by OpenCV, in milliseconds."""
@@ -3543,6 +3656,79 @@ def _fitting(line: str, width: int, pen: int) -> float:
 
 def _rgb(colour: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(colour.removeprefix("#")))
+''')
+
+write("kaggle_nerve/data/sampling.py", r'''"""Which frames an epoch shows and in what order, with subjects kept apart if wanted. Rows are integers."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def most_batches(counts: np.ndarray, batch: int) -> int:
+    """How many batches of ``batch`` frames of as many subjects can be dealt, each frame once at most.
+
+    ``counts``: frames of each subject. m batches can, if the subjects, giving m frames at most, fill them.
+    """
+    numbers = np.arange(1, counts.sum() // batch + 1)
+    enough = np.minimum(counts[:, None], numbers).sum(axis=0) >= numbers * batch
+    return int(numbers[enough].max(initial=0))
+
+
+def drawn(
+    random: np.random.Generator,
+    wanted: Iterable[tuple[np.ndarray, int]],
+    groups: np.ndarray,
+    room: int,
+) -> np.ndarray:
+    """Rows drawn in turn: for each (rows, total) from ``rows``, until there are ``total`` in all.
+
+    Each row is drawn as often as any other, give or take one, as long as its group has room:
+    ``groups`` holds the group (0, 1, ...) of each row, and none is drawn more than ``room`` times. Where
+    no group has room left, the total is not reached.
+    """
+    left = np.full(groups.max() + 1, room)
+    result = np.empty(0, int)
+    for rows, total in wanted:
+        while len(result) < total:
+            once = random.permutation(rows)
+            once = once[_repeats(groups[once]) < left[groups[once]]][: total - len(result)]
+            if not len(once):
+                break
+            left -= np.bincount(groups[once], minlength=len(left))
+            result = np.concatenate([result, once])
+    return result
+
+
+def dealt(random: np.random.Generator, rows: np.ndarray, groups: np.ndarray, batch: int) -> np.ndarray:
+    """``rows`` in an order in which no two of any ``batch`` (a divisor of their number) share a group.
+
+    No group may have more rows than there are batches. Each batch is drawn by systematic sampling with
+    chances in proportion to what each group has left, so big groups last as long as small ones.
+    """
+    rows = random.permutation(rows)
+    rows = rows[np.argsort(groups[rows], kind="stable")]
+    left = np.bincount(groups[rows])
+    starts = np.cumsum(left) - left
+    order = np.empty(len(rows), int)
+    for number in range(len(rows) // batch):
+        batches_left = len(rows) // batch - number
+        # No group is longer than the step between two points, so none is hit twice.
+        points = random.integers(batches_left) + batches_left * np.arange(batch)
+        shuffled = random.permutation(len(left))
+        chosen = shuffled[np.searchsorted(np.cumsum(left[shuffled]), points, side="right")]
+        left[chosen] -= 1
+        order[number * batch : (number + 1) * batch] = random.permutation(rows[starts[chosen] + left[chosen]])
+    return order
+
+
+def _repeats(values: np.ndarray) -> np.ndarray:
+    """How many times each value has occurred before it."""
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+    result = np.empty(len(values), int)
+    result[order] = np.arange(len(values)) - np.searchsorted(ranked, ranked)
+    return result
 ''')
 
 write("kaggle_nerve/data/tiff.py", r'''"""Reading a frame or a mask from its TIFF file, refusing by name whatever is not one."""
@@ -4279,92 +4465,6 @@ def _maps(application: keras.Model) -> list[keras.KerasTensor]:
     return [last[stride] for stride in sorted(last)]
 ''')
 
-write("kaggle_nerve/models/forward.py", r'''"""Forward passes with test-time augmentation: frames in, probabilities out, a batch at a time."""
-
-from collections.abc import Iterator
-from typing import NamedTuple
-from weakref import WeakKeyDictionary
-
-import keras
-import numpy as np
-
-from kaggle_nerve.blending import Mixer, mean_agreement
-from kaggle_nerve.models.views import VIEWS, View, brought_back, seen
-
-PREDICTED = ("mask", "presence")
-_short: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
-
-
-class Predicted(NamedTuple):
-    """What is said about some frames, float32, all from 0 to 1.
-
-    ``masks`` (n, height, width) and ``presence`` (n,) are the views' together. ``agreement`` (n,): the mean
-    Dice over pairs of the views' masks at 0.5, 1 for a single view or where all are empty. ``spread`` (n,):
-    the standard deviation of the views' presences. Both compare views of one model, never folds: an
-    out-of-fold frame is seen by one model alone, and what is learned there about these figures has to
-    meet the same figures on test frames.
-    """
-
-    masks: np.ndarray
-    presence: np.ndarray
-    agreement: np.ndarray
-    spread: np.ndarray
-
-
-def probabilities(
-    model: keras.Model, frames: np.ndarray, *, batch: int, tta: str, combine: str = "mean"
-) -> Iterator[Predicted]:
-    """Yield what ``model`` says about consecutive batches of ``frames`` (uint8, n x height x width).
-
-    The views are those that `VIEWS` names for ``tta``, combined as `blending.combine` does by
-    ``combine``. A network without a presence head gets the largest probability of its mask as presence.
-    Masks of deep supervision are not computed.
-    """
-    model = _without_deep_masks(model)
-    for start in range(0, len(frames), batch):
-        chunk = np.asarray(frames[start : start + batch], np.float32)
-        yield _predicted(model, chunk, batch, VIEWS[tta], combine)
-
-
-def _predicted(
-    model: keras.Model, chunk: np.ndarray, batch: int, views: tuple[View, ...], combine: str
-) -> Predicted:
-    mixer, inside, presences = Mixer(combine), [], []
-    for view in views:
-        masks, presence = _pass(model, seen(chunk, view)[..., None], batch)
-        masks = brought_back(masks, view)
-        mixer.add(masks, presence)
-        inside.append(masks >= np.float32(0.5))
-        presences.append(presence)
-    agreement = [mean_agreement(np.stack([each[row] for each in inside])) for row in range(len(chunk))]
-    return Predicted(*mixer.result(), np.array(agreement, np.float32), np.std(presences, axis=0))
-
-
-def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    count = len(chunk)
-    if count < batch:
-        # One shape means one compilation; the rows added here are cut off again below.
-        chunk = np.concatenate([chunk, np.zeros((batch - count, *chunk.shape[1:]), chunk.dtype)])
-    outputs = model.predict_on_batch(chunk)
-    masks = outputs["mask"][:count, ..., 0].astype(np.float32)
-    if "presence" not in outputs:
-        return masks, masks.max(axis=(1, 2))
-    return masks, outputs["presence"][:count, 0].astype(np.float32)
-
-
-def _without_deep_masks(model: keras.Model) -> keras.Model:
-    """``model``, or the part of it, sharing its weights, that yields no masks which only training looks at."""
-    outputs = getattr(model, "output", {})  # whatever predicts will do, a Keras model or not
-    if set(outputs) <= set(PREDICTED):
-        return model
-    if model not in _short:
-        _short[model] = keras.Model(
-            model.input, {name: outputs[name] for name in PREDICTED if name in outputs}
-        )
-        _short[model].compile(jit_compile=model.jit_compile)
-    return _short[model]
-''')
-
 write("kaggle_nerve/models/fpn.py", r'''"""Feature pyramid network for segmentation (Lin and others 2017, arXiv:1612.03144)."""
 
 import keras
@@ -4546,6 +4646,8 @@ write("kaggle_nerve/models/layers.py", r'''"""Layers that Keras has not: max poo
 As SegNet passes them from encoder to decoder (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561).
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -4561,7 +4663,7 @@ class PoolWithPositions(keras.layers.Layer):
     Example: [[1, 7], [7, 3]] gives the value 7 at the position 1.
     """
 
-    def call(self, tensor):
+    def call(self, tensor: Any) -> tuple[Any, Any]:
         """(values, positions) of ``tensor``."""
         upper, upper_right = _larger(tensor[:, ::2, ::2], tensor[:, ::2, 1::2])
         lower, lower_right = _larger(tensor[:, 1::2, ::2], tensor[:, 1::2, 1::2])
@@ -4579,7 +4681,7 @@ class Unpool(keras.layers.Layer):
     Example: the value 5 at the position 1 gives [[0, 5], [0, 0]].
     """
 
-    def call(self, values, positions):
+    def call(self, values: Any, positions: Any) -> Any:
         """``values`` spread over windows of twice the height and width."""
         _, height, width, channels = values.shape
         pixels = [ops.where(positions == place, values, ops.zeros_like(values)) for place in range(4)]
@@ -4587,13 +4689,15 @@ class Unpool(keras.layers.Layer):
         return ops.reshape(ops.stack([upper, lower], axis=2), (-1, 2 * height, 2 * width, channels))
 
 
-def _larger(first, second):
+def _larger(first: Any, second: Any) -> tuple[Any, Any]:
     """The larger of two tensors, and where it is the second."""
     chosen = second > first
     return ops.where(chosen, second, first), chosen
 ''')
 
 write("kaggle_nerve/models/normalisation.py", r'''"""Batch normalisation that takes the backend's fused kernel where there is one."""
+
+from typing import Any
 
 import keras
 
@@ -4604,7 +4708,7 @@ from kaggle_nerve import fused
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` of (batch, height, width, channels), the same but faster in training."""
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalise by the batch's own statistics in training, else by the moving ones."""
         if not training or not self.trainable or mask is not None:
             return super().call(inputs, training=training, mask=mask)
@@ -5052,58 +5156,6 @@ def decoder(found: downward.Features, settings: ModelSettings) -> list[list[kera
     return nodes
 ''')
 
-write("kaggle_nerve/models/views.py", r'''"""Views of a frame for test-time augmentation: mirrored and zoomed there, and their masks brought back."""
-
-from typing import NamedTuple
-
-import cv2
-import numpy as np
-
-
-class View(NamedTuple):
-    """A frame seen differently: mirrored along ``axes`` of (n, height, width), enlarged ``zoom`` times."""
-
-    axes: tuple[int, ...] = ()
-    zoom: float = 1.0
-
-
-VIEWS: dict[str, tuple[View, ...]] = {
-    "none": (View(),),
-    "hflip": (View(), View((2,))),
-    "flips": (View(), View((2,)), View((1,)), View((1, 2))),
-    "scales": tuple(View(axes, zoom) for zoom in (0.9, 1.0, 1.1) for axes in ((), (2,))),
-}
-"""The views of each kind of test-time augmentation."""
-
-
-def seen(frames: np.ndarray, view: View) -> np.ndarray:
-    """``frames`` (float32, n x height x width) as ``view`` shows them, in the same shape."""
-    return _zoomed(np.flip(frames, view.axes), view.zoom, cv2.BORDER_REPLICATE)
-
-
-def brought_back(masks: np.ndarray, view: View) -> np.ndarray:
-    """The masks (float32, n x height x width) of a view's frames, where they lie in the frames themselves.
-
-    What the view did not show, at the rim of a frame that it enlarged, is 0.
-    """
-    return np.flip(_zoomed(masks, 1 / view.zoom, cv2.BORDER_CONSTANT), view.axes)
-
-
-def _zoomed(images: np.ndarray, factor: float, border: int) -> np.ndarray:
-    """``images`` enlarged about the centre of the frame, which keeps its height and width."""
-    if factor == 1:
-        return images
-    height, width = images.shape[1:]
-    across, down = (1 - factor) * (width - 1) / 2, (1 - factor) * (height - 1) / 2
-    matrix = np.array([[factor, 0, across], [0, factor, down]])
-    result = np.empty(images.shape, np.float32)
-    for image, target in zip(images, result, strict=True):
-        cv2.warpAffine(
-            np.ascontiguousarray(image), matrix, (width, height), target, cv2.INTER_LINEAR, border, 0
-        )
-    return result
-''')
-
 write("kaggle_nerve/models/weights.py", r'''"""Pretrained weights of encoders: where their files are looked for, and how they are loaded."""
 
 import os
@@ -5304,177 +5356,41 @@ def _first_line(fault: Exception) -> str:
     return (str(fault).strip().splitlines() or [type(fault).__name__])[0].rstrip(".")
 ''')
 
-write("kaggle_nerve/runs.py", r'''"""A run's folder: where each stage leaves its work and finds that of the stage before."""
+write("kaggle_nerve/runs/__init__.py", r'''"""A run's folder: where each stage leaves its work, and finds that of the stage before.
 
-import dataclasses
-import re
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+`Run` and `Fold` know every file name in it; `create` and `open_run` give a Run; `adopting` takes in runs that were
+trained elsewhere.
+"""
 
-from kaggle_nerve.errors import NerveError
-from kaggle_nerve.settings import Settings, load_settings, save_settings
-from kaggle_nerve.settings.schema import ALL, COMBINE, TTA
-from kaggle_nerve.storage import completed, read_json, write_json
+from kaggle_nerve.runs.facts import FoldFacts, FoldResult, OofFacts, TestFacts
+from kaggle_nerve.runs.opening import create, decision_file, in_order, joined_name, open_run
+from kaggle_nerve.runs.run import Fold, Run
 
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run: its folder and settings. Made by `create`, found again by `open_run`.
-
-    ``views``: empty, or, as in ``small@flips``, what stands after the ``@``: the same models predict with
-    other views. Then ``settings.prediction`` says how, and the predictions lie apart from the run's own.
-    """
-
-    folder: Path
-    settings: Settings
-    views: str = ""
-
-    @property
-    def name(self) -> str:
-        """The folder's name, and after an ``@`` the views."""
-        return f"{self.folder.name}@{self.views}" if self.views else self.folder.name
-
-    @property
-    def folds_csv(self) -> Path:
-        """Which subject is held out in which fold."""
-        return self.folder / "folds.csv"
-
-    @property
-    def test_folder(self) -> Path:
-        """Where the test probabilities lie."""
-        return self.views_folder / "test"
-
-    @property
-    def decision_file(self) -> Path:
-        """The learned rule and the figures it was chosen on."""
-        return self.views_folder / "decision.json"
-
-    @property
-    def views_folder(self) -> Path:
-        """Where all that depends on the views lies: the run's folder, or one inside it."""
-        return self.folder / f"tta-{self.views}" if self.views else self.folder
-
-    def fold_folder(self, fold: int | str) -> Path:
-        """Where fold ``fold`` (a number, or `schema.ALL`) leaves its model and history."""
-        return self.folder / f"fold-{fold}"
-
-    def oof_folder(self, fold: int) -> Path:
-        """Where the out-of-fold predictions of fold ``fold`` lie: beside its model, or with other views apart."""
-        return self.views_folder / f"fold-{fold}"
-
-    def finished_folds(self) -> list[int]:
-        """The numbers of the folds that are complete, rising."""
-        found = (re.fullmatch(r"fold-(\d+)", path.name) for path in self.folder.iterdir())
-        numbers = sorted(int(match[1]) for match in found if match)
-        return [number for number in numbers if completed(self.fold_folder(number))]
-
-    def needs_finished_folds(self) -> list[int]:
-        """As `finished_folds`; NerveError where there is none."""
-        folds = self.finished_folds()
-        if not folds:
-            raise NerveError(f"Run {self.name} has no finished fold; run `kaggle-nerve train-folds` first.")
-        return folds
-
-    def test_folds(self) -> list[int | str]:
-        """Whose models predict test frames: `finished_folds`, then the fold of all subjects if it is finished."""
-        folds = self.finished_folds()
-        return [*folds, ALL] if completed(self.fold_folder(ALL)) else folds
-
-    def models(self) -> list[str]:
-        """What tells the models of `test_folds` from others: of each the fold's number and the file's digest.
-
-        The digest is left out where an earlier version finished the fold.
-        """
-        folds = self.test_folds()
-        return [f"{fold} {completed(self.fold_folder(fold)).get('model', '')}".strip() for fold in folds]
-
-
-def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str, Any], source: str) -> Run:
-    """The run ``name``, made or found again.
-
-    ``source`` is the digest of the training data. A run that was made with other settings or from
-    other data is left alone: NerveError names the first difference.
-    """
-    if not NAME.match(name):
-        raise NerveError(f"--run {name!r} must be a plain name of letters, digits, '.', '_', '+' and '-'.")
-    run = Run(runs_dir / name, settings)
-    if (run.folder / "settings.toml").is_file():
-        _refuse_difference(run, source)
-    else:
-        save_settings(settings, run.folder / "settings.toml")
-    # Written anew at each start: it tells of the latest session, and carries the data's digest along.
-    write_json(run.folder / "environment.json", {"source": source, **environment})
-    return run
-
-
-def open_run(runs_dir: Path, name: str) -> Run:
-    """The existing run ``name``; NerveError names those there are.
-
-    ``small@flips`` is run ``small`` predicting with other views (`PredictionSettings.tta`), and
-    ``small@flips-logits`` with these combined in another way; NerveError names the known ones. Where this
-    is what the run does anyway, it is the run itself.
-    """
-    plain, at, views = name.partition("@")
-    folder = runs_dir / plain
-    if not NAME.match(plain) or not (folder / "settings.toml").is_file():
-        there = sorted(path.parent.name for path in runs_dir.glob("*/settings.toml"))
-        hint = f"there are {', '.join(there)}" if there else "there are none yet: `kaggle-nerve train-folds`"
-        raise NerveError(f"No run is called {plain!r} in {runs_dir}; {hint}.")
-    run = Run(folder, load_settings(folder / "settings.toml"))
-    return _with_views(run, views) if at else run
-
-
-def joined_name(runs: list[Run]) -> str:
-    """The runs' names in one, for files and messages."""
-    return "+".join(run.name for run in runs)
-
-
-def _with_views(run: Run, views: str) -> Run:
-    own = run.settings.prediction
-    tta, dash, combine = views.partition("-")
-    combine = combine if dash else own.combine
-    if tta not in TTA or combine not in COMBINE:
-        raise NerveError(
-            f"There are no views {views!r} for run {run.name}@{views}: known are {', '.join(TTA)}, each alone or "
-            f"followed by one of -{', -'.join(COMBINE)}."
-        )
-    prediction = dataclasses.replace(own, tta=tta, combine=combine)
-    if prediction == own:
-        return run
-    # One spelling for one thing, or it would be predicted twice.
-    views = tta if combine == own.combine else f"{tta}-{combine}"
-    return Run(run.folder, dataclasses.replace(run.settings, prediction=prediction), views)
-
-
-def _refuse_difference(run: Run, source: str) -> None:
-    if found := run.settings.difference(load_settings(run.folder / "settings.toml")):
-        key, wanted, stored = found
-        raise NerveError(
-            f"Run {run.name} was made with {key} = {stored!r}, not {wanted!r}; "
-            f"use the same settings to go on with it, or another --run for another run."
-        )
-    environment = run.folder / "environment.json"
-    if environment.is_file() and read_json(environment).get("source") != source:
-        raise NerveError(
-            f"Run {run.name} was made from other training data; use another --run for this data."
-        )
+__all__ = [
+    "Fold",
+    "FoldFacts",
+    "FoldResult",
+    "OofFacts",
+    "Run",
+    "TestFacts",
+    "create",
+    "decision_file",
+    "in_order",
+    "joined_name",
+    "open_run",
+]
 ''')
 
-write("kaggle_nerve/adopted.py", r'''"""Runs brought from elsewhere: what a Kaggle notebook made goes on on a laptop, and the other way round."""
+write("kaggle_nerve/runs/adopting.py", r'''"""Runs brought from elsewhere: what a Kaggle notebook made goes on on a laptop, and the other way round."""
 
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.runs import Run
+from kaggle_nerve.runs.run import LOCK, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import load_settings
-from kaggle_nerve.storage import completed, locked, read_json
-
-LOCK = ".lock"
+from kaggle_nerve.storage import completed, locked
 
 
 def adopt(found: Path, runs_dir: Path) -> list[str]:
@@ -5492,11 +5408,10 @@ def adopt(found: Path, runs_dir: Path) -> list[str]:
 def check(found: Path, runs_dir: Path) -> list[Path]:
     """The folders of the runs in ``found``. NerveError where ``runs_dir`` has another run, or something that is no
     run, of the same name."""
-    sources = [found] if (found / "settings.toml").is_file() else sorted(found.glob("*/settings.toml"))
-    folders = [source if source.is_dir() else source.parent for source in sources]
+    folders = [found] if is_run(found) else sorted(folder for folder in found.glob("*") if is_run(folder))
     for folder in folders:
         target = runs_dir / folder.name
-        if not (target / "settings.toml").is_file():
+        if not is_run(target):
             _refuse_replacing(target)
         elif difference := _difference(folder, target):
             raise NerveError(
@@ -5510,38 +5425,28 @@ def _refuse_replacing(target: Path) -> None:
     """NerveError unless ``target`` is free: what lies there would be gone."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise NerveError(
-            f"{target} is in the way of a run of that name, and is no run itself, since it has no settings.toml: move "
-            "it away, or use another folder of runs."
+            f"{target} is in the way of a run of that name, and is no run itself, since it has no {SETTINGS}: "
+            "move it away, or use another folder of runs."
         )
 
 
 def _difference(source: Path, target: Path) -> str:
     """What makes two folders two runs; "" where they are one: settings, data, or who is held out where."""
-    theirs, mine = (load_settings(folder / "settings.toml") for folder in (source, target))
-    if found := theirs.difference(mine):
-        key, value, other = found
+    theirs, mine = _run(source), _run(target)
+    if difference := theirs.settings.difference(mine.settings):
+        key, value, other = difference
         return f"{key} = {value!r} and {other!r}"
-    if None not in (data := [_data(source), _data(target)]) and data[0] != data[1]:
+    data = theirs.session().get("source"), mine.session().get("source")
+    if None not in data and data[0] != data[1]:
         return "other training data"
-    folds = [folder / "folds.csv" for folder in (source, target)]
-    if (
-        all(file.is_file() for file in folds)
-        and len({file.read_text(encoding="utf-8") for file in folds}) > 1
-    ):
-        return "other folds.csv"
-    return ""
-
-
-def _data(folder: Path) -> str | None:
-    environment = folder / "environment.json"
-    return read_json(environment).get("source") if environment.is_file() else None
+    folds = [run.folds_csv.read_text(encoding="utf-8") for run in (theirs, mine) if run.folds_csv.is_file()]
+    return f"other {mine.folds_csv.name}" if len(set(folds)) > 1 else ""
 
 
 def _take(source: Path, target: Path) -> str:
-    if not (target / "settings.toml").is_file():
+    if not is_run(target):
         _copy(source, target)
-        run = Run(target, load_settings(target / "settings.toml"))
-        return f"run {target.name} with {len(run.finished_folds())} finished folds"
+        return f"run {target.name} with {len(_run(target).finished_folds())} finished folds"
     taken = [folder for folder in sorted(source.iterdir()) if folder.is_dir() and _is_ahead(folder, target)]
     for folder in taken:
         told = f"Another process works on {target / folder.name}: wait until it has ended, and run again."
@@ -5556,12 +5461,11 @@ def _is_ahead(folder: Path, target: Path) -> bool:
     mine = target / folder.name
     if completed(mine):
         return False
-    return bool(completed(folder)) or (_is_begun(folder) and not _is_begun(mine)) or not mine.exists()
+    return bool(completed(folder)) or (is_begun(folder) and not is_begun(mine)) or not mine.exists()
 
 
-def _is_begun(fold: Path) -> bool:
-    """Whether a fold's folder has a checkpoint, or a finished first stage."""
-    return any(fold.rglob("state.json")) or bool(completed(fold / "warm"))
+def _run(folder: Path) -> Run:
+    return Run(folder, load_settings(folder / SETTINGS))
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -5589,581 +5493,85 @@ def _copy_files(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 ''')
 
-write("kaggle_nerve/training/__init__.py", r'''"""Training: losses, schedule, one fold, all folds. Every run resumes where it was killed."""
-''')
-
-write("kaggle_nerve/training/averaging.py", r'''"""Which weights a finished fold has: the best epoch's, a mean, or an ensemble (``training.average``).
-
-But for ``best`` nothing is picked by a score on the fold that it is then scored on. Batch-norm
-statistics belong to the weights that made them: weights that were averaged get new ones.
-"""
-
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-
-import keras
-import numpy as np
-from keras import layers
-
-from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.models import statistics
-from kaggle_nerve.settings import Settings
-from kaggle_nerve.training import schedule
-from kaggle_nerve.training.checkpoint import Checkpoint, State, Weights
-
-MEANS = ("ema", "swa", "top")
-"""The ways that end in weights which no batch has seen."""
-
-STATISTICS_BATCHES = 32
-"""Training batches whose statistics averaged weights get."""
-
-
-def kept_epochs(state: State, settings: Settings, cycle_ended: bool) -> list[int]:
-    """The epochs whose weights are needed later on, after one more row of ``state.history``.
-
-    ``best``: the best; ``top``: the best ones; ``snapshots``: those at the ends of cycles.
-    """
-    training = settings.training
-    if training.average == "best":
-        return [state.best_epoch] if state.best_epoch else []
-    if training.average == "top":
-        scored = [row for row in state.history if row.get("dice") is not None]
-        ranked = sorted(scored, key=lambda row: row["dice"], reverse=True)
-        return sorted(row["epoch"] for row in ranked[: training.top])
-    if training.average == "snapshots":
-        return [*state.kept, state.epoch] if cycle_ended else state.kept
-    return []
-
-
-def joins_mean(state: State, settings: Settings) -> bool:
-    """Whether the epoch just finished is of those that stochastic weight averaging takes the mean of."""
-    training = settings.training
-    return training.average == "swa" and state.progress >= 1 - training.swa_share - schedule.CLOSE
-
-
-def running_mean(mean: Weights | None, count: int, weights: Weights) -> Weights:
-    """The mean of ``count`` weights with one more (Izmailov and others 2018, arXiv:1803.05407)."""
-    if mean is None:
-        return [np.array(values) for values in weights]
-    return [
-        (old + (new.astype(np.float64) - old) / (count + 1)).astype(old.dtype)
-        for old, new in zip(mean, weights, strict=True)
-    ]
-
-
-@contextmanager
-def scored_weights(model: keras.Model, settings: Settings) -> Iterator[None]:
-    """Within, ``model`` has the weights that an epoch is scored with: under ``ema`` the exponential means.
-
-    Batch-norm statistics stay those of the raw weights here: to measure them anew takes as long as
-    the score itself, and by the end of the schedule, where it counts, the two hardly differ.
-    """
-    if settings.training.average != "ema":
-        yield
-        return
-    raw = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.trainable_variables]
-    _put_exponential_means(model)
-    try:
-        yield
-    finally:
-        for variable, value in zip(model.trainable_variables, raw, strict=True):
-            variable.assign(value)
-
-
-def final_model(
-    model: keras.Model, state: State, checkpoint: Checkpoint, settings: Settings, batches: Batches
-) -> keras.Model:
-    """``model`` after the last epoch, turned into what ``training.average`` says, or an ensemble.
-
-    ``best`` is the epoch that scored best, and so is tuned on the held-out subjects by that choice; the last
-    one where none was scored.
-    """
-    average = settings.training.average
-    if average == "best":
-        if state.best_epoch:
-            model.set_weights(checkpoint.weights(state.best_epoch))
-        return model
-    if average == "snapshots":
-        return ensemble(model, [checkpoint.weights(epoch) for epoch in state.kept])
-    if average == "ema":
-        _put_exponential_means(model)
-    elif average == "top":
-        mean = None
-        for count, epoch in enumerate(state.kept):
-            mean = running_mean(mean, count, checkpoint.weights(epoch))
-        model.set_weights(mean)
-    elif (mean := checkpoint.mean(state)) is not None:
-        model.set_weights(mean)
-    statistics.recompute(model, _frames(batches, state.epoch))
-    return model
-
-
-def ensemble(model: keras.Model, members: list[Weights]) -> keras.Model:
-    """One network that runs ``model`` with each of the weights and returns the mean of the outputs.
-
-    Without members it is ``model`` as it is.
-    """
-    if len(members) < 2:
-        for weights in members:
-            model.set_weights(weights)
-        return model
-    frames = keras.Input(model.input_shape[1:], name="frames")
-    outputs: dict[str, list[keras.KerasTensor]] = {name: [] for name in model.output}
-    for number, weights in enumerate(members):
-        member = type(model).from_config({**model.get_config(), "name": f"snapshot{number}"})
-        member.set_weights(weights)
-        for name, values in member(frames).items():
-            outputs[name].append(values)
-    means = {name: layers.Average(dtype="float32", name=name)(values) for name, values in outputs.items()}
-    return keras.Model(frames, means, name="snapshots")
-
-
-def _put_exponential_means(model: keras.Model) -> None:
-    model.optimizer.finalize_variable_values(model.trainable_variables)
-    for variable in model.trainable_variables:
-        # On JAX the mean's own array is now the weight's too, and a forward pass gives it away.
-        variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
-
-
-def _frames(batches: Batches, epoch: int) -> Iterable[np.ndarray]:
-    batches.start_epoch(epoch)
-    return (batches[index][0] for index in range(min(STATISTICS_BATCHES, len(batches))))
-''')
-
-write("kaggle_nerve/training/checkpoint.py", r'''"""Where an unfinished fold stands, on disk after each epoch, whole at every moment.
-
-``state.json`` is the only pointer: files of an epoch are written first, then the pointer is replaced,
-then older files go. A kill between any two of these steps leaves a state that can be read.
-"""
+write("kaggle_nerve/runs/facts.py", r'''"""What a run's folder says of its work, as values: the contents of complete.json and state.json."""
 
 import math
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Protocol, TypeVar
 
-import keras
-import numpy as np
-
-from kaggle_nerve.errors import NerveError
-from kaggle_nerve.settings import Settings
-from kaggle_nerve.storage import atomic_path, read_json, write_json
-from kaggle_nerve.training import optimisers
-
-FOLDER = "checkpoint"
-
-Weights = list[np.ndarray]
-"""The values of ``model.weights``, in that order."""
-
-
-@dataclass
-class State:
-    """Finished epochs, the schedule's progress, the best epoch so far, and one history row an epoch.
-
-    ``epochs``: how many there will be, as far as is known. ``kept``: the epochs whose weights are
-    stored, for what comes after training. ``averaged``: epochs in the running mean of weights.
-    ``precision``: the dtype policy that the network was built under. ``seeds``: the states of its
-    random generators.
-    """
-
-    epoch: int = 0
-    epochs: int = 0
-    progress: float = 0.0
-    best_epoch: int = 0
-    best_dice: float = -1.0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
-    averaged: int = 0
-    precision: str = "float32"
-    seeds: list[list[int]] = field(default_factory=list)
-
-    def ended(self, settings: Settings) -> bool:
-        """Whether the schedule ran to its end, or patience did."""
-        patience = settings.training.patience
-        waited = bool(patience) and self.epoch - self.best_epoch >= patience
-        return bool(self.epoch) and (self.epoch >= self.epochs or waited)
-
-
-class Checkpoint:
-    """The checkpoint of one fold's folder."""
-
-    def __init__(self, fold_folder: Path):
-        self.folder = fold_folder / FOLDER
-        self.pointer = self.folder / "state.json"
-
-    def save(self, model: keras.Model, state: State, mean: Weights | None = None) -> None:
-        """Store ``model`` with its optimiser, ``state``, and the running ``mean`` of weights.
-
-        Of the epochs that ``state`` keeps, this one's weights are stored too.
-        """
-        wanted = {self.pointer, self._model(state.epoch), *map(self._weights, state.kept)}
-        with atomic_path(self._model(state.epoch)) as path:
-            model.save(path)
-        if state.epoch in state.kept:
-            _write(self._weights(state.epoch), model.get_weights())
-        if mean is not None:
-            _write(self._mean(state.epoch), mean)
-            wanted.add(self._mean(state.epoch))
-        state.seeds = [keras.ops.convert_to_numpy(seed).tolist() for seed in _seeds(model)]
-        write_json(self.pointer, without_nan(asdict(state)))
-        for path in self.folder.iterdir():
-            if path not in wanted:
-                path.unlink(missing_ok=True)
-
-    def restore(self, settings: Settings) -> tuple[keras.Model, State] | None:
-        """The model, ready to go on with its optimiser where it was, and the state; None where there is none."""
-        if not self.pointer.is_file():
-            return None
-        try:
-            state = State(**read_json(self.pointer))
-            model = keras.saving.load_model(self._model(state.epoch))
-        except (OSError, ValueError, TypeError) as fault:
-            raise NerveError(
-                f"{self.folder} cannot be read ({str(fault).splitlines()[0]}); delete it to start the fold anew."
-            ) from fault
-        stored = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.optimizer.variables]
-        # Compiled anew: a loaded optimiser has forgotten which weights it must not decay.
-        optimisers.make_ready(model, settings, state.precision)
-        for variable, value in zip(model.optimizer.variables, stored, strict=True):
-            variable.assign(value)
-        for variable, value in zip(_seeds(model), state.seeds, strict=True):
-            variable.assign(np.array(value, variable.dtype))
-        return model, state
-
-    def weights(self, epoch: int) -> Weights:
-        """The stored weights of a kept epoch."""
-        return _read(self._weights(epoch))
-
-    def mean(self, state: State) -> Weights | None:
-        """The running mean of weights, None before its first epoch."""
-        return _read(self._mean(state.epoch)) if state.averaged else None
-
-    def remove(self) -> None:
-        """Delete the checkpoint of a finished fold."""
-        if self.folder.is_dir():
-            for path in self.folder.iterdir():
-                path.unlink(missing_ok=True)
-            self.folder.rmdir()
-
-    def _model(self, epoch: int) -> Path:
-        return self.folder / f"epoch-{epoch:05d}.keras"
-
-    def _weights(self, epoch: int) -> Path:
-        return self.folder / f"weights-{epoch:05d}.npz"
-
-    def _mean(self, epoch: int) -> Path:
-        return self.folder / f"mean-{epoch:05d}.npz"
-
-
-def without_nan(value: Any) -> Any:
-    """``value`` with None for every number that JSON has not: NaN and the infinities."""
-    if isinstance(value, dict):
-        return {key: without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _seeds(model: keras.Model) -> list[keras.Variable]:
-    """The states of the random generators (of dropout), which no model file holds."""
-    held = {id(variable) for variable in model.weights}
-    return [variable for variable in model.variables if id(variable) not in held]
-
-
-def _write(path: Path, weights: Weights) -> None:
-    with atomic_path(path) as temporary:
-        np.savez(temporary, *weights)
-
-
-def _read(path: Path) -> Weights:
-    try:
-        with np.load(path) as stored:
-            return [stored[f"arr_{number}"] for number in range(len(stored.files))]
-    except (OSError, ValueError) as fault:
-        raise NerveError(
-            f"{path} cannot be read ({fault}); delete {path.parent} to start the fold anew."
-        ) from fault
-''')
-
-write("kaggle_nerve/training/environment.py", r'''"""What a run and each of its folds ran on, kept beside their results."""
-
-import os
-import platform
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
-
-import keras
-
-from kaggle_nerve import __version__, devices
-from kaggle_nerve.storage import read_json, write_json
-from kaggle_nerve.training.checkpoint import Checkpoint
-from kaggle_nerve.training.fold import FoldJob
-from kaggle_nerve.training.optimisers import chosen_precision
-
-FILE = "environment.json"
-
-
-def environment(names: list[str]) -> dict[str, Any]:
-    """Versions and machine of this session; ``names`` are the devices that it uses."""
-    backend = keras.backend.backend()
-    packages = ["keras", "numpy", "opencv-python-headless", "pandas", "scikit-learn", backend]
-    return {
-        "kaggle_nerve": __version__,
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "backend": backend,
-        "devices": names,
-        "versions": {package: _version(package) for package in packages},
-    }
-
-
-@contextmanager
-def recorded(job: FoldJob, jobs: int) -> Iterator[None]:
-    """Write the fold's environment.json when the block begins, and how long it took when it succeeds.
-
-    ``jobs`` is how many folds are trained side by side. The file tells of the latest session:
-    ``seconds`` and ``peak_memory`` (bytes on the accelerator, null where nobody counts) are null until
-    it has ended.
-    """
-    began = time.monotonic()
-    found = {
-        **environment(devices.names()),
-        "precision": _precision(job),
-        "deterministic": job.run.settings.training.deterministic,
-        "jobs": jobs,
-        "peak_memory": None,
-        "seconds": None,
-    }
-    write_json(job.folder / FILE, found)
-    yield
-    ended = {"peak_memory": devices.peak_memory(), "seconds": round(time.monotonic() - began, 1)}
-    write_json(job.folder / FILE, found | ended)
-
-
-def _precision(job: FoldJob) -> str:
-    """The dtype policy of the network: an unfinished fold keeps the one that it began with."""
-    pointer = Checkpoint(job.folder).pointer
-    if pointer.is_file():
-        return read_json(pointer)["precision"]
-    return chosen_precision(job.run.settings)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-''')
-
-write("kaggle_nerve/training/epochs.py", r'''"""The epochs of a stage of training: pace, scores, logs, checkpoint, reasons to stop."""
-
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
-
-import keras
-
-from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.progress import Bar
-from kaggle_nerve.settings import Settings
-from kaggle_nerve.training import averaging, logs, schedule, watch
-from kaggle_nerve.training.checkpoint import Checkpoint, State
-from kaggle_nerve.training.overlays import Held, Overlays
-from kaggle_nerve.training.steps import run_steps
-from kaggle_nerve.training.validation import EpochScore, score_epoch
-
-
-@dataclass
-class Clock:
-    """When a stage has to end (None: never), and what a step and the score of late took, in seconds."""
-
-    deadline: float | None
-    step: float
-    score: float
-
-    def left(self) -> float | None:
-        """Seconds until the deadline; None without one."""
-        return None if self.deadline is None else self.deadline - time.monotonic()
-
-    def over(self) -> bool:
-        """Whether the deadline has passed."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
-
-
-class Epochs:
-    """Runs the epochs that are left, each from its frames' draw to its checkpoint."""
-
-    def __init__(
-        self,
-        folder: Path,
-        model: keras.Model,
-        state: State,
-        settings: Settings,
-        batches: Batches,
-        held: Held,
-        clock: Clock,
-        bar: Bar,
-    ):
-        self.model, self.state, self.settings, self.batches = model, state, settings, batches
-        self.held, self.overlays = held, Overlays(held, settings.loss.is_conditional)
-        self.clock, self.bar = clock, bar
-        self.history_csv = folder / "history.csv"
-        self.board_folder = folder / "tensorboard"
-        self.checkpoint = Checkpoint(folder)
-        self.mean = self.checkpoint.mean(state)
-        self.done = self.taken = 0  # steps, in earlier epochs of this session and in this epoch
-        self.pace = schedule.Pace(
-            settings.training.epochs, len(batches), epoch=state.epoch, progress=state.progress
-        )
-
-    def run(self, stop: Callable[[], bool]) -> None:
-        """Train until the schedule, patience or the deadline ends it, or ``stop``, asked after each epoch, does."""
-        board = logs.BoardLog(self.board_folder)
-        try:
-            while not self.state.ended(self.settings):
-                board.add(self._epoch(), self.overlays.taken())
-                if stop():
-                    return
-        finally:
-            board.close()
-
-    def _epoch(self) -> dict[str, Any]:
-        """One epoch, stored; returns its row of the history."""
-        started = time.monotonic()
-        loss = self._train()
-        seconds = time.monotonic() - started
-        self.clock.step = seconds / self.taken
-        if self.clock.over():
-            self.pace.end()
-        self.state.epoch, self.state.progress = self.pace.epoch, self.pace.progress
-        self.state.epochs = self.pace.epochs
-        score = self._score()
-        row = {
-            "epoch": self.state.epoch,
-            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
-            "loss": loss,
-            **(asdict(score) if score else {}),
-            "train_frames": self.taken * self.batches.batch,
-            "train_seconds": seconds,
-            "seconds": time.monotonic() - started,
-        }
-        self._record(row, score)
-        return row
-
-    def _train(self) -> float:
-        pace, settings = self.pace, self.settings
-        count = pace.start_epoch(self.clock.left(), self.clock.step, self.clock.score)
-        self.done, self.taken = self.done + self.taken, 0
-        self.bar.expect(self.done + pace.left)
-        rate = schedule.positive_rate(pace.progress, self.batches.natural_rate, settings.training)
-        self.batches.start_epoch(pace.epoch, rate)
-        scores = [row.get("dice") for row in self.state.history]
-        factor = schedule.plateau_factor(scores, settings.optimiser)
-        loss = run_steps(
-            self.model,
-            self.batches,
-            count,
-            rate=lambda: schedule.learning_rate(pace.step(), settings.optimiser, factor),
-            after=self._after_step,
-        )
-        pace.finish_epoch()
-        return loss
-
-    def _after_step(self) -> bool:
-        self.bar.update()
-        self.taken += 1
-        return self.clock.over()
-
-    def _score(self) -> EpochScore | None:
-        state, started = self.state, time.monotonic()
-        if not len(self.held.frames):
-            return None
-        last = state.epoch >= state.epochs
-        if not last and not schedule.is_scored(state.epoch, state.progress, self.settings):
-            return None
-        with averaging.scored_weights(self.model, self.settings):
-            frames, truths, _ = self.held
-            batch, look = self.settings.prediction.batch, self.overlays.look
-            conditional = self.settings.loss.is_conditional
-            score = score_epoch(self.model, frames, truths, batch=batch, conditional=conditional, look=look)
-        self.clock.score = time.monotonic() - started
-        return score
-
-    def _record(self, row: dict[str, Any], score: EpochScore | None) -> None:
-        """Add an epoch to the state, the files and the bar; CollapseError where it is no use to go on."""
-        state = self.state
-        if score and score.dice > state.best_dice:
-            state.best_epoch, state.best_dice = state.epoch, score.dice
-        state.seconds += row["seconds"]
-        state.history.append(row)
-        logs.write_history(state.history, self.history_csv)
-        watch.check(state.history, self.settings.training.collapse_epochs)
-        self._keep()
-        told = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
-        self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{told}")
-
-    def _keep(self) -> None:
-        state = self.state
-        cycle_ended = schedule.ends_cycle(
-            self.pace.progress, self.pace.after_next_epoch(), self.settings.optimiser
-        )
-        state.kept = averaging.kept_epochs(state, self.settings, cycle_ended)
-        if averaging.joins_mean(state, self.settings):
-            self.mean = averaging.running_mean(self.mean, state.averaged, self.model.get_weights())
-            state.averaged += 1
-        self.checkpoint.save(self.model, state, self.mean)
-''')
-
-write("kaggle_nerve/training/fold.py", r'''"""One fold from start, or from where it was killed, to its model and out-of-fold predictions."""
-
-import dataclasses
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from statistics import median
-from typing import Any
-
-import keras
-import pandas as pd
-
-from kaggle_nerve.data import folds as folding
-from kaggle_nerve.data.cache import Cache
-from kaggle_nerve.data.folds import split
-from kaggle_nerve.data.noise import Marks
-from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run
-from kaggle_nerve.settings import Settings
-from kaggle_nerve.settings.schema import ALL
-from kaggle_nerve.storage import atomic_path, completed, digest_file, mark_complete
-from kaggle_nerve.training import averaging, oof, stage, start
-from kaggle_nerve.training.checkpoint import Checkpoint, State, without_nan
-from kaggle_nerve.training.optimisers import chosen_precision, compiled, untrained
-from kaggle_nerve.training.stage import Stage
-from kaggle_nerve.training.validation import score_epoch
+from kaggle_nerve.settings.schema import ALL, FoldName
 
 FIGURES = ("dice", "pixel_dice", "iou", "pixel_accuracy")
-"""What is told about a finished fold: fields of an epoch's score."""
+"""The score of a finished fold: fields of an epoch's score."""
+
+
+@dataclass(frozen=True)
+class OofFacts:
+    """What a fold's out-of-fold predictions were made from: digests of the training data, settings and model file.
+
+    Folds that an early version finished have no digest of the model.
+    """
+
+    source: str = ""
+    settings: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class FoldFacts:
+    """What a finished fold was made from (see `OofFacts`), and how its training ended.
+
+    ``dice`` and what follows are the final model's score on the held-out subjects; None where it is not known, as
+    for the fold that holds nobody out. ``best_dice`` was the best epoch's.
+    """
+
+    source: str = ""
+    settings: str = ""
+    model: str = ""
+    epochs: int = 0
+    best_epoch: int = 0
+    best_dice: float = -1.0
+    average: str = "best"
+    dice: float | None = None
+    pixel_dice: float | None = None
+    iou: float | None = None
+    pixel_accuracy: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class TestFacts:
+    """What the test predictions were made from. ``key``: digest of everything; ``folds``: whose models; ``models``:
+    these models, as `Run.models` identifies them; ``frames``: how many.
+    """
+
+    __test__ = False  # pytest takes a class of this name for tests
+
+    key: str
+    source: str
+    folds: list[FoldName]
+    models: list[str]
+    frames: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an unfinished fold's checkpoint is. ``precision``: the dtype policy that its network was built under."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_dice: float = -1.0
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
 class FoldResult:
-    """How a fold ended: finished, or stopped by the user after ``epochs`` epochs. ``fold``: its number, or `ALL`.
+    """How far a fold is: finished, or stopped after ``epochs`` epochs. ``fold``: its number, or `ALL`.
 
-    ``dice`` and what follows are those of the final model, which is what ``average`` says, on the
-    held-out subjects; None is a figure that is not known, as all are while the fold is unfinished, and of the
-    fold that holds nobody out.
-    ``best_dice`` was the best epoch's.
+    The figures are those of `FoldFacts`; all are None while the fold is unfinished.
     """
 
-    fold: int | str
+    fold: FoldName
     finished: bool
     epochs: int
     best_epoch: int
@@ -6175,7 +5583,7 @@ class FoldResult:
     pixel_accuracy: float | None = None
 
     @property
-    def told(self) -> str:
+    def sentence(self) -> str:
         """The same in a sentence."""
         if not self.finished:
             best = f"; the best so far has {self.best_dice:.4f}" if self.best_epoch else ""
@@ -6191,2150 +5599,430 @@ class FoldResult:
         )
 
 
-@dataclass(frozen=True)
-class FoldJob:
-    """What a fold is trained on, and who is told. ``budget``: seconds for all of it, or None.
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
-    ``stop`` is asked after each epoch whether the user wants to end here. ``warm``: the same frames at
-    ``training.warm_size``, where the settings want that. ``noise``: the labels that are doubted.
+
+Facts = TypeVar("Facts", bound=_Dataclass)
+
+
+def read_facts(kind: type[Facts], stored: dict[str, Any]) -> Facts:
+    """``stored`` as a ``kind``; keys of other versions are ignored, and a missing key leaves the default."""
+    return kind(**{item.name: stored[item.name] for item in fields(kind) if item.name in stored})
+
+
+def stored_facts(facts: _Dataclass) -> dict[str, Any]:
+    """What `read_facts` reads, ready for JSON: without what is None or no finite number."""
+    return {
+        key: value
+        for key, value in asdict(facts).items()
+        if value is not None and not (isinstance(value, float) and not math.isfinite(value))
+    }
+''')
+
+write("kaggle_nerve/runs/opening.py", r'''"""Making a run, and opening one by its name."""
+
+import dataclasses
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs.run import DECISION, SETTINGS, Run, is_run
+from kaggle_nerve.settings import Settings, load_settings, save_settings
+from kaggle_nerve.settings.schema import COMBINE, TTA
+from kaggle_nerve.storage import digest_text, write_json
+
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")
+
+
+def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str, Any], source: str) -> Run:
+    """The run ``name``, made or found again.
+
+    ``source`` is the digest of the training data. A run that was made with other settings or from
+    other data is left alone: NerveError names the first difference.
+    """
+    if not NAME.match(name):
+        raise NerveError(f"--run {name!r} must be a plain name of letters, digits, '.', '_', '+' and '-'.")
+    run = Run(runs_dir / name, settings)
+    if run.settings_file.is_file():
+        _refuse_difference(run, source)
+    else:
+        save_settings(settings, run.settings_file)
+    # Written anew at each start: it tells of the latest session, and carries the data's digest along.
+    write_json(run.environment, {"source": source, **environment})
+    return run
+
+
+def open_run(runs_dir: Path, name: str) -> Run:
+    """The existing run ``name``; NerveError names those there are.
+
+    ``small@flips`` is run ``small`` predicting with other views (`PredictionSettings.tta`), and
+    ``small@flips-logits`` with these combined in another way; NerveError names the known ones. Where this
+    is what the run does anyway, it is the run itself.
+    """
+    plain, at, views = name.partition("@")
+    folder = runs_dir / plain
+    if not NAME.match(plain) or not is_run(folder):
+        there = sorted(path.name for path in runs_dir.glob("*") if is_run(path))
+        hint = f"there are {', '.join(there)}" if there else "there are none yet: `kaggle-nerve train-folds`"
+        raise NerveError(f"No run is called {plain!r} in {runs_dir}; {hint}.")
+    run = Run(folder, load_settings(folder / SETTINGS))
+    return _with_views(run, views) if at else run
+
+
+def in_order(runs: list[Run]) -> list[Run]:
+    """Runs by name, whatever the order in which they were given: a blend's weights follow that order.
+
+    NerveError where one is given twice.
+    """
+    ordered = sorted(runs, key=lambda run: run.name)
+    for one, other in pairwise(ordered):
+        if one.name == other.name:
+            raise NerveError(f"Run {one.name} is named twice; name each run once.")
+    return ordered
+
+
+def decision_file(runs: list[Run]) -> Path:
+    """The decision of these runs: in the run's folder, or in a folder of the blend."""
+    if len(runs) == 1:
+        return runs[0].decision_file
+    names = [run.name for run in in_order(runs)]
+    return runs[0].folder.parent / f"blend-{digest_text(*names)[:12]}" / DECISION
+
+
+def joined_name(runs: list[Run]) -> str:
+    """The runs' names in one, for files and messages."""
+    return "+".join(run.name for run in runs)
+
+
+def _with_views(run: Run, views: str) -> Run:
+    own = run.settings.prediction
+    tta, dash, combine = views.partition("-")
+    combine = combine if dash else own.combine
+    if tta not in TTA or combine not in COMBINE:
+        raise NerveError(
+            f"There are no views {views!r} for run {run.name}@{views}: known are {', '.join(TTA)}, each alone or "
+            f"followed by one of -{', -'.join(COMBINE)}."
+        )
+    prediction = dataclasses.replace(own, tta=tta, combine=combine)
+    if prediction == own:
+        return run
+    # One spelling for one thing, or it would be predicted twice.
+    views = tta if combine == own.combine else f"{tta}-{combine}"
+    return Run(run.folder, dataclasses.replace(run.settings, prediction=prediction), views)
+
+
+def _refuse_difference(run: Run, source: str) -> None:
+    if found := run.settings.difference(load_settings(run.settings_file)):
+        key, wanted, stored = found
+        raise NerveError(
+            f"Run {run.name} was made with {key} = {stored!r}, not {wanted!r}; "
+            f"use the same settings to go on with it, or another --run for another run."
+        )
+    if run.environment.is_file() and run.session().get("source") != source:
+        raise NerveError(
+            f"Run {run.name} was made from other training data; use another --run for this data."
+        )
+''')
+
+write("kaggle_nerve/runs/run.py", r'''"""A run and its folds as folders: the only place that knows the names of their files."""
+
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs.facts import (
+    FIGURES,
+    FoldFacts,
+    FoldResult,
+    OofFacts,
+    Progress,
+    TestFacts,
+    read_facts,
+    stored_facts,
+)
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.settings.schema import ALL, FoldName
+from kaggle_nerve.storage import completed, locked, mark_complete, read_json, reopen
+
+SETTINGS = "settings.toml"
+"""The file that makes a folder a run's."""
+
+ENVIRONMENT = "environment.json"
+DECISION = "decision.json"
+LOCK = ".lock"
+HISTORY = "history.csv"
+"""A stage's epochs: in the fold's folder, and in its sub-folder `WARM`."""
+
+WARM = "warm"
+CHECKPOINT = "checkpoint"
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its folder and settings. `create` makes it, `open_run` opens it.
+
+    ``views``: empty, or what stands after the ``@`` of a name such as ``small@flips``: the same models predict
+    with other views. Then ``settings.prediction`` says how, and the predictions lie apart from the run's own.
     """
 
-    run: Run
-    cache: Cache
-    folds: pd.DataFrame
-    fold: int | str
-    budget: float | None = None
-    reporter: Reporter = SILENT
-    stop: Callable[[], bool] = lambda: False
-    warm: Cache | None = None
-    noise: Marks | None = None
+    folder: Path
+    settings: Settings
+    views: str = ""
 
     @property
-    def folder(self) -> Path:
-        """The fold's folder."""
-        return self.run.fold_folder(self.fold)
+    def name(self) -> str:
+        """The folder's name, and after an ``@`` the views."""
+        return f"{self.folder.name}@{self.views}" if self.views else self.folder.name
+
+    @property
+    def settings_file(self) -> Path:
+        """The settings that the run was made with."""
+        return self.folder / SETTINGS
+
+    @property
+    def folds_csv(self) -> Path:
+        """Which subject is held out in which fold."""
+        return self.folder / "folds.csv"
+
+    @property
+    def environment(self) -> Path:
+        """What the latest session ran on, and the digest of the training data, as JSON."""
+        return self.folder / ENVIRONMENT
+
+    @property
+    def test_folder(self) -> Path:
+        """The test probabilities."""
+        return self.views_folder / "test"
+
+    @property
+    def test_table(self) -> Path:
+        """The test frames, with their presence."""
+        return self.test_folder / "index.csv"
+
+    def test_array(self, name: str) -> Path:
+        """An array of the test predictions, with a row for each frame: ``probabilities``, ``levels`` and others."""
+        return self.test_folder / f"{name}.npy"
+
+    @property
+    def decision_file(self) -> Path:
+        """The learned rule and the figures it was chosen on."""
+        return self.views_folder / DECISION
+
+    @property
+    def report_file(self) -> Path:
+        """The run's page."""
+        return self.views_folder / "report.html"
+
+    @property
+    def views_folder(self) -> Path:
+        """What depends on the views: the run's folder, or one inside it."""
+        return self.folder / f"tta-{self.views}" if self.views else self.folder
+
+    def session(self) -> dict[str, Any]:
+        """What the latest session ran on: versions, devices, ``source`` (the data's digest). Empty if unknown."""
+        return read_json(self.environment) if self.environment.is_file() else {}
+
+    def fold(self, number: FoldName) -> "Fold":
+        """The fold ``number``, finished or not."""
+        return Fold(self, number)
+
+    def begun_folds(self) -> list["Fold"]:
+        """The folds that have a folder, by number, the fold of all subjects last."""
+        matches = (re.fullmatch(r"fold-(\d+)", path.name) for path in self.folder.iterdir())
+        folds = [self.fold(number) for number in sorted(int(match[1]) for match in matches if match)]
+        every = self.fold(ALL)
+        return [*folds, *([every] if every.folder.is_dir() else [])]
+
+    def finished_folds(self) -> list["Fold"]:
+        """The finished folds that hold somebody out, by number."""
+        return [fold for fold in self.begun_folds() if fold.number != ALL and fold.facts()]
+
+    def needs_finished_folds(self) -> list["Fold"]:
+        """As `finished_folds`; NerveError where there is none."""
+        folds = self.finished_folds()
+        if not folds:
+            raise NerveError(f"Run {self.name} has no finished fold; run `kaggle-nerve train-folds` first.")
+        return folds
+
+    def test_folds(self) -> list["Fold"]:
+        """The folds whose models predict test frames: `finished_folds`, then the fold of all subjects if finished."""
+        every = self.fold(ALL)
+        return [*self.finished_folds(), *([every] if every.facts() else [])]
+
+    def models(self) -> list[str]:
+        """Identify the model of each of `test_folds`: fold number and file digest.
+
+        The digest is left out where an earlier version finished the fold.
+        """
+        return [f"{fold.number} {fold.needs_facts().model}".strip() for fold in self.test_folds()]
+
+    def test_facts(self) -> TestFacts | None:
+        """What the test predictions were made from; None while they are unfinished."""
+        stored = completed(self.test_folder)
+        if not stored:
+            return None
+        # An early version did not say which models; it knew the folds' numbers alone.
+        return read_facts(TestFacts, {"models": [str(fold) for fold in stored["folds"]], **stored})
+
+    def finish_test(self, facts: TestFacts) -> None:
+        """Mark the test predictions as finished."""
+        mark_complete(self.test_folder, stored_facts(facts))
+
+    def reopen_test(self) -> None:
+        """Mark the test predictions as unfinished."""
+        reopen(self.test_folder)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A fold of a run: its files, and how far it is. ``number`` is `ALL` for the fold that holds nobody out."""
+
+    run: Run
+    number: FoldName
 
     @property
     def label(self) -> str:
         """What bars and messages call it."""
-        return f"Fold {self.fold}"
+        return f"Fold {self.number}"
 
     @property
-    def seed(self) -> int:
-        """What everything random in this fold follows from."""
-        return self.run.settings.seed + (folding.count(self.folds) if self.fold == ALL else self.fold)
-
-
-def train_fold(job: FoldJob) -> FoldResult:
-    """Train one fold and write model.keras, history.csv, oof.npy, oof.csv and complete.json.
-
-    A finished fold is not trained again; an unfinished one goes on after its last whole epoch, with
-    the optimiser and the schedule that it had. A stage at ``training.warm_size`` leaves its own
-    history in the sub-folder ``warm``, its epochs numbered from 1 there and again in ``history.csv``.
-
-    The fold `ALL` has no out-of-fold predictions, and the epochs that the run's folds were found to need.
-    """
-    began = time.monotonic()
-    done = completed(job.folder)
-    if done:
-        Checkpoint(job.folder).remove()
-        return _result(job, done)
-    main = _stage(job, began)
-    keras.utils.clear_session()  # the graphs of the fold before would stay in memory
-    keras.utils.set_random_seed(job.seed)
-    found = Checkpoint(job.folder).restore(main.settings) or _begin(job, main, began)
-    if found is None:
-        return _unfinished(job, State())
-    model, state = found
-    stage.train(main, model, state, job.stop)
-    if not state.ended(main.settings):
-        return _unfinished(job, state)
-    return _finish(job, main, model, state)
-
-
-def _stage(job: FoldJob, began: float) -> Stage:
-    rows, held = split(job.cache.table, job.folds, job.fold)
-    return Stage(
-        label=job.label,
-        folder=job.folder,
-        settings=_settings(job),
-        cache=job.cache,
-        rows=rows,
-        held=held,
-        seed=job.seed,
-        noise=job.noise,
-        deadline=None if job.budget is None else began + job.budget,
-        last=True,
-        reporter=job.reporter,
-    )
-
-
-def _settings(job: FoldJob) -> Settings:
-    """The settings of the stage at the working size."""
-    settings = stage.full_settings(job.run.settings)
-    if job.fold != ALL:
-        return settings
-    facts = [completed(job.run.fold_folder(fold)) for fold in job.run.finished_folds()]
-    key = "best_epoch" if settings.training.average == "best" else "epochs"
-    epochs = round(median(fact[key] for fact in facts)) if facts else settings.training.epochs
-    return stage.without_scores(settings, max(1, epochs))
-
-
-def _begin(job: FoldJob, main: Stage, began: float) -> tuple[keras.Model, State] | None:
-    """The network before its first epoch at the working size; None where the user stopped before that."""
-    precision = chosen_precision(main.settings)
-    state = State(precision=precision)
-    if job.warm is not None:
-        weights = _warm_up(job, job.warm, main, began)
-        if weights is None:
-            return None
-        keras.utils.clear_session()
-        keras.utils.set_random_seed(job.seed)
-        model = untrained(main.settings, precision)
-        start.put(model, weights)
-        return model, state
-    return _first_model(job, main, precision), state
-
-
-def _first_model(job: FoldJob, first: Stage, precision: str) -> keras.Model:
-    """The network before any epoch: new, or with the weights of ``training.start``."""
-    if not first.settings.training.start:
-        return compiled(first.settings, precision)
-    source = start.find(first.settings.training.start, job.run, job.fold)
-    model = untrained(first.settings, precision)
-    taken, wanted = start.put(model, source.path)
-    part = "" if taken == wanted else f" Only {taken} of the network's {wanted} arrays of weights match it."
-    job.reporter.say(source.told + part)
-    return model
-
-
-def _warm_up(job: FoldJob, cache: Cache, main: Stage, began: float) -> Path | None:
-    """Train at the smaller size; returns the file of the last epoch's weights, None where the user stopped."""
-    folder = job.folder / "warm"
-    weights = folder / "last.weights.h5"
-    checkpoint = Checkpoint(folder)
-    if not completed(folder):
-        settings = stage.warm_settings(job.run.settings)
-        share = job.run.settings.training.warm_share
-        warm = dataclasses.replace(
-            main,
-            label=f"{job.label} at {settings.size[0]}x{settings.size[1]}",
-            folder=folder,
-            settings=settings,
-            cache=cache,
-            deadline=None if job.budget is None else began + share * job.budget,
-            last=False,
-        )
-        found = checkpoint.restore(settings)
-        if found is None:
-            precision = chosen_precision(settings)
-            found = _first_model(job, warm, precision), State(precision=precision)
-        model, state = found
-        stage.train(warm, model, state, job.stop)
-        if not state.ended(settings):
-            return None
-        with atomic_path(weights) as path:
-            model.save_weights(path)
-        mark_complete(folder, {"epochs": state.epoch, "seconds": round(state.seconds, 1)})
-    checkpoint.remove()
-    return weights
-
-
-def _finish(job: FoldJob, main: Stage, model: keras.Model, state: State) -> FoldResult:
-    """The final model, its score and its out-of-fold predictions; then the fold is complete."""
-    settings, checkpoint = main.settings, Checkpoint(job.folder)
-    final = averaging.final_model(model, state, checkpoint, settings, main.batches(model))
-    if final is not model:
-        final.compile(jit_compile=settings.training.jit_compile)
-    figures = {}
-    if len(main.held):
-        figures = _figures(main, final, state)
-        oof.predict(job.folder, final, job.cache, main.held, settings.prediction, job.fold, job.reporter)
-    # Without the optimiser the file is a third of the size.
-    final.compile(jit_compile=settings.training.jit_compile)
-    with atomic_path(job.folder / "model.keras") as path:
-        keras.saving.save_model(final, path)
-    done = {
-        "source": job.cache.source,
-        "settings": job.run.settings.digest(),
-        "model": digest_file(job.folder / "model.keras"),
-        "epochs": state.epoch,
-        "best_epoch": state.best_epoch,
-        "best_dice": state.best_dice,
-        "average": settings.training.average,
-        **without_nan(figures),
-        "seconds": round(state.seconds, 1),
-    }
-    mark_complete(job.folder, done)
-    checkpoint.remove()
-    (job.folder / "warm" / "last.weights.h5").unlink(missing_ok=True)
-    return _result(job, done)
-
-
-def _figures(main: Stage, final: keras.Model, state: State) -> dict[str, float]:
-    """The final model's score; the best epoch has been scored already."""
-    if main.settings.training.average == "best":
-        row = next(row for row in state.history if row["epoch"] == state.best_epoch)
-    else:
-        settings = main.settings
-        options = {"batch": settings.prediction.batch, "conditional": settings.loss.is_conditional}
-        row = asdict(score_epoch(final, main.cache.frames[main.held], main.truths(), **options))
-    return {name: row[name] for name in FIGURES}
-
-
-def _unfinished(job: FoldJob, state: State) -> FoldResult:
-    average = job.run.settings.training.average
-    return FoldResult(job.fold, False, state.epoch, state.best_epoch, max(0.0, state.best_dice), average)
-
-
-def _result(job: FoldJob, done: dict[str, Any]) -> FoldResult:
-    names = ("epochs", "best_epoch", "best_dice", "average", *FIGURES)
-    return FoldResult(job.fold, True, **{name: done.get(name) for name in names})
-''')
-
-write("kaggle_nerve/training/logs.py", r'''"""The history of a fold: a CSV that opens anywhere, and TensorBoard's event files."""
-
-import csv
-import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-
-from kaggle_nerve.data.overlay import png
-from kaggle_nerve.storage import atomic_path
-
-COLUMNS = [
-    "epoch",
-    "learning_rate",
-    "loss",
-    "dice",
-    "present_dice",
-    "presence_auc",
-    "presence_threshold",
-    "empty_share",
-    "full_share",
-    "pixel_dice",
-    "iou",
-    "pixel_accuracy",
-    "train_frames",
-    "train_seconds",
-    "seconds",
-]
-
-
-def write_history(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write ``rows`` (one an epoch) as CSV, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
-
-
-class BoardLog:
-    """TensorBoard figures and pictures of one fold, as the events that TensorBoard's own file writer takes.
-
-    It serves every Keras backend. TensorBoard's `summary.Writer` has no pictures, and a second file
-    beside it would be read only after the first one's end.
-    """
-
-    def __init__(self, folder: Path):
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._writer = EventFileWriter(str(folder))
-
-    def add(self, row: dict[str, Any], pictures: Mapping[str, np.ndarray] | None = None) -> None:
-        """Record one epoch's figures, and pictures (RGB uint8, height x width x 3) by name."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        values = [
-            Summary.Value(tag=name, simple_value=row[name])
-            for name in COLUMNS[1:]
-            if row.get(name) is not None
-        ]
-        for name, picture in (pictures or {}).items():
-            height, width, colours = picture.shape
-            image = Summary.Image(
-                height=height, width=width, colorspace=colours, encoded_image_string=png(picture)
-            )
-            values.append(Summary.Value(tag=f"held-out/{name}", image=image))
-        summary = Summary(value=values)
-        self._writer.add_event(Event(wall_time=time.time(), step=row["epoch"], summary=summary))
-        self._writer.flush()
-
-    def close(self) -> None:
-        """End the file."""
-        self._writer.close()
-
-
-def _short(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
-''')
-
-write("kaggle_nerve/training/losses.py", r'''"""The mask's losses. Each function gives one value an image, so that an empty frame counts as one.
-
-Truths and probabilities are (batch, height, width, 1) from 0 to 1, truths soft where a working pixel
-is covered in part; values are (batch,), float32, and 0 for a perfect frame, the empty one included.
-Sums are taken in float32 whatever comes in: 420x580 ones are more than the largest float16.
-"""
-
-from collections.abc import Callable
-
-import keras
-from keras import KerasTensor, ops
-
-from kaggle_nerve.errors import NerveError
-from kaggle_nerve.settings import LossSettings
-
-PIXELS = (1, 2, 3)
-EPSILON = 1e-7
-"""How far probabilities are kept from 0 and 1 where a logarithm or a power of them is taken."""
-
-
-def dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
-    """1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth) of each image; ``smooth`` in pixels.
-
-    From V-Net (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797) with a smoothing term, so that a
-    perfect empty image has loss 0 (`keras.losses.Dice` gives it 1).
-
-    Example: for a truth of 2 pixels and probabilities 1 on one of them and on one other, with smooth 1,
-    it is 1 - (2 + 1) / (2 + 2 + 1) = 0.4.
-    """
-    truth, guess = _float32(truth, guess)
-    both = ops.sum(truth * guess, axis=PIXELS)
-    return _dice(both, ops.sum(truth, axis=PIXELS) + ops.sum(guess, axis=PIXELS), smooth)
-
-
-def batch_dice(
-    truth: KerasTensor, guess: KerasTensor, smooth: float, counts: KerasTensor | None = None
-) -> KerasTensor:
-    """The Dice loss of all pixels of the batch taken together, the same value for each image.
-
-    ``counts`` (batch,): what the pixels of an image count; None: 1.
-    """
-    truth, guess = _float32(truth, guess)
-    both, either = truth * guess, truth + guess
-    if counts is not None:
-        both, either = (value * counts[:, None, None, None] for value in (both, either))
-    value = _dice(ops.sum(both), ops.sum(either), smooth)
-    return value * ops.ones_like(truth[:, 0, 0, 0])
-
-
-def cross_entropy(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
-    """Binary cross-entropy in nats, the mean over the pixels of each image."""
-    truth, guess = _float32(truth, guess)
-    return ops.mean(ops.binary_crossentropy(truth, guess), axis=PIXELS)
-
-
-def focal(truth: KerasTensor, guess: KerasTensor, gamma: float) -> KerasTensor:
-    """Cross-entropy of which each pixel counts (1 - probability of its true class) ** ``gamma``.
-
-    Focal loss (Lin and others 2017, arXiv:1708.02002) without class weights; gamma 0 is the plain
-    cross-entropy.
-    """
-    truth, guess = _float32(truth, guess)
-    guess = ops.clip(guess, EPSILON, 1 - EPSILON)
-    present = truth * (1 - guess) ** gamma * ops.log(guess)
-    absent = (1 - truth) * guess**gamma * ops.log(1 - guess)
-    return -ops.mean(present + absent, axis=PIXELS)
-
-
-def tversky(truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float) -> KerasTensor:
-    """1 - (found + smooth) / (found + alpha false + beta missed + smooth) of each image, in pixels.
-
-    Tversky loss (Salehi, Erdogmus, Gholipour 2017, arXiv:1706.05721). With both weights 0.5 it is the
-    Dice loss smoothed by twice ``smooth``.
-    """
-    truth, guess = _float32(truth, guess)
-    found = ops.sum(truth * guess, axis=PIXELS)
-    false = ops.sum((1 - truth) * guess, axis=PIXELS)
-    missed = ops.sum(truth * (1 - guess), axis=PIXELS)
-    # Not as 1 minus the ratio: rounding would take that below 0, where a power of it is not a number.
-    wrong = alpha * false + beta * missed
-    return wrong / (found + wrong + smooth)
-
-
-def focal_tversky(
-    truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float, gamma: float
-) -> KerasTensor:
-    """The Tversky loss to the power of ``gamma``.
-
-    Abraham and Khan 2018 (arXiv:1810.07842), who write the exponent as 1 / gamma and take 0.75; an
-    exponent over 1 makes good images count less.
-    """
-    # The shift keeps the slope finite at 0 for exponents below 1.
-    return (tversky(truth, guess, alpha, beta, smooth) + EPSILON) ** gamma - EPSILON**gamma
-
-
-def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
-    """Lovasz hinge of each image, on logits: a convex surrogate of 1 - intersection over union.
-
-    Berman, Triki, Blaschko 2018 (arXiv:1705.08790). Pixels are sorted by their hinge error
-    1 - (+1 or -1) logit, and each error counts what the Jaccard loss grows by when its pixel is wrong
-    beside all worse ones. Truths are taken as present from 0.5 on. An empty image costs its largest
-    error, 0 where every logit is -1 or less.
-    """
-    truth, guess = (ops.reshape(value, (ops.shape(value)[0], -1)) for value in _float32(truth, guess))
-    truth = ops.cast(truth >= 0.5, "float32")
-    guess = ops.clip(guess, EPSILON, 1 - EPSILON)
-    errors = 1 - (ops.log(guess) - ops.log(1 - guess)) * (2 * truth - 1)
-    order = ops.argsort(-errors, axis=1)
-    growth = _jaccard_growth(ops.take_along_axis(truth, order, axis=1))
-    return ops.sum(ops.relu(ops.take_along_axis(errors, order, axis=1)) * growth, axis=1)
-
-
-@keras.saving.register_keras_serializable("kaggle_nerve")
-class MaskLoss(keras.losses.Loss):
-    """Weighted sum of the losses of this module, image by image.
-
-    Arguments are those of `LossSettings`: ``dice`` to ``lovasz`` are weights (0: not computed), the
-    others shape the losses; an image without a mask counts ``empty_frames``. Raises NerveError where every weight is 0.
-    """
-
-    def __init__(
-        self,
-        dice: float = 1.0,
-        bce: float = 1.0,
-        smooth: float = 1.0,
-        *,
-        batch_dice: float = 0.0,
-        focal: float = 0.0,
-        tversky: float = 0.0,
-        focal_tversky: float = 0.0,
-        lovasz: float = 0.0,
-        focal_gamma: float = 2.0,
-        tversky_alpha: float = 0.3,
-        tversky_beta: float = 0.7,
-        empty_frames: float = 1.0,
-        reduction: str = "sum_over_batch_size",
-        name: str = "mask_loss",
-        dtype: str = "float32",
-    ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.weights = {
-            "dice": dice,
-            "batch_dice": batch_dice,
-            "bce": bce,
-            "focal": focal,
-            "tversky": tversky,
-            "focal_tversky": focal_tversky,
-            "lovasz": lovasz,
-        }
-        self.shape = {
-            "smooth": smooth,
-            "focal_gamma": focal_gamma,
-            "tversky_alpha": tversky_alpha,
-            "tversky_beta": tversky_beta,
-        }
-        if not any(self.weights.values()):
-            names = ", ".join(f"loss.{name}" for name in self.weights)
-            raise NerveError(f"Every loss of the mask has weight 0; give one of {names} a weight.")
-        self.empty_frames = empty_frames
-        self._terms = _terms(**self.shape)
-
-    @classmethod
-    def of(cls, settings: LossSettings) -> "MaskLoss":
-        """The loss that ``settings`` describe; their weights of presence and deep masks are not its own."""
-        options = {name: value for name, value in vars(settings).items() if name not in ("presence", "deep")}
-        return cls(**options)
-
-    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-        """Loss of each image, (batch,), from truths and probabilities (batch, height, width, 1)."""
-        used = {name: weight for name, weight in self.weights.items() if weight}
-        if self.empty_frames == 1:
-            return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
-        counts = _counts(y_true, self.empty_frames)
-        total = 0.0
-        for name, weight in used.items():
-            if name == "batch_dice":
-                value = batch_dice(y_true, y_pred, self.shape["smooth"], counts)
-            else:
-                value = self._terms[name](y_true, y_pred) * counts
-            total = total + weight * value
-        return total
-
-    def get_config(self) -> dict:
-        """The weights and shapes, so that a saved model compiles again."""
-        return {**super().get_config(), **self.weights, **self.shape, "empty_frames": self.empty_frames}
-
-
-def _terms(
-    smooth: float, focal_gamma: float, tversky_alpha: float, tversky_beta: float
-) -> dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]]:
-    ratio = (tversky_alpha, tversky_beta, smooth)
-    return {
-        "dice": lambda truth, guess: dice(truth, guess, smooth),
-        "batch_dice": lambda truth, guess: batch_dice(truth, guess, smooth),
-        "bce": cross_entropy,
-        "focal": lambda truth, guess: focal(truth, guess, focal_gamma),
-        "tversky": lambda truth, guess: tversky(truth, guess, *ratio),
-        "focal_tversky": lambda truth, guess: focal_tversky(truth, guess, *ratio, focal_gamma),
-        "lovasz": lovasz,
-    }
-
-
-def _counts(truth: KerasTensor, empty_frames: float) -> KerasTensor:
-    """What each image counts, (batch,): 1, or ``empty_frames`` where no pixel of it is in its mask."""
-    there = ops.cast(ops.any(truth > 0, axis=PIXELS), "float32")
-    return there + empty_frames * (1 - there)
-
-
-def _float32(*values: KerasTensor) -> tuple[KerasTensor, ...]:
-    return tuple(ops.cast(value, "float32") for value in values)
-
-
-def _dice(both: KerasTensor, either: KerasTensor, smooth: float) -> KerasTensor:
-    return 1 - (2 * both + smooth) / (either + smooth)
-
-
-def _jaccard_growth(truth: KerasTensor) -> KerasTensor:
-    """What the Jaccard loss grows by when pixel k of each row is wrong too, rows (batch, pixels) sorted."""
-    total = ops.sum(truth, axis=1, keepdims=True)
-    left = total - ops.cumsum(truth, axis=1)
-    loss = 1 - left / (total + ops.cumsum(1 - truth, axis=1))
-    return ops.concatenate([loss[:, :1], loss[:, 1:] - loss[:, :-1]], axis=1)
-''')
-
-write("kaggle_nerve/training/material.py", r'''"""What all folds of a run share: its folder, frames, doubted labels, and who is held out where."""
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-import pandas as pd
-
-from kaggle_nerve import devices
-from kaggle_nerve.data import cache as caches
-from kaggle_nerve.data import folds as folding
-from kaggle_nerve.data import noise
-from kaggle_nerve.data.cache import Cache
-from kaggle_nerve.data.frames import locate
-from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run
-from kaggle_nerve.settings import Settings
-from kaggle_nerve.storage import completed, locked, read_json
-from kaggle_nerve.training.checkpoint import Checkpoint
-from kaggle_nerve.training.environment import recorded
-from kaggle_nerve.training.fold import FoldJob, FoldResult, train_fold
-
-
-@dataclass(frozen=True)
-class Frames:
-    """The training frames at the working size, and at ``training.warm_size`` where that is wanted."""
-
-    cache: Cache
-    warm: Cache | None
-    marks: noise.Marks | None
-
-
-@dataclass(frozen=True)
-class Material:
-    """A run and what its folds are trained on. ``data_dir``: where the frames were found."""
-
-    run: Run
-    data_dir: Path
-    frames: Frames
-    folds: pd.DataFrame
-
-    def job(
-        self,
-        fold: int | str,
-        *,
-        budget: float | None = None,
-        reporter: Reporter = SILENT,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> FoldJob:
-        """The job of one fold; ``budget`` in seconds."""
-        frames = self.frames
-        return FoldJob(
-            run=self.run,
-            cache=frames.cache,
-            folds=self.folds,
-            fold=fold,
-            budget=budget,
-            reporter=reporter,
-            stop=stop,
-            warm=frames.warm,
-            noise=frames.marks,
-        )
-
-
-def open_frames(
-    data_dir: Path, settings: Settings, *, reporter: Reporter = SILENT, workers: int = 2
-) -> Frames:
-    """Open the caches that ``settings`` need, built first where they are missing."""
-    layout, small = locate(data_dir), settings.training.warm_size
-    cache = caches.open_training(layout, settings.size, reporter=reporter, workers=workers)
-    warm = caches.open_training(layout, small, reporter=reporter, workers=workers) if any(small) else None
-    return Frames(cache, warm, noise.marks(settings.training, cache.table))
-
-
-def gather(run: Run, data_dir: Path, frames: Frames) -> Material:
-    """The material of ``run``; writes its folds.csv where there is none yet."""
-    if not run.folds_csv.is_file():
-        folding.save(folding.assign(frames.cache.table, run.settings.folds, run.settings.seed), run.folds_csv)
-    return Material(run, data_dir, frames, folding.load(run.folds_csv))
-
-
-def train(job: FoldJob, jobs: int) -> FoldResult:
-    """Train one fold in this process, alone on its folder; ``jobs`` is how many run side by side.
-
-    NerveError where another process trains it.
-    """
-    run, fold = job.run, job.fold
-    told = f"Another process trains fold {fold} of run {run.name}; wait for it, or name another --fold."
-    with locked(job.folder / ".lock", told):
-        if completed(job.folder):
-            return train_fold(job)
-        if run.settings.training.deterministic:
-            devices.make_deterministic()
-        with recorded(job, jobs):
-            return train_fold(job)
-
-
-def not_begun(job: FoldJob) -> FoldResult:
-    """The result of a fold that this session leaves where earlier ones brought it."""
-    pointer = Checkpoint(job.folder).pointer
-    state = read_json(pointer) if pointer.is_file() else {"epoch": 0, "best_epoch": 0, "best_dice": 0.0}
-    average = job.run.settings.training.average
-    return FoldResult(
-        job.fold, False, state["epoch"], state["best_epoch"], max(0.0, state["best_dice"]), average
-    )
-''')
-
-write("kaggle_nerve/training/messages.py", r'''"""Progress and results of a fold in another process: one JSON object a line, down a pipe."""
-
-import itertools
-import json
-import time
-from typing import Any, BinaryIO
-
-from kaggle_nerve.progress import Bar, Reporter
-
-EVERY = 0.2
-"""Seconds between two counts of a bar: a small network takes hundreds of steps in a second."""
-
-
-class PipeReporter(Reporter):
-    """Writes what it is told to ``pipe``; `Replay` reads it on the other side."""
-
-    def __init__(self, pipe: BinaryIO):
-        self._pipe = pipe
-        self._numbers = itertools.count()
-
-    def send(self, event: str, **values: Any) -> None:
-        """One message."""
-        self._pipe.write(json.dumps({"event": event, **values}).encode() + b"\n")
-        self._pipe.flush()
-
-    def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
-        """A bar on the other side."""
-        number = next(self._numbers)
-        self.send("bar", bar=number, label=label, total=total, unit=unit)
-        return _PipeBar(self, number)
-
-    def say(self, text: str) -> None:
-        """A line on the other side."""
-        self.send("say", text=text)
-
-
-class _PipeBar(Bar):
-    def __init__(self, reporter: PipeReporter, number: int):
-        self._reporter, self._number = reporter, number
-        self._steps, self._sent = 0, time.monotonic()
-
-    def update(self, steps: int = 1) -> None:
-        self._steps += steps
-        if time.monotonic() - self._sent >= EVERY:
-            self._send_steps()
-
-    def note(self, text: str) -> None:
-        self._send_steps()
-        self._reporter.send("note", bar=self._number, text=text)
-
-    def expect(self, total: int) -> None:
-        self._reporter.send("expect", bar=self._number, total=total)
-
-    def close(self) -> None:
-        self._send_steps()
-        self._reporter.send("close", bar=self._number)
-
-    def _send_steps(self) -> None:
-        if self._steps:
-            self._reporter.send("update", bar=self._number, steps=self._steps)
-        self._steps, self._sent = 0, time.monotonic()
-
-
-class Replay:
-    """Tells ``reporter`` what one process sent. Lines that do not begin with ``label`` get it in front."""
-
-    def __init__(self, reporter: Reporter, label: str):
-        self._reporter, self._label = reporter, label
-        self._bars: dict[int, Bar] = {}
-
-    def take(self, message: dict[str, Any]) -> None:
-        """Pass one message on."""
-        event = message["event"]
-        if event == "say":
-            text = message["text"]
-            self._reporter.say(text if text.startswith(self._label) else f"{self._label}: {text}")
-        elif event == "bar":
-            bar = self._reporter.bar(message["label"], message["total"], message["unit"])
-            self._bars[message["bar"]] = bar
-        elif event == "close":
-            self._bars.pop(message["bar"]).close()
-        elif event == "update":
-            self._bars[message["bar"]].update(message["steps"])
-        elif event == "expect":
-            self._bars[message["bar"]].expect(message["total"])
-        else:
-            self._bars[message["bar"]].note(message["text"])
-
-    def close(self) -> None:
-        """End the bars that the process left open: it was killed."""
-        while self._bars:
-            self._bars.popitem()[1].close()
-''')
-
-write("kaggle_nerve/training/oof.py", r'''"""What a fold's model says about the frames that it was not trained on."""
-
-from pathlib import Path
-
-import keras
-import numpy as np
-
-from kaggle_nerve.data.cache import Cache
-from kaggle_nerve.models.forward import probabilities
-from kaggle_nerve.progress import Reporter
-from kaggle_nerve.settings import PredictionSettings
-from kaggle_nerve.storage import atomic_path, write_text
-
-
-def predict(
-    folder: Path,
-    model: keras.Model,
-    cache: Cache,
-    rows: np.ndarray,
-    settings: PredictionSettings,
-    fold: int,
-    reporter: Reporter,
-) -> None:
-    """Write oof.npy (float16, n x height x width) and oof.csv into ``folder``, for ``rows`` of the cache.
-
-    oof.csv has the columns subject, img, fold, presence, agreement and spread (see `Predicted`).
-    """
-    frames = cache.frames[rows]
-    masks = np.empty(frames.shape, np.float16)
-    figures = {name: np.empty(len(frames)) for name in ("presence", "agreement", "spread")}
-    options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
-    row = 0
-    with reporter.bar(f"Fold {fold} out-of-fold", len(frames)) as bar:
-        for part in probabilities(model, frames, **options):
-            place = slice(row, row + len(part.masks))
-            masks[place] = part.masks
-            for name, values in figures.items():
-                values[place] = getattr(part, name)
-            row = place.stop
-            bar.update(len(part.masks))
-    with atomic_path(folder / "oof.npy") as path:
-        np.save(path, masks)
-    table = cache.table.iloc[rows][["subject", "img"]].assign(fold=fold, **figures)
-    write_text(folder / "oof.csv", table.round({"agreement": 6, "spread": 6}).to_csv(index=False))
-''')
-
-write("kaggle_nerve/training/optimisers.py", r'''"""Optimisers, loss weights and precision: a network made ready for training."""
-
-import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import keras
-
-from kaggle_nerve import devices
-from kaggle_nerve.models import registry
-from kaggle_nerve.settings import LossSettings, Settings
-from kaggle_nerve.training.losses import MaskLoss
-
-SPARED = ["bias", "gamma", "beta"]
-"""Names of weights without decay: it pulls convolutions towards 0; on biases and norms it only does harm."""
-
-
-def compiled(settings: Settings, precision: str = "") -> keras.Model:
-    """A new network of ``settings``, ready for training.
-
-    ``precision``: the Keras dtype policy it is built under; '' takes what the settings say. The
-    policy that was in force before is in force again afterwards.
-    """
-    precision = precision or chosen_precision(settings)
-    with dtype_policy(precision):
-        model = registry.build(settings)
-    make_ready(model, settings, precision)
-    return model
-
-
-def untrained(settings: Settings, precision: str) -> keras.Model:
-    """As `compiled`, but without reading pretrained weights: for a network whose weights come from elsewhere."""
-    bare = dataclasses.replace(settings.model, weights="none")
-    return compiled(dataclasses.replace(settings, model=bare), precision)
-
-
-def make_ready(model: keras.Model, settings: Settings, precision: str) -> None:
-    """Compile ``model`` with a fresh optimiser, whose variables exist from the start."""
-    weights = loss_weights(model, settings.loss)
-    losses = {
-        name: keras.losses.BinaryCrossentropy(name="presence_loss", dtype="float32")
-        if name == "presence"
-        else MaskLoss.of(settings.loss)
-        for name in weights
-    }
-    made = optimiser(settings, precision)
-    model.compile(
-        optimizer=made,
-        loss=losses,
-        loss_weights=weights,
-        jit_compile=settings.training.jit_compile,
-        auto_scale_loss=False,
-    )
-    # Built late, its variables would escape whoever stores or restores them before the first step.
-    made.build(model.trainable_variables)
-
-
-def loss_weights(model: keras.Model, settings: LossSettings) -> dict[str, float]:
-    """The weight of each output: ``mask`` 1, ``mask_k`` of deep supervision deep**k, ``presence`` its own."""
-    weights = {}
-    for name in model.output:
-        if name == "presence":
-            weights[name] = settings.presence
-        else:
-            weights[name] = settings.deep ** int(name.removeprefix("mask").removeprefix("_") or 0)
-    return weights
-
-
-def optimiser(settings: Settings, precision: str) -> keras.optimizers.Optimizer:
-    """The optimiser of ``settings``; under ``mixed_float16`` with a loss scale that keeps small gradients.
-
-    The exponential mean of ``training.average=ema`` is the optimiser's own, taken within the compiled
-    step.
-    """
-    chosen, training = settings.optimiser, settings.training
-    options = {
-        "learning_rate": chosen.learning_rate,
-        "global_clipnorm": chosen.clip_norm or None,
-        "use_ema": training.average == "ema",
-        "ema_momentum": training.ema_decay,
-    }
-    if chosen.name == "adam":
-        made = keras.optimizers.Adam(**options)
-    else:
-        options["weight_decay"] = chosen.weight_decay
-        if chosen.name == "adamw":
-            made = keras.optimizers.AdamW(**options)
-        else:
-            made = keras.optimizers.SGD(momentum=chosen.momentum, nesterov=chosen.momentum > 0, **options)
-        made.exclude_from_weight_decay(var_names=SPARED)
-    return keras.optimizers.LossScaleOptimizer(made) if precision == "mixed_float16" else made
-
-
-def chosen_precision(settings: Settings) -> str:
-    """``training.precision``; ``auto`` asks the device."""
-    chosen = settings.training.precision
-    return devices.preferred_precision() if chosen == "auto" else chosen
-
-
-@contextmanager
-def dtype_policy(name: str) -> Iterator[None]:
-    """Layers made within have the dtype policy ``name``."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-''')
-
-write("kaggle_nerve/training/overlays.py", r'''"""A few held-out frames with their true and predicted outlines, to be looked at epoch by epoch."""
-
-from typing import NamedTuple
-
-import cv2
-import numpy as np
-
-from kaggle_nerve.competition.facts import HEIGHT, WIDTH
-from kaggle_nerve.data.fullsize import Truths, enlarge
-from kaggle_nerve.data.overlay import PREDICTED, TRUE, overlay
-
-COUNT = 4
-SIZE = (HEIGHT // 2, WIDTH // 2)
-"""(height, width) of a picture: a log keeps one of each frame for each scored epoch."""
-
-
-class Held(NamedTuple):
-    """The held-out subjects' frames, uint8 (n, height, width) at working size, their truths and names."""
-
-    frames: np.ndarray
-    truths: Truths
-    names: list[str]
-
-
-class Overlays:
-    """Pictures of the predictions on `COUNT` frames, the same in every epoch.
-
-    ``conditional``: the maps say P(pixel | there is a mask), so that the outline is one that may be there.
-    """
-
-    def __init__(self, held: Held, conditional: bool = False):
-        self._held, self._conditional = held, conditional
-        self._rows = frozenset(chosen(held.truths.areas))
-        self._made: dict[str, np.ndarray] = {}
-
-    def look(self, row: int, probability: np.ndarray, presence: float) -> None:
-        """Draw what is said about a frame: its map (height, width) at working size and P(mask not empty).
-
-        Frames that are not among the few are passed over. The outline is at probability 0.5, whatever the
-        presence.
-        """
-        if row not in self._rows:
-            return
-        frames, truths, names = self._held
-        truth = cv2.resize(truths.mask(row).astype(np.float32), SIZE[::-1], interpolation=cv2.INTER_AREA)
-        frame = cv2.resize(frames[row], SIZE[::-1], interpolation=cv2.INTER_LINEAR)
-        outlines = [(truth >= 0.5, TRUE), (enlarge(probability, SIZE) >= 0.5, PREDICTED)]
-        what = "with a mask" if truths.areas[row] else "empty"
-        caption = f"{names[row]} {what}, presence {presence:.2f}"
-        if self._conditional:
-            caption += ", outline if there is one"
-        self._made[names[row]] = overlay(frame, outlines, caption)
-
-    def taken(self) -> dict[str, np.ndarray]:
-        """The pictures since the last call, RGB uint8, by the frames' names."""
-        made, self._made = self._made, {}
-        return made
-
-
-def chosen(areas: np.ndarray, count: int = COUNT) -> list[int]:
-    """Rows of frames to look at: half of them with a mask where there are enough, spread over all subjects.
-
-    ``areas``: pixels of the true masks, (n,), in the order of the subjects.
-    """
-    kinds = [np.flatnonzero(areas > 0), np.flatnonzero(areas == 0)]
-    half = [min(len(rows), count // 2) for rows in kinds]
-    wanted = [min(len(rows), count - other) for rows, other in zip(kinds, half[::-1], strict=True)]
-    return sorted(
-        int(rows[(2 * place + 1) * len(rows) // (2 * number)])
-        for rows, number in zip(kinds, wanted, strict=True)
-        for place in range(number)
-    )
-''')
-
-write("kaggle_nerve/training/parallel.py", r'''"""Folds side by side, each in a process of its own with its own device: folds are independent jobs."""
-
-import contextlib
-import json
-import math
-import os
-import queue
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import kaggle_nerve
-from kaggle_nerve import devices
-from kaggle_nerve.errors import NerveError
-from kaggle_nerve.progress import Reporter
-from kaggle_nerve.training.fold import FoldResult
-from kaggle_nerve.training.material import Material
-from kaggle_nerve.training.messages import Replay
-from kaggle_nerve.training.worker import STOP, Order
-
-TICK = 0.2
-"""Seconds between two looks at whether the user wants to stop."""
-
-LOG = "worker.log"
-
-Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
-"""What workers send; None says that one has ended."""
-
-
-def failed(fold: int | str, fault: NerveError) -> str:
-    """One sentence that says which fold failed, and how."""
-    text = str(fault)
-    return text if text.startswith(f"Fold {fold} ") else f"Fold {fold}: {text}"
-
-
-class Worker:
-    """The process of one fold, seen from the one that started it. ``slot``: which device is its own."""
-
-    def __init__(self, order: Order, slot: int, environment: dict[str, str], log: Path, events: Events):
-        self.fold, self.slot, self.log = order.fold, slot, log
-        self.last: dict[str, Any] = {}
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "kaggle_nerve.training.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, **environment},
-                # Ctrl-C reaches the whole session of a terminal; workers finish their epoch instead.
-                start_new_session=True,
-            )
-        self._write(order.line())
-        threading.Thread(target=self._read, args=(events,), daemon=True).start()
-
-    def stop(self) -> None:
-        """Ask for an end after the epoch."""
-        self._write(STOP)
-
-    def kill(self) -> None:
-        """End it now. Its checkpoint stays whole."""
-        self._process.kill()
-        self._process.wait()
-
-    def failure(self) -> NerveError:
-        """How it ended, where it sent no result."""
-        if self.last.get("event") == "failed":
-            return NerveError(self.last["text"])
-        code = self._process.returncode
-        if self.last.get("event") == "crashed":
-            first = (self.last["text"].splitlines() or [""])[0][:200]
-            how = f"failed ({first.rstrip('.')})"
-        elif code < 0:
-            how = f"ended with signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
-        else:
-            how = f"ended with exit code {code}"
-        return NerveError(f"Fold {self.fold} {how}; its log: {self.log}")
-
-    def _write(self, line: bytes) -> None:
-        # A worker that has ended already is found out by its silence.
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
-
-    def _read(self, events: Events) -> None:
-        for line in self._process.stdout:
-            # A killed process may leave half a line.
-            if line.endswith(b"\n"):
-                events.put((self, json.loads(line)))
-        self._process.wait()
-        self._process.stdout.close()
-        events.put((self, None))
-
-
-class SideBySide:
-    """Trains folds in ``jobs`` processes; what comes of it lies in ``results`` and ``failures``, by fold.
-
-    A fold that fails leaves the others alone. ``deadline``, of ``time.monotonic``, is that of all folds.
-    ``stop`` is asked a few times a second; once true, workers finish their epoch and no other starts.
-    """
-
-    def __init__(
-        self,
-        material: Material,
-        jobs: int,
-        *,
-        deadline: float | None,
-        reporter: Reporter,
-        stop: Callable[[], bool],
-    ):
-        self._material, self._jobs, self._deadline = material, jobs, deadline
-        self._reporter, self._stop = reporter, stop
-        self._gpus = len(devices.visible())
-        self._events: Events = queue.Queue()
-        self._running: dict[Worker, Replay] = {}
-        self.results: dict[int | str, FoldResult] = {}
-        self.failures: dict[int | str, NerveError] = {}
-
-    def train(self, folds: list[int | str]) -> None:
-        """Train ``folds``, in this order as places become free. Whatever is raised here, no process stays."""
-        rounds = math.ceil(len(folds) / self._jobs)
-        waiting = deque((fold, rounds - place // self._jobs) for place, fold in enumerate(folds))
-        free, stopping = deque(range(self._jobs)), False
-        try:
-            while self._running or (waiting and not stopping):
-                if not stopping and self._stop():
-                    stopping = True
-                    for worker in self._running:
-                        worker.stop()
-                while waiting and free and not stopping:
-                    self._start(*waiting.popleft(), free.popleft())
-                free.extend(self._look())
-        finally:
-            for worker, replay in self._running.items():
-                worker.kill()
-                replay.close()
-
-    def _start(self, fold: int | str, rounds: int, slot: int) -> None:
-        """Start ``fold``; the time left is dealt over the ``rounds`` that are still to come, this one included."""
-        run, ends = self._material.run, None
-        if self._deadline is not None:
-            ends = time.time() + (self._deadline - time.monotonic()) / rounds
-        order = Order(
-            data_dir=str(self._material.data_dir.absolute()),
-            runs_dir=str(run.folder.parent.absolute()),
-            run=run.name,
-            fold=fold,
-            ends=ends,
-            jobs=self._jobs,
-        )
-        environment = self._environment(slot)
-        worker = Worker(order, slot, environment, run.fold_folder(fold) / LOG, self._events)
-        self._running[worker] = Replay(self._reporter, f"Fold {fold}")
-
-    def _environment(self, slot: int) -> dict[str, str]:
-        found = devices.environment_for(slot, self._jobs, self._gpus)
-        # The same package as here, wherever this process has found it.
-        package = str(Path(kaggle_nerve.__file__).parents[1])
-        found["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        if self._material.run.settings.training.deterministic:
-            found |= devices.deterministic_environment(os.environ)
-        return found
-
-    def _look(self) -> list[int]:
-        """Wait a moment for a message; returns the slot that became free, if one did."""
-        try:
-            worker, message = self._events.get(timeout=TICK)
-        except queue.Empty:
-            return []
-        if message is None:
-            self._running.pop(worker).close()
-            self._conclude(worker)
-            return [worker.slot]
-        if message["event"] in ("result", "failed", "crashed"):
-            worker.last = message
-        else:
-            self._running[worker].take(message)
-        return []
-
-    def _conclude(self, worker: Worker) -> None:
-        last = dict(worker.last)
-        if last.pop("event", None) == "result":
-            self.results[worker.fold] = FoldResult(**last)
-        else:
-            fault = self.failures[worker.fold] = worker.failure()
-            self._reporter.say(failed(worker.fold, fault))
-''')
-
-write("kaggle_nerve/training/run_folds.py", r'''"""All folds of a run within one time budget: one after the other here, or side by side in processes."""
-
-import math
-import time
-from collections.abc import Callable
-from pathlib import Path
-
-from kaggle_nerve import devices, runs
-from kaggle_nerve.data import folds as folding
-from kaggle_nerve.errors import NerveError
-from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run
-from kaggle_nerve.settings import Settings
-from kaggle_nerve.settings.schema import ALL
-from kaggle_nerve.storage import completed
-from kaggle_nerve.training import material as materials
-from kaggle_nerve.training import start
-from kaggle_nerve.training.environment import environment
-from kaggle_nerve.training.fold import FoldResult
-from kaggle_nerve.training.material import Material
-from kaggle_nerve.training.parallel import SideBySide, failed
-
-
-class FoldsError(NerveError):
-    """Some folds failed while the others were trained; ``failures`` has a sentence for each of them.
-
-    ``results`` are those of the other folds, which keep what they have.
-    """
-
-    def __init__(self, run: Run, results: list[FoldResult], failures: dict[int | str, NerveError]):
-        self.run, self.results = run, results
-        self.failures = {fold: failed(fold, failures[fold]) for fold in sorted(failures, key=_place)}
-        super().__init__("\n".join(self.failures.values()))
-
-
-def train_folds(
-    data_dir: Path,
-    runs_dir: Path,
-    name: str,
-    settings: Settings,
-    *,
-    fold: int | str | None = None,
-    time_budget: float | None = None,
-    reporter: Reporter = SILENT,
-    stop: Callable[[], bool] = lambda: False,
-    workers: int = 2,
-    jobs: int | None = None,
-) -> tuple[Run, list[FoldResult]]:
-    """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); what is finished is skipped.
-
-    ``time_budget``: seconds for everything, caching included, dealt over the folds still to be
-    trained: one by one in proportion to their frames, side by side evenly over the rounds.
-    ``stop`` is asked at least after each epoch; once true, the remaining folds are left
-    for later. ``jobs``: how many folds are trained side by side, each in a process of its own; None
-    is one for each visible GPU. A single one is trained in this process.
-
-    Raises FoldsError after all folds where some of them failed, or the fault itself where ``fold``
-    names the only one.
-    """
-    deadline = None if time_budget is None else time.monotonic() + time_budget
-    if settings.training.start and not (runs_dir / name).is_dir():
-        start.locate(settings.training.start, runs_dir)  # later, a slip of the pen would leave an empty run
-    frames = materials.open_frames(data_dir, settings, reporter=reporter, workers=workers)
-    jobs = jobs or max(1, len(devices.several()))
-    machine = environment(_devices(jobs))
-    run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
-    reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
-    material = materials.gather(run, data_dir, frames)
-    numbers = _numbers(folding.count(material.folds), fold, settings.trains_all)
-    left = [number for number in numbers if not completed(run.fold_folder(number))]
-    if len(left) < len(numbers):
-        reporter.say(f"{len(numbers) - len(left)} of {len(numbers)} folds are finished already.")
-    jobs = min(jobs, len(left))
-    results = {number: materials.train(material.job(number), 1) for number in numbers if number not in left}
-    if jobs > 1:
-        reporter.say(f"{jobs} folds are trained side by side.")
-        pool = SideBySide(material, jobs, deadline=deadline, reporter=reporter, stop=stop)
-        pool.train(left)
-        trained, failures = pool.results, pool.failures
-    else:
-        trained, failures = _one_by_one(material, left, deadline, reporter, stop)
-    results |= trained
-    for number in left:
-        if number not in trained and number not in failures:
-            results[number] = materials.not_begun(material.job(number))
-    told = [results[number] for number in sorted(results, key=_place)]
-    if fold in failures:
-        raise failures[fold]
-    if failures:
-        raise FoldsError(run, told, failures)
-    return run, told
-
-
-def _one_by_one(
-    material: Material,
-    folds: list[int | str],
-    deadline: float | None,
-    reporter: Reporter,
-    stop: Callable[[], bool],
-) -> tuple[dict[int | str, FoldResult], dict[int | str, NerveError]]:
-    """Train ``folds`` in this process; a fold that fails does not keep the next from its turn."""
-    results: dict[int | str, FoldResult] = {}
-    failures: dict[int | str, NerveError] = {}
-    for place, fold in enumerate(folds):
-        left = [_share(each, folding.count(material.folds)) for each in folds[place:]]
-        budget = None if deadline is None else (deadline - time.monotonic()) * left[0] / sum(left)
-        try:
-            job = material.job(fold, budget=budget, reporter=reporter, stop=stop)
-            results[fold] = materials.train(job, 1)
-        except NerveError as fault:
-            failures[fold] = fault
-            if place < len(folds) - 1:
-                reporter.say(failed(fold, fault))
-            continue
-        if not results[fold].finished:
-            break
-    return results, failures
-
-
-def _share(fold: int | str, count: int) -> float:
-    """How many frames ``fold`` is trained on against the others of ``count``: the one of all subjects has more."""
-    return count / (count - 1) if fold == ALL and count > 1 else 1.0
-
-
-def _place(fold: int | str) -> float:
-    """Folds by their number, the one of all subjects last."""
-    return math.inf if fold == ALL else fold
-
-
-def _devices(jobs: int) -> list[str]:
-    """The devices of this session; where processes will use them, this one does not wake them."""
-    return list(devices.visible()) or ["cpu:0"] if jobs > 1 else devices.names()
-
-
-def _numbers(count: int, fold: int | str | None, with_all: bool) -> list[int | str]:
-    """The folds to train; the one of all subjects comes last, for it asks how long the others were trained."""
-    if fold is None:
-        return [*range(count), ALL] if with_all else list(range(count))
-    if fold == ALL:
-        return [ALL]
-    if not 0 <= fold < count:
-        raise NerveError(f"There is no fold {fold}: this run has the folds 0 to {count - 1}.")
-    return [fold]
-''')
-
-write("kaggle_nerve/training/schedule.py", r'''"""What changes over a run, as plain functions of progress (0 at its start, 1 at its end)."""
-
-import math
-from collections.abc import Iterable
-
-from kaggle_nerve.settings import OptimiserSettings, Settings, TrainingSettings
-
-CLOSE = 1e-6
-"""Progress is a sum of many steps: this close to a boundary is on it."""
-
-LEAST = 0.1
-"""The share of an epoch's steps for which a last one is worth its score."""
-
-
-def learning_rate(progress: float, settings: OptimiserSettings, plateau_factor: float = 1.0) -> float:
-    """The learning rate: a straight warm-up, then what ``schedule`` says.
-
-    ``cosine`` falls from the full rate to 0 as half a cosine; ``cyclic`` does so ``cycles`` times, each
-    restart at the full rate (SGDR, Loshchilov and Hutter 2017, arXiv:1608.03983). ``plateau_factor``
-    counts for the schedule ``plateau`` only.
-    """
-    if progress < settings.warmup:
-        return settings.learning_rate * progress / settings.warmup
-    done = _done(progress, settings)
-    if settings.schedule == "constant":
-        share = 1.0
-    elif settings.schedule == "plateau":
-        share = plateau_factor
-    elif settings.schedule == "step":
-        share = settings.factor ** min(int(done * settings.steps + CLOSE), settings.steps - 1)
-    elif settings.schedule == "cyclic":
-        share = _half_cosine((done * settings.cycles + CLOSE) % 1 if done < 1 else 1.0)
-    else:
-        share = _half_cosine(min(done, 1.0))
-    return settings.learning_rate * share
-
-
-def ends_cycle(progress: float, next_progress: float, settings: OptimiserSettings) -> bool:
-    """Whether the epoch that ends at ``progress`` is the last whole one of its learning-rate cycle.
-
-    ``next_progress`` is where one more epoch would end. The ends of cycles are where snapshot
-    ensembles take their members (Huang and others 2017, arXiv:1704.00109).
-    """
-    before = math.floor(_done(progress, settings) * settings.cycles - CLOSE)
-    after = math.floor(_done(next_progress, settings) * settings.cycles - CLOSE)
-    return after > before >= 0
-
-
-def plateau_factor(scores: Iterable[float | None], settings: OptimiserSettings) -> float:
-    """The factor on the learning rate after epochs with ``scores``, one an epoch.
-
-    After ``plateau`` epochs without a better score the rate is multiplied by ``factor``, and the count
-    begins again. A whole history gives what it gave step by step, so that a resumed run has it too.
-    """
-    best, waited, factor = -math.inf, 0, 1.0
-    for score in scores:
-        if score is not None and score > best:
-            best, waited = score, 0
-            continue
-        waited += 1
-        if waited >= settings.plateau:
-            factor, waited = factor * settings.factor, 0
-    return factor
-
-
-def is_scored(epoch: int, progress: float, settings: Settings) -> bool:
-    """Whether epoch number ``epoch`` (from 1), that ends at ``progress``, is scored on the held-out subjects.
-
-    A score at full resolution costs up to a tenth of an epoch. Every one is scored where patience or the
-    learning rate counts epochs without a better score, and in the second half where epochs are chosen
-    by it (``best`` and ``top``); else every second one, for watching. The last is scored whatever this
-    says.
-    """
-    training = settings.training
-    if training.patience or settings.optimiser.schedule == "plateau":
-        return True
-    choosing = training.average in ("best", "top") and progress >= 0.5 - CLOSE
-    return choosing or epoch % 2 == 0
-
-
-def positive_rate(progress: float, natural: float, settings: TrainingSettings) -> float | None:
-    """The share of frames with a mask in an epoch that begins at ``progress``; None: as they come."""
-    if not settings.positive_rate or progress >= settings.positive_share:
-        return None
-    rest = 1 - progress / settings.positive_share
-    return natural + (settings.positive_rate - natural) * rest
-
-
-class Pace:
-    """How far a run is, and how far one step takes it.
-
-    Without a deadline each of ``epochs`` is an equal part. With one, the rest of the way is dealt
-    anew at each epoch over the steps that still fit, so that the schedule ends with the time even
-    if the machine is slower or faster than was measured. The last epoch may then be a shorter one.
-    """
-
-    def __init__(self, epochs: int, steps: int, *, epoch: int = 0, progress: float = 0.0):
-        """``steps``: those of a whole epoch."""
-        self.limit, self.epochs, self.steps = epochs, epochs, steps
-        self.epoch, self.progress = epoch, progress
-        self.left = (epochs - epoch) * steps
-        self.step_size = 1 / (epochs * steps)
+    def folder(self) -> Path:
+        """The fold's folder."""
+        return self.run.folder / f"fold-{self.number}"
 
     @property
-    def next_steps(self) -> int:
-        """The steps of the next epoch; those of a whole one after the last."""
-        return min(self.left, self.steps) or self.steps
-
-    def start_epoch(self, seconds_left: float | None, step: float, score: float) -> int:
-        """Deal the rest of the way over the steps left, fewer if ``seconds_left`` holds fewer.
-
-        ``step`` and ``score``: the seconds of one step and of the score after an epoch, for which
-        ``seconds_left`` needs room between epochs only. Returns the steps of this epoch.
-        """
-        self.left = (self.limit - self.epoch) * self.steps
-        if seconds_left is not None:
-            self.left = min(self.left, self._fitting(seconds_left, step, score))
-        self.epochs = self.epoch + math.ceil(self.left / self.steps)
-        self.step_size = (1 - self.progress) / self.left
-        return self.next_steps
-
-    def step(self) -> float:
-        """Take one step; returns the progress at its start."""
-        before = self.progress
-        self.progress = min(1.0, before + self.step_size)
-        self.left -= 1
-        return before
-
-    def finish_epoch(self) -> None:
-        """Count an epoch as done."""
-        self.epoch += 1
-
-    def end(self) -> None:
-        """The time is over: no epoch follows."""
-        self.epochs, self.left = self.epoch, 0
-
-    def after_next_epoch(self) -> float:
-        """The progress that one more epoch would reach; beyond 1 after the last one."""
-        return self.progress + self.step_size * self.next_steps
-
-    def _fitting(self, seconds: float, step: float, score: float) -> int:
-        epoch = self.steps * step + score
-        whole = int(seconds / epoch)
-        more = min(self.steps, int((seconds - whole * epoch) / step))
-        if whole and more < LEAST * self.steps:
-            more = 0
-        return max(1, whole * self.steps + more)
-
-
-def _done(progress: float, settings: OptimiserSettings) -> float:
-    """The share of the way after the warm-up."""
-    return (progress - settings.warmup) / (1 - settings.warmup)
-
-
-def _half_cosine(share: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * share))
-''')
-
-write("kaggle_nerve/training/speed.py", r'''"""How fast a fold will go, measured before it starts and without leaving a trace in its weights."""
-
-import time
-from dataclasses import dataclass
-
-import keras
-import numpy as np
-
-from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.models.forward import probabilities
-from kaggle_nerve.models.views import VIEWS
-from kaggle_nerve.settings import Settings
-from kaggle_nerve.training import averaging
-from kaggle_nerve.training.steps import run_steps
-
-STEPS = 3
-FULL_SIZE_SECONDS = 0.002
-"""Resizing and scoring one held-out frame at full resolution, about."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds of one training step, one validation, and the out-of-fold prediction with what follows."""
-
-    step: float
-    validation: float
-    finish: float
-
-    def epoch(self, steps: int) -> float:
-        """Seconds of an epoch of ``steps`` steps with its validation."""
-        return steps * self.step + self.validation
-
-
-def measure(model: keras.Model, batches: Batches, held: np.ndarray, settings: Settings) -> Speed:
-    """Take a few steps and forward passes, then put every variable back.
-
-    The compilation that this pays for is not lost: training uses the same compiled step.
-    """
-    variables = [*model.variables, *model.optimizer.variables]
-    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-    count = min(STEPS, len(batches))
-    _steps(model, batches, 1)
-    started = time.perf_counter()
-    _steps(model, batches, count)
-    step = (time.perf_counter() - started) / count
-    for variable, value in zip(variables, before, strict=True):
-        variable.assign(value)
-
-    if not len(held):
-        return Speed(step, 0.0, 5.0 + averaging.STATISTICS_BATCHES * step)
-    batch = settings.prediction.batch
-    few = held[: 2 * batch]
-    list(probabilities(model, few[:batch], batch=batch, tta="none"))
-    started = time.perf_counter()
-    list(probabilities(model, few, batch=batch, tta="none"))
-    frame = (time.perf_counter() - started) / len(few)
-    validation = len(held) * (frame + FULL_SIZE_SECONDS)
-    finish = len(held) * frame * len(VIEWS[settings.prediction.tta]) + 5.0
-    if settings.training.average in averaging.MEANS:
-        # Their statistics are measured without the compiled step, so that a pass costs as much as a step.
-        finish += averaging.STATISTICS_BATCHES * step
-    return Speed(step, validation, finish)
-
-
-def _steps(model: keras.Model, batches: Batches, count: int) -> None:
-    run_steps(model, batches, count, rate=lambda: None, after=lambda: False)
-''')
-
-write("kaggle_nerve/training/stage.py", r'''"""Stages of a fold: the same network trained at one size, by itself resumable.
-
-A fold has one stage, or two: a short one at ``training.warm_size``, where a frame costs less, before
-the one at the working size (progressive resizing).
-"""
-
-import dataclasses
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-import keras
-import numpy as np
-
-from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.data.cache import Cache
-from kaggle_nerve.data.fullsize import Truths
-from kaggle_nerve.data.noise import Marks
-from kaggle_nerve.progress import Reporter
-from kaggle_nerve.settings import Settings
-from kaggle_nerve.training.checkpoint import State
-from kaggle_nerve.training.epochs import Clock, Epochs
-from kaggle_nerve.training.overlays import Held
-from kaggle_nerve.training.speed import Speed, measure
-
-RESERVE = 1.1
-"""Factor on the measured time of what follows the last epoch, kept free of a time budget."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What is trained on, and where it is told and stored. ``rows`` and ``held``: rows of the cache.
-
-    ``deadline`` (of ``time.monotonic``, None: none) counts what follows the last epoch where ``last``.
-    """
-
-    label: str
-    folder: Path
-    settings: Settings
-    cache: Cache
-    rows: np.ndarray
-    held: np.ndarray
-    seed: int
-    noise: Marks | None
-    deadline: float | None
-    last: bool
-    reporter: Reporter
-
-    def truths(self) -> Truths:
-        """The true masks of the held-out frames."""
-        return Truths(list(self.cache.table.pixels.iloc[self.held]))
-
-    def names(self) -> list[str]:
-        """What the held-out frames are called: ``subject_img``."""
-        table = self.cache.table.iloc[self.held]
-        return [f"{subject}_{img}" for subject, img in zip(table.subject, table.img, strict=True)]
-
-    def batches(self, model: keras.Model) -> Batches:
-        """The training batches that ``model`` wants."""
-        settings, table = self.settings, self.cache.table
-        return Batches(
-            self.cache.frames,
-            self.cache.masks,
-            table.has_mask.to_numpy(),
-            self.rows,
-            batch=settings.training.batch,
-            seed=self.seed,
-            ranges=settings.augmentation,
-            outputs=tuple(model.output),
-            subjects=table.subject.to_numpy() if settings.training.one_per_subject else None,
-            noise=self.noise,
-        )
-
-
-def warm_settings(settings: Settings) -> Settings:
-    """The settings of the stage at ``training.warm_size``: the smoothing pixels shrink with the area."""
-    height, width = settings.training.warm_size
-    area = height * width / (settings.size[0] * settings.size[1])
-    training = dataclasses.replace(
-        settings.training, epochs=_warm_epochs(settings), patience=0, average="best"
-    )
-    loss = dataclasses.replace(settings.loss, smooth=settings.loss.smooth * area)
-    return dataclasses.replace(settings, size=(height, width), training=training, loss=loss)
-
-
-def full_settings(settings: Settings) -> Settings:
-    """The settings of the stage at the working size: the epochs that the warm one leaves."""
-    epochs = max(1, settings.training.epochs - _warm_epochs(settings))
-    return dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=epochs))
-
-
-def without_scores(settings: Settings, epochs: int) -> Settings:
-    """``settings`` for ``epochs`` epochs that nothing is known about: no patience, and the last weights or their mean.
-
-    The schedule ``plateau``, which waits for scores, becomes ``cosine``.
-    """
-    average = settings.training.average
-    training = dataclasses.replace(
-        settings.training,
-        epochs=epochs,
-        patience=0,
-        average="best" if average == "top" else average,
-    )
-    optimiser = settings.optimiser
-    if optimiser.schedule == "plateau":
-        optimiser = dataclasses.replace(optimiser, schedule="cosine")
-    return dataclasses.replace(settings, training=training, optimiser=optimiser)
-
-
-def train(stage: Stage, model: keras.Model, state: State, stop: Callable[[], bool]) -> None:
-    """Train ``model`` from ``state`` on; both say afterwards how far it came."""
-    if state.ended(stage.settings):
-        return
-    batches, frames = stage.batches(model), stage.cache.frames[stage.held]
-    speed = measure(model, batches, frames, stage.settings)
-    _announce(stage, speed, len(batches), state)
-    clock = Clock(stage.deadline, speed.step, speed.validation)
-    if stage.deadline is not None and stage.last:
-        clock.deadline = stage.deadline - RESERVE * (speed.finish + speed.validation)
-    total = (stage.settings.training.epochs - state.epoch) * len(batches)
-    with stage.reporter.bar(stage.label, total, "step") as bar:
-        held = Held(frames, stage.truths(), stage.names())
-        Epochs(stage.folder, model, state, stage.settings, batches, held, clock, bar).run(stop)
-
-
-def _warm_epochs(settings: Settings) -> int:
-    training = settings.training
-    return max(1, round(training.epochs * training.warm_share)) if any(training.warm_size) else 0
-
-
-def _announce(stage: Stage, speed: Speed, steps: int, state: State) -> None:
-    epochs = stage.settings.training.epochs - state.epoch
-    seconds = epochs * speed.epoch(steps)
-    again = f", going on after epoch {state.epoch}" if state.epoch else ""
-    fits = ""
-    if stage.deadline is not None:
-        left = stage.deadline - time.monotonic()
-        fitting = max(0.0, min(epochs, (left - speed.finish) / speed.epoch(steps)))
-        fits = f"; the {max(0.0, left) / 60:.1f} min left of the time budget hold about {fitting:.1f} epochs"
-    stage.reporter.say(
-        f"{stage.label}{again}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would take "
-        f"about {seconds / 60:.1f} min{fits}"
-    )
-''')
-
-write("kaggle_nerve/training/start.py", r'''"""Weights to start from: of a run's fold of the same number, or of any model file."""
-
-import io
-import tempfile
-import zipfile
-from dataclasses import dataclass
-from pathlib import Path
-
-import h5py
-import keras
-import numpy as np
-
-from kaggle_nerve.data import folds as folding
-from kaggle_nerve.errors import NerveError
-from kaggle_nerve.runs import Run
-
-INSIDE = "model.weights.h5"
-"""The weights within a .keras file."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file of weights, and a sentence about it for the user."""
-
-    path: Path
-    told: str
-
-
-def locate(start: str, runs_dir: Path) -> Path:
-    """The model file or the run's folder that ``training.start`` names; NerveError where it is neither."""
-    path = Path(start)
-    if path.is_file():
-        return path
-    for folder in (path, runs_dir / start):
-        if (folder / "folds.csv").is_file():
-            return folder
-    raise NerveError(
-        f"training.start={start} is neither a model file nor a run in {runs_dir}; mend the setting."
-    )
-
-
-def find(start: str, run: Run, fold: int) -> Source:
-    """The file that ``training.start`` names for ``fold`` of ``run``.
-
-    ``start`` is a .keras or .weights.h5 file, a run's folder, or the name of a run beside this one.
-    From a run the fold of the same number is taken, which must hold out the same subjects:
-    NerveError where it has seen some of them. What a file was trained on is the user's matter.
-    """
-    found = locate(start, run.folder.parent)
-    if found.is_file():
-        return Source(
-            found, f"Starting from {found}: make sure that it never saw this fold's held-out subjects."
-        )
-    model = found / f"fold-{fold}" / "model.keras"
-    if not model.is_file():
-        raise NerveError(f"training.start={start} has no finished fold {fold}; train that run's fold first.")
-    unseen, held = _held(found / "folds.csv", fold), _held(run.folds_csv, fold)
-    if unseen != held:
-        raise NerveError(
-            f"Fold {fold} of training.start={start} held out other subjects, so it has seen some of those held "
-            f"out here; start from a run with the same folds.csv."
-        )
-    return Source(model, f"Starting from fold {fold} of run {found.name}.")
-
-
-def put(model: keras.Model, path: Path) -> tuple[int, int]:
-    """Put the weights in ``path`` into ``model`` where layer names and shapes match.
-
-    Returns how many arrays were taken, of how many that ``model`` has. NerveError where none matches
-    or the file cannot be read.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        own = Path(folder) / "own.weights.h5"
-        model.save_weights(own)
-        with _open(path) as source, h5py.File(own, "r+") as target:
-            found, wanted = _arrays(source), _arrays(target)
-            taken = 0
-            for name, dataset in wanted.items():
-                if name in found and found[name].shape == dataset.shape:
-                    dataset[...] = np.asarray(found[name])
-                    taken += 1
-        if not taken:
+    def model(self) -> Path:
+        """The trained network."""
+        return self.folder / "model.keras"
+
+    @property
+    def history(self) -> Path:
+        """A row for each epoch."""
+        return self.folder / HISTORY
+
+    @property
+    def environment(self) -> Path:
+        """What the latest session of this fold ran on, as JSON."""
+        return self.folder / ENVIRONMENT
+
+    @property
+    def log(self) -> Path:
+        """What the process wrote that trained the fold, if it had one of its own."""
+        return self.folder / "worker.log"
+
+    @property
+    def oof_folder(self) -> Path:
+        """The out-of-fold predictions: beside the model, or with other views apart."""
+        return self.run.views_folder / self.folder.name
+
+    @property
+    def oof_maps(self) -> Path:
+        """The out-of-fold maps, float16 (n, height, width)."""
+        return self.oof_folder / "oof.npy"
+
+    @property
+    def oof_table(self) -> Path:
+        """The frames of the out-of-fold maps, with their presence."""
+        return self.oof_folder / "oof.csv"
+
+    def facts(self) -> FoldFacts | None:
+        """The facts of the finished fold; None while it is unfinished."""
+        facts = completed(self.folder)
+        return read_facts(FoldFacts, facts) if facts else None
+
+    def needs_facts(self) -> FoldFacts:
+        """As `facts`; NerveError for an unfinished fold."""
+        facts = self.facts()
+        if facts is None:
             raise NerveError(
-                f"{path} has no weights for this network; start from one with the same architecture."
+                f"Fold {self.number} of run {self.run.name} is not finished; `kaggle-nerve train-folds` goes on."
             )
-        model.load_weights(own)
-    return taken, len(wanted)
+        return facts
 
+    def finish(self, facts: FoldFacts) -> None:
+        """Mark the fold as finished."""
+        mark_complete(self.folder, stored_facts(facts))
 
-def _held(folds_csv: Path, fold: int) -> set[int]:
-    folds = folding.load(folds_csv)
-    return set(folds.subject[folds.fold == fold])
+    def progress(self) -> Progress | None:
+        """How far the fold's checkpoint is; None without a checkpoint."""
+        state = stored_state(self.folder)
+        return read_facts(Progress, state) if state else None
 
-
-def _open(path: Path) -> h5py.File:
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                return h5py.File(io.BytesIO(archive.read(INSIDE)), "r")
-        return h5py.File(path, "r")
-    except (OSError, KeyError) as fault:
-        raise NerveError(
-            f"{path} is no Keras model file ({fault}); name a .keras or .weights.h5 file."
-        ) from fault
-
-
-def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """The network's arrays by a name made of its layers' names: the file counts layers of a kind instead."""
-    found: dict[str, h5py.Dataset] = {}
-
-    def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and not path.startswith("optimizer/"):
-            found[_named(file, path.split("/"))] = item
-
-    file.visititems(visit)
-    return found
-
-
-def _named(file: h5py.File, parts: list[str]) -> str:
-    names = []
-    for place, part in enumerate(parts):
-        listed = place > 0 and parts[place - 1] == "layers"
-        group = file.get("/".join([*parts[: place + 1], "vars"])) if listed else None
-        names.append(group.attrs.get("name", part) if group is not None else part)
-    return "/".join(names)
-''')
-
-write("kaggle_nerve/training/steps.py", r'''"""The steps of one epoch: batches made ahead in threads, one compiled step after another.
-
-A loop of its own rather than ``fit``: on the JAX backend ``fit`` keeps the optimiser's state outside
-its variables between steps, so that a learning rate set there is lost, and ``fit`` makes batches in
-one thread only.
-"""
-
-import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-
-import keras
-
-from kaggle_nerve.data.batches import Batches
-
-THREADS = min(4, os.cpu_count() or 1)
-AHEAD = 2 * THREADS
-"""Batches that lie ready, or are being made, while a step runs."""
-
-
-def prefetched(batches: Batches, count: int) -> Iterator[tuple]:
-    """The first ``count`` batches in their order, each made in some thread before it is asked for.
-
-    What a batch holds follows from its number alone, so threads change nothing about it.
-    """
-    waiting: deque[Future] = deque()
-    pool = ThreadPoolExecutor(THREADS)
-    try:
-        for index in range(count):
-            waiting.append(pool.submit(batches.__getitem__, index))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def run_steps(
-    model: keras.Model,
-    batches: Batches,
-    count: int,
-    rate: Callable[[], float | None],
-    after: Callable[[], bool],
-) -> float:
-    """Train on the first ``count`` batches; returns the mean loss.
-
-    ``rate`` gives each step's learning rate (None leaves it); ``after`` is called after each step and
-    ends the epoch by being true.
-    """
-    total, done = 0.0, 0
-    for batch in prefetched(batches, count):
-        value = rate()
-        if value is not None:
-            model.optimizer.learning_rate = value
-        model.reset_metrics()  # Keras before 3.15 would give the mean loss of all steps so far
-        # A batch is (frames, targets) or (frames, targets, weights of the frames).
-        total += float(model.train_on_batch(*batch, return_dict=True)["loss"])
-        done += 1
-        if after():
-            break
-    return total / done
-''')
-
-write("kaggle_nerve/training/validation.py", r'''"""The competition's own metric on held-out subjects, at full resolution, after each epoch."""
-
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import keras
-import numpy as np
-from sklearn.metrics import roc_auc_score
-
-from kaggle_nerve.competition import metric
-from kaggle_nerve.data.fullsize import Truths, enlarge
-from kaggle_nerve.models.forward import probabilities
-
-PRESENCE_GRID = np.round(np.arange(0.0, 0.96, 0.05), 2)
-"""Presence thresholds that an epoch's score may choose from: early epochs are badly calibrated."""
-
-
-@dataclass(frozen=True)
-class EpochScore:
-    """``dice``: the competition's metric, at the best presence threshold and pixel threshold 0.5.
-
-    ``present_dice``: mean Dice over frames with a mask, no frame dropped. ``presence_auc``: ROC area
-    of the presence probability (NaN where all frames are alike). ``empty_share`` and ``full_share``:
-    shares of frames whose raw mask is empty, or covers at least half of the frame.
-
-    ``pixel_dice``, ``iou`` and ``pixel_accuracy`` are taken over all pixels of all frames together, at
-    pixel threshold 0.5 and with no frame dropped (of conditional maps, which draw a mask on every frame,
-    those with a presence under 0.5 are). They are the figures that papers tend to give, and
-    not comparable to the metric: large masks count most, empty frames hardly, and a network that never
-    draws a mask is already over 0.98 accurate.
-    """
-
-    dice: float
-    present_dice: float
-    presence_auc: float
-    presence_threshold: float
-    empty_share: float
-    full_share: float
-    pixel_dice: float
-    iou: float
-    pixel_accuracy: float
-
-
-Look = Callable[[int, np.ndarray, float], None]
-"""Is shown the row of a frame, its probability map (height, width) at working size, and its presence."""
-
-
-def score_epoch(
-    model: keras.Model,
-    frames: np.ndarray,
-    truths: Truths,
-    *,
-    batch: int,
-    threshold: float = 0.5,
-    conditional: bool = False,
-    look: Look | None = None,
-) -> EpochScore:
-    """Predict ``frames`` (uint8, n x height x width) without augmentation and score them.
-
-    ``conditional``: the maps say P(pixel | there is a mask) (`LossSettings.empty_frames`). ``look``
-    is shown every prediction, which is not kept.
-    """
-    areas = np.zeros(len(frames), int)
-    shared = np.zeros(len(frames), int)
-    presence = np.zeros(len(frames))
-    row = 0
-    for part in probabilities(model, frames, batch=batch, tta="none"):
-        for mask, value in zip(part.masks, part.presence, strict=True):
-            area, both = truths.counts(row, enlarge(mask, truths.size), np.array([threshold]))
-            areas[row], shared[row], presence[row] = area[0], both[0], value
-            if look is not None:
-                look(row, mask, float(value))
-            row += 1
-    return _score(areas, shared, presence, truths, conditional)
-
-
-def _score(
-    areas: np.ndarray, shared: np.ndarray, presence: np.ndarray, truths: Truths, conditional: bool
-) -> EpochScore:
-    kept = presence[None, :] >= PRESENCE_GRID[:, None]
-    means = metric.dice_of_counts(shared * kept, truths.areas, areas * kept).mean(axis=1)
-    best = int(means.argmax())
-    there = truths.areas > 0
-    raw = metric.dice_of_counts(shared, truths.areas, areas)
-    pooled = presence >= 0.5 if conditional else np.ones(len(truths), bool)
-    both, claimed, true = int(shared[pooled].sum()), int(areas[pooled].sum()), int(truths.areas.sum())
-    either = claimed + true - both
-    pixels = len(truths) * truths.size[0] * truths.size[1]
-    return EpochScore(
-        dice=float(means[best]),
-        present_dice=float(raw[there].mean()) if there.any() else float("nan"),
-        presence_auc=float(roc_auc_score(there, presence)) if 0 < there.sum() < len(there) else float("nan"),
-        presence_threshold=float(PRESENCE_GRID[best]),
-        empty_share=float((areas == 0).mean()),
-        full_share=float((areas >= truths.size[0] * truths.size[1] / 2).mean()),
-        pixel_dice=2 * both / (claimed + true) if either else 1.0,
-        iou=both / either if either else 1.0,
-        pixel_accuracy=1 - (either - both) / pixels,
-    )
-''')
-
-write("kaggle_nerve/training/watch.py", r'''"""Stops a run that no longer learns: NaN, all masks empty, all masks full."""
-
-import math
-from typing import Any
-
-from kaggle_nerve.errors import NerveError
-
-
-class CollapseError(NerveError):
-    """The run has collapsed; the message says how, and what to change."""
-
-
-def check(history: list[dict[str, Any]], epochs: int) -> None:
-    """Look at the history (a row an epoch) after its last epoch; raises CollapseError.
-
-    A run has collapsed when its loss is no number, or when for ``epochs`` epochs in a row every
-    held-out mask was empty, or covered half the frame. An epoch that was not scored counts as the
-    scored ones around it.
-    """
-    last = history[-1]
-    if last["loss"] is None or not math.isfinite(last["loss"]):
-        raise CollapseError(
-            f"The loss became {last['loss']} in epoch {last['epoch']}; lower optimiser.learning_rate or set "
-            f"optimiser.clip_norm=1."
-        )
-    empty, full = _in_a_row(history, "empty_share"), _in_a_row(history, "full_share")
-    if empty >= epochs:
-        raise CollapseError(
-            f"Every predicted mask has been empty for {empty} epochs (now {last['epoch']}); start with more "
-            f"frames that have a mask (training.positive_rate=0.8) or raise loss.bce."
-        )
-    if full >= epochs:
-        raise CollapseError(
-            f"Every predicted mask has covered half the frame or more for {full} epochs (now {last['epoch']}); "
-            f"raise loss.bce or lower optimiser.learning_rate."
+    def result(self) -> FoldResult:
+        """How far the fold is, finished or not."""
+        if facts := self.facts():
+            figures = {name: getattr(facts, name) for name in FIGURES}
+            best = facts.best_epoch, facts.best_dice
+            return FoldResult(self.number, True, facts.epochs, *best, facts.average, **figures)
+        state, average = self.progress() or Progress(), self.run.settings.training.average
+        return FoldResult(
+            self.number, False, state.epoch, state.best_epoch, max(0.0, state.best_dice), average
         )
 
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other processes from training the fold; NerveError where one does so already."""
+        who = f"fold {self.number} of run {self.run.name}"
+        return locked(
+            self.folder / LOCK, f"Another process trains {who}; wait for it, or name another --fold."
+        )
 
-def _in_a_row(history: list[dict[str, Any]], share: str) -> int:
-    """From the first to the last of the latest scored epochs whose ``share`` is 1."""
-    scored = [row for row in history if row.get(share) is not None]
-    first = last = None
-    for row in reversed(scored):
-        if row[share] < 1:
-            break
-        last = last or row["epoch"]
-        first = row["epoch"]
-    return last - first + 1 if last else 0
-''')
+    def oof_facts(self) -> OofFacts | None:
+        """What the out-of-fold predictions were made from; None while they are unfinished."""
+        facts = completed(self.oof_folder)
+        return read_facts(OofFacts, facts) if facts else None
 
-write("kaggle_nerve/training/worker.py", r'''"""A process that trains one fold for the one that started it: ``python -m kaggle_nerve.training.worker``.
+    def needs_oof_facts(self) -> OofFacts:
+        """As `oof_facts`; NerveError where the predictions are unfinished."""
+        facts = self.oof_facts()
+        if facts is None:
+            raise NerveError(
+                f"Run {self.run.name} has no out-of-fold predictions of fold {self.number}; run `kaggle-nerve "
+                f"predict --run {self.run.name}`."
+            )
+        return facts
 
-Its standard input brings the order, one line of JSON; later perhaps the line ``stop``; its end means
-that nobody waits for this process any more. Its standard output carries `messages`, and at last one of
-``result``, ``failed`` (a NerveError) or ``crashed``. Its standard error is a log file.
-"""
+    def finish_oof(self, facts: OofFacts) -> None:
+        """Mark predictions with other views as finished."""
+        mark_complete(self.oof_folder, stored_facts(facts))
 
-import json
-import os
-import sys
-import threading
-import time
-import traceback
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import BinaryIO
-
-from kaggle_nerve.errors import NerveError
-from kaggle_nerve.training.messages import PipeReporter
-
-STOP = b"stop\n"
+    def reopen_oof(self) -> None:
+        """Mark predictions with other views as unfinished."""
+        reopen(self.oof_folder)
 
 
-@dataclass(frozen=True)
-class Order:
-    """Which fold of which run. ``ends``: seconds since the epoch (``time.time``) when it has to be done.
+def is_run(folder: Path) -> bool:
+    """Whether ``folder`` is a run's."""
+    return (folder / SETTINGS).is_file()
 
-    ``jobs`` is how many folds are trained side by side.
+
+def state_file(folder: Path) -> Path:
+    """The pointer of the checkpoint of a stage that is trained in ``folder``."""
+    return folder / CHECKPOINT / _STATE
+
+
+def stored_state(folder: Path) -> dict[str, Any] | None:
+    """The checkpoint's state of the stage that is trained in ``folder``; None without a checkpoint.
+
+    ValueError where the file is damaged.
     """
-
-    data_dir: str
-    runs_dir: str
-    run: str
-    fold: int | str
-    ends: float | None
-    jobs: int
-
-    def line(self) -> bytes:
-        """As the worker reads it."""
-        return json.dumps(asdict(self)).encode() + b"\n"
+    path = state_file(folder)
+    return read_json(path) if path.is_file() else None
 
 
-def main() -> int:
-    """Train the fold; returns the exit code."""
-    orders, pipe = os.fdopen(0, "rb", buffering=0), _private_output()
-    order = Order(**json.loads(orders.readline()))
-    reporter, stopping = PipeReporter(pipe), threading.Event()
-    threading.Thread(target=_listen, args=(orders, stopping), daemon=True).start()
-    try:
-        result = _train(order, reporter, stopping)
-    except NerveError as fault:
-        reporter.send("failed", text=str(fault))
-        return 1
-    except Exception as fault:
-        traceback.print_exc()
-        reporter.send("crashed", text=f"{type(fault).__name__}: {fault}")
-        return 1
-    reporter.send("result", **asdict(result))
-    return 0
-
-
-def _train(order: Order, reporter: PipeReporter, stopping: threading.Event):
-    # Imported here: the end of the standard input must be noticed during these seconds, too.
-    from kaggle_nerve import runs
-    from kaggle_nerve.training import material
-
-    run = runs.open_run(Path(order.runs_dir), order.run)
-    data_dir = Path(order.data_dir)
-    found = material.gather(run, data_dir, material.open_frames(data_dir, run.settings))
-    budget = None if order.ends is None else order.ends - time.time()
-    job = found.job(order.fold, budget=budget, reporter=reporter, stop=stopping.is_set)
-    return material.train(job, order.jobs)
-
-
-def _private_output() -> BinaryIO:
-    """The pipe to the other process; what libraries print goes to the log instead of between the messages."""
-    pipe = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return pipe
-
-
-def _listen(orders: BinaryIO, stopping: threading.Event) -> None:
-    while line := orders.readline():
-        if line == STOP:
-            stopping.set()
-    # The checkpoint is whole at every moment, and an orphan would hold the fold's lock for hours.
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def is_begun(folder: Path) -> bool:
+    """Whether the fold in ``folder`` has a checkpoint, or a finished first stage."""
+    stages = folder, folder / WARM
+    return any(state_file(stage).is_file() for stage in stages) or completed(folder / WARM) is not None
 ''')
 
 write("kaggle_nerve/prediction/__init__.py", r'''"""From models to probabilities: the folds' ensemble on the test frames, and reading what was stored."""
-''')
-
-write("kaggle_nerve/prediction/again.py", r'''"""The held-out frames once more, with other views than in training and without training again."""
-
-from pathlib import Path
-from typing import Any
-
-from kaggle_nerve.data import folds as folding
-from kaggle_nerve.data.cache import open_training
-from kaggle_nerve.data.frames import locate
-from kaggle_nerve.errors import NerveError
-from kaggle_nerve.prediction.ensemble import load_fold
-from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run
-from kaggle_nerve.storage import COMPLETE, completed, digest_file, locked, mark_complete
-from kaggle_nerve.training import oof
-
-
-def predict_oof(
-    run: Run, data_dir: Path, *, force: bool = False, reporter: Reporter = SILENT, workers: int = 2
-) -> None:
-    """Write the out-of-fold predictions of every finished fold of a run such as ``small@flips``.
-
-    A run with its own views has them since training, so that nothing is done. Folds that are predicted
-    already, from the model that is there now, are not predicted again. NerveError where ``data_dir`` holds
-    other training data than the folds were trained on.
-    """
-    if not run.views:
-        return
-    told = f"Another process predicts the held-out frames of run {run.name}; wait for it."
-    with locked(run.views_folder / ".lock", told):
-        inputs = {fold: _inputs(run, fold) for fold in run.needs_finished_folds()}
-        missing = [fold for fold in inputs if force or completed(run.oof_folder(fold)) != inputs[fold]]
-        if not missing:
-            reporter.say(f"The out-of-fold predictions of run {run.name} are there already.")
-            return
-        cache = open_training(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
-        for fold in missing:
-            if cache.source != inputs[fold]["source"]:
-                raise NerveError(
-                    f"Fold {fold} of run {run.name} was trained on other data than that in {data_dir}; "
-                    f"name its own with --data."
-                )
-        folds = folding.load(run.folds_csv)
-        for fold in missing:
-            (run.oof_folder(fold) / COMPLETE).unlink(missing_ok=True)
-            _, held = folding.split(cache.table, folds, fold)
-            model = load_fold(run, fold)
-            oof.predict(run.oof_folder(fold), model, cache, held, run.settings.prediction, fold, reporter)
-            mark_complete(run.oof_folder(fold), inputs[fold])
-
-
-def _inputs(run: Run, fold: int) -> dict[str, Any]:
-    """What the predictions of a fold are made from."""
-    model = run.fold_folder(fold) / "model.keras"
-    if not model.is_file():
-        raise NerveError(f"{model} is missing; delete {model.parent} and train the fold again.")
-    source = completed(run.fold_folder(fold))["source"]
-    return {"source": source, "settings": run.settings.digest(), "model": digest_file(model)}
 ''')
 
 write("kaggle_nerve/prediction/ensemble.py", r'''"""The test frames through every finished fold of a run: their combined probabilities, streamed to disk."""
@@ -8344,17 +6032,17 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import kaggle_nerve.training.losses  # noqa: F401  registers the loss that saved models name
 from kaggle_nerve.arrays import GrowingArrays
-from kaggle_nerve.blending import Mixer
-from kaggle_nerve.data import levels
 from kaggle_nerve.data.cache import Cache, open_test
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.models.forward import Predicted, probabilities
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.blending import Mixer
+from kaggle_nerve.prediction.forward import Predicted, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run
-from kaggle_nerve.storage import completed, digest_text, locked, mark_complete, write_text
+from kaggle_nerve.runs import Fold, Run, TestFacts
+from kaggle_nerve.runs.run import LOCK
+from kaggle_nerve.storage import digest_text, locked, write_text
 
 FORMAT = "2"
 """Changes where what is stored changes: older predictions are made anew."""
@@ -8372,7 +6060,7 @@ def predict_test(
     finished since, or one was trained again, all is predicted anew.
     """
     told = f"Another process predicts with run {run.name}; wait for it."
-    with locked(run.test_folder / ".lock", told):
+    with locked(run.test_folder / LOCK, told):
         return _predict(run, data_dir, force, reporter, workers)
 
 
@@ -8382,31 +6070,29 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
     models = run.models()
     key = digest_text(FORMAT, cache.source, run.settings.digest(), *models)
-    done = completed(run.test_folder)
-    if done and done["key"] == key and not force:
+    done = run.test_facts()
+    if done and done.key == key and not force:
         reporter.say(f"The test probabilities of run {run.name} are there already (folds {_listed(folds)}).")
         return run.test_folder
-    if done:
-        (run.test_folder / "complete.json").unlink()
+    run.reopen_test()
     reporter.say(f"Predicting with folds {_listed(folds)} of run {run.name}")
-    figures = _stream(run, cache, [load_fold(run, fold) for fold in folds], key, reporter)
+    figures = _stream(run, cache, [load_fold(fold) for fold in folds], key, reporter)
     table = cache.table[["img"]].assign(**figures).round({"agreement": 6, "spread": 6})
-    write_text(run.test_folder / "index.csv", table.to_csv(index=False))
-    facts = {"key": key, "source": cache.source, "folds": folds, "models": models, "frames": len(table)}
-    mark_complete(run.test_folder, facts)
+    write_text(run.test_table, table.to_csv(index=False))
+    run.finish_test(TestFacts(key, cache.source, [fold.number for fold in folds], models, len(table)))
     return run.test_folder
 
 
-def load_fold(run: Run, fold: int | str) -> keras.Model:
+def load_fold(fold: Fold) -> keras.Model:
     """The model of a finished fold; NerveError where its file cannot be loaded."""
-    path = run.fold_folder(fold) / "model.keras"
     try:
-        model = keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(fold.model, compile=False)
     except (OSError, ValueError) as fault:
         raise NerveError(
-            f"{path} cannot be loaded ({str(fault).splitlines()[0]}); delete {path.parent} and train the fold again."
+            f"{fold.model} cannot be loaded ({str(fault).splitlines()[0]}); delete {fold.folder} and train the fold "
+            "again."
         ) from fault
-    model.compile(jit_compile=run.settings.training.jit_compile)
+    model.compile(jit_compile=fold.run.settings.training.jit_compile)
     return model
 
 
@@ -8466,7 +6152,7 @@ def together(models: list[Predicted], folds: int, combine: str) -> dict[str, np.
         "spread": np.mean([one.spread for one in models], axis=0),
         "fold_presences": np.stack([one.presence for one in models[:folds]], axis=1),
         "levels": _histograms(masks),
-        "fold_levels": sum(_histograms(one.masks) for one in models[:folds]),
+        "fold_levels": np.sum([_histograms(one.masks) for one in models[:folds]], axis=0),
     }
 
 
@@ -8474,81 +6160,180 @@ def _histograms(masks: np.ndarray) -> np.ndarray:
     return np.stack([levels.histogram(levels.quantise(mask)) for mask in masks])
 
 
-def _listed(folds: list[int | str]) -> str:
+def _listed(folds: list[Fold]) -> str:
     return ", ".join(map(str, folds))
 ''')
 
-write("kaggle_nerve/prediction/matching.py", r'''"""The ensemble's probabilities brought to the scale of a single fold's, on which the decision is learned.
+write("kaggle_nerve/prediction/forward.py", r'''"""Forward passes with test-time augmentation: frames in, probabilities out, a batch at a time."""
 
-A mean over folds is less extreme than each of them: pixels over 0.95 get rare, and thresholds, areas
-and calibrations learned on out-of-fold predictions, which are a single model's, then find too few
-masks. So the ensemble keeps its order of pixels and of frames, and takes over the distribution of the
-single folds on the same frames: quantile matching, which looks at no label.
-"""
+from collections.abc import Iterator
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
-from dataclasses import dataclass
-
+import keras
 import numpy as np
 
-from kaggle_nerve.data import levels
+from kaggle_nerve.maps.blending import Mixer, mean_agreement
+from kaggle_nerve.prediction.views import VIEWS, View, brought_back, seen
+
+PREDICTED = ("mask", "presence")
+_short: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
 
 
-def curve(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """For each level of the ensemble the probability that stands at the same quantile of the folds, (256,).
+class Predicted(NamedTuple):
+    """What is said about some frames, float32, all from 0 to 1.
 
-    ``ensemble``, ``folds``: how many pixels have each level, (256,) each.
+    ``masks`` (n, height, width) and ``presence`` (n,) are the views' together. ``agreement`` (n,): the mean
+    Dice over pairs of the views' masks at 0.5, 1 for a single view or where all are empty. ``spread`` (n,):
+    the standard deviation of the views' presences. Both compare views of one model, never folds: an
+    out-of-fold frame is seen by one model alone, and what is learned there about these figures has to
+    meet the same figures on test frames.
     """
-    edges = np.clip(levels.probability(np.arange(levels.COUNT + 1) - 0.5), 0, 1)
-    reached = np.concatenate([[0], np.cumsum(folds)]) / max(folds.sum(), 1)
-    middle = (np.cumsum(ensemble) - ensemble / 2) / max(ensemble.sum(), 1)
-    return np.interp(middle, reached, edges)
+
+    masks: np.ndarray
+    presence: np.ndarray
+    agreement: np.ndarray
+    spread: np.ndarray
 
 
-def match_values(ensemble: np.ndarray, folds: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-    """The values (n,) of the ensemble with the distribution of the folds' (n, folds), in their own order.
+def probabilities(
+    model: keras.Model, frames: np.ndarray, *, batch: int, tta: str, combine: str = "mean"
+) -> Iterator[Predicted]:
+    """Yield what ``model`` says about consecutive batches of ``frames`` (uint8, n x height x width).
 
-    ``values`` (m,): those of other frames by the same ensemble, placed between its own.
+    The views are those that `VIEWS` names for ``tta``, combined as `blending.combine` does by
+    ``combine``. A network without a presence head gets the largest probability of its mask as presence.
+    Masks of deep supervision are not computed.
     """
-    known, times = np.unique(ensemble, return_counts=True)
-    middle = (np.cumsum(times) - times / 2) / len(ensemble)
-    return np.quantile(folds, np.interp(ensemble if values is None else values, known, middle))
+    model = _without_deep_masks(model)
+    for start in range(0, len(frames), batch):
+        chunk = np.asarray(frames[start : start + batch], np.float32)
+        yield _predicted(model, chunk, batch, VIEWS[tta], combine)
 
 
-@dataclass(frozen=True)
-class Scale:
-    """What brings an ensemble to the scale of its folds: a `curve` for maps (256,), and for presences those
-    of the frames it was measured on, the ensemble's (n,) and the folds' (n, folds)."""
-
-    curve: np.ndarray
-    ensemble: np.ndarray
-    folds: np.ndarray
-
-    def presences(self, values: np.ndarray) -> np.ndarray:
-        """The presences (m,) of any frames by the same ensemble, matched."""
-        return match_values(self.ensemble, self.folds, values)
-
-    def maps(self, maps: np.ndarray) -> "MatchedMaps":
-        """The maps (m, height, width), float16, of any frames by the same ensemble, matched."""
-        return MatchedMaps(maps, self.curve)
+def _predicted(
+    model: keras.Model, chunk: np.ndarray, batch: int, views: tuple[View, ...], combine: str
+) -> Predicted:
+    mixer, inside, presences = Mixer(combine), [], []
+    for view in views:
+        masks, presence = _pass(model, seen(chunk, view)[..., None], batch)
+        masks = brought_back(masks, view)
+        mixer.add(masks, presence)
+        inside.append(masks >= np.float32(0.5))
+        presences.append(presence)
+    agreement = [mean_agreement(np.stack([each[row] for each in inside])) for row in range(len(chunk))]
+    return Predicted(*mixer.result(), np.array(agreement, np.float32), np.std(presences, axis=0))
 
 
-class MatchedMaps:
-    """Maps (n, height, width) of float16, read row by row with each pixel moved along a `curve`."""
+def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    count = len(chunk)
+    if count < batch:
+        # One shape means one compilation; the rows added here are cut off again below.
+        chunk = np.concatenate([chunk, np.zeros((batch - count, *chunk.shape[1:]), chunk.dtype)])
+    outputs = model.predict_on_batch(chunk)
+    masks = outputs["mask"][:count, ..., 0].astype(np.float32)
+    if "presence" not in outputs:
+        return masks, masks.max(axis=(1, 2))
+    return masks, outputs["presence"][:count, 0].astype(np.float32)
 
-    def __init__(self, maps: np.ndarray, matched: np.ndarray):
-        self._maps = maps
-        # One entry for each number that float16 has: a look-up costs a tenth of an interpolation.
-        every = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
-        number = np.isfinite(every)
-        place = np.where(number, every, 0) * (levels.COUNT - 1)
-        found = np.interp(place, np.arange(levels.COUNT), matched).astype(np.float32)
-        self._table = np.where(number, found, np.float32(np.nan))
 
-    def __len__(self) -> int:
-        return len(self._maps)
+def _without_deep_masks(model: keras.Model) -> keras.Model:
+    """``model``, or the part of it, sharing its weights, that yields no masks which only training looks at."""
+    outputs = getattr(model, "output", {})  # whatever predicts will do, a Keras model or not
+    if set(outputs) <= set(PREDICTED):
+        return model
+    if model not in _short:
+        _short[model] = keras.Model(
+            model.input, {name: outputs[name] for name in PREDICTED if name in outputs}
+        )
+        _short[model].compile(jit_compile=model.jit_compile)
+    return _short[model]
+''')
 
-    def __getitem__(self, row: int) -> np.ndarray:
-        return self._table[np.ascontiguousarray(self._maps[row]).view(np.uint16)]
+write("kaggle_nerve/prediction/held_out.py", r'''"""What a fold's model says about the frames that it was not trained on: at the end of training, or with other views."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kaggle_nerve.data import folds as folding
+from kaggle_nerve.data.cache import Cache, open_training
+from kaggle_nerve.data.frames import locate
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction.ensemble import load_fold
+from kaggle_nerve.prediction.forward import probabilities
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.runs import Fold, OofFacts, Run
+from kaggle_nerve.runs.run import LOCK
+from kaggle_nerve.storage import atomic_path, digest_file, locked, write_text
+
+
+def predict_oof(
+    run: Run, data_dir: Path, *, force: bool = False, reporter: Reporter = SILENT, workers: int = 2
+) -> None:
+    """Write the out-of-fold predictions of every finished fold of a run such as ``small@flips``.
+
+    A run with its own views has them since training, so that nothing is done. Folds that are predicted
+    already, from the model that is there now, are not predicted again. NerveError where ``data_dir`` holds
+    other training data than the folds were trained on.
+    """
+    if not run.views:
+        return
+    told = f"Another process predicts the held-out frames of run {run.name}; wait for it."
+    with locked(run.views_folder / LOCK, told):
+        inputs = {fold: _inputs(fold) for fold in run.needs_finished_folds()}
+        missing = [fold for fold in inputs if force or fold.oof_facts() != inputs[fold]]
+        if not missing:
+            reporter.say(f"The out-of-fold predictions of run {run.name} are there already.")
+            return
+        cache = open_training(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
+        for fold in missing:
+            if cache.source != inputs[fold].source:
+                raise NerveError(
+                    f"Fold {fold.number} of run {run.name} was trained on other data than that in {data_dir}; "
+                    f"name its own with --data."
+                )
+        folds = folding.load(run.folds_csv)
+        for fold in missing:
+            fold.reopen_oof()
+            _, held = folding.split(cache.table, folds, fold.number)
+            predict_held_out(fold, load_fold(fold), cache, held, reporter)
+            fold.finish_oof(inputs[fold])
+
+
+def predict_held_out(
+    fold: Fold, model: keras.Model, cache: Cache, rows: np.ndarray, reporter: Reporter
+) -> None:
+    """Write the out-of-fold maps and table of ``fold``, for ``rows`` of the cache.
+
+    The table has the columns subject, img, fold, presence, agreement and spread (see `Predicted`).
+    """
+    settings = fold.run.settings.prediction
+    frames = cache.frames[rows]
+    masks = np.empty(frames.shape, np.float16)
+    figures = {name: np.empty(len(frames)) for name in ("presence", "agreement", "spread")}
+    options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
+    row = 0
+    with reporter.bar(f"{fold.label} out-of-fold", len(frames)) as bar:
+        for part in probabilities(model, frames, **options):
+            place = slice(row, row + len(part.masks))
+            masks[place] = part.masks
+            for name, values in figures.items():
+                values[place] = getattr(part, name)
+            row = place.stop
+            bar.update(len(part.masks))
+    with atomic_path(fold.oof_maps) as path:
+        np.save(path, masks)
+    table = cache.table.iloc[rows][["subject", "img"]].assign(fold=fold.number, **figures)
+    write_text(fold.oof_table, table.round({"agreement": 6, "spread": 6}).to_csv(index=False))
+
+
+def _inputs(fold: Fold) -> OofFacts:
+    """What the predictions of a fold are made from."""
+    if not fold.model.is_file():
+        raise NerveError(f"{fold.model} is missing; delete {fold.folder} and train the fold again.")
+    return OofFacts(fold.needs_facts().source, fold.run.settings.digest(), digest_file(fold.model))
 ''')
 
 write("kaggle_nerve/prediction/stored.py", r'''"""Probabilities on disk, out-of-fold or test, read frame by frame. Knows no deep-learning framework."""
@@ -8560,13 +6345,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kaggle_nerve.blending import combine
-from kaggle_nerve.data.fullsize import enlarge
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.prediction import matching
-from kaggle_nerve.prediction.matching import Scale
-from kaggle_nerve.runs import Run
-from kaggle_nerve.storage import completed, digest_text
+from kaggle_nerve.maps import matching
+from kaggle_nerve.maps.blending import combine
+from kaggle_nerve.maps.fullsize import enlarge
+from kaggle_nerve.maps.matching import Scale
+from kaggle_nerve.runs import Fold, Run, TestFacts
+from kaggle_nerve.storage import digest_text
 
 LEAST_PRESENCE = 0.1
 """A presence below this one is taken for it where a map is divided by it: the frame will be called empty anyway."""
@@ -8664,8 +6449,8 @@ class Stored:
 
 def open_oof(run: Run) -> Stored:
     """The out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
-    numbers = run.needs_finished_folds()
-    return _joined([_open_fold(run, fold) for fold in numbers], _identity(run, numbers))
+    folds = run.needs_finished_folds()
+    return _joined([_open_fold(fold) for fold in folds], _identity(folds))
 
 
 def open_test(run: Run) -> Stored:
@@ -8673,13 +6458,13 @@ def open_test(run: Run) -> Stored:
 
     NerveError where `predict` has not finished.
     """
-    done = completed(run.test_folder)
-    if not done:
+    done = run.test_facts()
+    if done is None:
         raise NerveError(
             f"Run {run.name} has no test probabilities; run `kaggle-nerve predict --run {run.name}`."
         )
     stored = _open_test(run, done)
-    return scaled(stored, _scale(run, stored)) if len(done["folds"]) > 1 else stored
+    return scaled(stored, _scale(run, stored)) if len(done.folds) > 1 else stored
 
 
 def scale_of(run: Run) -> Scale | None:
@@ -8687,13 +6472,13 @@ def scale_of(run: Run) -> Scale | None:
 
     None where these were not predicted, or not by the models that are there now.
     """
-    done = completed(run.test_folder)
+    done = run.test_facts()
     return _scale(run, _open_test(run, done)) if done and is_current(run, done) else None
 
 
-def is_current(run: Run, done: dict[str, Any]) -> bool:
-    """Whether finished test predictions, whose complete.json is ``done``, are by the models that are there now."""
-    return done.get("models", [str(fold) for fold in done["folds"]]) == run.models()
+def is_current(run: Run, done: TestFacts) -> bool:
+    """Whether finished test predictions are by the models that are there now."""
+    return done.models == run.models()
 
 
 def scaled(stored: Stored, scale: Scale) -> Stored:
@@ -8737,15 +6522,11 @@ def blend(stored: list[Stored]) -> Stored:
     )
 
 
-def _open_fold(run: Run, fold: int) -> Stored:
-    folder = run.oof_folder(fold)
-    if not completed(folder):
-        raise NerveError(
-            f"Run {run.name} has no out-of-fold predictions of fold {fold}; "
-            f"run `kaggle-nerve predict --run {run.name}`."
-        )
-    again = f"delete {folder} and run `kaggle-nerve {'predict' if run.views else 'train-folds'}` again"
-    return _open(folder / "oof.csv", folder / "oof.npy", run, "", again, ("subject", "img"))
+def _open_fold(fold: Fold) -> Stored:
+    fold.needs_oof_facts()
+    command = "predict" if fold.run.views else "train-folds"
+    again = f"delete {fold.oof_folder} and run `kaggle-nerve {command}` again"
+    return _open(fold.oof_table, fold.oof_maps, fold.run, "", again, ("subject", "img"))
 
 
 def _open(index: Path, maps: Path, run: Run, source: str, again: str, keys: tuple[str, ...]) -> Stored:
@@ -8760,15 +6541,16 @@ def _open(index: Path, maps: Path, run: Run, source: str, again: str, keys: tupl
     return Stored(table, presences, (array,), (rows,), source, (run.name,), conditional=(kind,))
 
 
-def _open_test(run: Run, done: dict[str, Any]) -> Stored:
-    files = run.test_folder / "index.csv", run.test_folder / "probabilities.npy"
-    return _open(*files, run, done["source"], _predict_again(run), ("img",))
+def _open_test(run: Run, done: TestFacts) -> Stored:
+    return _open(
+        run.test_table, run.test_array("probabilities"), run, done.source, _predict_again(run), ("img",)
+    )
 
 
 def _scale(run: Run, stored: Stored) -> Scale:
     """The scale of a run from its test predictions as they lie there."""
     arrays = {
-        name: _read_array(run.test_folder / f"{name}.npy", 2, len(stored), _predict_again(run))
+        name: _read_array(run.test_array(name), 2, len(stored), _predict_again(run))
         for name in ("levels", "fold_levels", "fold_presences")
     }
     curve = matching.curve(arrays["levels"].sum(axis=0), arrays["fold_levels"].sum(axis=0))
@@ -8779,11 +6561,11 @@ def _predict_again(run: Run) -> str:
     return f"run `kaggle-nerve predict --run {run.name} --force`"
 
 
-def _identity(run: Run, folds: list[int]) -> str:
+def _identity(folds: list[Fold]) -> str:
     """What out-of-fold predictions were made from: data, settings and the models of the finished folds."""
-    facts = [completed(run.oof_folder(fold)) for fold in folds]
-    models = [f"{fold} {fact.get('model', '')}" for fold, fact in zip(folds, facts, strict=True)]
-    return digest_text(facts[0]["source"], facts[0]["settings"], *models)
+    facts = [fold.needs_oof_facts() for fold in folds]
+    models = [f"{fold.number} {fact.model}" for fold, fact in zip(folds, facts, strict=True)]
+    return digest_text(facts[0].source, facts[0].settings, *models)
 
 
 def _joined(folds: list[Stored], source: str) -> Stored:
@@ -8834,6 +6616,58 @@ def _read_array(path: Path, axes: int, count: int, again: str) -> np.ndarray:
     return array
 ''')
 
+write("kaggle_nerve/prediction/views.py", r'''"""Views of a frame for test-time augmentation: mirrored and zoomed there, and their masks brought back."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+
+class View(NamedTuple):
+    """A frame seen differently: mirrored along ``axes`` of (n, height, width), enlarged ``zoom`` times."""
+
+    axes: tuple[int, ...] = ()
+    zoom: float = 1.0
+
+
+VIEWS: dict[str, tuple[View, ...]] = {
+    "none": (View(),),
+    "hflip": (View(), View((2,))),
+    "flips": (View(), View((2,)), View((1,)), View((1, 2))),
+    "scales": tuple(View(axes, zoom) for zoom in (0.9, 1.0, 1.1) for axes in ((), (2,))),
+}
+"""The views of each kind of test-time augmentation."""
+
+
+def seen(frames: np.ndarray, view: View) -> np.ndarray:
+    """``frames`` (float32, n x height x width) as ``view`` shows them, in the same shape."""
+    return _zoomed(np.flip(frames, view.axes), view.zoom, cv2.BORDER_REPLICATE)
+
+
+def brought_back(masks: np.ndarray, view: View) -> np.ndarray:
+    """The masks (float32, n x height x width) of a view's frames, where they lie in the frames themselves.
+
+    What the view did not show, at the rim of a frame that it enlarged, is 0.
+    """
+    return np.flip(_zoomed(masks, 1 / view.zoom, cv2.BORDER_CONSTANT), view.axes)
+
+
+def _zoomed(images: np.ndarray, factor: float, border: int) -> np.ndarray:
+    """``images`` enlarged about the centre of the frame, which keeps its height and width."""
+    if factor == 1:
+        return images
+    height, width = images.shape[1:]
+    across, down = (1 - factor) * (width - 1) / 2, (1 - factor) * (height - 1) / 2
+    matrix = np.array([[factor, 0, across], [0, factor, down]])
+    result = np.empty(images.shape, np.float32)
+    for image, target in zip(images, result, strict=True):
+        cv2.warpAffine(
+            np.ascontiguousarray(image), matrix, (width, height), target, cv2.INTER_LINEAR, border, 0
+        )
+    return result
+''')
+
 write("kaggle_nerve/decision/__init__.py", r'''"""From probabilities to masks: rules learned on out-of-fold predictions. Knows no deep-learning framework."""
 ''')
 
@@ -8847,12 +6681,12 @@ import numpy as np
 from scipy.optimize import nnls
 
 from kaggle_nerve.competition.metric import dice_of_counts
-from kaggle_nerve.data import levels
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision.candidates import THRESHOLDS
 from kaggle_nerve.decision.evidence import Way
 from kaggle_nerve.decision.presence import parts
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Blend, Stored
 from kaggle_nerve.progress import SILENT, Reporter
 
@@ -8992,7 +6826,7 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from kaggle_nerve.blending import log_odds
+from kaggle_nerve.maps.blending import log_odds
 
 METHODS = ("temperature", "platt", "isotonic")
 BINS = 10
@@ -9087,11 +6921,11 @@ from functools import partial
 import numpy as np
 
 from kaggle_nerve.competition.metric import dice_of_counts
-from kaggle_nerve.data import levels
 from kaggle_nerve.decision import calibration, presence
 from kaggle_nerve.decision.evidence import Evidence
 from kaggle_nerve.decision.presence import Classifier
 from kaggle_nerve.decision.rule import ExpectedDice, Rule, Thresholds, best_cuts
+from kaggle_nerve.maps import levels
 
 THRESHOLDS = tuple(np.round(np.arange(0.2, 0.71, 0.05), 2).tolist())
 CONFIDENT = tuple(np.round(np.arange(0.5, 0.96, 0.05), 2).tolist())
@@ -9269,8 +7103,8 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from kaggle_nerve.blending import from_log_odds, log_odds
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps.blending import from_log_odds, log_odds
 
 SPACING, REACH = 0.8, 1.5
 """Places of the filter's grid, and how far it goes on beyond the values, in deviations."""
@@ -9427,18 +7261,22 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from kaggle_nerve.competition.facts import SMALLEST_MASK
 from kaggle_nerve.decision import shape_prior
 from kaggle_nerve.decision.calibration import Calibration, Reliability
 from kaggle_nerve.decision.candidates import Learned
 from kaggle_nerve.decision.figures import Figures, Row
 from kaggle_nerve.decision.presence import Classifier
+from kaggle_nerve.decision.review import Review, Surface
 from kaggle_nerve.decision.rule import ExpectedDice, Rule, Thresholds
 from kaggle_nerve.decision.shape_prior import ShapePrior
 from kaggle_nerve.decision.shaping import PRIOR, SHAPES
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import Blend
-from kaggle_nerve.storage import read_json, write_json
+from kaggle_nerve.storage import digest_file, read_json, write_json, write_text
 
 VERSION = 2
 
@@ -9455,6 +7293,7 @@ class Decision:
     ``comparison``: the rows of `figures.Row` for rules, shapes and blends. ``reliability``: for pixels
     and for presence, raw and by each calibration. ``source``: digest of the predictions that it was
     learned on. ``prior``: where the shape asks for one. ``taken``: the choices that the user made, as in `tune`.
+    ``review``: what it makes of the frames that it was learned on; None of a decision that an earlier version made.
     """
 
     rule: str
@@ -9467,15 +7306,21 @@ class Decision:
     source: str
     prior: ShapePrior | None = None
     taken: dict[str, str] = field(default_factory=dict)
+    review: Review | None = field(default=None, repr=False, compare=False)
 
     def save(self, path: Path) -> None:
-        """Write decision.json, and beside it shape-prior.npz where there is one, atomically."""
+        """Write the decision as JSON and, before it and beside it, its review and its shape prior, atomically."""
         if self.prior is not None:
             self.prior.save(_prior_file(path))
-        write_json(path, self.as_dict())
+        stored = self.as_dict()
+        if self.review is not None:
+            table = self.review.frames.round({"presence": 6, "dice": 6}).to_csv(index=False)
+            write_text(_review_file(path), table)
+            stored["review"] = {"sha256": digest_file(_review_file(path)), **self.review.surface.as_dict()}
+        write_json(path, stored)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the shape prior, ready for JSON."""
+        """Everything but the shape prior and the review, ready for JSON."""
         rule = self.learned.rule
         kind = next(name for name, known in RULES.items() if isinstance(rule, known))
         return {
@@ -9548,7 +7393,16 @@ def _read(stored: dict[str, Any], path: Path) -> Decision:
         stored["source"],
         shape_prior.load(_prior_file(path)) if PRIOR in steps else None,
         stored.get("taken", {}),
+        _read_review(stored.get("review"), _review_file(path)),
     )
+
+
+def _read_review(stored: dict[str, Any] | None, path: Path) -> Review | None:
+    """None where the table is not the decision's own: another decision was about to take its place."""
+    if stored is None or not path.is_file() or digest_file(path) != stored["sha256"]:
+        return None
+    surface = Surface(np.array(stored["dice"]), tuple(stored["columns"]), stored["label"])
+    return Review(pd.read_csv(path), surface)
 
 
 def _rule(stored: dict[str, Any]) -> Rule:
@@ -9569,6 +7423,10 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {name: frozen(value) for name, value in values.items()}
 
 
+def _review_file(path: Path) -> Path:
+    return path.with_name("frames.csv")
+
+
 def _prior_file(path: Path) -> Path:
     return path.with_name("shape-prior.npz")
 ''')
@@ -9583,10 +7441,10 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from kaggle_nerve.blending import mean_agreement
-from kaggle_nerve.data import levels
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import features
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.blending import mean_agreement
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import VIEWS, Blend, Stored
 from kaggle_nerve.progress import SILENT, Reporter
 
@@ -9640,6 +7498,11 @@ def look(stored: Stored, row: int, blend: Blend | None = None) -> tuple[np.ndarr
     ``blend`` combines the runs in place of the stored way.
     """
     return next(_looks(stored, row, [blend or stored.blend]))
+
+
+def map_levels(stored: Stored, row: int, blend: Blend | None = None) -> np.ndarray:
+    """The map of a frame in levels at full size, uint8, as `look` gives it, but nothing is measured on it."""
+    return levels.quantise(stored.mixed(stored.members(row), blend or stored.blend))
 
 
 def _looks(stored: Stored, row: int, blends: Sequence[Blend]) -> Iterator[tuple[np.ndarray, Look]]:
@@ -9725,11 +7588,13 @@ def _agreement(members: np.ndarray) -> float:
 
 write("kaggle_nerve/decision/features.py", r'''"""What a frame's probability map says about whether there is a nerve, in numbers for a classifier."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
-from kaggle_nerve.blending import log_odds
-from kaggle_nerve.data import levels
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.blending import log_odds
 
 SHRINK = 4
 """Blobs are looked at on maps of a quarter of the height and width: 105x145 for a full frame."""
@@ -9770,7 +7635,7 @@ def measure(
     map_levels: np.ndarray,
     reached: np.ndarray,
     presence: float,
-    agreements: tuple[float, float, float, float],
+    agreements: Sequence[float],
 ) -> np.ndarray:
     """The features (len(NAMES),) of one frame, float32.
 
@@ -9839,11 +7704,16 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from kaggle_nerve.decision import calibration
+from kaggle_nerve.decision.calibration import METHODS, Reliability
 from kaggle_nerve.decision.evidence import Evidence
 from kaggle_nerve.decision.nested import Nested, by_subject, interval
+from kaggle_nerve.decision.presence import cross_fitted, parts
+from kaggle_nerve.maps import levels
 
 FAR = 0.1
 """How far the share of frames with a mask may lie from the training frames' before it is worth a warning."""
+
+RAW, CLASSIFIER = "raw", "classifier"
 
 
 @dataclass(frozen=True)
@@ -9968,6 +7838,37 @@ def far_share(predicted: float, trained: float) -> str | None:
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
+
+
+def reliability_of_pixels(evidence: Evidence) -> dict[str, Reliability]:
+    """How far the probabilities of all pixels of all frames come true, raw and calibrated on other subjects."""
+    times = (evidence.reached[:, :-1] - evidence.reached[:, 1:]).astype(np.int64)
+    true = (evidence.shared[:, :-1] - evidence.shared[:, 1:]).astype(np.int64)
+    given = levels.probability(np.arange(levels.COUNT))
+    found = {RAW: calibration.reliability(given, true.sum(axis=0), times.sum(axis=0))}
+    for method in METHODS:
+        rows = []
+        for seen, unseen in parts(evidence.subjects):
+            curve = calibration.fit(method, given, true[seen].sum(axis=0), times[seen].sum(axis=0))
+            rows.append((curve(given), true[unseen].sum(axis=0), times[unseen].sum(axis=0)))
+        found[method] = calibration.reliability(
+            *(np.concatenate(column) for column in zip(*rows, strict=True))
+        )
+    return found
+
+
+def reliability_of_presence(evidence: Evidence, names: tuple[str, ...]) -> dict[str, Reliability]:
+    """As `reliability_of_pixels`, of the heads' presence, and of the classifier's by the features ``names``."""
+    once, true = np.ones(len(evidence)), evidence.present
+    found = {RAW: calibration.reliability(evidence.presence, true, once)}
+    for method in METHODS:
+        given = np.zeros(len(evidence))
+        for seen, unseen in parts(evidence.subjects):
+            curve = calibration.fit(method, evidence.presence[seen], true[seen], once[seen])
+            given[unseen] = curve(evidence.presence[unseen])
+        found[method] = calibration.reliability(given, true, once)
+    found[CLASSIFIER] = calibration.reliability(cross_fitted(evidence, names), true, once)
+    return found
 ''')
 
 write("kaggle_nerve/decision/masks.py", r'''"""A decision applied to stored probabilities: a submission's rows, a few frames in memory at a time."""
@@ -9977,11 +7878,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from kaggle_nerve.competition import rle
-from kaggle_nerve.data import levels
 from kaggle_nerve.decision.decision import Decision, Untaught
 from kaggle_nerve.decision.evidence import look, of_looks
 from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps import levels
 from kaggle_nerve.prediction.stored import Stored
 from kaggle_nerve.progress import SILENT, Reporter
 
@@ -10027,9 +7928,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaggle_nerve.data import levels
 from kaggle_nerve.decision.candidates import Candidate, dice
 from kaggle_nerve.decision.evidence import Evidence
+from kaggle_nerve.maps import levels
 from kaggle_nerve.progress import Bar
 
 DRAWS = 2000
@@ -10170,9 +8071,9 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from kaggle_nerve.blending import from_log_odds
 from kaggle_nerve.decision import features
 from kaggle_nerve.decision.evidence import Evidence
+from kaggle_nerve.maps.blending import from_log_odds
 
 PENALTY = 0.1
 """C of the regression: the inverse of the weight of its L2 penalty."""
@@ -10263,48 +8164,107 @@ def _columns(evidence: Evidence, prior: np.ndarray, names: tuple[str, ...]) -> n
     return np.ascontiguousarray(values[:, [ALL_NAMES.index(name) for name in names]])
 ''')
 
-write("kaggle_nerve/decision/reliability.py", r'''"""How far pixel and presence probabilities come true, raw and calibrated, on patients not calibrated on."""
+write("kaggle_nerve/decision/review.py", r'''"""What a decision makes of the out-of-fold frames, one by one. It is kept beside the decision, so that nobody has to
+measure the frames again to look at them."""
+
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from kaggle_nerve.data import levels
-from kaggle_nerve.decision import calibration
-from kaggle_nerve.decision.calibration import METHODS, Reliability
-from kaggle_nerve.decision.evidence import Evidence
-from kaggle_nerve.decision.presence import cross_fitted, parts
+from kaggle_nerve.competition.metric import dice_of_counts
+from kaggle_nerve.decision import shaping
+from kaggle_nerve.decision.candidates import AREAS, THRESHOLDS, Learned, dice
+from kaggle_nerve.decision.evidence import Evidence, measure
+from kaggle_nerve.decision.shaping import Shaper
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.fullsize import Truths
+from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.progress import SILENT, Reporter
 
-RAW, CLASSIFIER = "raw", "classifier"
+LEAST_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
+"""The least presences of a `Surface` of conditional maps."""
+
+COLUMNS = ["subject", "img", "area", "predicted_area", "presence", "dice"]
 
 
-def of_pixels(evidence: Evidence) -> dict[str, Reliability]:
-    """Of all pixels of all frames, by the level that a pixel has."""
-    times = (evidence.reached[:, :-1] - evidence.reached[:, 1:]).astype(np.int64)
-    true = (evidence.shared[:, :-1] - evidence.shared[:, 1:]).astype(np.int64)
-    given = levels.probability(np.arange(levels.COUNT))
-    found = {RAW: calibration.reliability(given, true.sum(axis=0), times.sum(axis=0))}
-    for method in METHODS:
-        rows = []
-        for seen, unseen in parts(evidence.subjects):
-            curve = calibration.fit(method, given, true[seen].sum(axis=0), times[seen].sum(axis=0))
-            rows.append((curve(given), true[unseen].sum(axis=0), times[unseen].sum(axis=0)))
-        found[method] = calibration.reliability(
-            *(np.concatenate(column) for column in zip(*rows, strict=True))
+@dataclass(frozen=True)
+class Surface:
+    """Mean Dice (thresholds, columns) by pixel threshold (`THRESHOLDS`) and by what ``label`` says of ``columns``."""
+
+    dice: np.ndarray
+    columns: tuple[float, ...]
+    label: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"dice": self.dice.round(6).tolist(), "columns": list(self.columns), "label": self.label}
+
+
+@dataclass(frozen=True)
+class Review:
+    """``frames``: a row for each out-of-fold frame, by subject and img, with `COLUMNS`: the pixels of the true mask
+    and of the predicted one, P(mask not empty), and the Dice. The decision was learned on these very frames, so their
+    mean Dice is the in-sample figure.
+
+    ``surface``: what thresholds alone score on these frames.
+    """
+
+    frames: pd.DataFrame
+    surface: Surface
+
+
+def review(
+    stored: Stored,
+    truths: Truths,
+    learned: Learned,
+    shaper: Shaper,
+    *,
+    evidence: Evidence | None = None,
+    reporter: Reporter = SILENT,
+    workers: int = 2,
+) -> Review:
+    """Decide every frame of ``stored``. ``evidence``: what `measure` found on them, measured here if it is None."""
+    how: dict[str, Any] = {"reporter": reporter, "workers": workers}
+    evidence = evidence or measure(stored, truths, **how)[0]
+    cuts, rows = learned.cuts(evidence), np.arange(len(evidence))
+    areas, shared = evidence.reached[rows, cuts], evidence.shared[rows, cuts]
+    if shaper.steps:
+        areas, shared = (
+            counts[0] for counts in shaping.counts(stored, truths, cuts, lambda row: [shaper], **how)
         )
-    return found
+    presence = learned.presence(evidence)
+    frames = stored.table[["subject", "img"]].assign(
+        area=truths.areas,
+        predicted_area=areas,
+        presence=presence,
+        dice=dice_of_counts(shared, truths.areas, areas),
+    )
+    return Review(frames, _surface(evidence, presence if stored.is_conditional else None))
 
 
-def of_presence(evidence: Evidence, names: tuple[str, ...]) -> dict[str, Reliability]:
-    """Of the heads' presence, and of the classifier's by the features ``names``."""
-    once, true = np.ones(len(evidence)), evidence.present
-    found = {RAW: calibration.reliability(evidence.presence, true, once)}
-    for method in METHODS:
-        given = np.zeros(len(evidence))
-        for seen, unseen in parts(evidence.subjects):
-            curve = calibration.fit(method, evidence.presence[seen], true[seen], once[seen])
-            given[unseen] = curve(evidence.presence[unseen])
-        found[method] = calibration.reliability(given, true, once)
-    found[CLASSIFIER] = calibration.reliability(cross_fitted(evidence, names), true, once)
-    return found
+def some(stored: Stored, rows: np.ndarray) -> Stored:
+    """The predictions of some rows."""
+    return replace(
+        stored,
+        table=stored.table.iloc[rows],
+        presences=stored.presences[rows],
+        rows=tuple(places[rows] for places in stored.rows),
+    )
+
+
+def _surface(evidence: Evidence, presence: np.ndarray | None) -> Surface:
+    """By least area, or where ``presence`` (n,) is given by the least presence."""
+    empty = np.where(evidence.present, 0.0, 1.0)
+    columns = AREAS if presence is None else LEAST_PRESENCES
+    rows = []
+    for threshold in THRESHOLDS:
+        cut = levels.cut(threshold)
+        drawn = dice(evidence, np.full(len(evidence), cut))
+        kept_by = evidence.reached[:, cut] if presence is None else presence
+        rows.append([np.where(kept_by >= least, drawn, empty).mean() for least in columns])
+    return Surface(np.array(rows), columns, "least area (pixels)" if presence is None else "least presence")
 ''')
 
 write("kaggle_nerve/decision/rule.py", r'''"""Rules that turn what was measured on frames into a cut per frame: the level from which pixels are masked."""
@@ -10313,9 +8273,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaggle_nerve.data import levels
 from kaggle_nerve.decision.calibration import Calibration
 from kaggle_nerve.decision.evidence import Evidence
+from kaggle_nerve.maps import levels
 
 
 @dataclass(frozen=True)
@@ -10425,7 +8385,7 @@ def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
                 return mask
             box = pixels[top : top + height, left : left + width]
             # Padding, not a wider cut: near the frame's border there is nothing to cut.
-            padded = cv2.copyMakeBorder(box, *[margin] * 4, cv2.BORDER_CONSTANT, value=0)
+            padded = cv2.copyMakeBorder(box, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
             found = operation(padded)[margin : margin + height, margin : margin + width]
             if not found.any():
                 return mask
@@ -10672,17 +8632,18 @@ write("kaggle_nerve/decision/shaping.py", r'''"""The last step of a mask: shape 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from kaggle_nerve.blending import from_log_odds, log_odds
 from kaggle_nerve.competition.metric import dice_of_counts
-from kaggle_nerve.data import levels
-from kaggle_nerve.data.fullsize import Truths
 from kaggle_nerve.decision import crf, presence, shape, shape_prior
-from kaggle_nerve.decision.evidence import Way, look
+from kaggle_nerve.decision.evidence import Way, map_levels
 from kaggle_nerve.decision.shape_prior import ShapePrior
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.blending import from_log_odds, log_odds
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Stored
 from kaggle_nerve.progress import SILENT, Reporter
 
@@ -10742,7 +8703,7 @@ Shapers = Callable[[int], list[Shaper]]
 """The ways to finish the mask of the frame of a row."""
 
 
-def score(
+def counts(
     stored: Stored,
     truths: Truths,
     cuts: np.ndarray,
@@ -10751,28 +8712,31 @@ def score(
     way: Way | None = None,
     reporter: Reporter = SILENT,
     workers: int = 2,
-) -> np.ndarray:
-    """Dice (shapers, n) of each frame masked from its cut (n,) on and finished by each shaper.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (shapers, n) of the frames' masks, and how many of them are in the true masks.
 
-    A frame that is called empty stays so, whatever the shape. ``way``: how the runs are combined.
+    Each frame is masked from its cut (n,) on and finished by each shaper. A frame that is called empty stays so,
+    whatever the shape. ``way``: how the runs are combined.
     """
 
-    def dice(row: int) -> list[float]:
-        seen, _ = look(stored, row, way and way(row))
-        found = []
-        for shaper in shapers(row):
-            mask = shaper(seen, int(cuts[row]), row)
-            shared = np.count_nonzero(truths.inside(row, mask))
-            found.append(float(dice_of_counts(shared, truths.areas[row], np.count_nonzero(mask))))
-        return found
+    def count(row: int) -> list[tuple[int, int]]:
+        seen = map_levels(stored, row, way and way(row))
+        masks = [shaper(seen, int(cuts[row]), row) for shaper in shapers(row)]
+        return [(int(mask.sum()), int(np.count_nonzero(truths.inside(row, mask)))) for mask in masks]
 
     kept = np.flatnonzero(cuts < levels.NOTHING)
-    result = np.tile(dice_of_counts(0, truths.areas, 0), (len(shapers(0)), 1))
+    areas, shared = np.zeros((2, len(shapers(0)), len(cuts)), int)
     with ThreadPoolExecutor(workers) as pool, reporter.bar("Shaping masks", len(kept)) as bar:
-        for row, values in zip(kept, pool.map(dice, kept), strict=True):
-            result[:, row] = values
+        for row, pairs in zip(kept, pool.map(count, kept), strict=True):
+            areas[:, row], shared[:, row] = zip(*pairs, strict=True)
             bar.update()
-    return result
+    return areas, shared
+
+
+def score(stored: Stored, truths: Truths, cuts: np.ndarray, shapers: Shapers, **how: Any) -> np.ndarray:
+    """Dice (shapers, n) of the frames' masks, see `counts`."""
+    areas, shared = counts(stored, truths, cuts, shapers, **how)
+    return dice_of_counts(shared, truths.areas, areas)
 
 
 def cross_fitted_priors(texts: list[str], subjects: np.ndarray) -> list[ShapePrior | None]:
@@ -10914,18 +8878,25 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from kaggle_nerve.competition.metric import dice_of_counts
-from kaggle_nerve.data import levels
-from kaggle_nerve.data.fullsize import Truths
-from kaggle_nerve.decision import blends, reliability, shaping
+from kaggle_nerve.decision import blends, shaping
 from kaggle_nerve.decision.blends import BlendWay
-from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, dice, offered
+from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, offered
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.decision.evidence import Evidence, measure
-from kaggle_nerve.decision.figures import Row, compared, figures
+from kaggle_nerve.decision.figures import (
+    Row,
+    compared,
+    figures,
+    reliability_of_pixels,
+    reliability_of_presence,
+)
 from kaggle_nerve.decision.nested import Choice, Nested, choose, judge
 from kaggle_nerve.decision.presence import ALL_NAMES, HEAD_ALONE
+from kaggle_nerve.decision.review import review
 from kaggle_nerve.decision.shaping import CRF, PRIOR, SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps import levels
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Stored
 from kaggle_nerve.progress import SILENT, Reporter
 
@@ -10985,7 +8956,7 @@ def tune(
     """
     # The work is spread over frames and subjects; threads inside each piece would only get in its way.
     with threadpool_limits(1, "blas"):
-        texts = _truth_texts(stored, frames)
+        texts = true_masks(stored, frames)
         how = {"reporter": reporter, "workers": workers}
         task = _Task(stored, texts, Truths(texts), images, take or {}, seed, how)
         way, evidence, blended = _blend(task)
@@ -10994,11 +8965,14 @@ def tune(
         verdicts = ruled.verdicts(shaped.verdicts(shaped.options[shaped.choice.place]))
         if blended:
             verdicts = blended.verdicts(verdicts)
-        return _learned(task, way, evidence, verdicts, {"blends": blended, "rules": ruled, "shapes": shaped})
+        chosen = {"rules": ruled, "shapes": shaped}
+        if blended:
+            chosen = {"blends": blended, **chosen}
+        return _learned(task, way, evidence, verdicts, chosen)
 
 
 def _learned(
-    task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested, chosen: dict[str, _Chosen | None]
+    task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested, chosen: dict[str, _Chosen]
 ) -> Decision:
     """What was chosen, learned on all frames."""
     stored = dataclasses.replace(task.stored, blend=way.final)
@@ -11008,24 +8982,21 @@ def _learned(
     learned = candidate.learn(final)
     shape = _shapes(task)[chosen["shapes"].choice.place]
     prior = shaping.learn_prior(task.texts) if PRIOR in SHAPES[shape] else None
-    cuts = learned.cuts(final)
-    if SHAPES[shape]:
-        finished = [Shaper(SHAPES[shape], prior, task.images)]
-        in_sample = shaping.score(stored, task.truths, cuts, lambda row: finished, **task.how)[0]
-    else:
-        in_sample = dice(final, cuts)
-    presence = reliability.of_presence(evidence, HEAD_ALONE if stored.is_conditional else ALL_NAMES)
+    shaper = Shaper(SHAPES[shape], prior, task.images)
+    reviewed = review(stored, task.truths, learned, shaper, evidence=final, **task.how)
+    presence = reliability_of_presence(evidence, HEAD_ALONE if stored.is_conditional else ALL_NAMES)
     return Decision(
         candidate.name,
         learned,
         shape,
         way.final,
-        figures(evidence, verdicts, float(in_sample.mean()), task.seed),
-        {what: found.rows for what, found in chosen.items() if found},
-        {"pixels": reliability.of_pixels(evidence), "presence": presence},
+        figures(evidence, verdicts, float(reviewed.frames.dice.mean()), task.seed),
+        {what: found.rows for what, found in chosen.items()},
+        {"pixels": reliability_of_pixels(evidence), "presence": presence},
         stored.source,
         prior,
         task.take,
+        reviewed,
     )
 
 
@@ -11115,7 +9086,8 @@ def _shapes(task: _Task) -> list[str]:
     return [name for name in SHAPES if name != CRF or task.images is not None]
 
 
-def _truth_texts(stored: Stored, frames: pd.DataFrame) -> list[str]:
+def true_masks(stored: Stored, frames: pd.DataFrame) -> list[str]:
+    """The true masks (run-length encoding) of the rows of ``stored``; NerveError where ``frames`` lacks one."""
     keys = ["subject", "img"]
     pixels = stored.table[keys].merge(frames[[*keys, "pixels"]], on=keys, how="left").pixels
     if pixels.isna().any():
@@ -11123,13 +9095,2472 @@ def _truth_texts(stored: Stored, frames: pd.DataFrame) -> list[str]:
     return list(pixels)
 ''')
 
+write("kaggle_nerve/training/__init__.py", r'''"""Training: losses, schedule, one fold, all folds. Every run resumes where it was killed.
+
+How it nests::
+
+    train_folds                             a run: its folds within one time budget
+        SideBySide.train or _one_by_one     in processes of their own (worker.main), or here
+            train_fold(job)                 one fold, locked; a finished one is only read
+                for each stage              warm size if there is one (job.warm_stage), then working size
+                    Epochs(stage).run       restored from its checkpoint, timed, until schedule, deadline or user end it
+                        for each epoch      draw frames, run_steps, score_epoch, history, checkpoint
+                _finish                     final weights, score, out-of-fold predictions, model, facts
+"""
+''')
+
+write("kaggle_nerve/training/averaging.py", r'''"""Which weights a finished fold has: the best epoch's, a mean, or an ensemble (``training.average``).
+
+But for ``best`` nothing is picked by a score on the fold that it is then scored on. Batch-norm
+statistics belong to the weights that made them: weights that were averaged get new ones.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+from keras import layers
+
+from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.models import statistics
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.training import schedule
+from kaggle_nerve.training.checkpoint import Checkpoint, State, Weights
+
+MEANS = ("ema", "swa", "top")
+"""The ways that end in weights which no batch has seen."""
+
+STATISTICS_BATCHES = 32
+"""Training batches whose statistics averaged weights get."""
+
+
+def kept_epochs(state: State, settings: Settings, cycle_ended: bool) -> list[int]:
+    """The epochs whose weights are needed later on, after one more row of ``state.history``.
+
+    ``best``: the best; ``top``: the best ones; ``snapshots``: those at the ends of cycles.
+    """
+    training = settings.training
+    if training.average == "best":
+        return [state.best_epoch] if state.best_epoch else []
+    if training.average == "top":
+        scored = [row for row in state.history if row.get("dice") is not None]
+        ranked = sorted(scored, key=lambda row: row["dice"], reverse=True)
+        return sorted(row["epoch"] for row in ranked[: training.top])
+    if training.average == "snapshots":
+        return [*state.kept, state.epoch] if cycle_ended else state.kept
+    return []
+
+
+def joins_mean(state: State, settings: Settings) -> bool:
+    """Whether the epoch just finished is of those that stochastic weight averaging takes the mean of."""
+    training = settings.training
+    return training.average == "swa" and state.progress >= 1 - training.swa_share - schedule.CLOSE
+
+
+def running_mean(mean: Weights | None, count: int, weights: Weights) -> Weights:
+    """The mean of ``count`` weights with one more (Izmailov and others 2018, arXiv:1803.05407)."""
+    if mean is None:
+        return [np.array(values) for values in weights]
+    return [
+        (old + (new.astype(np.float64) - old) / (count + 1)).astype(old.dtype)
+        for old, new in zip(mean, weights, strict=True)
+    ]
+
+
+@contextmanager
+def scored_weights(model: keras.Model, settings: Settings) -> Iterator[None]:
+    """Within, ``model`` has the weights that an epoch is scored with: under ``ema`` the exponential means.
+
+    Batch-norm statistics stay those of the raw weights here: to measure them anew takes as long as
+    the score itself, and by the end of the schedule, where it counts, the two hardly differ.
+    """
+    if settings.training.average != "ema":
+        yield
+        return
+    raw = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.trainable_variables]
+    _put_exponential_means(model)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, raw, strict=True):
+            variable.assign(value)
+
+
+def final_model(
+    model: keras.Model, state: State, checkpoint: Checkpoint, settings: Settings, batches: Batches
+) -> keras.Model:
+    """``model`` after the last epoch, turned into what ``training.average`` says, or an ensemble.
+
+    ``best`` is the epoch that scored best, and so is tuned on the held-out subjects by that choice; the last
+    one where none was scored.
+    """
+    average = settings.training.average
+    if average == "best":
+        if state.best_epoch:
+            model.set_weights(checkpoint.weights(state.best_epoch))
+        return model
+    if average == "snapshots":
+        return ensemble(model, [checkpoint.weights(epoch) for epoch in state.kept])
+    if average == "ema":
+        _put_exponential_means(model)
+    elif average == "top":
+        mean: Weights | None = None
+        for count, epoch in enumerate(state.kept):
+            mean = running_mean(mean, count, checkpoint.weights(epoch))
+        model.set_weights(mean)
+    elif (mean := checkpoint.mean(state)) is not None:
+        model.set_weights(mean)
+    statistics.recompute(model, _frames(batches, state.epoch))
+    return model
+
+
+def ensemble(model: keras.Model, members: list[Weights]) -> keras.Model:
+    """One network that runs ``model`` with each of the weights and returns the mean of the outputs.
+
+    Without members it is ``model`` as it is.
+    """
+    if len(members) < 2:
+        for weights in members:
+            model.set_weights(weights)
+        return model
+    frames = keras.Input(model.input_shape[1:], name="frames")
+    outputs: dict[str, list[keras.KerasTensor]] = {name: [] for name in model.output}
+    for number, weights in enumerate(members):
+        member = type(model).from_config({**model.get_config(), "name": f"snapshot{number}"})
+        member.set_weights(weights)
+        for name, values in member(frames).items():
+            outputs[name].append(values)
+    means = {name: layers.Average(dtype="float32", name=name)(values) for name, values in outputs.items()}
+    return keras.Model(frames, means, name="snapshots")
+
+
+def _put_exponential_means(model: keras.Model) -> None:
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    for variable in model.trainable_variables:
+        # On JAX the mean's own array is now the weight's too, and a forward pass gives it away.
+        variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
+
+
+def _frames(batches: Batches, epoch: int) -> Iterable[np.ndarray]:
+    batches.start_epoch(epoch)
+    return (batches[index][0] for index in range(min(STATISTICS_BATCHES, len(batches))))
+''')
+
+write("kaggle_nerve/training/checkpoint.py", r'''"""Where an unfinished fold stands, on disk after each epoch, whole at every moment.
+
+The state is the only pointer: files of an epoch are written first, then the pointer is replaced,
+then older files go. A kill between any two of these steps leaves a state that can be read.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs.run import state_file, stored_state
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.storage import atomic_path, write_json
+from kaggle_nerve.training import optimisers
+
+Weights = list[np.ndarray]
+"""The values of ``model.weights``, in that order."""
+
+
+@dataclass
+class State:
+    """Finished epochs, the schedule's progress, the best epoch so far, and one history row an epoch.
+
+    ``epochs``: how many there will be, as far as is known. ``kept``: the epochs whose weights are
+    stored, for what comes after training. ``averaged``: epochs in the running mean of weights.
+    ``precision``: the dtype policy that the network was built under. ``seeds``: the states of its
+    random generators.
+    """
+
+    epoch: int = 0
+    epochs: int = 0
+    progress: float = 0.0
+    best_epoch: int = 0
+    best_dice: float = -1.0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+    averaged: int = 0
+    precision: str = "float32"
+    seeds: list[list[int]] = field(default_factory=list)
+
+    def ended(self, settings: Settings) -> bool:
+        """Whether the schedule ran to its end, or patience did."""
+        patience = settings.training.patience
+        waited = bool(patience) and self.epoch - self.best_epoch >= patience
+        return bool(self.epoch) and (self.epoch >= self.epochs or waited)
+
+
+class Checkpoint:
+    """The checkpoint of the stage that is trained in ``folder``."""
+
+    def __init__(self, folder: Path):
+        self._stage = folder
+        self.pointer = state_file(folder)
+        self.folder = self.pointer.parent
+
+    def save(self, model: keras.Model, state: State, mean: Weights | None = None) -> None:
+        """Store ``model`` with its optimiser, ``state``, and the running ``mean`` of weights.
+
+        Of the epochs that ``state`` keeps, this one's weights are stored too.
+        """
+        wanted = {self.pointer, self._model(state.epoch), *map(self._weights, state.kept)}
+        with atomic_path(self._model(state.epoch)) as path:
+            model.save(path)
+        if state.epoch in state.kept:
+            _write(self._weights(state.epoch), model.get_weights())
+        if mean is not None:
+            _write(self._mean(state.epoch), mean)
+            wanted.add(self._mean(state.epoch))
+        state.seeds = [keras.ops.convert_to_numpy(seed).tolist() for seed in _seeds(model)]
+        write_json(self.pointer, without_nan(asdict(state)))
+        for path in self.folder.iterdir():
+            if path not in wanted:
+                path.unlink(missing_ok=True)
+
+    def restore(self, settings: Settings) -> tuple[keras.Model, State] | None:
+        """The model, ready to go on with its optimiser where it was, and the state; None where there is none."""
+        try:
+            stored = stored_state(self._stage)
+            if stored is None:
+                return None
+            state = State(**stored)
+            model = keras.saving.load_model(self._model(state.epoch))
+        except (OSError, ValueError, TypeError) as fault:
+            raise NerveError(
+                f"{self.folder} cannot be read ({str(fault).splitlines()[0]}); delete it to start the fold anew."
+            ) from fault
+        values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.optimizer.variables]
+        # Compiled anew: a loaded optimiser has forgotten which weights it must not decay.
+        optimisers.make_ready(model, settings, state.precision)
+        for variable, value in zip(model.optimizer.variables, values, strict=True):
+            variable.assign(value)
+        for variable, value in zip(_seeds(model), state.seeds, strict=True):
+            variable.assign(np.array(value, variable.dtype))
+        return model, state
+
+    def weights(self, epoch: int) -> Weights:
+        """The stored weights of a kept epoch."""
+        return _read(self._weights(epoch))
+
+    def mean(self, state: State) -> Weights | None:
+        """The running mean of weights, None before its first epoch."""
+        return _read(self._mean(state.epoch)) if state.averaged else None
+
+    def remove(self) -> None:
+        """Delete the checkpoint of a finished fold."""
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def _model(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:05d}.keras"
+
+    def _weights(self, epoch: int) -> Path:
+        return self.folder / f"weights-{epoch:05d}.npz"
+
+    def _mean(self, epoch: int) -> Path:
+        return self.folder / f"mean-{epoch:05d}.npz"
+
+
+def without_nan(value: Any) -> Any:
+    """``value`` with None for every number that JSON has not: NaN and the infinities."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _seeds(model: keras.Model) -> list[keras.Variable]:
+    """The states of the random generators (of dropout), which no model file holds."""
+    held = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in held]
+
+
+def _write(path: Path, weights: Weights) -> None:
+    with atomic_path(path) as temporary:
+        np.savez(temporary, *weights)
+
+
+def _read(path: Path) -> Weights:
+    try:
+        with np.load(path) as stored:
+            return [stored[f"arr_{number}"] for number in range(len(stored.files))]
+    except (OSError, ValueError) as fault:
+        raise NerveError(
+            f"{path} cannot be read ({fault}); delete {path.parent} to start the fold anew."
+        ) from fault
+''')
+
+write("kaggle_nerve/training/environment.py", r'''"""What a run and each of its folds ran on, kept beside their results."""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import keras
+
+from kaggle_nerve import __version__, devices
+from kaggle_nerve.runs import Fold
+from kaggle_nerve.storage import write_json
+from kaggle_nerve.training.optimisers import chosen_precision
+
+
+def environment(names: list[str]) -> dict[str, Any]:
+    """Versions and machine of this session; ``names`` are the devices that it uses."""
+    backend = keras.backend.backend()
+    packages = ["keras", "numpy", "opencv-python-headless", "pandas", "scikit-learn", backend]
+    return {
+        "kaggle_nerve": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "backend": backend,
+        "devices": names,
+        "versions": {package: _version(package) for package in packages},
+    }
+
+
+@contextmanager
+def recorded(fold: Fold, jobs: int) -> Iterator[None]:
+    """Write the fold's environment when the block begins, and how long it took when it succeeds.
+
+    ``jobs`` is how many folds are trained side by side. The file tells of the latest session:
+    ``seconds`` and ``peak_memory`` (bytes on the accelerator, null where nobody counts) are null until
+    it has ended.
+    """
+    began = time.monotonic()
+    found = {
+        **environment(devices.names()),
+        "precision": _precision(fold),
+        "deterministic": fold.run.settings.training.deterministic,
+        "jobs": jobs,
+        "peak_memory": None,
+        "seconds": None,
+    }
+    write_json(fold.environment, found)
+    yield
+    ended = {"peak_memory": devices.peak_memory(), "seconds": round(time.monotonic() - began, 1)}
+    write_json(fold.environment, found | ended)
+
+
+def _precision(fold: Fold) -> str:
+    """The dtype policy of the network: an unfinished fold keeps the one that it began with."""
+    progress = fold.progress()
+    return progress.precision if progress else chosen_precision(fold.run.settings)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+''')
+
+write("kaggle_nerve/training/epochs.py", r'''"""The epochs of a stage of training: pace, scores, logs, checkpoint, reasons to stop."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import keras
+
+from kaggle_nerve.runs.run import HISTORY
+from kaggle_nerve.training import averaging, logs, schedule
+from kaggle_nerve.training.checkpoint import Checkpoint, State
+from kaggle_nerve.training.job import Stage
+from kaggle_nerve.training.steps import Speed, measure, run_steps
+from kaggle_nerve.training.validation import EpochScore, check, score_epoch
+
+RESERVE = 1.1
+"""Factor on the measured time of what follows the last epoch, kept free of a time budget."""
+
+
+class Epochs:
+    """Runs the epochs of ``stage`` that are left, each from its frames' draw to its checkpoint.
+
+    ``model`` and ``state`` say afterwards how far it came.
+    """
+
+    def __init__(self, stage: Stage, model: keras.Model, state: State):
+        self.stage, self.settings, self.model, self.state = stage, stage.settings, model, state
+        self.checkpoint = Checkpoint(stage.folder)
+        self.done = self.taken = 0  # steps, in earlier epochs of this session and in this epoch
+
+    def run(self) -> None:
+        """Train until the schedule, patience or the deadline ends it, or the job's ``stop``, asked after each epoch."""
+        if self.state.ended(self.settings):
+            return
+        stage, state = self.stage, self.state
+        self.batches, self.held = stage.batches(self.model), stage.held_frames
+        self.overlays = logs.Overlays(self.held, stage.truths, stage.names, self.settings.loss.is_conditional)
+        self.mean = self.checkpoint.mean(state)
+        epochs, steps = self.settings.training.epochs, len(self.batches)
+        self.pace = schedule.Pace(epochs, steps, epoch=state.epoch, progress=state.progress)
+        speed = measure(self.model, self.batches, self.held, self.settings)
+        self._announce(speed, steps)
+        self.step_seconds, self.score_seconds = speed.step, speed.validation
+        self.deadline = stage.deadline
+        if stage.deadline is not None and stage.is_last:
+            self.deadline = stage.deadline - RESERVE * (speed.finish + speed.validation)
+        with stage.job.reporter.bar(stage.label, (epochs - state.epoch) * steps, "step") as self.bar:
+            self._run()
+
+    def _run(self) -> None:
+        board = logs.BoardLog(self.stage.folder / "tensorboard")
+        try:
+            while not self.state.ended(self.settings):
+                board.add(self._epoch(), self.overlays.taken())
+                if self.stage.job.stop():
+                    return
+        finally:
+            board.close()
+
+    def _announce(self, speed: Speed, steps: int) -> None:
+        state, deadline = self.state, self.stage.deadline
+        epochs = self.settings.training.epochs - state.epoch
+        seconds = epochs * speed.epoch(steps)
+        again = f", going on after epoch {state.epoch}" if state.epoch else ""
+        fits = ""
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            fitting = max(0.0, min(epochs, (left - speed.finish) / speed.epoch(steps)))
+            fits = (
+                f"; the {max(0.0, left) / 60:.1f} min left of the time budget hold about {fitting:.1f} epochs"
+            )
+        self.stage.job.reporter.say(
+            f"{self.stage.label}{again}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would "
+            f"take about {seconds / 60:.1f} min{fits}"
+        )
+
+    def _left(self) -> float | None:
+        """Seconds until the deadline; None without one."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+    def _is_over(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def _epoch(self) -> dict[str, Any]:
+        """One epoch, stored; returns its row of the history."""
+        started = time.monotonic()
+        loss = self._train()
+        seconds = time.monotonic() - started
+        self.step_seconds = seconds / self.taken
+        if self._is_over():
+            self.pace.end()
+        self.state.epoch, self.state.progress = self.pace.epoch, self.pace.progress
+        self.state.epochs = self.pace.epochs
+        score = self._score()
+        row = {
+            "epoch": self.state.epoch,
+            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            "loss": loss,
+            **(asdict(score) if score else {}),
+            "train_frames": self.taken * self.batches.batch,
+            "train_seconds": seconds,
+            "seconds": time.monotonic() - started,
+        }
+        self._record(row, score)
+        return row
+
+    def _train(self) -> float:
+        pace, settings = self.pace, self.settings
+        count = pace.start_epoch(self._left(), self.step_seconds, self.score_seconds)
+        self.done, self.taken = self.done + self.taken, 0
+        self.bar.expect(self.done + pace.left)
+        rate = schedule.positive_rate(pace.progress, self.batches.natural_rate, settings.training)
+        self.batches.start_epoch(pace.epoch, rate)
+        scores = [row.get("dice") for row in self.state.history]
+        factor = schedule.plateau_factor(scores, settings.optimiser)
+        loss = run_steps(
+            self.model,
+            self.batches,
+            count,
+            rate=lambda: schedule.learning_rate(pace.step(), settings.optimiser, factor),
+            after=self._after_step,
+        )
+        pace.finish_epoch()
+        return loss
+
+    def _after_step(self) -> bool:
+        self.bar.update()
+        self.taken += 1
+        return self._is_over()
+
+    def _score(self) -> EpochScore | None:
+        state, started = self.state, time.monotonic()
+        if not len(self.held):
+            return None
+        last = state.epoch >= state.epochs
+        if not last and not schedule.is_scored(state.epoch, state.progress, self.settings):
+            return None
+        with averaging.scored_weights(self.model, self.settings):
+            score = score_epoch(
+                self.model,
+                self.held,
+                self.stage.truths,
+                batch=self.settings.prediction.batch,
+                conditional=self.settings.loss.is_conditional,
+                look=self.overlays.look,
+            )
+        self.score_seconds = time.monotonic() - started
+        return score
+
+    def _record(self, row: dict[str, Any], score: EpochScore | None) -> None:
+        """Add an epoch to the state, the files and the bar; CollapseError where it is no use to go on."""
+        state = self.state
+        if score and score.dice > state.best_dice:
+            state.best_epoch, state.best_dice = state.epoch, score.dice
+        state.seconds += row["seconds"]
+        state.history.append(row)
+        logs.write_history(state.history, self.stage.folder / HISTORY)
+        check(state.history, self.settings.training.collapse_epochs)
+        self._keep()
+        told = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
+        self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{told}")
+
+    def _keep(self) -> None:
+        state = self.state
+        cycle_ended = schedule.ends_cycle(
+            self.pace.progress, self.pace.after_next_epoch(), self.settings.optimiser
+        )
+        state.kept = averaging.kept_epochs(state, self.settings, cycle_ended)
+        if averaging.joins_mean(state, self.settings):
+            self.mean = averaging.running_mean(self.mean, state.averaged, self.model.get_weights())
+            state.averaged += 1
+        self.checkpoint.save(self.model, state, self.mean)
+''')
+
+write("kaggle_nerve/training/fold.py", r'''"""One fold from its start, or from where it was killed, to its model and out-of-fold predictions."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+
+from kaggle_nerve import devices
+from kaggle_nerve.prediction.held_out import predict_held_out
+from kaggle_nerve.runs import FoldFacts, FoldResult
+from kaggle_nerve.runs.facts import FIGURES
+from kaggle_nerve.settings.schema import ALL
+from kaggle_nerve.storage import atomic_path, completed, digest_file, mark_complete
+from kaggle_nerve.training import averaging, start
+from kaggle_nerve.training.checkpoint import Checkpoint, State
+from kaggle_nerve.training.environment import recorded
+from kaggle_nerve.training.epochs import Epochs
+from kaggle_nerve.training.job import FoldJob, Stage, main_stage, warm_stage
+from kaggle_nerve.training.optimisers import chosen_precision, compiled, untrained
+from kaggle_nerve.training.validation import score_epoch
+
+
+def train_fold(job: FoldJob, jobs: int = 1) -> FoldResult:
+    """Train one fold, or go on with it: its model, history and out-of-fold predictions.
+
+    Killed at any moment, it goes on after its last whole epoch, with the optimiser and the schedule that it had. A
+    finished fold is not trained again. ``jobs`` is how many folds are trained side by side.
+
+    The fold `ALL` has no out-of-fold predictions. NerveError where another process trains the fold.
+    """
+    fold = job.fold
+    with fold.locked():
+        if fold.facts():
+            Checkpoint(fold.folder).remove()  # a kill may have left it
+            return fold.result()
+        if job.settings.training.deterministic:
+            devices.make_deterministic()
+        with recorded(fold, jobs):
+            _train(job)
+    return fold.result()
+
+
+def _train(job: FoldJob) -> None:
+    """Train until the fold is finished, or ``job.stop`` ends it."""
+    stage = main_stage(job)
+    keras.utils.clear_session()  # the graphs of the fold before would stay in memory
+    keras.utils.set_random_seed(job.seed)
+    restored = Checkpoint(stage.folder).restore(stage.settings) or _first_of_main(job, stage)
+    if restored is None:
+        return
+    model, state = restored
+    Epochs(stage, model, state).run()
+    if state.ended(stage.settings):
+        _finish(stage, model, state)
+
+
+def _first_of_main(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] | None:
+    """The network before its first epoch at the working size; None if the user stopped the warm stage."""
+    precision = chosen_precision(stage.settings)
+    warm = warm_stage(job, time.monotonic())
+    if warm is None:
+        return _first_model(stage, precision), State(precision=precision)
+    weights = _warm_up(warm)
+    if weights is None:
+        return None
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(job.seed)
+    model = untrained(stage.settings, precision)
+    start.put(model, weights)
+    return model, State(precision=precision)
+
+
+def _first_model(stage: Stage, precision: str) -> keras.Model:
+    """The network before any epoch: new, or with the weights of ``training.start``."""
+    if not stage.settings.training.start:
+        return compiled(stage.settings, precision)
+    source = start.find(stage.settings.training.start, stage.job.fold)
+    model = untrained(stage.settings, precision)
+    taken, wanted = start.put(model, source.path)
+    part = "" if taken == wanted else f" Only {taken} of the network's {wanted} arrays of weights match it."
+    stage.job.reporter.say(source.sentence + part)
+    return model
+
+
+def _warm_up(stage: Stage) -> Path | None:
+    """Train at the smaller size; returns the file of the last epoch's weights, None if the user stopped."""
+    weights, checkpoint = _warm_weights(stage.folder), Checkpoint(stage.folder)
+    if not completed(stage.folder):
+        restored = checkpoint.restore(stage.settings)
+        if restored is None:
+            precision = chosen_precision(stage.settings)
+            restored = _first_model(stage, precision), State(precision=precision)
+        model, state = restored
+        Epochs(stage, model, state).run()
+        if not state.ended(stage.settings):
+            return None
+        with atomic_path(weights) as path:
+            model.save_weights(path)
+        mark_complete(stage.folder, {"epochs": state.epoch, "seconds": round(state.seconds, 1)})
+    checkpoint.remove()
+    return weights
+
+
+def _finish(stage: Stage, model: keras.Model, state: State) -> None:
+    """Store the final model, its score and its out-of-fold predictions; then the fold is complete."""
+    job, fold, settings = stage.job, stage.job.fold, stage.settings
+    checkpoint = Checkpoint(stage.folder)
+    final = averaging.final_model(model, state, checkpoint, settings, stage.batches(model))
+    if final is not model:
+        final.compile(jit_compile=settings.training.jit_compile)
+    figures = {}
+    if fold.number != ALL:
+        figures = _figures(stage, final, state)
+        predict_held_out(fold, final, stage.cache, stage.held, job.reporter)
+    # Without the optimiser the file is a third of the size.
+    final.compile(jit_compile=settings.training.jit_compile)
+    with atomic_path(fold.model) as path:
+        keras.saving.save_model(final, path)
+    fold.finish(
+        FoldFacts(
+            source=stage.cache.source,
+            settings=job.settings.digest(),
+            model=digest_file(fold.model),
+            epochs=state.epoch,
+            best_epoch=state.best_epoch,
+            best_dice=state.best_dice,
+            average=settings.training.average,
+            seconds=round(state.seconds, 1),
+            **figures,
+        )
+    )
+    checkpoint.remove()
+    if warm := warm_stage(job, time.monotonic()):
+        _warm_weights(warm.folder).unlink(missing_ok=True)
+
+
+def _figures(stage: Stage, final: keras.Model, state: State) -> dict[str, float]:
+    """The final model's score; the best epoch has been scored already."""
+    settings = stage.settings
+    if settings.training.average == "best":
+        row = next(row for row in state.history if row["epoch"] == state.best_epoch)
+    else:
+        options = {"batch": settings.prediction.batch, "conditional": settings.loss.is_conditional}
+        row = asdict(score_epoch(final, stage.held_frames, stage.truths, **options))
+    return {name: row[name] for name in FIGURES}
+
+
+def _warm_weights(folder: Path) -> Path:
+    return folder / "last.weights.h5"
+''')
+
+write("kaggle_nerve/training/job.py", r'''"""What a fold is trained on, and the one or two stages of its training.
+
+A fold has one stage, or two: a short one at ``training.warm_size``, where a frame costs less, before
+the one at the working size (progressive resizing).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+
+import keras
+import numpy as np
+import pandas as pd
+
+from kaggle_nerve.data import cache as caches
+from kaggle_nerve.data import doubted
+from kaggle_nerve.data import folds as folding
+from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.data.cache import Cache
+from kaggle_nerve.data.frames import locate
+from kaggle_nerve.maps.fullsize import Truths
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.runs import Fold, Run
+from kaggle_nerve.runs.run import WARM
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.settings.schema import ALL
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The training frames at the working size, at ``training.warm_size`` if that is set, and the doubted labels."""
+
+    cache: Cache
+    warm: Cache | None
+    marks: doubted.Marks | None
+
+
+def open_frames(
+    data_dir: Path, settings: Settings, *, reporter: Reporter = SILENT, workers: int = 2
+) -> Frames:
+    """Open the caches that ``settings`` need; missing ones are built first."""
+    layout, small = locate(data_dir), settings.training.warm_size
+    cache = caches.open_training(layout, settings.size, reporter=reporter, workers=workers)
+    warm = caches.open_training(layout, small, reporter=reporter, workers=workers) if any(small) else None
+    return Frames(cache, warm, doubted.marks(settings.training, cache.table))
+
+
+def folds_of(run: Run, frames: Frames) -> pd.DataFrame:
+    """The run's folds.csv (see `folds`), assigned and written if it is missing."""
+    if not run.folds_csv.is_file():
+        folding.save(folding.assign(frames.cache.table, run.settings.folds, run.settings.seed), run.folds_csv)
+    return folding.load(run.folds_csv)
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """Everything needed to train one fold. ``folds`` is the run's folds.csv.
+
+    ``deadline``: when all of it has to be done, in seconds of ``time.monotonic``, or None. ``stop`` is asked after
+    each epoch whether the user wants to end here.
+    """
+
+    fold: Fold
+    frames: Frames
+    folds: pd.DataFrame
+    deadline: float | None = None
+    reporter: Reporter = SILENT
+    stop: Callable[[], bool] = lambda: False
+
+    @property
+    def settings(self) -> Settings:
+        """The run's settings."""
+        return self.fold.run.settings
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything random in this fold."""
+        number = self.fold.number
+        return self.settings.seed + (folding.count(self.folds) if number == ALL else number)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One resumable part of a fold's training, at one image size. ``folder`` holds its history and checkpoint.
+
+    ``deadline`` is that of `FoldJob`, or an earlier one; with ``is_last`` it includes what follows the last epoch.
+    """
+
+    job: FoldJob
+    label: str
+    folder: Path
+    settings: Settings
+    cache: Cache
+    deadline: float | None
+    is_last: bool
+
+    @cached_property
+    def held(self) -> np.ndarray:
+        """The rows of the cache that are held out, rising; none for the fold of all subjects."""
+        return self._split[1]
+
+    @cached_property
+    def truths(self) -> Truths:
+        """The true masks of the held-out frames."""
+        return Truths(list(self.cache.table.pixels.iloc[self.held]))
+
+    @property
+    def held_frames(self) -> np.ndarray:
+        """The held-out frames, uint8 (n, height, width)."""
+        return self.cache.frames[self.held]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the held-out frames: ``subject_img``."""
+        table = self.cache.table.iloc[self.held]
+        return [f"{subject}_{img}" for subject, img in zip(table.subject, table.img, strict=True)]
+
+    def batches(self, model: keras.Model) -> Batches:
+        """The training batches for the outputs of ``model``."""
+        settings, table = self.settings, self.cache.table
+        assert self.cache.masks is not None  # a cache of training frames has masks
+        return Batches(
+            self.cache.frames,
+            self.cache.masks,
+            table.has_mask.to_numpy(),
+            self._split[0],
+            batch=settings.training.batch,
+            seed=self.job.seed,
+            ranges=settings.augmentation,
+            outputs=tuple(model.output),
+            subjects=table.subject.to_numpy() if settings.training.one_per_subject else None,
+            noise=self.job.frames.marks,
+        )
+
+    @cached_property
+    def _split(self) -> tuple[np.ndarray, np.ndarray]:
+        return folding.split(self.cache.table, self.job.folds, self.job.fold.number)
+
+
+def main_stage(job: FoldJob) -> Stage:
+    """The stage at the working size. The fold of all subjects gets the epochs that the others were found to need."""
+    settings = _main_settings(job.settings)
+    if job.fold.number == ALL:
+        settings = without_scores(settings, _usual_epochs(job.fold.run, settings))
+    return Stage(job, job.fold.label, job.fold.folder, settings, job.frames.cache, job.deadline, True)
+
+
+def warm_stage(job: FoldJob, now: float) -> Stage | None:
+    """The stage at ``training.warm_size``, None without one. Its deadline leaves a share of the time from ``now``."""
+    if job.frames.warm is None:
+        return None
+    settings, share = warm_settings(job.settings), job.settings.training.warm_share
+    label = f"{job.fold.label} at {settings.size[0]}x{settings.size[1]}"
+    deadline = None if job.deadline is None else now + share * (job.deadline - now)
+    return Stage(job, label, job.fold.folder / WARM, settings, job.frames.warm, deadline, False)
+
+
+def warm_settings(settings: Settings) -> Settings:
+    """The settings of the stage at ``training.warm_size``: the smoothing pixels shrink with the area."""
+    height, width = settings.training.warm_size
+    area = height * width / (settings.size[0] * settings.size[1])
+    training = dataclasses.replace(
+        settings.training, epochs=_warm_epochs(settings), patience=0, average="best"
+    )
+    loss = dataclasses.replace(settings.loss, smooth=settings.loss.smooth * area)
+    return dataclasses.replace(settings, size=(height, width), training=training, loss=loss)
+
+
+def without_scores(settings: Settings, epochs: int) -> Settings:
+    """``settings`` for ``epochs`` epochs that nothing is known about: no patience, and the last weights or their mean.
+
+    The schedule ``plateau``, which waits for scores, becomes ``cosine``.
+    """
+    average = settings.training.average
+    training = dataclasses.replace(
+        settings.training,
+        epochs=epochs,
+        patience=0,
+        average="best" if average == "top" else average,
+    )
+    optimiser = settings.optimiser
+    if optimiser.schedule == "plateau":
+        optimiser = dataclasses.replace(optimiser, schedule="cosine")
+    return dataclasses.replace(settings, training=training, optimiser=optimiser)
+
+
+def _main_settings(settings: Settings) -> Settings:
+    """The settings of the stage at the working size: the epochs that the warm one leaves."""
+    epochs = max(1, settings.training.epochs - _warm_epochs(settings))
+    return dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=epochs))
+
+
+def _warm_epochs(settings: Settings) -> int:
+    training = settings.training
+    return max(1, round(training.epochs * training.warm_share)) if any(training.warm_size) else 0
+
+
+def _usual_epochs(run: Run, settings: Settings) -> int:
+    """The median over the finished folds; where the best epoch's weights are kept, of the best epochs."""
+    facts = [fold.needs_facts() for fold in run.finished_folds()]
+    best = settings.training.average == "best"
+    epochs = [one.best_epoch if best else one.epochs for one in facts]
+    return max(1, round(median(epochs))) if epochs else settings.training.epochs
+''')
+
+write("kaggle_nerve/training/logs.py", r'''"""The history of a fold: a CSV that opens anywhere, TensorBoard's event files, pictures of a few held-out frames."""
+
+import csv
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.competition.facts import HEIGHT, WIDTH
+from kaggle_nerve.data.overlay import PREDICTED, TRUE, overlay, png
+from kaggle_nerve.maps.fullsize import Truths, enlarge
+from kaggle_nerve.storage import atomic_path
+
+COLUMNS = [
+    "epoch",
+    "learning_rate",
+    "loss",
+    "dice",
+    "present_dice",
+    "presence_auc",
+    "presence_threshold",
+    "empty_share",
+    "full_share",
+    "pixel_dice",
+    "iou",
+    "pixel_accuracy",
+    "train_frames",
+    "train_seconds",
+    "seconds",
+]
+
+COUNT = 4
+SIZE = (HEIGHT // 2, WIDTH // 2)
+"""(height, width) of a picture: a log keeps one of each frame for each scored epoch."""
+
+
+def write_history(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write ``rows`` (one an epoch) as CSV, atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
+
+
+class BoardLog:
+    """TensorBoard figures and pictures of one fold, as the events that TensorBoard's own file writer takes.
+
+    It serves every Keras backend. TensorBoard's `summary.Writer` has no pictures, and a second file
+    beside it would be read only after the first one's end.
+    """
+
+    def __init__(self, folder: Path):
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(str(folder))
+
+    def add(self, row: dict[str, Any], pictures: Mapping[str, np.ndarray] | None = None) -> None:
+        """Record one epoch's figures, and pictures (RGB uint8, height x width x 3) by name."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=name, simple_value=row[name])
+            for name in COLUMNS[1:]
+            if row.get(name) is not None
+        ]
+        for name, picture in (pictures or {}).items():
+            height, width, colours = picture.shape
+            image = Summary.Image(
+                height=height, width=width, colorspace=colours, encoded_image_string=png(picture)
+            )
+            values.append(Summary.Value(tag=f"held-out/{name}", image=image))
+        summary = Summary(value=values)
+        self._writer.add_event(Event(wall_time=time.time(), step=row["epoch"], summary=summary))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """End the file."""
+        self._writer.close()
+
+
+class Overlays:
+    """Pictures of the predictions on `COUNT` held-out frames with true and predicted outlines, the same in every epoch.
+
+    ``frames``: uint8 (n, height, width) at working size, with their truths and names. ``conditional``: the maps say
+    P(pixel | there is a mask), so that the outline is one that may be there.
+    """
+
+    def __init__(self, frames: np.ndarray, truths: Truths, names: list[str], conditional: bool = False):
+        self._frames, self._truths, self._names, self._conditional = frames, truths, names, conditional
+        self._rows = frozenset(chosen(truths.areas))
+        self._made: dict[str, np.ndarray] = {}
+
+    def look(self, row: int, probability: np.ndarray, presence: float) -> None:
+        """Draw what is said about a frame: its map (height, width) at working size and P(mask not empty).
+
+        Frames that are not among the few are passed over. The outline is at probability 0.5, whatever the
+        presence.
+        """
+        if row not in self._rows:
+            return
+        frames, truths, names = self._frames, self._truths, self._names
+        truth = cv2.resize(truths.mask(row).astype(np.float32), SIZE[::-1], interpolation=cv2.INTER_AREA)
+        frame = cv2.resize(frames[row], SIZE[::-1], interpolation=cv2.INTER_LINEAR)
+        outlines = [(truth >= 0.5, TRUE), (enlarge(probability, SIZE) >= 0.5, PREDICTED)]
+        what = "with a mask" if truths.areas[row] else "empty"
+        caption = f"{names[row]} {what}, presence {presence:.2f}"
+        if self._conditional:
+            caption += ", outline if there is one"
+        self._made[names[row]] = overlay(frame, outlines, caption)
+
+    def taken(self) -> dict[str, np.ndarray]:
+        """The pictures since the last call, RGB uint8, by the frames' names."""
+        made, self._made = self._made, {}
+        return made
+
+
+def chosen(areas: np.ndarray, count: int = COUNT) -> list[int]:
+    """Rows of frames to look at: half of them with a mask where there are enough, spread over all subjects.
+
+    ``areas``: pixels of the true masks, (n,), in the order of the subjects.
+    """
+    kinds = [np.flatnonzero(areas > 0), np.flatnonzero(areas == 0)]
+    half = [min(len(rows), count // 2) for rows in kinds]
+    wanted = [min(len(rows), count - other) for rows, other in zip(kinds, half[::-1], strict=True)]
+    return sorted(
+        int(rows[(2 * place + 1) * len(rows) // (2 * number)])
+        for rows, number in zip(kinds, wanted, strict=True)
+        for place in range(number)
+    )
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+''')
+
+write("kaggle_nerve/training/losses.py", r'''"""The mask's losses. Each function gives one value an image, so that an empty frame counts as one.
+
+Truths and probabilities are (batch, height, width, 1) from 0 to 1, truths soft where a working pixel
+is covered in part; values are (batch,), float32, and 0 for a perfect frame, the empty one included.
+Sums are taken in float32 whatever comes in: 420x580 ones are more than the largest float16.
+"""
+
+from collections.abc import Callable
+
+import keras
+from keras import KerasTensor, ops
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import LossSettings
+
+PIXELS = (1, 2, 3)
+EPSILON = 1e-7
+"""How far probabilities are kept from 0 and 1 where a logarithm or a power of them is taken."""
+
+
+def dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
+    """1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth) of each image; ``smooth`` in pixels.
+
+    From V-Net (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797) with a smoothing term, so that a
+    perfect empty image has loss 0 (`keras.losses.Dice` gives it 1).
+
+    Example: for a truth of 2 pixels and probabilities 1 on one of them and on one other, with smooth 1,
+    it is 1 - (2 + 1) / (2 + 2 + 1) = 0.4.
+    """
+    truth, guess = _float32(truth, guess)
+    both = ops.sum(truth * guess, axis=PIXELS)
+    return _dice(both, ops.sum(truth, axis=PIXELS) + ops.sum(guess, axis=PIXELS), smooth)
+
+
+def batch_dice(
+    truth: KerasTensor, guess: KerasTensor, smooth: float, counts: KerasTensor | None = None
+) -> KerasTensor:
+    """The Dice loss of all pixels of the batch taken together, the same value for each image.
+
+    ``counts`` (batch,): what the pixels of an image count; None: 1.
+    """
+    truth, guess = _float32(truth, guess)
+    both, either = truth * guess, truth + guess
+    if counts is not None:
+        both, either = (value * counts[:, None, None, None] for value in (both, either))
+    value = _dice(ops.sum(both), ops.sum(either), smooth)
+    return value * ops.ones_like(truth[:, 0, 0, 0])
+
+
+def cross_entropy(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
+    """Binary cross-entropy in nats, the mean over the pixels of each image."""
+    truth, guess = _float32(truth, guess)
+    return ops.mean(ops.binary_crossentropy(truth, guess), axis=PIXELS)
+
+
+def focal(truth: KerasTensor, guess: KerasTensor, gamma: float) -> KerasTensor:
+    """Cross-entropy of which each pixel counts (1 - probability of its true class) ** ``gamma``.
+
+    Focal loss (Lin and others 2017, arXiv:1708.02002) without class weights; gamma 0 is the plain
+    cross-entropy.
+    """
+    truth, guess = _float32(truth, guess)
+    guess = ops.clip(guess, EPSILON, 1 - EPSILON)
+    present = truth * (1 - guess) ** gamma * ops.log(guess)
+    absent = (1 - truth) * guess**gamma * ops.log(1 - guess)
+    return -ops.mean(present + absent, axis=PIXELS)
+
+
+def tversky(truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float) -> KerasTensor:
+    """1 - (found + smooth) / (found + alpha false + beta missed + smooth) of each image, in pixels.
+
+    Tversky loss (Salehi, Erdogmus, Gholipour 2017, arXiv:1706.05721). With both weights 0.5 it is the
+    Dice loss smoothed by twice ``smooth``.
+    """
+    truth, guess = _float32(truth, guess)
+    found = ops.sum(truth * guess, axis=PIXELS)
+    false = ops.sum((1 - truth) * guess, axis=PIXELS)
+    missed = ops.sum(truth * (1 - guess), axis=PIXELS)
+    # Not as 1 minus the ratio: rounding would take that below 0, where a power of it is not a number.
+    wrong = alpha * false + beta * missed
+    return wrong / (found + wrong + smooth)
+
+
+def focal_tversky(
+    truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float, gamma: float
+) -> KerasTensor:
+    """The Tversky loss to the power of ``gamma``.
+
+    Abraham and Khan 2018 (arXiv:1810.07842), who write the exponent as 1 / gamma and take 0.75; an
+    exponent over 1 makes good images count less.
+    """
+    # The shift keeps the slope finite at 0 for exponents below 1.
+    return (tversky(truth, guess, alpha, beta, smooth) + EPSILON) ** gamma - EPSILON**gamma
+
+
+def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
+    """Lovasz hinge of each image, on logits: a convex surrogate of 1 - intersection over union.
+
+    Berman, Triki, Blaschko 2018 (arXiv:1705.08790). Pixels are sorted by their hinge error
+    1 - (+1 or -1) logit, and each error counts what the Jaccard loss grows by when its pixel is wrong
+    beside all worse ones. Truths are taken as present from 0.5 on. An empty image costs its largest
+    error, 0 where every logit is -1 or less.
+    """
+    truth, guess = (ops.reshape(value, (ops.shape(value)[0], -1)) for value in _float32(truth, guess))
+    truth = ops.cast(truth >= 0.5, "float32")
+    guess = ops.clip(guess, EPSILON, 1 - EPSILON)
+    errors = 1 - (ops.log(guess) - ops.log(1 - guess)) * (2 * truth - 1)
+    order = ops.argsort(-errors, axis=1)
+    growth = _jaccard_growth(ops.take_along_axis(truth, order, axis=1))
+    return ops.sum(ops.relu(ops.take_along_axis(errors, order, axis=1)) * growth, axis=1)
+
+
+@keras.saving.register_keras_serializable("kaggle_nerve")
+class MaskLoss(keras.losses.Loss):
+    """Weighted sum of the losses of this module, image by image.
+
+    Arguments are those of `LossSettings`: ``dice`` to ``lovasz`` are weights (0: not computed), the
+    others shape the losses; an image without a mask counts ``empty_frames``. Raises NerveError where every weight is 0.
+    """
+
+    def __init__(
+        self,
+        dice: float = 1.0,
+        bce: float = 1.0,
+        smooth: float = 1.0,
+        *,
+        batch_dice: float = 0.0,
+        focal: float = 0.0,
+        tversky: float = 0.0,
+        focal_tversky: float = 0.0,
+        lovasz: float = 0.0,
+        focal_gamma: float = 2.0,
+        tversky_alpha: float = 0.3,
+        tversky_beta: float = 0.7,
+        empty_frames: float = 1.0,
+        reduction: str = "sum_over_batch_size",
+        name: str = "mask_loss",
+        dtype: str = "float32",
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.weights = {
+            "dice": dice,
+            "batch_dice": batch_dice,
+            "bce": bce,
+            "focal": focal,
+            "tversky": tversky,
+            "focal_tversky": focal_tversky,
+            "lovasz": lovasz,
+        }
+        self.shape = {
+            "smooth": smooth,
+            "focal_gamma": focal_gamma,
+            "tversky_alpha": tversky_alpha,
+            "tversky_beta": tversky_beta,
+        }
+        if not any(self.weights.values()):
+            names = ", ".join(f"loss.{name}" for name in self.weights)
+            raise NerveError(f"Every loss of the mask has weight 0; give one of {names} a weight.")
+        self.empty_frames = empty_frames
+        self._terms = _terms(**self.shape)
+
+    @classmethod
+    def of(cls, settings: LossSettings) -> "MaskLoss":
+        """The loss that ``settings`` describe; their weights of presence and deep masks are not its own."""
+        options = {name: value for name, value in vars(settings).items() if name not in ("presence", "deep")}
+        return cls(**options)
+
+    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+        """Loss of each image, (batch,), from truths and probabilities (batch, height, width, 1)."""
+        used = {name: weight for name, weight in self.weights.items() if weight}
+        if self.empty_frames == 1:
+            return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
+        counts = _counts(y_true, self.empty_frames)
+        total = 0.0
+        for name, weight in used.items():
+            if name == "batch_dice":
+                value = batch_dice(y_true, y_pred, self.shape["smooth"], counts)
+            else:
+                value = self._terms[name](y_true, y_pred) * counts
+            total = total + weight * value
+        return total
+
+    def get_config(self) -> dict:
+        """The weights and shapes, so that a saved model compiles again."""
+        return {**super().get_config(), **self.weights, **self.shape, "empty_frames": self.empty_frames}
+
+
+def _terms(
+    smooth: float, focal_gamma: float, tversky_alpha: float, tversky_beta: float
+) -> dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]]:
+    ratio = (tversky_alpha, tversky_beta, smooth)
+    return {
+        "dice": lambda truth, guess: dice(truth, guess, smooth),
+        "batch_dice": lambda truth, guess: batch_dice(truth, guess, smooth),
+        "bce": cross_entropy,
+        "focal": lambda truth, guess: focal(truth, guess, focal_gamma),
+        "tversky": lambda truth, guess: tversky(truth, guess, *ratio),
+        "focal_tversky": lambda truth, guess: focal_tversky(truth, guess, *ratio, focal_gamma),
+        "lovasz": lovasz,
+    }
+
+
+def _counts(truth: KerasTensor, empty_frames: float) -> KerasTensor:
+    """What each image counts, (batch,): 1, or ``empty_frames`` where no pixel of it is in its mask."""
+    there = ops.cast(ops.any(truth > 0, axis=PIXELS), "float32")
+    return there + empty_frames * (1 - there)
+
+
+def _float32(*values: KerasTensor) -> tuple[KerasTensor, ...]:
+    return tuple(ops.cast(value, "float32") for value in values)
+
+
+def _dice(both: KerasTensor, either: KerasTensor, smooth: float) -> KerasTensor:
+    return 1 - (2 * both + smooth) / (either + smooth)
+
+
+def _jaccard_growth(truth: KerasTensor) -> KerasTensor:
+    """What the Jaccard loss grows by when pixel k of each row is wrong too, rows (batch, pixels) sorted."""
+    total = ops.sum(truth, axis=1, keepdims=True)
+    left = total - ops.cumsum(truth, axis=1)
+    loss = 1 - left / (total + ops.cumsum(1 - truth, axis=1))
+    return ops.concatenate([loss[:, :1], loss[:, 1:] - loss[:, :-1]], axis=1)
+''')
+
+write("kaggle_nerve/training/optimisers.py", r'''"""Optimisers, loss weights and precision: a network made ready for training."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+
+from kaggle_nerve import devices
+from kaggle_nerve.models import registry
+from kaggle_nerve.settings import LossSettings, Settings
+from kaggle_nerve.training.losses import MaskLoss
+
+SPARED = ["bias", "gamma", "beta"]
+"""Names of weights without decay: it pulls convolutions towards 0; on biases and norms it only does harm."""
+
+
+def compiled(settings: Settings, precision: str = "") -> keras.Model:
+    """A new network of ``settings``, ready for training.
+
+    ``precision``: the Keras dtype policy it is built under; '' takes what the settings say. The
+    policy that was in force before is in force again afterwards.
+    """
+    precision = precision or chosen_precision(settings)
+    with dtype_policy(precision):
+        model = registry.build(settings)
+    make_ready(model, settings, precision)
+    return model
+
+
+def untrained(settings: Settings, precision: str) -> keras.Model:
+    """As `compiled`, but without reading pretrained weights: for a network whose weights come from elsewhere."""
+    bare = dataclasses.replace(settings.model, weights="none")
+    return compiled(dataclasses.replace(settings, model=bare), precision)
+
+
+def make_ready(model: keras.Model, settings: Settings, precision: str) -> None:
+    """Compile ``model`` with a fresh optimiser, whose variables exist from the start."""
+    weights = loss_weights(model, settings.loss)
+    losses = {
+        name: keras.losses.BinaryCrossentropy(name="presence_loss", dtype="float32")
+        if name == "presence"
+        else MaskLoss.of(settings.loss)
+        for name in weights
+    }
+    made = optimiser(settings, precision)
+    model.compile(
+        optimizer=made,
+        loss=losses,
+        loss_weights=weights,
+        jit_compile=settings.training.jit_compile,
+        auto_scale_loss=False,
+    )
+    # Built late, its variables would escape whoever stores or restores them before the first step.
+    made.build(model.trainable_variables)
+
+
+def loss_weights(model: keras.Model, settings: LossSettings) -> dict[str, float]:
+    """The weight of each output: ``mask`` 1, ``mask_k`` of deep supervision deep**k, ``presence`` its own."""
+    weights = {}
+    for name in model.output:
+        if name == "presence":
+            weights[name] = settings.presence
+        else:
+            weights[name] = settings.deep ** int(name.removeprefix("mask").removeprefix("_") or 0)
+    return weights
+
+
+def optimiser(settings: Settings, precision: str) -> keras.optimizers.Optimizer:
+    """The optimiser of ``settings``; under ``mixed_float16`` with a loss scale that keeps small gradients.
+
+    The exponential mean of ``training.average=ema`` is the optimiser's own, taken within the compiled
+    step.
+    """
+    chosen, training = settings.optimiser, settings.training
+    options = {
+        "learning_rate": chosen.learning_rate,
+        "global_clipnorm": chosen.clip_norm or None,
+        "use_ema": training.average == "ema",
+        "ema_momentum": training.ema_decay,
+    }
+    if chosen.name == "adam":
+        made = keras.optimizers.Adam(**options)
+    else:
+        options["weight_decay"] = chosen.weight_decay
+        if chosen.name == "adamw":
+            made = keras.optimizers.AdamW(**options)
+        else:
+            made = keras.optimizers.SGD(momentum=chosen.momentum, nesterov=chosen.momentum > 0, **options)
+        made.exclude_from_weight_decay(var_names=SPARED)
+    return keras.optimizers.LossScaleOptimizer(made) if precision == "mixed_float16" else made
+
+
+def chosen_precision(settings: Settings) -> str:
+    """``training.precision``; ``auto`` asks the device."""
+    chosen = settings.training.precision
+    return devices.preferred_precision() if chosen == "auto" else chosen
+
+
+@contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """Layers made within have the dtype policy ``name``."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+''')
+
+write("kaggle_nerve/training/parallel.py", r'''"""Folds side by side, each in a process of its own with its own device: folds are independent jobs."""
+
+import contextlib
+import json
+import math
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kaggle_nerve
+from kaggle_nerve import devices
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.progress import Reporter
+from kaggle_nerve.runs import Fold
+from kaggle_nerve.settings.schema import FoldName
+from kaggle_nerve.training.worker import STOP, Order, Replay
+
+TICK = 0.2
+"""Seconds between two looks at whether the user wants to stop."""
+
+Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
+"""What workers send; None says that one has ended."""
+
+
+def failed(fold: FoldName, fault: NerveError) -> str:
+    """One sentence that says which fold failed, and how."""
+    text = str(fault)
+    return text if text.startswith(f"Fold {fold} ") else f"Fold {fold}: {text}"
+
+
+class Worker:
+    """The process of one fold, seen from the one that started it. ``slot``: which device is its own."""
+
+    def __init__(self, fold: Fold, order: Order, slot: int, environment: dict[str, str], events: Events):
+        self.fold, self.slot, log = fold, slot, fold.log
+        self.last: dict[str, Any] = {}
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "kaggle_nerve.training.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, **environment},
+                # Ctrl-C reaches the whole session of a terminal; workers finish their epoch instead.
+                start_new_session=True,
+            )
+        assert self._process.stdin and self._process.stdout
+        self._orders, self._messages = self._process.stdin, self._process.stdout
+        self._write(order.line())
+        threading.Thread(target=self._read, args=(events,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask for an end after the epoch."""
+        self._write(STOP)
+
+    def kill(self) -> None:
+        """End it now. Its checkpoint stays whole."""
+        self._process.kill()
+        self._process.wait()
+
+    def failure(self) -> NerveError:
+        """How it ended, where it sent no result."""
+        if self.last.get("event") == "failed":
+            return NerveError(self.last["text"])
+        code = self._process.returncode
+        if self.last.get("event") == "crashed":
+            first = (self.last["text"].splitlines() or [""])[0][:200]
+            how = f"failed ({first.rstrip('.')})"
+        elif code < 0:
+            how = f"ended with signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+        else:
+            how = f"ended with exit code {code}"
+        return NerveError(f"{self.fold.label} {how}; its log: {self.fold.log}")
+
+    def _write(self, line: bytes) -> None:
+        # A worker that has ended already is found out by its silence.
+        with contextlib.suppress(BrokenPipeError):
+            self._orders.write(line)
+            self._orders.flush()
+
+    def _read(self, events: Events) -> None:
+        for line in self._messages:
+            # A killed process may leave half a line.
+            if line.endswith(b"\n"):
+                events.put((self, json.loads(line)))
+        self._process.wait()
+        self._messages.close()
+        events.put((self, None))
+
+
+class SideBySide:
+    """Trains folds in ``jobs`` processes. A fold that fails leaves the others alone.
+
+    ``deadline``, of ``time.monotonic``, is that of all folds. ``stop`` is asked a few times a second; once true,
+    workers finish their epoch and no other starts.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        jobs: int,
+        *,
+        deadline: float | None,
+        reporter: Reporter,
+        stop: Callable[[], bool],
+    ):
+        self._data_dir, self._jobs, self._deadline = data_dir, jobs, deadline
+        self._reporter, self._stop = reporter, stop
+        self._gpus = len(devices.visible())
+        self._events: Events = queue.Queue()
+        self._running: dict[Worker, Replay] = {}
+        self._failures: dict[FoldName, NerveError] = {}
+
+    def train(self, folds: list[Fold]) -> dict[FoldName, NerveError]:
+        """Train ``folds``, in this order as places become free; returns those that failed.
+
+        Whatever is raised here, no process stays.
+        """
+        rounds = math.ceil(len(folds) / self._jobs)
+        waiting: deque[tuple[Fold, int]] = deque(
+            (fold, rounds - place // self._jobs) for place, fold in enumerate(folds)
+        )
+        free, stopping = deque(range(self._jobs)), False
+        try:
+            while self._running or (waiting and not stopping):
+                if not stopping and self._stop():
+                    stopping = True
+                    for worker in self._running:
+                        worker.stop()
+                while waiting and free and not stopping:
+                    self._start(*waiting.popleft(), free.popleft())
+                free.extend(self._look())
+        finally:
+            for worker, replay in self._running.items():
+                worker.kill()
+                replay.close()
+        return self._failures
+
+    def _start(self, fold: Fold, rounds: int, slot: int) -> None:
+        """Start ``fold``; the time left is dealt over the ``rounds`` that are still to come, this one included."""
+        ends = None
+        if self._deadline is not None:
+            ends = time.time() + (self._deadline - time.monotonic()) / rounds
+        order = Order(
+            data_dir=str(self._data_dir.absolute()),
+            runs_dir=str(fold.run.folder.parent.absolute()),
+            run=fold.run.name,
+            fold=fold.number,
+            ends=ends,
+            jobs=self._jobs,
+        )
+        worker = Worker(fold, order, slot, self._environment(fold, slot), self._events)
+        self._running[worker] = Replay(self._reporter, fold.label)
+
+    def _environment(self, fold: Fold, slot: int) -> dict[str, str]:
+        found = devices.environment_for(slot, self._jobs, self._gpus)
+        # The same package as here, wherever this process has found it.
+        package = str(Path(kaggle_nerve.__file__).parents[1])
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        if fold.run.settings.training.deterministic:
+            found |= devices.deterministic_environment(os.environ)
+        return found
+
+    def _look(self) -> list[int]:
+        """Wait a moment for a message; returns the slot that became free, if one did."""
+        try:
+            worker, message = self._events.get(timeout=TICK)
+        except queue.Empty:
+            return []
+        if message is None:
+            self._running.pop(worker).close()
+            self._conclude(worker)
+            return [worker.slot]
+        if message["event"] in ("result", "failed", "crashed"):
+            worker.last = message
+        else:
+            self._running[worker].take(message)
+        return []
+
+    def _conclude(self, worker: Worker) -> None:
+        if worker.last.get("event") != "result":
+            fault = self._failures[worker.fold.number] = worker.failure()
+            self._reporter.say(failed(worker.fold.number, fault))
+''')
+
+write("kaggle_nerve/training/run_folds.py", r'''"""All folds of a run within one time budget: one after the other here, or side by side in processes."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from kaggle_nerve import devices, runs
+from kaggle_nerve.data import folds as folding
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.progress import SILENT, Reporter
+from kaggle_nerve.runs import Fold, FoldResult, Run
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.settings.schema import ALL, FoldName
+from kaggle_nerve.training import start
+from kaggle_nerve.training.environment import environment
+from kaggle_nerve.training.fold import train_fold
+from kaggle_nerve.training.job import FoldJob, Frames, folds_of, open_frames
+from kaggle_nerve.training.parallel import SideBySide, failed
+
+
+class FoldsError(NerveError):
+    """Some folds failed while the others were trained; ``failures`` has a sentence for each of them.
+
+    ``results`` are those of the other folds, which keep what they have.
+    """
+
+    def __init__(self, run: Run, results: list[FoldResult], failures: dict[FoldName, NerveError]):
+        self.run, self.results = run, results
+        self.failures: dict[FoldName, str] = {
+            fold: failed(fold, failures[fold]) for fold in sorted(failures, key=_place)
+        }
+        super().__init__("\n".join(self.failures.values()))
+
+
+def train_folds(
+    data_dir: Path,
+    runs_dir: Path,
+    name: str,
+    settings: Settings,
+    *,
+    fold: FoldName | None = None,
+    time_budget: float | None = None,
+    reporter: Reporter = SILENT,
+    stop: Callable[[], bool] = lambda: False,
+    workers: int = 2,
+    jobs: int | None = None,
+) -> tuple[Run, list[FoldResult]]:
+    """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); what is finished is skipped.
+
+    ``time_budget``: seconds for everything, caching included, dealt over the folds still to be
+    trained: one by one in proportion to their frames, side by side evenly over the rounds.
+    ``stop`` is asked at least after each epoch; once true, the remaining folds are left
+    for later. ``jobs``: how many folds are trained side by side, each in a process of its own; None
+    is one for each visible GPU. A single one is trained in this process.
+
+    Raises FoldsError after all folds where some of them failed, or the fault itself where ``fold``
+    names the only one.
+    """
+    deadline = None if time_budget is None else time.monotonic() + time_budget
+    if settings.training.start and not (runs_dir / name).is_dir():
+        start.locate(settings.training.start, runs_dir)  # later, a slip of the pen would leave an empty run
+    frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
+    jobs = jobs or max(1, len(devices.several()))
+    machine = environment(_devices(jobs))
+    run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
+    reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
+    table = folds_of(run, frames)
+    folds = [run.fold(number) for number in _numbers(folding.count(table), fold, settings.trains_all)]
+    left = [one for one in folds if not one.facts()]
+    if len(left) < len(folds):
+        reporter.say(f"{len(folds) - len(left)} of {len(folds)} folds are finished already.")
+    jobs = min(jobs, len(left))
+    if jobs > 1:
+        reporter.say(f"{jobs} folds are trained side by side.")
+        failures = SideBySide(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(left)
+    else:
+        failures = _one_by_one(left, frames, table, deadline, reporter, stop)
+    if fold in failures:
+        raise failures[fold]
+    results = [one.result() for one in folds if one.number not in failures]
+    if failures:
+        raise FoldsError(run, results, failures)
+    return run, results
+
+
+def _one_by_one(
+    folds: list[Fold],
+    frames: Frames,
+    table: pd.DataFrame,
+    deadline: float | None,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+) -> dict[FoldName, NerveError]:
+    """Train ``folds`` in this process, and return those that failed; after one of them the next has its turn."""
+    failures: dict[FoldName, NerveError] = {}
+    for place, fold in enumerate(folds):
+        left = [_share(each.number, folding.count(table)) for each in folds[place:]]
+        now = time.monotonic()
+        end = None if deadline is None else now + (deadline - now) * left[0] / sum(left)
+        try:
+            result = train_fold(FoldJob(fold, frames, table, end, reporter, stop))
+        except NerveError as fault:
+            failures[fold.number] = fault
+            if place < len(folds) - 1:
+                reporter.say(failed(fold.number, fault))
+            continue
+        if not result.finished:
+            break
+    return failures
+
+
+def _share(fold: FoldName, count: int) -> float:
+    """How many frames ``fold`` is trained on against the others of ``count``: the one of all subjects has more."""
+    return count / (count - 1) if fold == ALL and count > 1 else 1.0
+
+
+def _place(fold: FoldName) -> float:
+    """Folds by their number, the one of all subjects last."""
+    return math.inf if fold == ALL else fold
+
+
+def _devices(jobs: int) -> list[str]:
+    """The devices of this session; where processes will use them, this one does not wake them."""
+    return list(devices.visible()) or ["cpu:0"] if jobs > 1 else devices.names()
+
+
+def _numbers(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:
+    """The folds to train; the one of all subjects comes last, for it asks how long the others were trained."""
+    if fold is None:
+        return [*range(count), ALL] if with_all else list(range(count))
+    if fold == ALL:
+        return [ALL]
+    if not 0 <= fold < count:
+        raise NerveError(f"There is no fold {fold}: this run has the folds 0 to {count - 1}.")
+    return [fold]
+''')
+
+write("kaggle_nerve/training/schedule.py", r'''"""What changes over a run, as plain functions of progress (0 at its start, 1 at its end)."""
+
+import math
+from collections.abc import Iterable
+
+from kaggle_nerve.settings import OptimiserSettings, Settings, TrainingSettings
+
+CLOSE = 1e-6
+"""Progress is a sum of many steps: this close to a boundary is on it."""
+
+LEAST = 0.1
+"""The share of an epoch's steps for which a last one is worth its score."""
+
+
+def learning_rate(progress: float, settings: OptimiserSettings, plateau_factor: float = 1.0) -> float:
+    """The learning rate: a straight warm-up, then what ``schedule`` says.
+
+    ``cosine`` falls from the full rate to 0 as half a cosine; ``cyclic`` does so ``cycles`` times, each
+    restart at the full rate (SGDR, Loshchilov and Hutter 2017, arXiv:1608.03983). ``plateau_factor``
+    counts for the schedule ``plateau`` only.
+    """
+    if progress < settings.warmup:
+        return settings.learning_rate * progress / settings.warmup
+    done = _done(progress, settings)
+    if settings.schedule == "constant":
+        share = 1.0
+    elif settings.schedule == "plateau":
+        share = plateau_factor
+    elif settings.schedule == "step":
+        share = settings.factor ** min(int(done * settings.steps + CLOSE), settings.steps - 1)
+    elif settings.schedule == "cyclic":
+        share = _half_cosine((done * settings.cycles + CLOSE) % 1 if done < 1 else 1.0)
+    else:
+        share = _half_cosine(min(done, 1.0))
+    return settings.learning_rate * share
+
+
+def ends_cycle(progress: float, next_progress: float, settings: OptimiserSettings) -> bool:
+    """Whether the epoch that ends at ``progress`` is the last whole one of its learning-rate cycle.
+
+    ``next_progress`` is where one more epoch would end. The ends of cycles are where snapshot
+    ensembles take their members (Huang and others 2017, arXiv:1704.00109).
+    """
+    before = math.floor(_done(progress, settings) * settings.cycles - CLOSE)
+    after = math.floor(_done(next_progress, settings) * settings.cycles - CLOSE)
+    return after > before >= 0
+
+
+def plateau_factor(scores: Iterable[float | None], settings: OptimiserSettings) -> float:
+    """The factor on the learning rate after epochs with ``scores``, one an epoch.
+
+    After ``plateau`` epochs without a better score the rate is multiplied by ``factor``, and the count
+    begins again. A whole history gives what it gave step by step, so that a resumed run has it too.
+    """
+    best, waited, factor = -math.inf, 0, 1.0
+    for score in scores:
+        if score is not None and score > best:
+            best, waited = score, 0
+            continue
+        waited += 1
+        if waited >= settings.plateau:
+            factor, waited = factor * settings.factor, 0
+    return factor
+
+
+def is_scored(epoch: int, progress: float, settings: Settings) -> bool:
+    """Whether epoch number ``epoch`` (from 1), that ends at ``progress``, is scored on the held-out subjects.
+
+    A score at full resolution costs up to a tenth of an epoch. Every one is scored where patience or the
+    learning rate counts epochs without a better score, and in the second half where epochs are chosen
+    by it (``best`` and ``top``); else every second one, for watching. The last is scored whatever this
+    says.
+    """
+    training = settings.training
+    if training.patience or settings.optimiser.schedule == "plateau":
+        return True
+    choosing = training.average in ("best", "top") and progress >= 0.5 - CLOSE
+    return choosing or epoch % 2 == 0
+
+
+def positive_rate(progress: float, natural: float, settings: TrainingSettings) -> float | None:
+    """The share of frames with a mask in an epoch that begins at ``progress``; None: as they come."""
+    if not settings.positive_rate or progress >= settings.positive_share:
+        return None
+    rest = 1 - progress / settings.positive_share
+    return natural + (settings.positive_rate - natural) * rest
+
+
+class Pace:
+    """How far a run is, and how far one step takes it.
+
+    Without a deadline each of ``epochs`` is an equal part. With one, the rest of the way is dealt
+    anew at each epoch over the steps that still fit, so that the schedule ends with the time even
+    if the machine is slower or faster than was measured. The last epoch may then be a shorter one.
+    """
+
+    def __init__(self, epochs: int, steps: int, *, epoch: int = 0, progress: float = 0.0):
+        """``steps``: those of a whole epoch."""
+        self.limit, self.epochs, self.steps = epochs, epochs, steps
+        self.epoch, self.progress = epoch, progress
+        self.left = (epochs - epoch) * steps
+        self.step_size = 1 / (epochs * steps)
+
+    @property
+    def next_steps(self) -> int:
+        """The steps of the next epoch; those of a whole one after the last."""
+        return min(self.left, self.steps) or self.steps
+
+    def start_epoch(self, seconds_left: float | None, step: float, score: float) -> int:
+        """Deal the rest of the way over the steps left, fewer if ``seconds_left`` holds fewer.
+
+        ``step`` and ``score``: the seconds of one step and of the score after an epoch, for which
+        ``seconds_left`` needs room between epochs only. Returns the steps of this epoch.
+        """
+        self.left = (self.limit - self.epoch) * self.steps
+        if seconds_left is not None:
+            self.left = min(self.left, self._fitting(seconds_left, step, score))
+        self.epochs = self.epoch + math.ceil(self.left / self.steps)
+        self.step_size = (1 - self.progress) / self.left
+        return self.next_steps
+
+    def step(self) -> float:
+        """Take one step; returns the progress at its start."""
+        before = self.progress
+        self.progress = min(1.0, before + self.step_size)
+        self.left -= 1
+        return before
+
+    def finish_epoch(self) -> None:
+        """Count an epoch as done."""
+        self.epoch += 1
+
+    def end(self) -> None:
+        """The time is over: no epoch follows."""
+        self.epochs, self.left = self.epoch, 0
+
+    def after_next_epoch(self) -> float:
+        """The progress that one more epoch would reach; beyond 1 after the last one."""
+        return self.progress + self.step_size * self.next_steps
+
+    def _fitting(self, seconds: float, step: float, score: float) -> int:
+        epoch = self.steps * step + score
+        whole = int(seconds / epoch)
+        more = min(self.steps, int((seconds - whole * epoch) / step))
+        if whole and more < LEAST * self.steps:
+            more = 0
+        return max(1, whole * self.steps + more)
+
+
+def _done(progress: float, settings: OptimiserSettings) -> float:
+    """The share of the way after the warm-up."""
+    return (progress - settings.warmup) / (1 - settings.warmup)
+
+
+def _half_cosine(share: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * share))
+''')
+
+write("kaggle_nerve/training/start.py", r'''"""Weights to start from: of a run's fold of the same number, or of any model file."""
+
+import io
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from kaggle_nerve.data import folds as folding
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs import Fold, Run
+from kaggle_nerve.runs.run import is_run
+
+INSIDE = "model.weights.h5"
+"""The weights within a .keras file."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of weights, and a sentence about it for the user."""
+
+    path: Path
+    sentence: str
+
+
+def locate(start: str, runs_dir: Path) -> Path:
+    """The model file or the run's folder that ``training.start`` names; NerveError where it is neither."""
+    path = Path(start)
+    if path.is_file():
+        return path
+    for folder in (path, runs_dir / start):
+        if is_run(folder):
+            return folder
+    raise NerveError(
+        f"training.start={start} is neither a model file nor a run in {runs_dir}; mend the setting."
+    )
+
+
+def find(start: str, fold: Fold) -> Source:
+    """The file that ``training.start`` names for ``fold``.
+
+    ``start`` is a .keras or .weights.h5 file, a run's folder, or the name of a run beside this one.
+    From a run the fold of the same number is taken, which must hold out the same subjects:
+    NerveError where it has seen some of them. What a file was trained on is the user's matter.
+    """
+    found = locate(start, fold.run.folder.parent)
+    if found.is_file():
+        return Source(
+            found, f"Starting from {found}: make sure that it never saw this fold's held-out subjects."
+        )
+    theirs = Run(found, fold.run.settings).fold(fold.number)
+    if not theirs.model.is_file():
+        raise NerveError(
+            f"training.start={start} has no finished fold {fold.number}; train that run's fold first."
+        )
+    if _held(theirs) != _held(fold):
+        raise NerveError(
+            f"Fold {fold.number} of training.start={start} held out other subjects, so it has seen some of those "
+            f"held out here; start from a run with the same {fold.run.folds_csv.name}."
+        )
+    return Source(theirs.model, f"Starting from fold {fold.number} of run {found.name}.")
+
+
+def put(model: keras.Model, path: Path) -> tuple[int, int]:
+    """Put the weights in ``path`` into ``model`` where layer names and shapes match.
+
+    Returns how many arrays were taken, of how many that ``model`` has. NerveError where none matches
+    or the file cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / "own.weights.h5"
+        model.save_weights(own)
+        with _open(path) as source, h5py.File(own, "r+") as target:
+            found, wanted = _arrays(source), _arrays(target)
+            taken = 0
+            for name, dataset in wanted.items():
+                if name in found and found[name].shape == dataset.shape:
+                    dataset[...] = np.asarray(found[name])
+                    taken += 1
+        if not taken:
+            raise NerveError(
+                f"{path} has no weights for this network; start from one with the same architecture."
+            )
+        model.load_weights(own)
+    return taken, len(wanted)
+
+
+def _held(fold: Fold) -> set[int]:
+    folds = folding.load(fold.run.folds_csv)
+    return set(folds.subject[folds.fold == fold.number])
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return h5py.File(io.BytesIO(archive.read(INSIDE)), "r")
+        return h5py.File(path, "r")
+    except (OSError, KeyError) as fault:
+        raise NerveError(
+            f"{path} is no Keras model file ({fault}); name a .keras or .weights.h5 file."
+        ) from fault
+
+
+def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """The network's arrays by a name made of its layers' names: the file counts layers of a kind instead."""
+    found: dict[str, h5py.Dataset] = {}
+
+    def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and not path.startswith("optimizer/"):
+            found[_named(file, path.split("/"))] = item
+
+    file.visititems(visit)
+    return found
+
+
+def _named(file: h5py.File, parts: list[str]) -> str:
+    names = []
+    for place, part in enumerate(parts):
+        listed = place > 0 and parts[place - 1] == "layers"
+        group = file.get("/".join([*parts[: place + 1], "vars"])) if listed else None
+        names.append(group.attrs.get("name", part) if group is not None else part)
+    return "/".join(names)
+''')
+
+write("kaggle_nerve/training/steps.py", r'''"""The steps of one epoch: batches made ahead in threads, one compiled step after another; and how long they take.
+
+A loop of its own rather than ``fit``: on the JAX backend ``fit`` keeps the optimiser's state outside
+its variables between steps, so that a learning rate set there is lost, and ``fit`` makes batches in
+one thread only.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.prediction.forward import probabilities
+from kaggle_nerve.prediction.views import VIEWS
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.training import averaging
+
+THREADS = min(4, os.cpu_count() or 1)
+AHEAD = 2 * THREADS
+"""Batches that lie ready, or are being made, while a step runs."""
+
+MEASURED = 3
+"""Steps that are timed before a stage begins."""
+
+FULL_SIZE_SECONDS = 0.002
+"""Resizing and scoring one held-out frame at full resolution, about."""
+
+
+def prefetched(batches: Batches, count: int) -> Iterator[tuple]:
+    """The first ``count`` batches in their order, each made in some thread before it is asked for.
+
+    What a batch holds follows from its number alone, so threads change nothing about it.
+    """
+    waiting: deque[Future] = deque()
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        for index in range(count):
+            waiting.append(pool.submit(batches.__getitem__, index))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def run_steps(
+    model: keras.Model,
+    batches: Batches,
+    count: int,
+    rate: Callable[[], float | None],
+    after: Callable[[], bool],
+) -> float:
+    """Train on the first ``count`` batches; returns the mean loss.
+
+    ``rate`` gives each step's learning rate (None leaves it); ``after`` is called after each step and
+    ends the epoch by being true.
+    """
+    total, done = 0.0, 0
+    for batch in prefetched(batches, count):
+        value = rate()
+        if value is not None:
+            model.optimizer.learning_rate = value
+        model.reset_metrics()  # Keras before 3.15 would give the mean loss of all steps so far
+        # A batch is (frames, targets) or (frames, targets, weights of the frames).
+        total += float(model.train_on_batch(*batch, return_dict=True)["loss"])
+        done += 1
+        if after():
+            break
+    return total / done
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of one training step, one validation, and the out-of-fold prediction with what follows."""
+
+    step: float
+    validation: float
+    finish: float
+
+    def epoch(self, steps: int) -> float:
+        """Seconds of an epoch of ``steps`` steps with its validation."""
+        return steps * self.step + self.validation
+
+
+def measure(model: keras.Model, batches: Batches, held: np.ndarray, settings: Settings) -> Speed:
+    """How fast a stage will go: take a few steps and forward passes, then put every variable back.
+
+    The compilation that this pays for is not lost: training uses the same compiled step.
+    """
+    variables = [*model.variables, *model.optimizer.variables]
+    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    count = min(MEASURED, len(batches))
+    _steps(model, batches, 1)
+    started = time.perf_counter()
+    _steps(model, batches, count)
+    step = (time.perf_counter() - started) / count
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+
+    if not len(held):
+        return Speed(step, 0.0, 5.0 + averaging.STATISTICS_BATCHES * step)
+    batch = settings.prediction.batch
+    few = held[: 2 * batch]
+    list(probabilities(model, few[:batch], batch=batch, tta="none"))
+    started = time.perf_counter()
+    list(probabilities(model, few, batch=batch, tta="none"))
+    frame = (time.perf_counter() - started) / len(few)
+    validation = len(held) * (frame + FULL_SIZE_SECONDS)
+    finish = len(held) * frame * len(VIEWS[settings.prediction.tta]) + 5.0
+    if settings.training.average in averaging.MEANS:
+        # Their statistics are measured without the compiled step, so that a pass costs as much as a step.
+        finish += averaging.STATISTICS_BATCHES * step
+    return Speed(step, validation, finish)
+
+
+def _steps(model: keras.Model, batches: Batches, count: int) -> None:
+    run_steps(model, batches, count, rate=lambda: None, after=lambda: False)
+''')
+
+write("kaggle_nerve/training/validation.py", r'''"""The competition's own metric on held-out subjects, at full resolution, after each epoch; and whether it collapsed."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from kaggle_nerve.competition import metric
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps.fullsize import Truths, enlarge
+from kaggle_nerve.prediction.forward import probabilities
+
+PRESENCE_GRID = np.round(np.arange(0.0, 0.96, 0.05), 2)
+"""Presence thresholds that an epoch's score may choose from: early epochs are badly calibrated."""
+
+
+@dataclass(frozen=True)
+class EpochScore:
+    """``dice``: the competition's metric, at the best presence threshold and pixel threshold 0.5.
+
+    ``present_dice``: mean Dice over frames with a mask, no frame dropped. ``presence_auc``: ROC area
+    of the presence probability (NaN where all frames are alike). ``empty_share`` and ``full_share``:
+    shares of frames whose raw mask is empty, or covers at least half of the frame.
+
+    ``pixel_dice``, ``iou`` and ``pixel_accuracy`` are taken over all pixels of all frames together, at
+    pixel threshold 0.5 and with no frame dropped (of conditional maps, which draw a mask on every frame,
+    those with a presence under 0.5 are). They are the figures that papers tend to give, and
+    not comparable to the metric: large masks count most, empty frames hardly, and a network that never
+    draws a mask is already over 0.98 accurate.
+    """
+
+    dice: float
+    present_dice: float
+    presence_auc: float
+    presence_threshold: float
+    empty_share: float
+    full_share: float
+    pixel_dice: float
+    iou: float
+    pixel_accuracy: float
+
+
+Look = Callable[[int, np.ndarray, float], None]
+"""Is shown the row of a frame, its probability map (height, width) at working size, and its presence."""
+
+
+def score_epoch(
+    model: keras.Model,
+    frames: np.ndarray,
+    truths: Truths,
+    *,
+    batch: int,
+    threshold: float = 0.5,
+    conditional: bool = False,
+    look: Look | None = None,
+) -> EpochScore:
+    """Predict ``frames`` (uint8, n x height x width) without augmentation and score them.
+
+    ``conditional``: the maps say P(pixel | there is a mask) (`LossSettings.empty_frames`). ``look``
+    is shown every prediction, which is not kept.
+    """
+    areas = np.zeros(len(frames), int)
+    shared = np.zeros(len(frames), int)
+    presence = np.zeros(len(frames))
+    row = 0
+    for part in probabilities(model, frames, batch=batch, tta="none"):
+        for mask, value in zip(part.masks, part.presence, strict=True):
+            area, both = truths.counts(row, enlarge(mask, truths.size), np.array([threshold]))
+            areas[row], shared[row], presence[row] = area[0], both[0], value
+            if look is not None:
+                look(row, mask, float(value))
+            row += 1
+    return _score(areas, shared, presence, truths, conditional)
+
+
+def _score(
+    areas: np.ndarray, shared: np.ndarray, presence: np.ndarray, truths: Truths, conditional: bool
+) -> EpochScore:
+    kept = presence[None, :] >= PRESENCE_GRID[:, None]
+    means = metric.dice_of_counts(shared * kept, truths.areas, areas * kept).mean(axis=1)
+    best = int(means.argmax())
+    there = truths.areas > 0
+    raw = metric.dice_of_counts(shared, truths.areas, areas)
+    pooled = presence >= 0.5 if conditional else np.ones(len(truths), bool)
+    both, claimed, true = int(shared[pooled].sum()), int(areas[pooled].sum()), int(truths.areas.sum())
+    either = claimed + true - both
+    pixels = len(truths) * truths.size[0] * truths.size[1]
+    return EpochScore(
+        dice=float(means[best]),
+        present_dice=float(raw[there].mean()) if there.any() else float("nan"),
+        presence_auc=float(roc_auc_score(there, presence)) if 0 < there.sum() < len(there) else float("nan"),
+        presence_threshold=float(PRESENCE_GRID[best]),
+        empty_share=float((areas == 0).mean()),
+        full_share=float((areas >= truths.size[0] * truths.size[1] / 2).mean()),
+        pixel_dice=2 * both / (claimed + true) if either else 1.0,
+        iou=both / either if either else 1.0,
+        pixel_accuracy=1 - (either - both) / pixels,
+    )
+
+
+class CollapseError(NerveError):
+    """The run has collapsed; the message says how, and what to change."""
+
+
+def check(history: list[dict[str, Any]], epochs: int) -> None:
+    """Look at the history (a row an epoch) after its last epoch; raises CollapseError.
+
+    A run has collapsed when its loss is no number, or when for ``epochs`` epochs in a row every
+    held-out mask was empty, or covered half the frame. An epoch that was not scored counts as the
+    scored ones around it.
+    """
+    last = history[-1]
+    if last["loss"] is None or not math.isfinite(last["loss"]):
+        raise CollapseError(
+            f"The loss became {last['loss']} in epoch {last['epoch']}; lower optimiser.learning_rate or set "
+            f"optimiser.clip_norm=1."
+        )
+    empty, full = _in_a_row(history, "empty_share"), _in_a_row(history, "full_share")
+    if empty >= epochs:
+        raise CollapseError(
+            f"Every predicted mask has been empty for {empty} epochs (now {last['epoch']}); start with more "
+            f"frames that have a mask (training.positive_rate=0.8) or raise loss.bce."
+        )
+    if full >= epochs:
+        raise CollapseError(
+            f"Every predicted mask has covered half the frame or more for {full} epochs (now {last['epoch']}); "
+            f"raise loss.bce or lower optimiser.learning_rate."
+        )
+
+
+def _in_a_row(history: list[dict[str, Any]], share: str) -> int:
+    """From the first to the last of the latest scored epochs whose ``share`` is 1."""
+    scored = [row for row in history if row.get(share) is not None]
+    first = last = None
+    for row in reversed(scored):
+        if row[share] < 1:
+            break
+        last = last or row["epoch"]
+        first = row["epoch"]
+    return last - first + 1 if last else 0
+''')
+
+write("kaggle_nerve/training/worker.py", r'''"""A process that trains one fold for the one that started it: ``python -m kaggle_nerve.training.worker``.
+
+Its standard input brings the order, one line of JSON; later perhaps the line ``stop``; its end means
+that nobody waits for this process any more. Its standard output carries messages, one JSON object a line, and at last
+one of ``result``, ``failed`` (a NerveError) or ``crashed``. Its standard error is a log file.
+"""
+
+import itertools
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.progress import Bar, Reporter
+from kaggle_nerve.runs import open_run
+from kaggle_nerve.settings.schema import FoldName
+
+STOP = b"stop\n"
+
+EVERY = 0.2
+"""Seconds between two counts of a bar: a small network takes hundreds of steps in a second."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which fold of which run. ``ends``: seconds since the epoch (``time.time``) when it has to be done.
+
+    ``jobs`` is how many folds are trained side by side.
+    """
+
+    data_dir: str
+    runs_dir: str
+    run: str
+    fold: FoldName
+    ends: float | None
+    jobs: int
+
+    def line(self) -> bytes:
+        """As the worker reads it."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+class PipeReporter(Reporter):
+    """Writes what it is told to ``pipe``; `Replay` reads it on the other side."""
+
+    def __init__(self, pipe: BinaryIO):
+        self._pipe = pipe
+        self._numbers = itertools.count()
+
+    def send(self, event: str, **values: Any) -> None:
+        """One message."""
+        self._pipe.write(json.dumps({"event": event, **values}).encode() + b"\n")
+        self._pipe.flush()
+
+    def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
+        """A bar on the other side."""
+        number = next(self._numbers)
+        self.send("bar", bar=number, label=label, total=total, unit=unit)
+        return _PipeBar(self, number)
+
+    def say(self, text: str) -> None:
+        """A line on the other side."""
+        self.send("say", text=text)
+
+
+class _PipeBar(Bar):
+    def __init__(self, reporter: PipeReporter, number: int):
+        self._reporter, self._number = reporter, number
+        self._steps, self._sent = 0, time.monotonic()
+
+    def update(self, steps: int = 1) -> None:
+        self._steps += steps
+        if time.monotonic() - self._sent >= EVERY:
+            self._send_steps()
+
+    def note(self, text: str) -> None:
+        self._send_steps()
+        self._reporter.send("note", bar=self._number, text=text)
+
+    def expect(self, total: int) -> None:
+        self._reporter.send("expect", bar=self._number, total=total)
+
+    def close(self) -> None:
+        self._send_steps()
+        self._reporter.send("close", bar=self._number)
+
+    def _send_steps(self) -> None:
+        if self._steps:
+            self._reporter.send("update", bar=self._number, steps=self._steps)
+        self._steps, self._sent = 0, time.monotonic()
+
+
+class Replay:
+    """Tells ``reporter`` what one process sent. Lines that do not begin with ``label`` get it in front."""
+
+    def __init__(self, reporter: Reporter, label: str):
+        self._reporter, self._label = reporter, label
+        self._bars: dict[int, Bar] = {}
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Pass one message on."""
+        event = message["event"]
+        if event == "say":
+            text = message["text"]
+            self._reporter.say(text if text.startswith(self._label) else f"{self._label}: {text}")
+        elif event == "bar":
+            bar = self._reporter.bar(message["label"], message["total"], message["unit"])
+            self._bars[message["bar"]] = bar
+        elif event == "close":
+            self._bars.pop(message["bar"]).close()
+        elif event == "update":
+            self._bars[message["bar"]].update(message["steps"])
+        elif event == "expect":
+            self._bars[message["bar"]].expect(message["total"])
+        else:
+            self._bars[message["bar"]].note(message["text"])
+
+    def close(self) -> None:
+        """End the bars that the process left open: it was killed."""
+        while self._bars:
+            self._bars.popitem()[1].close()
+
+
+def main() -> int:
+    """Train the fold; returns the exit code."""
+    orders, pipe = os.fdopen(0, "rb", buffering=0), _private_output()
+    order = Order(**json.loads(orders.readline()))
+    reporter, stopping = PipeReporter(pipe), threading.Event()
+    threading.Thread(target=_listen, args=(orders, stopping), daemon=True).start()
+    try:
+        _train(order, reporter, stopping)
+    except NerveError as fault:
+        reporter.send("failed", text=str(fault))
+        return 1
+    except Exception as fault:
+        traceback.print_exc()
+        reporter.send("crashed", text=f"{type(fault).__name__}: {fault}")
+        return 1
+    reporter.send("result")
+    return 0
+
+
+def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> None:
+    # Imported here: the end of the standard input must be noticed during these seconds, too.
+    from kaggle_nerve.training.fold import train_fold
+    from kaggle_nerve.training.job import FoldJob, folds_of, open_frames
+
+    run = open_run(Path(order.runs_dir), order.run)
+    frames = open_frames(Path(order.data_dir), run.settings)
+    deadline = None if order.ends is None else time.monotonic() + order.ends - time.time()
+    fold, folds = run.fold(order.fold), folds_of(run, frames)
+    train_fold(FoldJob(fold, frames, folds, deadline, reporter, stopping.is_set), order.jobs)
+
+
+def _private_output() -> BinaryIO:
+    """The pipe to the other process; what libraries print goes to the log instead of between the messages."""
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return pipe
+
+
+def _listen(orders: BinaryIO, stopping: threading.Event) -> None:
+    while line := orders.readline():
+        if line == STOP:
+            stopping.set()
+    # The checkpoint is whole at every moment, and an orphan would hold the fold's lock for hours.
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+''')
+
 write("kaggle_nerve/pipeline.py", r'''"""From finished folds to a valid CSV: the stages that `submit` runs where they are missing."""
 
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
 
 from kaggle_nerve.competition import submission
 from kaggle_nerve.data import folds
@@ -11142,12 +11573,13 @@ from kaggle_nerve.decision import tune as tuning
 from kaggle_nerve.decision.decision import Decision, UnreadableDecisionError
 from kaggle_nerve.decision.figures import far_share
 from kaggle_nerve.decision.masks import encoded_masks
-from kaggle_nerve.decision.shaping import SHAPES, Images
+from kaggle_nerve.decision.review import Review, review, some
+from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run, joined_name
-from kaggle_nerve.storage import completed, digest_text
+from kaggle_nerve.runs import Run, decision_file, in_order, joined_name
 
 
 @dataclass(frozen=True)
@@ -11181,7 +11613,7 @@ def learn_decision(
     path = decision_file(runs)
     earlier = None if force else _earlier(path, reporter)
     if earlier and earlier.source == stored.source and not take:
-        with suppress(NerveError):  # What is not there is no other data.
+        with suppress(NerveError):  # no data there: nothing to compare with
             if fault := _other_data(runs, locate(data_dir)):
                 reporter.say(f"{fault} The decision is the one that was learned there.")
         return earlier
@@ -11210,6 +11642,31 @@ def learn_decision(
     return decision
 
 
+def review_of(
+    decision: Decision, run: Run, layout: Layout, *, reporter: Reporter = SILENT, workers: int = 2
+) -> Review:
+    """What the decision of ``run`` makes of its out-of-fold frames: kept since it was learned, or measured now."""
+    if decision.review is not None:
+        return decision.review
+    stored = open_oof(run)
+    images = training_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
+    return review(
+        stored,
+        Truths(tuning.true_masks(stored, read_train_csv(layout.train_csv))),
+        decision.learned,
+        Shaper(SHAPES[decision.shape], decision.prior, images),
+        reporter=reporter,
+        workers=workers,
+    )
+
+
+def out_of_fold_masks(decision: Decision, run: Run, layout: Layout, rows: np.ndarray) -> list[str]:
+    """The masks (run-length encoding) that the decision gives some out-of-fold frames: rows of `review_of`."""
+    stored = some(open_oof(run), rows)
+    images = training_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
+    return [text for _, text in encoded_masks(stored, decision, images=images)]
+
+
 def needs_own_data(runs: list[Run], layout: Layout) -> None:
     """NerveError where the training frames in ``layout`` are not those that ``runs`` were trained on.
 
@@ -11224,7 +11681,7 @@ def _other_data(runs: list[Run], layout: Layout) -> str | None:
     if any(layout.train.glob("*_*.tif")):
         source = training_source(layout)
         for run in runs:
-            if completed(run.oof_folder(run.needs_finished_folds()[0]))["source"] != source:
+            if run.needs_finished_folds()[0].needs_facts().source != source:
                 return f"Run {run.name} was trained on other data than that in {layout.root}."
     return None
 
@@ -11240,33 +11697,13 @@ def _earlier(path: Path, reporter: Reporter) -> Decision | None:
         return None
 
 
-def in_order(runs: list[Run]) -> list[Run]:
-    """Runs by name, whatever the order in which they were given: a blend's weights follow that order.
-
-    NerveError where one is given twice.
-    """
-    ordered = sorted(runs, key=lambda run: run.name)
-    for one, other in pairwise(ordered):
-        if one.name == other.name:
-            raise NerveError(f"Run {one.name} is named twice; name each run once.")
-    return ordered
-
-
-def decision_file(runs: list[Run]) -> Path:
-    """Where the decision of these runs lies: in the run's folder, or in one made for the blend."""
-    if len(runs) == 1:
-        return runs[0].decision_file
-    names = [run.name for run in in_order(runs)]
-    return runs[0].folder.parent / f"blend-{digest_text(*names)[:12]}" / "decision.json"
-
-
 def prepare(
     runs: list[Run], data_dir: Path, out: Path, *, reporter: Reporter = SILENT, workers: int = 2
 ) -> Prepared:
     """Predict and tune where that is missing, write ``out``, and check it against the sample."""
     # Keras is imported only where a prediction may be missing.
-    from kaggle_nerve.prediction.again import predict_oof
     from kaggle_nerve.prediction.ensemble import predict_test
+    from kaggle_nerve.prediction.held_out import predict_oof
 
     runs = in_order(runs)
     for run in runs:
@@ -11311,10 +11748,10 @@ def new_csv(submissions_dir: Path, runs: list[Run]) -> Path:
     return submissions_dir / f"{stamp}__{joined_name(runs)}.csv"
 ''')
 
-write("kaggle_nerve/notebook/__init__.py", r'''"""What runs in a Kaggle notebook in the command line's place: the generated notebooks' last cells call it."""
+write("kaggle_nerve/session/__init__.py", r'''"""What runs in a Kaggle notebook in the command line's place: the generated notebooks' last cells call it."""
 ''')
 
-write("kaggle_nerve/notebook/console.py", r'''"""What a notebook's cells print: one line now and then, for its log is kept."""
+write("kaggle_nerve/session/console.py", r'''"""What a notebook's cells print: one line now and then, for its log is kept."""
 
 from kaggle_nerve.progress import Bar, LoggedBar, Reporter
 
@@ -11331,17 +11768,18 @@ class ConsoleReporter(Reporter):
         print(text, flush=True)
 ''')
 
-write("kaggle_nerve/notebook/places.py", r'''"""Where things lie in a Kaggle notebook: attached inputs, which cannot be written to, and the working folder."""
+write("kaggle_nerve/session/places.py", r'''"""Where things lie in a Kaggle notebook: attached inputs, which cannot be written to, and the working folder."""
 
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaggle_nerve.adopted import adopt
 from kaggle_nerve.competition import facts
 from kaggle_nerve.data.cache import FOLDER_VARIABLE
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs.adopting import adopt
+from kaggle_nerve.runs.run import ENVIRONMENT, SETTINGS
 
 KAGGLE = Path("/kaggle")
 
@@ -11392,8 +11830,8 @@ def find_data(places: Places) -> Path:
 
 def attached_runs(places: Places, data: Path) -> list[Path]:
     """Folders of runs among the inputs but ``data``, sorted: a dataset's, or another notebook's output."""
-    found = {path.parent for path in places.input.rglob("settings.toml") if not path.is_relative_to(data)}
-    return sorted(folder for folder in found if (folder / "environment.json").is_file())
+    found = {path.parent for path in places.input.rglob(SETTINGS) if not path.is_relative_to(data)}
+    return sorted(folder for folder in found if (folder / ENVIRONMENT).is_file())
 
 
 def take_over(places: Places, data: Path) -> list[str]:
@@ -11404,7 +11842,7 @@ def take_over(places: Places, data: Path) -> list[str]:
     return [line for folder in attached_runs(places, data) for line in adopt(folder, places.runs)]
 ''')
 
-write("kaggle_nerve/notebook/submitting.py", r'''"""A notebook's last stage: predict, decide, write submission.csv."""
+write("kaggle_nerve/session/submitting.py", r'''"""A notebook's last stage: predict, decide, write submission.csv."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11412,9 +11850,10 @@ from pathlib import Path
 from kaggle_nerve import pipeline
 from kaggle_nerve.decision import text
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.notebook.console import ConsoleReporter
-from kaggle_nerve.notebook.places import Places, attached_runs, find_data, here, take_over
 from kaggle_nerve.runs import Run, open_run
+from kaggle_nerve.runs.run import SETTINGS
+from kaggle_nerve.session.console import ConsoleReporter
+from kaggle_nerve.session.places import Places, attached_runs, find_data, here, take_over
 
 
 def submit(runs: Sequence[str] = ()) -> None:
@@ -11430,7 +11869,7 @@ def submit(runs: Sequence[str] = ()) -> None:
     names = list(runs) or sorted(found)
     if not names:
         raise NerveError(
-            f"No run is attached: there is no settings.toml under {places.input}; add the output of "
+            f"No run is attached: there is no {SETTINGS} under {places.input}; add the output of "
             "nerve-train-folds, or the dataset that `kaggle-nerve kernels dataset` made, with 'Add Input'."
         )
     write_submission([open_run(places.runs, name) for name in names], data, places, reporter)
@@ -11446,7 +11885,7 @@ def write_submission(runs: list[Run], data: Path, places: Places, reporter: Cons
     reporter.say(f"{places.submission}: {report.rows} rows, {report.non_empty} with a mask, valid")
 ''')
 
-write("kaggle_nerve/notebook/training.py", r'''"""A training notebook: take over earlier work, train what is missing, then write submission.csv."""
+write("kaggle_nerve/session/training.py", r'''"""A training notebook: take over earlier work, train what is missing, then write submission.csv."""
 
 import time
 from collections.abc import Sequence
@@ -11454,9 +11893,9 @@ from collections.abc import Sequence
 from kaggle_nerve import devices
 from kaggle_nerve.competition.facts import SESSION_HOURS
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.notebook.console import ConsoleReporter
-from kaggle_nerve.notebook.places import find_data, here, take_over
-from kaggle_nerve.notebook.submitting import write_submission
+from kaggle_nerve.session.console import ConsoleReporter
+from kaggle_nerve.session.places import find_data, here, take_over
+from kaggle_nerve.session.submitting import write_submission
 from kaggle_nerve.settings import Settings, default_name, load_preset
 from kaggle_nerve.training.run_folds import FoldsError, train_folds
 
@@ -11513,7 +11952,7 @@ def train(
     except FoldsError as fault:
         trained, results, failed = fault.run, fault.results, fault
     for result in results:
-        reporter.say(result.told)
+        reporter.say(result.sentence)
     if failed:
         raise failed
     if not all(result.finished for result in results):
@@ -11548,6 +11987,6 @@ print("Changed by hand:" if changed else f"All {len(FILES)} files are as generat
 sys.path.insert(0, os.getcwd())
 
 # Train, decide, write `submission.csv`
-from kaggle_nerve.notebook.training import train
+from kaggle_nerve.session.training import train
 
 train(PRESET, FOLDS, HOURS, SHORTEN, CHANGES, RUN)

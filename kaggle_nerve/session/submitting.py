@@ -6,10 +6,10 @@ from pathlib import Path
 from kaggle_nerve import pipeline
 from kaggle_nerve.decision import text
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.notebook.console import ConsoleReporter
-from kaggle_nerve.notebook.places import Places, attached_runs, find_data, here, take_over
 from kaggle_nerve.runs import Run, open_run
 from kaggle_nerve.runs.run import SETTINGS
+from kaggle_nerve.session.console import ConsoleReporter
+from kaggle_nerve.session.places import Places, attached_runs, find_data, here, take_over
 
 
 def submit(runs: Sequence[str] = ()) -> None:

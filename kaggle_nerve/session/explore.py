@@ -15,11 +15,11 @@ from kaggle_nerve.data.cache import open_training
 from kaggle_nerve.data.frames import locate, training_frames
 from kaggle_nerve.data.overlay import PREDICTED, TRUE
 from kaggle_nerve.data.tiff import read_grey
-from kaggle_nerve.notebook.console import ConsoleReporter
-from kaggle_nerve.notebook.places import attached_runs, find_data, here, take_over
 from kaggle_nerve.pictures import charts
 from kaggle_nerve.pictures.sheet import Tile, sheet
 from kaggle_nerve.runs import Run, open_run
+from kaggle_nerve.session.console import ConsoleReporter
+from kaggle_nerve.session.places import attached_runs, find_data, here, take_over
 
 
 class Exploration:

@@ -55,12 +55,12 @@ TRAIN = Plan(
 
         # The run's name; None takes the preset's. Another name begins another run.
         RUN = None"""),
-    entry="kaggle_nerve.notebook.training",
+    entry="kaggle_nerve.session.training",
     runs=(
         (
             "Train, decide, write `submission.csv`",
             _cell("""
-                from kaggle_nerve.notebook.training import train
+                from kaggle_nerve.session.training import train
 
                 train(PRESET, FOLDS, HOURS, SHORTEN, CHANGES, RUN)"""),
         ),
@@ -81,12 +81,12 @@ SUBMIT = Plan(
         # The runs, by name, such as ["small", "default"]; "small@flips" predicts with other views of a run.
         # An empty list takes all that are attached.
         RUNS = []"""),
-    entry="kaggle_nerve.notebook.submitting",
+    entry="kaggle_nerve.session.submitting",
     runs=(
         (
             "Predict, decide, write `submission.csv`",
             _cell("""
-                from kaggle_nerve.notebook.submitting import submit
+                from kaggle_nerve.session.submitting import submit
 
                 submit(RUNS)"""),
         ),
@@ -110,12 +110,12 @@ EXPLORE = Plan(
         # Frames on a sheet, and the seed by which they are drawn.
         COUNT = 12
         SEED = 0"""),
-    entry="kaggle_nerve.notebook.explore",
+    entry="kaggle_nerve.session.explore",
     runs=(
         (
             "Frames, with the nerve outlined",
             _cell("""
-                from kaggle_nerve.notebook.explore import Exploration
+                from kaggle_nerve.session.explore import Exploration
 
                 data = Exploration(RUN, SEED)
                 data.show_frames(COUNT)"""),

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kaggle_nerve import __version__
-from kaggle_nerve.kernels.closure import File
-from kaggle_nerve.kernels.plans import Plan
+from kaggle_nerve.notebooks.closure import File
+from kaggle_nerve.notebooks.plans import Plan
 
 DIGITS = 16
 """Of each file's SHA-256 in the notebook: enough to tell a changed one."""
@@ -25,7 +25,7 @@ ABOUT_FLOORS = {
     "presets": "settings to start from",
     "arrays": "arrays on disk that grow",
     "runs": "runs and folds as folders",
-    "blending": "several maps become one",
+    "maps": "probability maps: levels, full size, several become one",
     "competition": "what Kaggle fixed: facts, run-length encoding, metric, submission format",
     "data": "frames, cache, folds, batches",
     "models": "networks",
@@ -34,7 +34,8 @@ ABOUT_FLOORS = {
     "decision": "from probabilities to masks",
     "pipeline": "from folds to the CSV",
     "pictures": "figures",
-    "notebook": "what the last cells call",
+    "audit": "labels to doubt",
+    "session": "what the last cells call",
 }
 """What the headings say above the files of a package."""
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from kaggle_nerve import devices
 from kaggle_nerve.competition.facts import SESSION_HOURS
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.notebook.console import ConsoleReporter
-from kaggle_nerve.notebook.places import find_data, here, take_over
-from kaggle_nerve.notebook.submitting import write_submission
+from kaggle_nerve.session.console import ConsoleReporter
+from kaggle_nerve.session.places import find_data, here, take_over
+from kaggle_nerve.session.submitting import write_submission
 from kaggle_nerve.settings import Settings, default_name, load_preset
 from kaggle_nerve.training.run_folds import FoldsError, train_folds
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from kaggle_nerve.competition.facts import SESSION_HOURS
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.kernels.build import METADATA, metadata, plan_of
-from kaggle_nerve.kernels.closure import closure
-from kaggle_nerve.kernels.notebook import notebook
-from kaggle_nerve.kernels.plans import Plan
+from kaggle_nerve.notebooks.build import METADATA, metadata, plan_of
+from kaggle_nerve.notebooks.closure import closure
+from kaggle_nerve.notebooks.notebook import notebook
+from kaggle_nerve.notebooks.plans import Plan
 from kaggle_nerve.settings import load_preset
 from kaggle_nerve.storage import write_text
 

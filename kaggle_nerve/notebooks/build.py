@@ -6,9 +6,9 @@ from pathlib import Path
 
 from kaggle_nerve.competition.facts import SLUG
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.kernels.closure import closure
-from kaggle_nerve.kernels.notebook import digest, holds, notebook, paste
-from kaggle_nerve.kernels.plans import PLANS, Plan
+from kaggle_nerve.notebooks.closure import closure
+from kaggle_nerve.notebooks.notebook import digest, holds, notebook, paste
+from kaggle_nerve.notebooks.plans import PLANS, Plan
 from kaggle_nerve.storage import write_text
 
 OWNER = "INSERT_YOUR_USER_NAME"
@@ -108,7 +108,7 @@ def _strangers(folder: Path) -> list[str]:
 def _difference(path: str, there: str) -> str:
     """Which modules of the package a notebook has otherwise: those that changed since, or were edited in it."""
     if path.endswith(METADATA):
-        return "differs from kaggle_nerve/kernels/plans.py"
+        return "differs from kaggle_nerve/notebooks/plans.py"
     files = closure(plan_of(path.split("/")[0]).entry)
     stale = [file.path for file in files if digest(file) not in there]
     if stale:
@@ -116,4 +116,4 @@ def _difference(path: str, there: str) -> str:
     edited = [file.path for file in files if not holds(there, file)]
     if edited:
         return f"has {', '.join(edited)} changed by hand"
-    return "differs from kaggle_nerve/kernels/plans.py or notebook.py"
+    return "differs from kaggle_nerve/notebooks/plans.py or notebook.py"
