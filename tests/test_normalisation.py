@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kaggle_nerve.models.normalisation import FusedBatchNormalization
+from kaggle_nerve.models.layers import FusedBatchNormalization
 
 
 def trained_once(kind: type, policy: str) -> tuple[np.ndarray, ...]:

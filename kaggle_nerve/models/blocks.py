@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from kaggle_nerve.models.normalisation import FusedBatchNormalization
+from kaggle_nerve.models.layers import FusedBatchNormalization
 from kaggle_nerve.settings import ModelSettings
 
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from kaggle_nerve.models.normalisation import FusedBatchNormalization
+from kaggle_nerve.models.layers import FusedBatchNormalization
 
 EPSILON = 1e-3
 """Of the normalisations, as published."""

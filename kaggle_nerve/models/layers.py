@@ -1,6 +1,7 @@
-"""Layers that Keras has not: max pooling that remembers where, and its inverse.
+"""Layers that Keras has not: max pooling that remembers where, its inverse, and batch normalisation in one kernel.
 
-As SegNet passes them from encoder to decoder (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561).
+The first two as SegNet passes them from encoder to decoder (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561).
+The third is the one place in the networks that names a framework.
 """
 
 from typing import Any
@@ -46,7 +47,52 @@ class Unpool(keras.layers.Layer):
         return ops.reshape(ops.stack([upper, lower], axis=2), (-1, 2 * height, 2 * width, channels))
 
 
+@keras.saving.register_keras_serializable("kaggle_nerve")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` of (batch, height, width, channels), the same but faster in training."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalise by the batch's own statistics in training, else by the moving ones."""
+        if not training or not self.trainable or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        made = _batch_normalised(inputs, self.gamma, self.beta, self.epsilon)
+        if made is None:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, *statistics = made
+        for moving, value in zip((self.moving_mean, self.moving_variance), statistics, strict=True):
+            moving.assign(
+                moving * self.momentum + keras.ops.cast(value, moving.dtype) * (1.0 - self.momentum)
+            )
+        return outputs
+
+
 def _larger(first: Any, second: Any) -> tuple[Any, Any]:
     """The larger of two tensors, and where it is the second."""
     chosen = second > first
     return ops.where(chosen, second, first), chosen
+
+
+def _batch_normalised(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any] | None:
+    """(outputs, mean, variance) of ``inputs`` (batch, height, width, channels) normalised by their own statistics.
+
+    The variance is the biased one, as Keras keeps it. None on backends that have no such kernel or do
+    not need it: there the compiler fuses the operations.
+
+    Keras writes it as a dozen elementwise operations. On a processor they cost as much as a third of the
+    convolutions between them, for memory is read anew by each; PyTorch, which has one kernel, was that much faster.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=inputs,
+        scale=tf.cast(gamma, tf.float32),
+        offset=tf.cast(beta, tf.float32),
+        mean=tf.zeros([0]),
+        variance=tf.zeros([0]),
+        epsilon=epsilon,
+        is_training=True,
+    )
+    count = tf.cast(tf.size(inputs) / tf.shape(inputs)[-1], tf.float32)
+    return outputs, mean, variance * (count - 1) / count

@@ -18,7 +18,6 @@ ABOUT_FLOORS = {
     "": "the package",
     "errors": "the one exception for people",
     "devices": "processors and GPUs",
-    "fused": "batch normalisation in one kernel",
     "progress": "how long work is told of",
     "storage": "files that are whole or absent",
     "settings": "what can be set",

@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+import kaggle_nerve.models  # noqa: F401  registers the layers that saved models name
 from kaggle_nerve.arrays import GrowingArrays
 from kaggle_nerve.data.cache import Cache, open_test
 from kaggle_nerve.data.frames import locate
