@@ -79,7 +79,7 @@ BEFORE = (
 cubic interpolation in all of them."""
 
 EPOCHS = "training.epochs=9"
-"""About five minutes for two folds side by side on two cores."""
+"""About three minutes for two folds side by side on two cores."""
 
 ATTENTION = "model.presence_pool=attention"
 BENT = ("augmentation.elastic=0.04", "augmentation.gain=0.4", "augmentation.sharpness=0.6")
@@ -97,6 +97,12 @@ STEPS = (
     Step("attention", "a presence head with attention", (*BEFORE, EPOCHS, ATTENTION), "conditional"),
     Step("bent", "elastic bending, local gain, sharpness", (*BEFORE, EPOCHS, ATTENTION, *BENT), "attention"),
     Step("bent@scales", "six views", (*BEFORE, EPOCHS, ATTENTION, *BENT), "bent"),
+    Step(
+        "whole",
+        "frames of 96x128 seen whole, in the same time",
+        (*BEFORE, "training.epochs=6", ATTENTION, *BENT, "size=[96, 128]", "model.window=1"),
+        "bent",
+    ),
     Step(
         "lite0",
         "EfficientNet-Lite0 from ImageNet, in the same time",
