@@ -536,7 +536,7 @@ def test_read_range_of_ten_bytes(header: str | None, expected: tuple[int, int] |
     assert wire.read_range(header, 10) == expected
 
 
-@pytest.mark.parametrize("header", ["bytes=10-", "bytes=10-12", "bytes=-0"])
+@pytest.mark.parametrize("header", ["bytes=10-", "bytes=10-12"])
 def test_range_past_the_end(header: str) -> None:
     with pytest.raises(wire.RefusedError) as refusal:
         wire.read_range(header, 10)

@@ -1,12 +1,16 @@
-"""What comes in over HTTP: requests as values, and bodies read whole or piece by piece. No state."""
+"""What comes in over HTTP, read by Werkzeug: requests as values, uploads of files piece by piece. No state."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from email.message import Message
-from io import BufferedIOBase
-from urllib.parse import parse_qsl, urlsplit
+from typing import IO, Any
+from urllib.parse import urlsplit
 
-from kaggle_nerve.rehearsal.wire import JSON_LIMIT, PIECE, RefusedError
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.wrappers import Request as Reader
+
+from kaggle_nerve.rehearsal.links import BLOBS
+from kaggle_nerve.rehearsal.wire import BLOB_LIMIT, JSON_LIMIT, PIECE, UPLOAD_LIMIT, RefusedError
 
 
 @dataclass
@@ -16,34 +20,19 @@ class Incoming:
     ``length`` is what the request announces; only what the client sends in chunks has none, and is short.
     """
 
-    stream: BufferedIOBase
-    headers: Message
-    limit: int
+    stream: IO[bytes]
+    length: int | None
     received: int = 0
     whole: bool = False
 
-    @property
-    def length(self) -> int | None:
-        """The announced length, None for a body in chunks. RefusedError for a bad one."""
-        return None if _is_chunked(self.headers) else _length(self.headers, self.limit)
-
     def pieces(self) -> Iterator[bytes]:
         """What has not been read yet. ConnectionResetError where the client leaves before the end."""
-        if self.whole:
-            return
-        if self.length is None:
-            self.whole = True
-            yield self._count(_read_chunks(self.stream, JSON_LIMIT))
-            return
-        while self.received < self.length:
-            yield self._count(self.stream.read1(min(PIECE, self.length - self.received)))
-        self.whole = True
-
-    def _count(self, piece: bytes) -> bytes:
-        if not piece and self.length:
-            raise ConnectionResetError("the client left in the middle of its upload")
-        self.received += len(piece)
-        return piece
+        while not self.whole:
+            wanted = PIECE if self.length is None else min(PIECE, self.length - self.received)
+            piece = _read(self.stream, wanted) if wanted else b""
+            self.whole = not piece
+            self.received += len(piece)
+            yield piece
 
 
 @dataclass(frozen=True)
@@ -57,56 +46,49 @@ class Request:
     host: str
     path: str
     query: dict[str, str]
-    headers: Message
+    headers: Headers
     body: bytes = b""
     incoming: Incoming | None = None
 
+    @property
+    def received(self) -> int:
+        """Bytes of the body, as far as they are announced."""
+        return len(self.body) if self.incoming is None else self.incoming.length or 0
 
-def read_target(target: str, headers: Message) -> tuple[str, str, dict[str, str]]:
-    """(host, path, query) of a request line's target, in origin form or, as to a proxy, in absolute form."""
+
+def read_request(environ: dict[str, Any]) -> Request:
+    """The request that Werkzeug read. RefusedError for a bad address or length, and for a long body.
+
+    ConnectionResetError where the client leaves before the end.
+    """
+    reader = Reader(environ, populate_request=False)
+    # Who asks a proxy for a tunnel names whom he wants in the request's line alone.
+    wanted = environ["RAW_URI"] if reader.method == "CONNECT" else environ.get("HTTP_HOST", "")
     try:
-        parts = urlsplit(target)
-        host = parts.hostname or urlsplit("//" + headers.get("Host", "")).hostname or ""
+        host = urlsplit(f"//{wanted}").hostname or ""
     except ValueError as fault:
         raise RefusedError(400, "The request's address is malformed.") from fault
-    return host, parts.path, dict(parse_qsl(parts.query))
-
-
-def read_body(stream: BufferedIOBase, headers: Message, limit: int) -> bytes:
-    """The request's body, sent with a length or in chunks. RefusedError for a bad length or a long body."""
-    if _is_chunked(headers):
-        return _read_chunks(stream, limit)
-    length = _length(headers, limit)
-    body = stream.read(length)
-    if len(body) < length:
-        raise ConnectionResetError("the client left in the middle of its request")
-    return body
-
-
-def _is_chunked(headers: Message) -> bool:
-    return headers.get("Transfer-Encoding", "").lower() == "chunked"
-
-
-def _length(headers: Message, limit: int) -> int:
-    length = headers.get("Content-Length", "0")
-    if not (length.isascii() and length.isdigit()):
+    announced = environ.get("CONTENT_LENGTH", "0")
+    if not (announced.isascii() and announced.isdigit()):
         raise RefusedError(400, "Content-Length is not a number.")
-    if int(length) > limit:
-        raise RefusedError(413, f"The body has {length} bytes; at most {limit} are taken.")
-    return int(length)
+    head = reader.method, host, reader.path, reader.args.to_dict(), reader.headers
+    is_blob = reader.method == "PUT" and reader.path.startswith(BLOBS)
+    limit = BLOB_LIMIT if is_blob else UPLOAD_LIMIT if reader.method == "PUT" else JSON_LIMIT
+    reader.max_content_length = limit
+    try:
+        if is_blob:
+            length = None if environ.get("wsgi.input_terminated") else int(announced)
+            return Request(*head, incoming=Incoming(reader.stream, length))
+        return Request(*head, body=_read(reader.stream, -1))
+    except RequestEntityTooLarge as fault:
+        raise RefusedError(413, f"The body has more than {limit} bytes.") from fault
 
 
-def _read_chunks(stream: BufferedIOBase, limit: int) -> bytes:
-    """The client sends an empty file in chunks, since its length is not true."""
-    body = bytearray()
-    while True:
-        try:
-            length = int(stream.readline(64).split(b";")[0], 16)
-        except ValueError as fault:
+def _read(stream: IO[bytes], count: int) -> bytes:
+    try:
+        return stream.read(count)
+    except (ClientDisconnected, OSError) as fault:
+        cause = fault.__context__ or fault
+        if isinstance(cause, OSError) and not isinstance(cause, (ConnectionError, TimeoutError)):
             raise RefusedError(400, "A chunk's length is not a number.") from fault
-        if length < 0 or len(body) + length > limit:
-            raise RefusedError(413, f"The body has more than {limit} bytes.")
-        body += stream.read(length)
-        stream.readline(64)
-        if length == 0:
-            return bytes(body)
+        raise ConnectionResetError("the client left in the middle of its request") from fault

@@ -25,8 +25,8 @@ class Links:
     def download(self, name: str) -> str:
         """The address under which ``name`` (with folders) can be fetched."""
         expires = str(int(time.time()) + LIFETIME)
-        path = DOWNLOADS + quote(name)
-        return f"{self._base}{path}?Expires={expires}&Signature={self._sign(path, expires)}"
+        path = DOWNLOADS + name
+        return f"{self._base}{quote(path)}?Expires={expires}&Signature={self._sign(path, expires)}"
 
     def upload(self, token: str) -> str:
         """The address to which the submission that goes by ``token`` is PUT."""

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
 from kagglesdk.blobs.types.blob_api_service import ApiStartBlobUploadRequest
 from kagglesdk.competitions.types import competition_api_service as api
@@ -97,7 +96,7 @@ def _route(exchange: Exchange) -> Reply:
         case ("POST", path) if path.removeprefix(BASE) in CALLS and path.startswith(BASE):
             return _call(exchange, path.removeprefix(BASE))
         case ("GET", path) if path.startswith(DOWNLOADS):
-            kind, _, name = unquote(path.removeprefix(DOWNLOADS)).partition("/")
+            kind, _, name = path.removeprefix(DOWNLOADS).partition("/")
             return _transfer(exchange, kind, name)
         case ("PUT", path) if path.startswith(BLOBS):
             return _transfer(exchange, "blob", path.removeprefix(BLOBS))

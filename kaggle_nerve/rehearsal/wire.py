@@ -1,13 +1,14 @@
 """HTTP as Kaggle speaks it: replies as values, JSON, errors, ranges, limits. No state."""
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from email.message import Message
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Protocol
+
+from werkzeug.datastructures import Headers
+from werkzeug.http import parse_range_header
 
 LOOPBACK = ("127.0.0.1", "localhost")
 JSON_LIMIT = 8 << 20
@@ -19,7 +20,6 @@ BLOB_LIMIT = 200 << 30
 """Bytes that one file of a dataset may have. It goes to disk as it comes."""
 
 PIECE = 1 << 18
-PLAIN_RANGE = re.compile(r"bytes=(?!-$)([0-9]{0,18})-([0-9]{0,18})")
 
 
 class RefusedError(Exception):
@@ -148,7 +148,7 @@ def redirect(address: str) -> Reply:
     return Reply(302, {"Location": address}, Text(b""))
 
 
-def file_reply(content: Content, kind: str, etag: str, modified: float, headers: Message) -> Reply:
+def file_reply(content: Content, kind: str, etag: str, modified: float, headers: Headers) -> Reply:
     """``content``, or the part that the request's Range wants of it: 200, 206 or (RefusedError) 416.
 
     If-Range is honoured: a client that resumes another object gets the whole of this one.
@@ -172,13 +172,14 @@ def read_range(header: str | None, size: int) -> tuple[int, int] | None:
 
     What is not one plain byte range is ignored, as RFC 9110 allows. Raises RefusedError 416 past the end.
     """
-    if not (asked := PLAIN_RANGE.fullmatch((header or "").strip())):
+    asked = parse_range_header(header)
+    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
         return None
-    first, last = asked.groups()
-    if not first:
-        start, stop = max(size - int(last), 0), size
+    start, end = asked.ranges[0]
+    if start < 0:
+        start, stop = max(size + start, 0), size
     else:
-        start, stop = int(first), min(int(last or size) + 1, size)
+        stop = size if end is None else min(end, size)
     if start >= size:
         raise RefusedError(416, "There are no such bytes.", {"Content-Range": f"bytes */{size}"})
     return (start, stop) if start < stop else None
