@@ -13,7 +13,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import client as clients
 from kaggle_nerve.kaggle_api import datasets
 from kaggle_nerve.kaggle_api.client import Client
-from kaggle_nerve.kaggle_api.datasets import Shipped, dataset_state, ship
+from kaggle_nerve.kaggle_api.datasets import DatasetVersion, dataset_state, ship
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.slugs import slug_of
 from kaggle_nerve.rehearsal.server import RehearsalServer
@@ -58,7 +58,7 @@ def test_made_private_then_a_new_version(
 ) -> None:
     before, notes = everything_under(tmp_path / "runs"), Notes()
     assert dataset_state(REF, client) is None
-    assert ship(run, client, reporter=notes) == Shipped(REF, 1, URL)
+    assert ship(run, client, reporter=notes) == DatasetVersion(REF, 1, URL)
     (made,) = server.datasets
     assert (made.title, made.is_private, made.license) == ("Nerve run small", True, "other")
     names = ["fold-0/model.keras", "fold-0/warm/history.csv", "settings.toml"]
@@ -122,7 +122,7 @@ def test_an_upload_that_fails_is_told_though_the_client_ends_with_0(
 def test_an_answer_that_is_lost(server: RehearsalServer, client: Client, run: Path) -> None:
     """The client asks for the same once more, and is told that the title is taken: by itself."""
     server.faults.add("upload-uncertain", call="CreateDataset")
-    assert ship(run, client) == Shipped(REF, 1, URL)
+    assert ship(run, client) == DatasetVersion(REF, 1, URL)
     assert len(calls(server, "CreateDataset")) == 2
 
 

@@ -111,7 +111,7 @@ class TestThroughTheClient:
         verify = lambda folder: looked_at.append(folder) or []  # noqa: E731
         done = fetch(data, client, reporter=notes, verify=verify)
         assert_is_whole(data, source)
-        assert (done.files, done.already, done.source) == (18, False, "rehearsal")
+        assert (done.files, done.was_complete, done.source) == (18, False, "rehearsal")
         assert "from the rehearsal, not from Kaggle" in done.sentence
         assert looked_at == [data]
         assert [(label, total, bar.count) for label, total, bar in notes.bars] == [
@@ -121,7 +121,7 @@ class TestThroughTheClient:
         ]
         requests = len(server.log)
         again = fetch(data, client)
-        assert (again.already, again.files, len(server.log)) == (True, 18, requests)
+        assert (again.was_complete, again.files, len(server.log)) == (True, 18, requests)
         assert "already" in str(again)
         assert_only_loopback(tmp_path / "home")
         assert PLANTED.encode() not in everything_under(data)
@@ -216,7 +216,7 @@ class TestAroundTheDownload:
     ) -> None:
         assert fetch(data, shelf, keep_archive=True).archive.is_file()
         (data / "test" / "3.tif").unlink()
-        assert not fetch(data, shelf, keep_archive=True).already
+        assert not fetch(data, shelf, keep_archive=True).was_complete
         assert shelf.deliveries == 1
         assert fetch(data, shelf, force=True).archive is None
         assert shelf.deliveries == 2
@@ -242,7 +242,7 @@ class TestAroundTheDownload:
     def test_what_is_not_right_is_not_called_fetched(self, shelf: ShelfClient, data: Path) -> None:
         with pytest.raises(NerveError, match=r"not right: 1_1.tif is odd \(and 1 more\)"):
             fetch(data, shelf, verify=lambda folder: ["1_1.tif is odd", "2_1.tif too"])
-        assert not fetch(data, shelf, verify=lambda folder: []).already
+        assert not fetch(data, shelf, verify=lambda folder: []).was_complete
         assert shelf.deliveries == 1
 
     @pytest.mark.parametrize("faults", [[], ["a fault"]], ids=["finished", "unfinished"])
@@ -307,7 +307,7 @@ class TestKilled:
         assert process.wait(60) == -9
         process.stdout.close()
         before = archive.stat().st_ctime_ns
-        assert not fetch(data, client, keep_archive=True).already
+        assert not fetch(data, client, keep_archive=True).was_complete
         assert archive.stat().st_ctime_ns == before
         archive.unlink()
         assert_is_whole(data, source)
@@ -330,7 +330,7 @@ fetch.fetch(Path(args[0]), ShelfClient(args[1]))
         assert process.wait(60) == -9, process.stdout.read()
         process.stdout.close()
         shelf = ShelfClient(served.archive)
-        assert not fetch(data, shelf).already
+        assert not fetch(data, shelf).was_complete
         assert shelf.deliveries == 0
         assert_is_whole(data, source)
 
@@ -518,19 +518,19 @@ class TestUnpackingGoesOn:
         assert not (staging / "train" / "1_1.tif").is_symlink()
 
     def test_quota_and_permission(self, tmp_path: Path) -> None:
-        with pytest.raises(NerveError, match="became full"), disk.full_disk_told(tmp_path):
+        with pytest.raises(NerveError, match="became full"), disk.explain_full_disk(tmp_path):
             raise OSError(errno.EDQUOT, "Disk quota exceeded")
         with (
             pytest.raises(NerveError, match=r"/x cannot be written .* permissions"),
-            disk.full_disk_told(tmp_path),
+            disk.explain_full_disk(tmp_path),
         ):
             raise PermissionError(errno.EACCES, "Permission denied", "/x")
         with (
             pytest.raises(NerveError, match="choose another folder with --runs, and"),
-            disk.full_disk_told(tmp_path, "--runs"),
+            disk.explain_full_disk(tmp_path, "--runs"),
         ):
             raise OSError(errno.ENOSPC, "No space left on device")
-        with pytest.raises(OSError, match="odd"), disk.full_disk_told(tmp_path):
+        with pytest.raises(OSError, match="odd"), disk.explain_full_disk(tmp_path):
             raise OSError(errno.EIO, "odd")
 
 

@@ -292,7 +292,7 @@ class TestArrival:
     ) -> None:
         sizes, now, reported = iter([0, 100, 10, 20, 20, 20]), [0.0], []
         monkeypatch.setattr(arrival.time, "monotonic", lambda: now[0])
-        watch = arrival.Arrival(lambda: next(sizes), 15, reported.append, "downloading it")
+        watch = arrival.DownloadWatch(lambda: next(sizes), 15, reported.append, "downloading it")
         for _ in range(5):
             watch("")
             now[0] += 10
@@ -303,7 +303,9 @@ class TestArrival:
             watch("")
 
     def test_a_full_disk_ends_it_at_once(self) -> None:
-        watch = arrival.Arrival(lambda: 0, 15, lambda size: None, "downloading it", wordings.OF_KERNELS)
+        watch = arrival.DownloadWatch(
+            lambda: 0, 15, lambda size: None, "downloading it", wordings.KERNEL_WORDING
+        )
         with pytest.raises(KaggleError, match=r"disk became full while downloading it.*with --runs") as fault:
             watch("OSError: [Errno 28] No space left on device\nRetrying in 2 s")
         assert fault.value.kind == "disk"

@@ -106,7 +106,7 @@ class TestPush:
     ) -> None:
         assert (username(client), full_ref("x", client)) == ("rehearsal", "rehearsal/x")
         first = push(folder, client)
-        assert first == kernels.Pushed(REF, 1, f"https://www.kaggle.com/code/{REF}")
+        assert first == kernels.KernelVersion(REF, 1, f"https://www.kaggle.com/code/{REF}")
         (kernel,) = server.kernels
         assert json.loads(kernel.text) == NOTEBOOK
         assert (kernel.ref, kernel.machine_shape, kernel.kernel_type) == (REF, "NvidiaTeslaT4", "notebook")
@@ -305,7 +305,7 @@ class TestOutput:
 
         monkeypatch.setattr(client, "ask", ask)
         with pytest.raises(KaggleError) as fault:
-            outputs._fetch(REF, tmp_path, client, Listing((wanted,)), outputs.OF_RUNS, SILENT)
+            outputs._fetch(REF, tmp_path, client, Listing((wanted,)), outputs.RUN_FILES, SILENT)
         assert (fault.value.kind, sizes) == (kind, [0, 100, 200, 300, 400, 400, 400])
         assert path.stat().st_size == 400
         assert str(fault.value).startswith("It broke" if kind == "network" else "1 of 1 files of rehearsal/")

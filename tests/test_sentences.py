@@ -136,6 +136,6 @@ def test_a_client_that_breaks(server: RehearsalServer, home: Path, monkeypatch: 
         client_of(server, home).list_files()
     assert str(fault.value) == (
         "The kaggle client broke while listing the data (TypeError: 'int' object is not iterable): "
-        f"{versions.mend()}."
+        f"{versions.next_step()}."
     )
     assert fault.value.kind == "broken"

@@ -59,8 +59,8 @@ def _versions() -> dict[str, str]:
 def _client(advice: list[str]) -> None:
     from kaggle_nerve.kaggle_api import versions
 
-    if remark := versions.remark(versions.installed()):
-        advice.append(remark)
+    if warning := versions.warning(versions.installed()):
+        advice.append(warning)
 
 
 def _devices() -> dict[str, str]:

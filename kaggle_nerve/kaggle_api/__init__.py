@@ -1,5 +1,5 @@
-"""Everything between this machine and Kaggle. The official client runs here and nowhere else.
+"""Talk to Kaggle. The official client runs here and nowhere else.
 
-``client.Client`` runs it, ``fetch.fetch`` gets the data, ``submit.upload`` sends a submission, ``ledger.Ledger``
-remembers what was sent. Each works the same against the real Kaggle and against the rehearsal.
+``client.Client`` runs the client, ``fetch.fetch`` gets the data, ``kernels``, ``outputs`` and ``datasets``
+work with Kaggle notebooks and datasets. All work the same against the real Kaggle and against the rehearsal.
 """

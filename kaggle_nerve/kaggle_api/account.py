@@ -1,4 +1,4 @@
-"""Whose account the credentials belong to, and the full names of what is in it."""
+"""The account of the credentials, and full references (``user/slug``) to what it owns."""
 
 from kaggle_nerve.kaggle_api import failures
 from kaggle_nerve.kaggle_api.client import Client
@@ -6,7 +6,8 @@ from kaggle_nerve.kaggle_api.failures import KaggleError
 
 
 def username(client: Client) -> str:
-    """The account's own name. For an access token the client asks Kaggle, for others it reads kaggle.json."""
+    """Return the account's user name. For an access token the client asks Kaggle, otherwise it reads
+    kaggle.json."""
     name = client.ask("username", {}, "asking whose credentials these are", client.limits.call)
     if not name:
         raise KaggleError(
@@ -18,5 +19,5 @@ def username(client: Client) -> str:
 
 
 def full_ref(name: str, client: Client) -> str:
-    """``user/slug`` of ``name``, which is that already or a slug of this account."""
+    """Return ``user/slug`` for ``name``, which is either that already or a slug of this account."""
     return name if "/" in name else f"{username(client)}/{name}"

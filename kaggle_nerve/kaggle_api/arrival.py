@@ -1,21 +1,21 @@
-"""Watches what the client downloads, and ends it when nothing comes or nothing can be written."""
+"""Watch a download, and stop the client when no data arrives or the disk is full."""
 
 import time
 from collections.abc import Callable
 
 from kaggle_nerve.kaggle_api import failures
-from kaggle_nerve.kaggle_api.failures import OF_COMPETITIONS, Fault, KaggleError, Wording
+from kaggle_nerve.kaggle_api.failures import COMPETITION_WORDING, Fault, KaggleError, Wording
 
 
-class Arrival:
-    """A watcher for `Program.ask`.
+class DownloadWatch:
+    """Stall detector for downloads, to be passed as ``watch`` to `Program.ask`.
 
     Args:
-        measure: gives the bytes on disk, which may also become fewer.
-        patience: seconds without a change after which the client is ended.
-        on_size: gets each new number of bytes.
-        doing: what the client does, for messages.
-        wording: names the option that chooses another folder.
+        measure: returns the bytes on disk, which may also decrease.
+        patience: seconds without a change after which the client is stopped.
+        on_size: called with each new number of bytes.
+        doing: what the client is doing, for messages.
+        wording: names the option that selects another folder.
     """
 
     def __init__(
@@ -24,18 +24,18 @@ class Arrival:
         patience: float,
         on_size: Callable[[int], None],
         doing: str,
-        wording: Wording = OF_COMPETITIONS,
+        wording: Wording = COMPETITION_WORDING,
     ) -> None:
         self.doing = doing
         self._measure, self._patience, self._on_size, self._wording = measure, patience, on_size, wording
         self._size, self._since = -1, time.monotonic()
 
     def __call__(self, text: str) -> None:
-        """Look once; ``text`` is what the client wrote so far. Raises KaggleError to end it."""
-        # The client would try five times more, for a minute, to write to a full disk.
+        """Check once; ``text`` is what the client has printed so far. Raises KaggleError to stop the client."""
+        # The client would retry a full disk five times, for a minute.
         if "No space left on device" in text or "Disk quota exceeded" in text:
-            full = Fault("No space left on device")
-            raise failures.explain(full, self.doing, "", None, wording=self._wording)
+            fault = Fault("No space left on device")
+            raise failures.explain(fault, self.doing, "", None, wording=self._wording)
         size = self._measure()
         if size != self._size:
             self._size, self._since = size, time.monotonic()

@@ -1,4 +1,4 @@
-"""The only place that runs the official client."""
+"""Run the official Kaggle client. Nothing else in the package does."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from typing import Any
 
 from kaggle_nerve.competition import facts
 from kaggle_nerve.kaggle_api import credentials, environment, failures, records, versions
-from kaggle_nerve.kaggle_api.arrival import Arrival
+from kaggle_nerve.kaggle_api.arrival import DownloadWatch
 from kaggle_nerve.kaggle_api.credentials import Credential
 from kaggle_nerve.kaggle_api.failures import About, Fault, KaggleError
 from kaggle_nerve.kaggle_api.process import EndedError, Message, Program
@@ -17,26 +17,26 @@ from kaggle_nerve.kaggle_api.records import Listing, RemoteSubmission
 
 GUARD = Path(__file__).with_name("guard.py")
 PAGE, PAGES = 200, 500
-"""Rows asked for at once, the most that Kaggle gives, and pages at most."""
+"""Rows per page, the most that Kaggle returns, and the maximum number of pages."""
 
 REHEARSAL, KAGGLE = "rehearsal", "kaggle"
 
 LOST = "Upload unsuccessful"
-"""What the client prints of a dataset's file that the storage did not take."""
+"""What the client prints about a dataset file that the storage did not accept."""
 
 PARTIAL = ".kaggle-partial"
-"""Ends the name of the client's note beside an unfinished download."""
+"""Suffix of the client's note beside an unfinished download."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds after which the client is ended: it has no time limits of its own.
+    """Time limits in seconds, after which the client is stopped: it has none of its own.
 
-    ``call`` is for a question, ``submit`` for an upload, ``download`` for the whole archive, and ``stall`` for
-    an archive that does not grow; the client's own waits between retries add up to one minute. ``listing`` is
-    for all pages of a list of files: 17,000 names in pages of 200 are not worth waiting for longer.
-    ``output`` is for all files of a kernel, ``file`` for a single one of them, which the client up to 2.2.4 holds
-    in memory until it is whole, and ``ship`` for the upload of a dataset.
+    ``call`` is for a question, ``submit`` for an upload, ``download`` for the whole archive, and ``stall``
+    for an archive that does not grow; the client's own waits between retries add up to one minute.
+    ``listing`` is for all pages of a list of files: 17,000 names in pages of 200 are not worth a longer wait.
+    ``output`` is for all files of a kernel, ``file`` for a single one of them, which the client up to 2.2.4
+    holds in memory until it is complete, and ``ship`` for the upload of a dataset.
     """
 
     call: float = 120
@@ -51,62 +51,63 @@ class Limits:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the client said of a submission: ``failure`` is None if it claims success. Neither is proof."""
+    """The client's report on a submission: ``failure`` is None if it claims success. Neither is proof."""
 
     failure: KaggleError | None
     text: str
 
 
 class Client:
-    """Kaggle, as far as this competition needs it.
+    """The Kaggle operations that this competition needs.
 
     Args:
-        given: a rehearsal's environment (``RehearsalServer.environment``), used alone and only if it leads to
-            this machine; None takes the user's credentials and proxies.
+        variables: the environment of a rehearsal (``RehearsalServer.environment``), used exclusively and only
+            if it points to this machine; None uses the user's credentials and proxies.
         slug: the competition.
-        limits: see Limits.
+        limits: time limits, see Limits.
 
     Attributes:
-        is_rehearsal: whether everything goes to this machine.
+        is_rehearsal: whether all requests go to this machine.
 
-    Every method raises KaggleError, a NerveError, for what goes wrong. No text from here has a credential in it.
+    Every method raises KaggleError, a NerveError, on failure. No text that leaves this class contains a
+    credential.
     """
 
     def __init__(
         self,
-        given: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
         slug: str = facts.SLUG,
         limits: Limits = Limits(),
     ) -> None:
         self.slug, self.limits = slug, limits
-        self._variables = environment.build(given)
+        self._variables = environment.build(variables)
         self._secrets = credentials.secrets(self._variables)
         self.is_rehearsal = environment.is_rehearsal(self._variables)
-        # -P: a kaggle.py, or another module's namesake, in the user's folder must not be taken for the real one.
+        # -P: a kaggle.py, or a namesake of another module, in the user's folder must not shadow the real one.
         self._program = Program([sys.executable, "-P", str(GUARD)], self._variables)
 
     @property
     def where(self) -> str:
-        """``rehearsal`` or ``kaggle``: what a record of this client's doings says."""
+        """``rehearsal`` or ``kaggle``, as noted in records of what this client did."""
         return REHEARSAL if self.is_rehearsal else KAGGLE
 
     def credential(self) -> Credential:
-        """The credential that will be used, without its value. Raises NerveError if there is none."""
+        """Return the credential that will be used, without its value. Raises NerveError if there is none."""
         return credentials.require(self._variables)
 
     def blank(self, text: str) -> str:
-        """``text`` without credentials."""
+        """Return ``text`` with all credentials blanked out."""
         return credentials.blank(text, self._secrets)
 
     def list_files(self, on_page: Callable[[int], None] = lambda _: None) -> Listing:
-        """The competition's files, all pages. ``on_page`` gets the number of files so far.
+        """List the competition's files, all pages. ``on_page`` gets the number of files so far.
 
-        If a page after the first cannot be read, or all take too long, what there is comes back as a Listing
-        that is not whole.
+        If a page after the first cannot be read, or all take too long, the files so far are returned as a
+        Listing that is not whole.
         """
         end = time.monotonic() + self.limits.listing
         files: list[records.RemoteFile] = []
-        seen, token = set(), ""
+        used_tokens, token = set(), ""
         for _ in range(PAGES):
             page = {"slug": self.slug, "token": token, "size": PAGE}
             try:
@@ -117,18 +118,18 @@ class Client:
                 return Listing(tuple(files), whole=False)
             files += [file for row in answer["files"] if (file := records.as_file(row)).name]
             on_page(len(files))
-            seen.add(token)
+            used_tokens.add(token)
             token = answer["next"]
             if not token:
                 return Listing(tuple(files))
-            if token in seen or time.monotonic() > end:
+            if token in used_tokens or time.monotonic() > end:
                 break
         return Listing(tuple(files), whole=False)
 
     def submissions(self) -> list[RemoteSubmission]:
-        """The newest submissions of this account's team, newest first."""
-        newest = {"slug": self.slug, "size": PAGE}
-        rows = self.ask("submissions", newest, "listing the submissions", self.limits.call)
+        """List the newest submissions of this account's team, newest first."""
+        page = {"slug": self.slug, "size": PAGE}
+        rows = self.ask("submissions", page, "listing the submissions", self.limits.call)
         return [records.as_submission(row) for row in rows]
 
     def download_all(
@@ -138,40 +139,40 @@ class Client:
         force: bool = False,
         on_progress: Callable[[int, int | None], None] = lambda done, total: None,
     ) -> Path:
-        """Get the archive of all files into ``folder``, going on where an earlier download ended.
+        """Download the archive of all files into ``folder``, resuming an earlier download.
 
-        ``on_progress`` gets the bytes there and, once known, those of the whole. The client may say that all
-        is well though the archive is damaged: check it.
+        ``on_progress`` gets the bytes on disk and, once known, the total. The client may report success for a
+        damaged archive: check it.
         """
         folder.mkdir(parents=True, exist_ok=True)
         archive = archive_path(folder, self.slug)
-        watch = Arrival(
+        watch = DownloadWatch(
             lambda: bytes_on_disk(archive),
             self.limits.stall,
             lambda size: on_progress(size, expected_size(archive)),
             "downloading the data",
         )
-        wanted = {"slug": self.slug, "folder": str(folder), "force": force}
-        self.ask("download_all", wanted, watch.doing, self.limits.download, watch=watch)
+        arguments = {"slug": self.slug, "folder": str(folder), "force": force}
+        self.ask("download_all", arguments, watch.doing, self.limits.download, watch=watch)
         if not archive.is_file():
             raise KaggleError(
                 failures.CLIENT,
-                f"The kaggle client ended without an error, but {archive} is not there: {versions.mend()}.",
+                f"The kaggle client ended without an error, but {archive} is not there: {versions.next_step()}.",
             )
         size = archive.stat().st_size
         on_progress(size, size)
         return archive
 
     def submit(self, file: Path, message: str) -> Answer:
-        """Upload and submit one file, once. Whether it worked only the list of submissions can tell."""
-        sent = {"slug": self.slug, "file": str(file), "message": message}
+        """Upload and submit one file, once. Only the list of submissions can tell whether it worked."""
+        arguments = {"slug": self.slug, "file": str(file), "message": message}
         try:
-            said = self.ask("submit", sent, "submitting", self.limits.submit)
+            text = self.ask("submit", arguments, "submitting", self.limits.submit)
         except KaggleError as fault:
             return Answer(fault, str(fault))
-        # An upload that failed is an answer like any other, and only its words tell.
-        fault = self.explain(Fault(said or ""), "submitting")
-        return Answer(fault, str(fault)) if fault.kind == failures.UPLOAD else Answer(None, said or "")
+        # A failed upload comes as a normal answer; only its text reveals the failure.
+        fault = self.explain(Fault(text or ""), "submitting")
+        return Answer(fault, str(fault)) if fault.kind == failures.UPLOAD else Answer(None, text or "")
 
     def ask(
         self,
@@ -184,29 +185,30 @@ class Client:
         on_event: Callable[[Message], None] = lambda _: None,
         about: About | None = None,
     ) -> Any:
-        """What a function of `guard` answers. Raises KaggleError unless it does so in time.
+        """Call a function of `guard` and return its result. Raises KaggleError on failure or after ``limit``
+        seconds.
 
-        ``watch`` and ``on_event`` are those of `Program.ask`; ``about``: what a failure speaks of, None is the
-        competition.
+        ``watch`` and ``on_event`` are those of `Program.ask`. ``about`` is the subject of a failure message;
+        None means the competition.
         """
-        self.credential()  # says so at once if there is none
+        self.credential()  # fails early if there is none
         try:
             reply = self._program.ask({"call": call, "with": dict(arguments)}, limit, watch, on_event)
-        except EndedError as end:
-            ended = Fault(self.blank(str(end)), "ended", frozenset({"EndedError"}))
-            raise self.explain(ended, doing, about) from None
+        except EndedError as error:
+            fault = Fault(self.blank(str(error)), "ended", frozenset({"EndedError"}))
+            raise self.explain(fault, doing, about) from None
         if reply is None:
             raise failures.timed_out(doing, limit)
-        message, said = reply
+        message, printed = reply
         if "fault" in message:
             raise self.explain(Fault.read(message["fault"], self.blank), doing, about)
-        if LOST in said:
-            # Versions up to 2.2.4 make a dataset without the file that the storage did not take.
+        if LOST in printed:
+            # Versions up to 2.2.4 create the dataset without the file that the storage did not accept.
             raise self.explain(Fault(LOST), doing, about)
         return self._blanked(message["answer"])
 
     def explain(self, fault: Fault, doing: str, about: About | None = None) -> KaggleError:
-        """What a fault means."""
+        """Convert a fault into a KaggleError with a sentence for the user."""
         credential = credentials.find(self._variables)
         about = about or About(self.slug)
         return failures.explain(
@@ -229,22 +231,22 @@ class Client:
 
 
 def archive_path(folder: Path, slug: str) -> Path:
-    """Where the client puts the archive."""
+    """Return the path where the client puts the archive."""
     return folder / f"{slug}.zip"
 
 
 def partial_path(file: Path) -> Path:
-    """The client's note of what it is in the midst of downloading: JSON with the whole ``size``."""
+    """Return the path of the client's note about an unfinished download: JSON with the full ``size``."""
     return file.with_name(f"{file.name}{PARTIAL}")
 
 
 def bytes_on_disk(file: Path) -> int:
-    """The size of a file, 0 where there is none."""
+    """Return the size of a file, 0 if it does not exist."""
     return file.stat().st_size if file.is_file() else 0
 
 
 def expected_size(archive: Path) -> int | None:
-    """The bytes that an unfinished archive will have, if the client noted them."""
+    """Return the final size of an unfinished archive, or None if the client did not note it."""
     try:
         size = records.read_object(partial_path(archive).read_text(encoding="utf-8")).get("size")
     except (OSError, ValueError):

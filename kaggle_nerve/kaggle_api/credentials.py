@@ -1,5 +1,5 @@
-"""Which credentials the official client would use, and where they lie. Their values never leave this module,
-except as a list of what must be blanked."""
+"""Find the credentials that the official client would use. Their values never leave this module, except as a
+list of texts to blank out."""
 
 import base64
 import json
@@ -30,12 +30,12 @@ PATTERNS = (
     re.compile(r"(?i)(://)[^/\s@:]+:[^/\s@]+(?=@)"),
     re.compile(r"()\bKGAT_\w+"),
 )
-"""What looks like a credential, whoever's it is: headers, signed addresses, passwords in addresses."""
+"""Patterns of anything that looks like a credential: headers, signed addresses, passwords in addresses."""
 
 
 @dataclass(frozen=True)
 class Credential:
-    """The one that the client would use. ``hidden`` are the places of others, which it does not look at."""
+    """The credential that the client would use. ``hidden``: sources of others, which the client ignores."""
 
     kind: str
     where: str
@@ -50,53 +50,56 @@ class _Candidate:
 
 
 def find(variables: Mapping[str, str] | None = None) -> Credential | None:
-    """What the client would use, started with these variables or the user's; None: it would find nothing."""
+    """Return the credential that the client would use with these variables (default: the user's), or None."""
     variables = os.environ if variables is None else variables
-    found = list(_candidates(variables))
-    if not found:
+    candidates = list(_candidates(variables))
+    if not candidates:
         return None
-    return Credential(found[0].kind, found[0].where, tuple(other.where for other in found[1:]))
+    return Credential(
+        candidates[0].kind, candidates[0].where, tuple(candidate.where for candidate in candidates[1:])
+    )
 
 
 def require(variables: Mapping[str, str]) -> Credential:
-    """The same; raises NerveError that says how to get one."""
-    found = find(variables)
-    if found is None:
+    """Return the credential. Raises NerveError with instructions if there is none."""
+    credential = find(variables)
+    if credential is None:
         raise NerveError(" ".join([HOW_TO_GET, *problems(variables)]))
-    return found
+    return credential
 
 
 def problems(variables: Mapping[str, str] | None = None) -> list[str]:
-    """What is wrong with a kaggle.json that exists, a sentence each."""
+    """Describe what is wrong with an existing kaggle.json, one sentence per problem."""
     variables = os.environ if variables is None else variables
     config = _config_file(variables)
     if not config.is_file():
         return []
-    told = []
+    sentences = []
     if _read_json(config) is None:
-        told.append(
+        sentences.append(
             f"{config} is not readable JSON, so it is ignored: download it again from {SETTINGS_PAGE}."
         )
     if os.name != "nt" and config.stat().st_mode & 0o044:
-        told.append(f"{config} can be read by other users: run `chmod 600 {config}`.")
-    return told
+        sentences.append(f"{config} can be read by other users: run `chmod 600 {config}`.")
+    return sentences
 
 
 def secrets(variables: Mapping[str, str]) -> frozenset[str]:
-    """Every text that must not appear anywhere: tokens, keys, passwords, used or not, and their encodings."""
+    """Return every text that must not appear anywhere: tokens, keys and passwords, used or not, and their
+    encodings."""
     values = {value for candidate in _candidates(variables) for value in candidate.values}
     values |= {variables.get("KAGGLE_API_TOKEN", ""), variables.get("KAGGLE_KEY", "")}
     for name in PROXIES:
         values |= _passwords(variables.get(name, ""))
     config = _config(variables)
     if {"username", "key"} <= config.keys():
-        pair = f"{config['username']}:{config['key']}"
-        values.add(base64.b64encode(pair.encode()).decode())
+        login = f"{config['username']}:{config['key']}"
+        values.add(base64.b64encode(login.encode()).decode())
     return frozenset(value for value in values if len(value) > 3)
 
 
 def blank(text: str, hide: frozenset[str]) -> str:
-    """``text`` without the texts of ``hide``, and without anything that looks like a credential."""
+    """Return ``text`` without the texts in ``hide`` and without anything that looks like a credential."""
     for secret in sorted(hide, key=len, reverse=True):
         text = text.replace(secret, BLANK)
     for pattern in PATTERNS:
@@ -105,14 +108,14 @@ def blank(text: str, hide: frozenset[str]) -> str:
 
 
 def _candidates(variables: Mapping[str, str]) -> Iterator[_Candidate]:
-    """In the order in which the client looks."""
+    """Yield credentials in the order in which the client looks for them."""
     home = _home(variables)
     if variables.get("KAGGLE_KERNEL_RUN_TYPE") and variables.get("KAGGLE_DATA_PROXY_URL"):
-        place = variables.get("KAGGLE_API_V1_TOKEN", "")
-        if place and (text := _read(Path(place))):
+        token_file = variables.get("KAGGLE_API_V1_TOKEN", "")
+        if token_file and (text := _read(Path(token_file))):
             yield _Candidate(TOKEN, "the Kaggle notebook", (text,))
-    given = variables.get("KAGGLE_API_TOKEN", "")
-    if given and (text := _token(given)):
+    token = variables.get("KAGGLE_API_TOKEN", "")
+    if token and (text := _token(token)):
         yield _Candidate(TOKEN, "KAGGLE_API_TOKEN", (text,))
     for name in ("access_token", "access_token.txt"):
         if text := _read(home / ".kaggle" / name):
@@ -124,17 +127,19 @@ def _candidates(variables: Mapping[str, str]) -> Iterator[_Candidate]:
         )
         yield _Candidate(PAIR, source, (config["key"],))
     login = home / ".kaggle" / "credentials.json"
-    kept = _read_json(login) or {}
-    if kept.get("refresh_token"):
-        yield _Candidate(LOGIN, str(login), (kept["refresh_token"], str(kept.get("access_token") or "")))
+    login_data = _read_json(login) or {}
+    if login_data.get("refresh_token"):
+        yield _Candidate(
+            LOGIN, str(login), (login_data["refresh_token"], str(login_data.get("access_token") or ""))
+        )
 
 
-def _token(given: str) -> str:
-    """KAGGLE_API_TOKEN is the token, or the name of a file that holds it."""
+def _token(value: str) -> str:
+    """Read KAGGLE_API_TOKEN, which is the token itself or the name of a file that holds it."""
     try:
-        return _read(Path(given)) if Path(given).exists() else given
+        return _read(Path(value)) if Path(value).exists() else value
     except OSError:  # longer than a file name may be
-        return given
+        return value
 
 
 def _home(variables: Mapping[str, str]) -> Path:
@@ -151,10 +156,10 @@ def _config_file(variables: Mapping[str, str]) -> Path:
 
 
 def _config(variables: Mapping[str, str]) -> dict[str, str]:
-    """kaggle.json with KAGGLE_USERNAME and KAGGLE_KEY over it: they may come from either."""
-    kept = _read_json(_config_file(variables)) or {}
-    given = {"username": variables.get("KAGGLE_USERNAME"), "key": variables.get("KAGGLE_KEY")}
-    return {name: str(value) for name in given if (value := given[name] or kept.get(name))}
+    """Read kaggle.json, overridden by KAGGLE_USERNAME and KAGGLE_KEY: each value may come from either."""
+    stored = _read_json(_config_file(variables)) or {}
+    overrides = {"username": variables.get("KAGGLE_USERNAME"), "key": variables.get("KAGGLE_KEY")}
+    return {name: str(value) for name in overrides if (value := overrides[name] or stored.get(name))}
 
 
 def _read(path: Path) -> str:

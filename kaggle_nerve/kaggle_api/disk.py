@@ -1,4 +1,4 @@
-"""Full disks, as sentences."""
+"""Disk space checks, and full disks explained in a sentence."""
 
 import errno
 import shutil
@@ -10,12 +10,13 @@ from kaggle_nerve.errors import NerveError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 RESERVE = 64 << 20
-"""Bytes that are left alone, for everything else that needs the disk meanwhile."""
+"""Bytes to keep free for everything else on the disk."""
 
 
 @contextmanager
-def full_disk_told(folder: Path, option: str = "--data") -> Iterator[None]:
-    """Turn what writing into ``folder`` may raise into a NerveError; ``option`` is what names another folder."""
+def explain_full_disk(folder: Path, option: str = "--data") -> Iterator[None]:
+    """Convert a write error in ``folder`` into a NerveError; ``option`` is the one that selects another
+    folder."""
     try:
         yield
     except OSError as fault:
@@ -44,7 +45,7 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 def as_size(count: int) -> str:
-    """Bytes for people: ``1.5 GB``."""
+    """Format bytes for people: ``1.5 GB``."""
     for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
         if count >= 10**power:
             return f"{count / 10**power:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""The archive on disk, with progress, across broken connections. Whether it is sound, others check."""
+"""Download the archive with progress, across broken connections. The caller checks its integrity."""
 
 import shutil
 from pathlib import Path
@@ -17,13 +17,14 @@ from kaggle_nerve.kaggle_api.records import Listing
 from kaggle_nerve.progress import Reporter
 
 FRESH_LINKS = 2
-"""Runs of the client that may end at a refused address before it is more than an expired one."""
+"""Refused addresses to tolerate as merely expired; one more is an error."""
 
 
 def download(work: Path, client: Client, listing: Listing, reporter: Reporter, force: bool = False) -> Path:
-    """Get the archive into ``work``. A client that broke off is followed by another as long as each gets on.
+    """Download the archive into ``work``. After a broken connection, retry as long as each attempt makes
+    progress.
 
-    ``force`` starts from nothing. Raises KaggleError.
+    ``force`` starts from scratch. Raises KaggleError.
     """
     archive = archive_path(work, client.slug)
     refused = 0
@@ -47,7 +48,7 @@ def download(work: Path, client: Client, listing: Listing, reporter: Reporter, f
 
 
 def discard(work: Path, client: Client) -> None:
-    """Delete the archive, and the client's note without which a damaged part would be completed."""
+    """Delete the archive and the client's note; with the note, the client would resume from damaged bytes."""
     archive = archive_path(work, client.slug)
     archive.unlink(missing_ok=True)
     partial_path(archive).unlink(missing_ok=True)
@@ -55,30 +56,31 @@ def discard(work: Path, client: Client) -> None:
 
 
 def resumable(work: Path, client: Client) -> int:
-    """The bytes of an unfinished archive that the client can go on from."""
+    """Return the bytes of an unfinished archive from which the client can resume."""
     archive = archive_path(work, client.slug)
     return bytes_on_disk(archive) if partial_path(archive).is_file() else 0
 
 
 def unpacked_folder(work: Path) -> Path:
-    """Where unpacked files wait until all are right."""
+    """Return the folder where unpacked files wait until all are verified."""
     return work / "unpacked"
 
 
 def inner_folder(work: Path) -> Path:
-    """Where archives that were inside the archive lie."""
+    """Return the folder for nested archives."""
     return work / "inner"
 
 
 class _Progress:
-    """A bar of bytes, fed with sizes. Its total may be the list's, which is not quite the archive's."""
+    """Progress bar in bytes, fed with sizes. Its total may come from the listing, which differs slightly from
+    the archive's size."""
 
     def __init__(self, reporter: Reporter, total: int | None) -> None:
         self._bar = reporter.bar("Downloading", total, "byte")
         self._total, self._shown = total, 0
 
     def __call__(self, done: int, total: int | None) -> None:
-        """So many bytes are there, of ``total`` if the client knows."""
+        """Advance to ``done`` bytes, of ``total`` if the client knows it."""
         if self._total is not None:
             done = self._total if done == total else min(done, self._total)
         if done > self._shown:

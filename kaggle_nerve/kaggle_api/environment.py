@@ -1,4 +1,4 @@
-"""The variables that the official client gets: built from scratch, so that nothing slips in or out."""
+"""Environment variables of the official client, built from scratch so that nothing leaks in or out."""
 
 import os
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from urllib.parse import urlsplit
 from kaggle_nerve.errors import NerveError
 
 ENDPOINT = "KAGGLE_API_ENVIRONMENT"
-"""The client's only switch for where it talks to. It obeys ``LOCALHOST``; anything else means real Kaggle."""
+"""The client's only switch for its endpoint. ``LOCALHOST`` works; any other value means the real Kaggle."""
 
 MACHINE = (
     *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "TMP"),
     *("SYSTEMROOT", "WINDIR", "COMSPEC", "PATHEXT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
     *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"),
 )
-"""What any Python program may need to start."""
+"""Variables that any Python program may need to start."""
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 NO_PROXY = ("no_proxy", "NO_PROXY")
@@ -25,26 +25,27 @@ PERSON = (
     *("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_CONFIG_DIR", ENDPOINT),
     *("KAGGLE_API_V1_TOKEN", "KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_DATA_PROXY_URL"),
 )
-"""What belongs to the user: where the credentials are, and the way out. Never VERBOSE: it prints them."""
+"""The user's variables: credentials and network access. Never VERBOSE, which makes the client print
+credentials."""
 
 CLIENT = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
-"""Its messages shall come at once, whole, and in one encoding."""
+"""Makes the client's output unbuffered and UTF-8."""
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def build(given: Mapping[str, str] | None) -> dict[str, str]:
-    """Every variable of the client's process.
+def build(rehearsal: Mapping[str, str] | None) -> dict[str, str]:
+    """Build every variable of the client's process.
 
-    ``given`` is a rehearsal's environment, which is used as it is, with nothing of the user's; None means the
-    user's own. Raises NerveError where a rehearsal could reach anything but this machine, and where the user
-    asks for an endpoint that the client would ignore.
+    ``rehearsal`` is a rehearsal's environment, which is used as is, without any of the user's variables; None
+    uses the user's own. Raises NerveError if a rehearsal could reach anything but this machine, or if the
+    user sets an endpoint that the client would ignore.
     """
-    machine = _taken(MACHINE)
-    variables = {**machine, **(_taken(PERSON) if given is None else given), **CLIENT}
+    machine = _inherited(MACHINE)
+    variables = {**machine, **(_inherited(PERSON) if rehearsal is None else rehearsal), **CLIENT}
     variables.pop("VERBOSE", None)
     variables.pop("VERBOSE_OUTPUT", None)
-    if given is not None or is_rehearsal(variables):
+    if rehearsal is not None or is_rehearsal(variables):
         require_loopback(variables)
     elif variables.get(ENDPOINT, "PROD") != "PROD":
         raise NerveError(
@@ -55,12 +56,12 @@ def build(given: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def is_rehearsal(variables: Mapping[str, str]) -> bool:
-    """Whether these variables lead the client to this machine."""
+    """Tell whether these variables direct the client to this machine."""
     return variables.get(ENDPOINT) == "LOCALHOST"
 
 
 def require_loopback(variables: Mapping[str, str]) -> None:
-    """Raise NerveError unless a client with these variables can reach this machine alone."""
+    """Raise NerveError unless a client with these variables can reach only this machine."""
     refusal = "This rehearsal could reach the real Kaggle, so it does not start: {}."
     if not is_rehearsal(variables):
         raise NerveError(refusal.format(f"{ENDPOINT} must be LOCALHOST"))
@@ -68,7 +69,7 @@ def require_loopback(variables: Mapping[str, str]) -> None:
         if variables.get(name) and not _is_loopback(variables[name]):
             raise NerveError(refusal.format(f"{name} must be an address on 127.0.0.1"))
     for name in ("http_proxy", "https_proxy"):
-        # An empty name in small letters switches the proxy off, whatever the one in capitals says.
+        # An empty lower-case variable disables the proxy, whatever the upper-case one says.
         if not variables.get(name, variables.get(name.upper())):
             raise NerveError(refusal.format(f"{name} must be the rehearsal's address"))
     for name in NO_PROXY:
@@ -79,7 +80,7 @@ def require_loopback(variables: Mapping[str, str]) -> None:
             raise NerveError(refusal.format(f"{name} must be the rehearsal's own"))
 
 
-def _taken(names: tuple[str, ...]) -> dict[str, str]:
+def _inherited(names: tuple[str, ...]) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 

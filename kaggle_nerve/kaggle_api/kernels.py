@@ -1,7 +1,6 @@
-"""Kernels on Kaggle: pushing one, watching its session, getting what it left.
+"""Push kernels to Kaggle and follow their sessions.
 
-Kaggle takes a kernel without the data that it does not know; and versions of the client up to 2.2.4 save an error
-page under the name of a file.
+Kaggle accepts a kernel even if it does not know its data sources.
 """
 
 import time
@@ -19,20 +18,21 @@ from kaggle_nerve.progress import SILENT, Reporter
 METADATA = "kernel-metadata.json"
 COMPLETE, ERROR = "complete", "error"
 ENDS = (COMPLETE, ERROR, "cancel_acknowledged")
-"""Statuses that do not change any more."""
+"""Final statuses."""
 
 POLLS = (5, 10, 20, 30, 60)
-"""Seconds between looks at a session; the last one repeats."""
+"""Seconds between polls of a session; the last one repeats."""
 
 SESSION = 13 * 3600
-"""Seconds after which no session runs any more: Kaggle ends them after 12 hours, and queues them before."""
+"""Seconds after which every session has ended: Kaggle stops them after 12 hours, and queues them before."""
 
 TRANSIENT = (*failures.UNANSWERED, failures.RATE)
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """A kernel that Kaggle took: ``user/slug``, the version's number (0: it did not say), and its page."""
+class KernelVersion:
+    """A kernel version on Kaggle: ``user/slug``, the version's number (0 if Kaggle does not report it), and
+    its page."""
 
     ref: str
     version: int
@@ -40,30 +40,30 @@ class Pushed:
 
 
 class Session(NamedTuple):
-    """How a kernel's newest session stands: a status in small letters, and why it failed ("" if it did not)."""
+    """State of a kernel's newest session: a status in lower case, and why it failed ("" if it did not)."""
 
     status: str
     failure: str
 
     @property
     def ended(self) -> bool:
-        """Whether it runs no more."""
+        """Whether the session has ended."""
         return self.status in ENDS
 
     def __str__(self) -> str:
         return f"{self.status} ({self.failure})" if self.failure else self.status
 
 
-def push(folder: Path, client: Client) -> Pushed:
+def push(folder: Path, client: Client) -> KernelVersion:
     """Push the kernel in ``folder``, whose kernel-metadata.json has the right id, and start its session.
 
-    Each call makes a version. Raises KaggleError where Kaggle refuses the kernel or does not know its data, and
-    says so where nobody knows whether it was taken.
+    Each call makes a version. Raises KaggleError if Kaggle refuses the kernel or does not know its data, and
+    also if it is unknown whether the kernel was accepted.
     """
-    ref = _ref(folder)
+    ref = _read_ref(folder)
     doing, about = f"pushing the kernel {ref}", wordings.kernel(ref)
     try:
-        made = client.ask("push_kernel", {"folder": str(folder)}, doing, client.limits.call, about=about)
+        answer = client.ask("push_kernel", {"folder": str(folder)}, doing, client.limits.call, about=about)
     except KaggleError as fault:
         if fault.kind not in failures.UNANSWERED:
             raise
@@ -72,18 +72,18 @@ def push(folder: Path, client: Client) -> Pushed:
             f"Nobody knows whether {ref} was pushed ({fault.reason}): see with `kaggle-nerve kernels status "
             f"{ref}` whether a session runs before you push it again, or two will use up machine time.",
         ) from fault
-    if made["error"] or not made["url"]:
-        raise client.explain(Fault(made["error"] or ""), doing, about)
-    # The slug may be another than the id's: a new kernel gets it from its title.
-    own = "/".join(urlsplit(made["url"]).path.strip("/").split("/")[-2:])
-    pushed = Pushed(own, made["version"] or 0, made["url"])
-    if made["missing"]:
-        what = " and ".join(
-            f"{kind} sources {', '.join(map(repr, names))}" for kind, names in made["missing"].items()
+    if answer["error"] or not answer["url"]:
+        raise client.explain(Fault(answer["error"] or ""), doing, about)
+    # The slug may differ from the id's: a new kernel gets it from its title.
+    ref_on_kaggle = "/".join(urlsplit(answer["url"]).path.strip("/").split("/")[-2:])
+    pushed = KernelVersion(ref_on_kaggle, answer["version"] or 0, answer["url"])
+    if answer["missing"]:
+        sources = " and ".join(
+            f"{kind} sources {', '.join(map(repr, names))}" for kind, names in answer["missing"].items()
         )
         raise KaggleError(
             failures.REFUSED,
-            f"{pushed.ref} was pushed as version {pushed.version}, and its session begun, but without the {what}, "
+            f"{pushed.ref} was pushed as version {pushed.version}, and its session begun, but without the {sources}, "
             "which Kaggle does not know or does not give this account: see the names given with --dataset and "
             "--kernel, or accept the competition's rules, and push it again.",
         )
@@ -91,25 +91,25 @@ def push(folder: Path, client: Client) -> Pushed:
 
 
 def kernel_status(ref: str, client: Client) -> Session:
-    """How the newest session of the kernel ``user/slug`` stands."""
+    """Return the state of the newest session of the kernel ``user/slug``."""
     doing = f"asking for the status of {ref}"
     session = client.ask("kernel_status", {"ref": ref}, doing, client.limits.call, about=wordings.kernel(ref))
     return Session(session["status"].lower(), session["failure"] or "")
 
 
 def follow(ref: str, client: Client, *, timeout: float = SESSION, reporter: Reporter = SILENT) -> Session:
-    """Look at the kernel's session until it ends, or for ``timeout`` seconds; the last status seen.
+    """Poll the kernel's session until it ends, or for ``timeout`` seconds; return its last state.
 
-    A look that fails on the way to Kaggle is no reason to stop.
+    Network errors do not end the wait.
     """
-    began, pauses, shown = time.monotonic(), iter(POLLS), 0
-    session = _look(Session("unknown", ""), ref, client)
+    start, delays, shown = time.monotonic(), iter(POLLS), 0
+    session = _poll(Session("unknown", ""), ref, client)
     with reporter.bar(f"Kernel {ref}", None, "second") as bar:
         bar.note(session.status)
-        while not session.ended and time.monotonic() - began < timeout:
-            time.sleep(max(0.0, min(next(pauses, POLLS[-1]), timeout - (time.monotonic() - began))))
-            before, session = session, _look(session, ref, client)
-            elapsed = int(time.monotonic() - began)
+        while not session.ended and time.monotonic() - start < timeout:
+            time.sleep(max(0.0, min(next(delays, POLLS[-1]), timeout - (time.monotonic() - start))))
+            before, session = session, _poll(session, ref, client)
+            elapsed = int(time.monotonic() - start)
             bar.update(elapsed - shown)
             shown = elapsed
             if session != before:
@@ -117,7 +117,7 @@ def follow(ref: str, client: Client, *, timeout: float = SESSION, reporter: Repo
     return session
 
 
-def _look(session: Session, ref: str, client: Client) -> Session:
+def _poll(session: Session, ref: str, client: Client) -> Session:
     try:
         return kernel_status(ref, client)
     except KaggleError as fault:
@@ -126,8 +126,8 @@ def _look(session: Session, ref: str, client: Client) -> Session:
         return session
 
 
-def _ref(folder: Path) -> str:
-    """The id in the metadata. NerveError for what the client would take, though nobody can mean it."""
+def _read_ref(folder: Path) -> str:
+    """Return the id from the metadata. Raises NerveError for values that the client would accept by mistake."""
     path = folder / METADATA
     try:
         metadata = records.read_object(path.read_text(encoding="utf-8"))
@@ -139,6 +139,6 @@ def _ref(folder: Path) -> str:
             f"{path} has the id {ref!r}; it must be your user name, a slash and the kernel's name."
         )
     if "enable_internet" not in metadata:
-        # The client would send True.
+        # The client's default is True.
         raise NerveError(f"{path} does not say enable_internet; write true or false.")
     return ref

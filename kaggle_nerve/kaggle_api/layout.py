@@ -1,7 +1,7 @@
-"""Where each file of the competition belongs, however the archive has it.
+"""Map the archive's file names to the competition's layout.
 
 Kaggle has shipped this competition as one archive of files, as an archive of archives (``train.zip``,
-``train_masks.csv.zip``), and with folders doubled (``train/train/``). All become the one layout.
+``train_masks.csv.zip``), and with doubled folders (``train/train/``). All map to the same layout.
 """
 
 from pathlib import PurePosixPath
@@ -13,10 +13,10 @@ FOLDERS = (facts.TRAIN_FOLDER, facts.TEST_FOLDER)
 JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 
-def target(name: str, within: str = "") -> PurePosixPath | None:
-    """The place under the data directory of a member ``name``, or None for a folder or litter.
+def target(name: str, container: str = "") -> PurePosixPath | None:
+    """Return the path of member ``name`` under the data directory, or None for a folder or junk.
 
-    ``within`` is the name of the inner archive that holds it, such as ``train.zip``.
+    ``container`` is the name of the nested archive that holds it, such as ``train.zip``.
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts or name.endswith("/") or any(part in JUNK for part in parts):
@@ -25,18 +25,18 @@ def target(name: str, within: str = "") -> PurePosixPath | None:
     if base in TABLES:
         return PurePosixPath(base)
     if base.lower().endswith(".tif"):
-        outer = PurePosixPath(within).stem
+        outer = PurePosixPath(container).stem
         return PurePosixPath(_folder(base, [outer, *folders]), base)
     return PurePosixPath(*parts)
 
 
 def is_container(name: str) -> bool:
-    """Whether a member is an archive itself."""
+    """Tell whether a member is an archive itself."""
     return name.lower().endswith(".zip")
 
 
 def _folder(base: str, folders: list[str]) -> str:
-    """The nearest folder called train or test; without one, the name tells."""
+    """Return the nearest folder called train or test; without one, decide by the file's name."""
     for folder in reversed(folders):
         if folder in FOLDERS:
             return folder

@@ -1,4 +1,4 @@
-"""What a kernel's session left, on this disk, every size compared."""
+"""Download the output of a kernel's session, and check every size."""
 
 import re
 import shutil
@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 
 from kaggle_nerve.kaggle_api import client as clients
 from kaggle_nerve.kaggle_api import failures, records, wordings
-from kaggle_nerve.kaggle_api.arrival import Arrival
+from kaggle_nerve.kaggle_api.arrival import DownloadWatch
 from kaggle_nerve.kaggle_api.client import Client
-from kaggle_nerve.kaggle_api.disk import full_disk_told
+from kaggle_nerve.kaggle_api.disk import explain_full_disk
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.records import Listing, RemoteFile
 from kaggle_nerve.progress import SILENT, Bar, Reporter
@@ -17,26 +17,27 @@ from kaggle_nerve.runs.adopting import adopt, check
 from kaggle_nerve.storage import COMPLETE, digest_text
 
 TRIES = 3
-"""Runs of the client in a row that bring nothing new. Up to 2.2.4 it saves an error page as the file and ends at the
-first broken connection; later ones end at the first refused address."""
+"""Consecutive runs of the client without progress before giving up. The client up to 2.2.4 saves an error
+page as the file and ends at the first broken connection; later ones end at the first refused address."""
 
-PASSING = (failures.NETWORK, failures.LINK, failures.SERVER, failures.CORRUPT)
-"""Failures of one file after which another run of the client, with new addresses, may get it."""
+TRANSIENT = (failures.NETWORK, failures.LINK, failures.SERVER, failures.CORRUPT)
+"""Failures of one file that another run of the client, with new addresses, may overcome."""
 
-OF_RUNS = "runs/[^/]+/"
-"""How the names of files of runs begin in a kernel's output."""
+RUN_FILES = "runs/[^/]+/"
+"""Pattern for the start of run files' names in a kernel's output."""
 
-INSIDE = r"^(?!/)(?!(?s:.*/)?\.\.(?:/|\Z))"
-"""Begins every pattern, so that no name is found which leads out of the folder: the client writes by the names of a
-second list, which may have others than the one that was looked at."""
+NO_TRAVERSAL = r"^(?!/)(?!(?s:.*/)?\.\.(?:/|\Z))"
+"""Prefix of every pattern, which excludes names that leave the folder: the client lists the files again, and
+the second list may hold other names than the one that was checked."""
 
 
 def fetch_runs(ref: str, runs_dir: Path, client: Client, *, reporter: Reporter = SILENT) -> list[str]:
-    """Get the runs that the newest session of ``user/slug`` left into ``runs_dir``; a line for each run.
+    """Download the runs in the output of the newest session of ``user/slug`` into ``runs_dir``; return a line
+    per run.
 
-    What is finished there is neither fetched nor touched, see `adopting.adopt`. NerveError, before the large files
-    are fetched, where a run of the same name has other settings or data. A second call goes on where the first
-    one ended.
+    Folds that are complete in ``runs_dir`` are neither downloaded nor changed, see `adopting.adopt`. Raises
+    NerveError, before the large files are downloaded, if a run of the same name has other settings or data. A
+    second call resumes.
     """
     listing = list_output(ref, client)
     slug, key = ref.rpartition("/")[2], digest_text(*map(repr, listing.files))[:8]
@@ -44,31 +45,32 @@ def fetch_runs(ref: str, runs_dir: Path, client: Client, *, reporter: Reporter =
     for old in runs_dir.glob(f".output-{slug}-{'?' * len(key)}"):
         if old != work:
             shutil.rmtree(old)
-    _fetch(ref, work, client, listing, f"{OF_RUNS}[^/]+$", reporter)
+    _fetch(ref, work, client, listing, f"{RUN_FILES}[^/]+$", reporter)
     runs = check(work / "runs", runs_dir)
-    done = [folder for run in runs for folder in _finished(runs_dir / run.name)]
-    without = "".join(f"(?!runs/{re.escape(folder)}/)" for folder in done)
-    _fetch(ref, work, client, listing, f"{without}{OF_RUNS}", reporter)
-    with full_disk_told(runs_dir, "--runs"):
-        told = adopt(work / "runs", runs_dir)
+    finished = [folder for run in runs for folder in _finished_folders(runs_dir / run.name)]
+    exclusions = "".join(f"(?!runs/{re.escape(folder)}/)" for folder in finished)
+    _fetch(ref, work, client, listing, f"{exclusions}{RUN_FILES}", reporter)
+    with explain_full_disk(runs_dir, "--runs"):
+        lines = adopt(work / "runs", runs_dir)
     shutil.rmtree(work)
-    return told
+    return lines
 
 
-def _finished(run: Path) -> list[str]:
-    """``<run>/<folder>`` of each finished folder of a run."""
+def _finished_folders(run: Path) -> list[str]:
+    """List ``<run>/<folder>`` for each finished folder of a run."""
     return [f"{run.name}/{marker.parent.name}" for marker in sorted(run.glob(f"*/{COMPLETE}"))]
 
 
 def _fetch(
     ref: str, folder: Path, client: Client, listing: Listing, pattern: str, reporter: Reporter
 ) -> None:
-    """Get the files of ``listing`` whose names begin with ``pattern``, with their folders, into ``folder``.
+    """Download the files of ``listing`` whose names start with ``pattern`` into ``folder``, keeping their
+    folders.
 
-    Files of the right size are kept, so a second call goes on where the first one ended. Raises KaggleError where
-    files are missing or damaged on the way.
+    Files of the right size are kept, so a second call resumes. Raises KaggleError if files are missing or
+    damaged.
     """
-    pattern = INSIDE + pattern
+    pattern = NO_TRAVERSAL + pattern
     wanted = [file for file in listing.files if re.search(pattern, file.name)]
     if not wanted:
         raise KaggleError(
@@ -77,25 +79,27 @@ def _fetch(
             "has ended well.",
         )
     with (
-        full_disk_told(folder, "--runs"),
+        explain_full_disk(folder, "--runs"),
         reporter.bar("Downloading", sum(file.size for file in wanted), "byte") as bar,
     ):
         progress, doing = _Progress(folder, bar), f"downloading the output of {ref}"
-        watch = Arrival(progress.measure, client.limits.file, progress.show, doing, wordings.OF_KERNELS)
-        fault, most, idle = None, _kept(wanted, folder), 0
-        while (wrong := _wrong(wanted, folder)) and idle < TRIES:
-            _remove_damaged(wrong, folder)
+        watch = DownloadWatch(
+            progress.measure, client.limits.file, progress.show, doing, wordings.KERNEL_WORDING
+        )
+        fault, most, idle = None, _progress(wanted, folder), 0
+        while (damaged := _damaged(wanted, folder)) and idle < TRIES:
+            _remove_damaged(damaged, folder)
             fault = _download(ref, folder, client, pattern, watch)
-            kept = _kept(wanted, folder)
-            most, idle = max(kept, most), 0 if kept > most else idle + 1
-    if wrong:
-        _remove_damaged(wrong, folder)
+            current = _progress(wanted, folder)
+            most, idle = max(current, most), 0 if current > most else idle + 1
+    if damaged:
+        _remove_damaged(damaged, folder)
         if fault and fault.kind == failures.NETWORK:
             raise fault
         reason = f" ({fault.reason})" if fault else ""
         raise KaggleError(
             fault.kind if fault else failures.CORRUPT,
-            f"{len(wrong)} of {len(wanted)} files of {ref} did not arrive whole, such as {wrong[0].name}{reason}: "
+            f"{len(damaged)} of {len(wanted)} files of {ref} did not arrive whole, such as {damaged[0].name}{reason}: "
             "run the same command again; what arrived is kept.",
         )
     for file in wanted:
@@ -103,13 +107,13 @@ def _fetch(
 
 
 def list_output(ref: str, client: Client) -> Listing:
-    """Names and sizes of all files that the newest session of ``user/slug`` left, all pages."""
+    """List names and sizes of all output files of the newest session of ``user/slug``, all pages."""
     end = time.monotonic() + client.limits.listing
     doing, about = f"listing the output of {ref}", wordings.kernel(ref)
     files: list[RemoteFile] = []
-    seen, token = set(), ""
-    while token not in seen:
-        seen.add(token)
+    used_tokens, token = set(), ""
+    while token not in used_tokens:
+        used_tokens.add(token)
         page = {"ref": ref, "token": token, "size": clients.PAGE}
         answer = client.ask("list_kernel_files", page, doing, client.limits.call, about=about)
         files += [records.as_file(row) for row in answer["files"]]
@@ -129,17 +133,19 @@ def list_output(ref: str, client: Client) -> Listing:
     return Listing(tuple(files))
 
 
-def _download(ref: str, folder: Path, client: Client, pattern: str, watch: Arrival) -> KaggleError | None:
-    """Run the client, which goes through all pages by itself; it keeps files that are there and large enough.
+def _download(
+    ref: str, folder: Path, client: Client, pattern: str, watch: DownloadWatch
+) -> KaggleError | None:
+    """Run the client once for all pages; it skips files that exist and are large enough.
 
-    Returns the failure where another run may do better, and raises any other.
+    Returns a failure that another run may overcome, and raises any other.
     """
-    wanted = {"ref": ref, "folder": str(folder), "pattern": pattern, "size": clients.PAGE}
+    arguments = {"ref": ref, "folder": str(folder), "pattern": pattern, "size": clients.PAGE}
     about = wordings.kernel(ref)
     try:
-        client.ask("kernel_output", wanted, watch.doing, client.limits.output, watch=watch, about=about)
+        client.ask("kernel_output", arguments, watch.doing, client.limits.output, watch=watch, about=about)
     except KaggleError as fault:
-        if fault.kind not in PASSING:
+        if fault.kind not in TRANSIENT:
             raise
         return fault
     watch("")
@@ -147,7 +153,7 @@ def _download(ref: str, folder: Path, client: Client, pattern: str, watch: Arriv
 
 
 def _is_whole(file: RemoteFile, folder: Path) -> bool:
-    """Whether a file is there with its listed size. A listed 0 may mean that Kaggle does not say."""
+    """Tell whether a file exists with its listed size. A listed 0 may mean that Kaggle does not report it."""
     path = folder / file.name
     if not path.is_file():
         return False
@@ -155,19 +161,20 @@ def _is_whole(file: RemoteFile, folder: Path) -> bool:
 
 
 def _is_resumable(file: RemoteFile, folder: Path) -> bool:
-    """Whether the client, from 2.2.5 on, would go on from this part of a file: its note lies beside it."""
+    """Tell whether the client, from 2.2.5 on, would resume this file: its note lies beside it."""
     path = folder / file.name
     is_part = path.is_file() and clients.partial_path(path).is_file()
     return is_part and (not file.size or path.stat().st_size < file.size)
 
 
-def _wrong(wanted: list[RemoteFile], folder: Path) -> list[RemoteFile]:
-    """Those that are missing or not whole."""
+def _damaged(wanted: list[RemoteFile], folder: Path) -> list[RemoteFile]:
+    """Return the files that are missing or incomplete."""
     return [file for file in wanted if not _is_whole(file, folder)]
 
 
-def _kept(wanted: list[RemoteFile], folder: Path) -> int:
-    """Bytes that do not have to come again, and one for each whole file, which may have none."""
+def _progress(wanted: list[RemoteFile], folder: Path) -> int:
+    """Measure progress: bytes that need not be downloaded again, plus one per complete file, which may be
+    empty."""
     whole = [file for file in wanted if _is_whole(file, folder)]
     parts = [file for file in wanted if _is_resumable(file, folder)]
     return len(whole) + sum((folder / file.name).stat().st_size for file in [*whole, *parts])
@@ -181,18 +188,18 @@ def _remove_damaged(files: list[RemoteFile], folder: Path) -> None:
 
 
 class _Progress:
-    """Feeds a bar with the bytes of a folder's runs, which become fewer where a damaged file is removed."""
+    """Progress bar of a folder's runs; the bytes on disk may decrease when a damaged file is removed."""
 
     def __init__(self, folder: Path, bar: Bar) -> None:
         self._runs, self._bar, self._most = folder / "runs", bar, 0
 
     def measure(self) -> int:
-        """Bytes on disk, without the client's notes."""
+        """Return the bytes on disk, without the client's notes."""
         files = (path for path in self._runs.rglob("*") if path.suffix != clients.PARTIAL and path.is_file())
         return sum(path.stat().st_size for path in files)
 
     def show(self, size: int) -> None:
-        """Advance the bar to ``size``, but never back."""
+        """Advance the bar to ``size``; never move it back."""
         if size > self._most:
             self._bar.update(size - self._most)
             self._most = size

@@ -1,4 +1,4 @@
-"""A program that answers questions, one JSON object a line, under hard time limits; its whole group goes with it."""
+"""Run a program that answers questions, one JSON object a line, under hard time limits."""
 
 import json
 import os
@@ -13,19 +13,20 @@ from contextlib import suppress
 from typing import IO, Any
 
 GLANCE = 0.2
-"""Seconds between two looks at a program that has not answered."""
+"""Seconds between two checks of a program that has not answered."""
 
 Message = dict[str, Any]
 
 
 class EndedError(Exception):
-    """The program ended instead of answering. Its text is what it wrote to standard error since the question."""
+    """The program ended instead of answering. The text is its standard error since the question."""
 
 
 class Program:
-    """A program that is started with its first question, and anew after it had to be ended.
+    """A program that starts with its first question, and again after it was stopped.
 
-    It ends with this object. ``command`` and ``environment`` are those of `subprocess.Popen`.
+    It ends, with its whole process group, when this object is deleted. ``command`` and ``environment`` are
+    those of `subprocess.Popen`.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -40,11 +41,11 @@ class Program:
         watch: Callable[[str], None] = lambda _: None,
         on_event: Callable[[Message], None] = lambda _: None,
     ) -> tuple[Message, str] | None:
-        """The answer, and what the program wrote to standard error meanwhile. None after ``limit`` seconds.
+        """Return the answer and the standard error since the question, or None after ``limit`` seconds.
 
-        ``watch`` gets what was written so far, several times a second. ``on_event`` gets every message that is
-        neither an ``answer`` nor a ``fault``. An exception from them, like Ctrl-C, ends the program and goes on to
-        the caller. EndedError where the program ends by itself.
+        ``watch`` gets the standard error so far, several times a second. ``on_event`` gets every message that
+        is neither an ``answer`` nor a ``fault``. An exception from either, or Ctrl-C, ends the program and
+        propagates. Raises EndedError if the program ends by itself.
         """
         end = time.monotonic() + limit
         try:
@@ -67,7 +68,7 @@ class Program:
         return None
 
     def end(self) -> None:
-        """End the program and what it started."""
+        """Kill the program and its child processes."""
         self._finalizer()
         self._process = None
 
@@ -98,12 +99,13 @@ class Program:
 
     def _send(self, question: Message) -> None:
         assert self._process and self._process.stdin
-        with suppress(BrokenPipeError):  # that it ended is noticed next
+        with suppress(BrokenPipeError):  # the end is noticed by the next read
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
 
     def _receive(self) -> Message | None:
-        """The next message, None if none comes for a moment. EndedError where none will come any more."""
+        """Return the next message, or None if there is none for a moment. Raises EndedError if the program
+        has ended."""
         try:
             message = self._messages.get(timeout=GLANCE)
         except queue.Empty:
@@ -119,10 +121,10 @@ class Program:
 def _read_messages(
     stream: IO[bytes], messages: "queue.SimpleQueue[Message | None]", errors: threading.Thread
 ) -> None:
-    with suppress(ValueError):  # closed, or half a line of a program that was killed
+    with suppress(ValueError):  # closed, or half a line from a killed program
         for line in stream:
             messages.put(json.loads(line))
-    errors.join()  # the last words count
+    errors.join()  # EndedError needs the last lines
     messages.put(None)
 
 

@@ -1,4 +1,4 @@
-"""What the official client answers, as values."""
+"""The official client's answers as dataclasses."""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ PENDING, COMPLETE, ERROR = "pending", "complete", "error"
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as Kaggle lists it. ``size`` in bytes, 0 if it does not tell; ``date`` of its making, or ""."""
+    """A file as Kaggle lists it. ``size`` in bytes, 0 if not reported; ``date`` of creation, or ""."""
 
     name: str
     size: int
@@ -18,7 +18,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """The competition's files. Kaggle's lists of large competitions are known to lack some.
+    """The listed files. Kaggle's lists of large competitions are known to be incomplete.
 
     ``whole`` is False if the last pages could not be read.
     """
@@ -28,7 +28,7 @@ class Listing:
 
     @property
     def bytes(self) -> int:
-        """The files' sizes together."""
+        """Total size of the files."""
         return sum(file.size for file in self.files)
 
 
@@ -46,7 +46,7 @@ class RemoteSubmission:
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """A JSON object; raises ValueError for anything else."""
+    """Parse a JSON object. Raises ValueError for anything else."""
     value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
@@ -54,7 +54,7 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 def as_file(row: dict[str, Any]) -> RemoteFile:
-    """A file of the competition's, or of a kernel's output. `guard` gives the row."""
+    """Convert `guard`'s row for a file of the competition or of a kernel's output."""
     size = row["size"]
     return RemoteFile(
         row["name"] or "", size if isinstance(size, int) and size > 0 else 0, _text(row["date"])
@@ -62,7 +62,7 @@ def as_file(row: dict[str, Any]) -> RemoteFile:
 
 
 def as_submission(row: dict[str, Any]) -> RemoteSubmission:
-    """A submission. `guard` gives the row."""
+    """Convert `guard`'s row for a submission."""
     return RemoteSubmission(
         ref=_text(row["ref"]),
         file_name=_text(row["file_name"]),

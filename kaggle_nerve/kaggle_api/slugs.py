@@ -1,10 +1,10 @@
-"""What Kaggle makes of a title, and references such as ``user/slug``."""
+"""Slugs, as Kaggle derives them from titles."""
 
 import re
 import unicodedata
 
 
 def slug_of(title: str) -> str:
-    """The title in small letters and digits, with single dashes for all else."""
+    """Convert a title to lower case letters and digits, with single dashes for everything else."""
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")

@@ -1,26 +1,26 @@
-"""Which versions of the official client this package was tested with, and what to do about any other."""
+"""Tested versions of the official client, and advice for any other."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 from packaging.version import Version
 
 OLDEST, NEWEST = "2.2.4", "2.2.5"
-"""The versions that the test suite ran on: setup.cfg's lower bound and the one of constraints.txt."""
+"""Versions that the test suite ran with: setup.cfg's lower bound and the pin in constraints.txt."""
 
 TESTED = f'"kaggle>={OLDEST},<={NEWEST}" six'
 INSTALL = f"run `pip install {TESTED}`"
 
 
 def installed() -> str | None:
-    """The version of the client in this environment; None if it is not there."""
+    """Return the installed version of the client, or None."""
     try:
         return version("kaggle")
     except PackageNotFoundError:
         return None
 
 
-def remark(client: str | None) -> str:
-    """What to know of ``client``, a version, or None for no client; "" if it was tested."""
+def warning(client: str | None) -> str:
+    """Return a warning about version ``client`` (None if not installed), or "" if it was tested."""
     if client is None:
         return f"The kaggle client is not installed: {INSTALL}."
     if Version(client) < Version(OLDEST):
@@ -33,8 +33,8 @@ def remark(client: str | None) -> str:
     return ""
 
 
-def mend() -> str:
-    """The next step where the client did what no tested version was seen to do."""
-    if remark(installed()):
+def next_step() -> str:
+    """Return the next step after unexpected behaviour of the client."""
+    if warning(installed()):
         return f"{INSTALL}, and the same command again"
     return "run the same command again, and if it ends so again, look for a newer kaggle-nerve"

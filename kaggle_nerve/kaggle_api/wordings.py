@@ -1,4 +1,4 @@
-"""How failures of kernels and of datasets are told: Kaggle's answers about them, gathered as in `failures`."""
+"""Failures of kernels and datasets, gathered as in `failures`."""
 
 from kaggle_nerve.kaggle_api.credentials import SETTINGS_PAGE
 from kaggle_nerve.kaggle_api.failures import (
@@ -9,41 +9,41 @@ from kaggle_nerve.kaggle_api.failures import (
     UPLOAD,
     About,
     Wording,
-    answer,
+    make_failure,
 )
 
 KERNEL = (
-    answer(
+    make_failure(
         LIMIT,
         "This account runs as many kernels as Kaggle allows at once ({last}): wait until one has ended, or end one at "
         "https://www.kaggle.com/code, and run the same command again.",
         words=r"Maximum.{0,40}session count",
     ),
-    answer(
+    make_failure(
         LIMIT,
         "This account has no machine time left on Kaggle ({last}): `kaggle quota` says when there is more; run the "
         "same command again then.",
         words=r"\bquota\b",
     ),
-    answer(
+    make_failure(
         REFUSED,
         "Kaggle does not take the name or title of the kernel {slug} ({last}): name a kernel of this account, or mend "
         "`title` in kernel-metadata.json.",
         words=r"title.{0,200}already in use|must be at least five",
     ),
-    answer(
+    make_failure(
         REFUSED,
         "Kaggle takes no kernel of a megabyte or more ({last}): make the notebook smaller, and push it again.",
         words=r"source must be less than",
     ),
-    answer(
+    make_failure(
         NOT_FOUND,
         "Kaggle has no kernel {slug} that this account may see (while {doing}): look at https://www.kaggle.com/code "
         "for its name, or push it first with `kaggle-nerve kernels push`.",
         words=r"Cannot access kernel|(Kernel|Notebook) not found|\bNot ?Found\b",
         statuses=(404,),
     ),
-    answer(
+    make_failure(
         RULES,
         f"Kaggle refuses this account (403, while {{doing}}): if there is no such kernel yet, push it first; else open "
         f"{SETTINGS_PAGE}, verify a phone number, which kernels with a GPU need, and run the same command again.",
@@ -52,39 +52,39 @@ KERNEL = (
 )
 
 DATASET = (
-    answer(
+    make_failure(
         REFUSED,
         "Kaggle does not take the dataset's title ({last}): choose another one of 6 to 50 characters with --title.",
         words=r"must be between 6 and 50|title.{0,200}already in use",
     ),
-    answer(
+    make_failure(
         UPLOAD,
         "Kaggle's storage did not take the files of the dataset {slug}: run the same command again.",
         words=r"Upload unsuccessful|A dataset needs a file",
     ),
-    answer(
+    make_failure(
         NOT_FOUND,
         "Kaggle has no dataset {slug} that this account may see (while {doing}): look at "
         "https://www.kaggle.com/datasets for its name.",
         words=r"\bNot ?Found\b",
         statuses=(404,),
     ),
-    answer(
+    make_failure(
         RULES,
         "Kaggle refuses this account the dataset {slug} (403, while {doing}): choose another name with --title.",
         words=r"403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
     ),
 )
 
-OF_KERNELS = Wording(KERNEL, "https://www.kaggle.com/code/{slug}", " with --runs")
-OF_DATASETS = Wording(DATASET, "https://www.kaggle.com/datasets/{slug}", " with --runs")
+KERNEL_WORDING = Wording(KERNEL, "https://www.kaggle.com/code/{slug}", " with --runs")
+DATASET_WORDING = Wording(DATASET, "https://www.kaggle.com/datasets/{slug}", " with --runs")
 
 
 def kernel(ref: str) -> About:
-    """A command about the kernel ``user/slug``."""
-    return About(ref, OF_KERNELS)
+    """Return the subject of a command about the kernel ``user/slug``."""
+    return About(ref, KERNEL_WORDING)
 
 
 def dataset(ref: str) -> About:
-    """A command about the dataset ``user/slug``."""
-    return About(ref, OF_DATASETS)
+    """Return the subject of a command about the dataset ``user/slug``."""
+    return About(ref, DATASET_WORDING)

@@ -16,7 +16,7 @@ from kaggle_nerve.decision.masks import encoded_masks
 from kaggle_nerve.decision.review import Surface
 from kaggle_nerve.decision.shaping import CRF, SHAPES
 from kaggle_nerve.kaggle_api.client import REHEARSAL
-from kaggle_nerve.kaggle_api.fetch import fetched_from
+from kaggle_nerve.kaggle_api.fetch import data_source
 from kaggle_nerve.phantom import is_synthetic
 from kaggle_nerve.pictures.charts import read_history
 from kaggle_nerve.prediction.stored import is_current, open_test
@@ -117,7 +117,7 @@ def gather(
 def _origin(layout: Layout) -> str:
     if is_synthetic(layout.root):
         return "The frames are computed: the figures say that the job works, nothing about the competition."
-    if fetched_from(layout.root) == REHEARSAL:
+    if data_source(layout.root) == REHEARSAL:
         return "The data came from a rehearsal, not from Kaggle: the figures are not the competition's."
     return ""
 
