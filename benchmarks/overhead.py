@@ -27,7 +27,7 @@ from kaggle_nerve.data.folds import assign, split
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.settings import load_preset
-from kaggle_nerve.training.optimisers import compiled
+from kaggle_nerve.training.optimisers import build_compiled
 from kaggle_nerve.training.run_folds import train_folds
 from kaggle_nerve.training.steps import run_steps
 
@@ -51,7 +51,7 @@ def main() -> None:
     settings = load_preset(args.preset, (f"training.epochs={args.epochs}",))
     cache = caches.open_training(locate(args.data), settings.size)
     rows, held = split(cache.table, assign(cache.table, settings.folds, settings.seed), 0)
-    model = compiled(settings)
+    model = build_compiled(settings)
     batches = Batches(
         cache.frames,
         cache.masks,

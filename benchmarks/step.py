@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from kaggle_nerve.settings import Settings, load_preset
-from kaggle_nerve.training.optimisers import compiled
+from kaggle_nerve.training.optimisers import build_compiled
 
 PEER = Path(__file__).with_name("torch_unet.py")
 
@@ -57,7 +57,7 @@ class Torch:
 
 def ours(settings: Settings):
     """(model, batch) ready for `train_on_batch`."""
-    model = compiled(settings)
+    model = build_compiled(settings)
     random = np.random.default_rng(0)
     shape = (settings.training.batch, *settings.size, 1)
     masks = (random.random(shape) > 0.9).astype(np.float32)

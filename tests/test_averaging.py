@@ -108,7 +108,7 @@ def trained_a_little(data, tmp_path, *changes: str):
     batches = Batches(
         job.frames.cache.frames, job.frames.cache.masks, present, np.arange(16), batch=4, seed=0, ranges=None
     )
-    model = optimisers.compiled(job.settings)
+    model = optimisers.build_compiled(job.settings)
     seen = []
 
     def after() -> bool:
@@ -121,7 +121,7 @@ def trained_a_little(data, tmp_path, *changes: str):
 
 def test_an_epoch_is_scored_with_the_exponential_mean_and_goes_on_with_the_raw_weights(data, tmp_path):
     job, model, _, seen = trained_a_little(data, tmp_path, *WAYS["ema"])
-    with averaging.scored_weights(model, job.settings):
+    with averaging.scoring_weights(model, job.settings):
         for place, variable in enumerate(model.trainable_variables):
             expected = 0.7 * (0.7 * seen[0][place] + 0.3 * seen[1][place]) + 0.3 * seen[2][place]
             np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), expected, rtol=1e-4, atol=1e-6)

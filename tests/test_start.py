@@ -33,8 +33,8 @@ def test_a_file_s_weights_replace_all_of_the_network_s(tmp_path):
     source.save_weights(tmp_path / "model.weights.h5")
     for name in ("model.keras", "model.weights.h5"):
         model = network(2)
-        taken, wanted = start.put(model, tmp_path / name)
-        assert taken == wanted == len(model.weights)
+        loaded, total = start.load_matching(model, tmp_path / name)
+        assert loaded == total == len(model.weights)
         for mine, theirs in zip(model.get_weights(), source.get_weights(), strict=True):
             np.testing.assert_array_equal(mine, theirs)
 
@@ -46,10 +46,10 @@ def test_layers_are_matched_by_name_and_shape_not_by_place(tmp_path):
     model = network(2)
     before = {variable.path: np.array(keras.ops.convert_to_numpy(variable)) for variable in model.weights}
     theirs = {variable.path: np.array(keras.ops.convert_to_numpy(variable)) for variable in source.weights}
-    taken, wanted = start.put(model, tmp_path / "small.keras")
+    loaded, total = start.load_matching(model, tmp_path / "small.keras")
     same = {path for path in theirs if path in before and theirs[path].shape == before[path].shape}
-    assert (taken, wanted) == (len(same), len(before))
-    assert 0 < taken < wanted
+    assert (loaded, total) == (len(same), len(before))
+    assert 0 < loaded < total
     for variable in model.weights:
         expected = theirs if variable.path in same else before
         np.testing.assert_array_equal(
@@ -60,17 +60,17 @@ def test_layers_are_matched_by_name_and_shape_not_by_place(tmp_path):
 def test_another_working_size_keeps_every_weight(tmp_path):
     network(1, "size=[24, 32]").save(tmp_path / "model.keras")
     model = network(2)
-    assert start.put(model, tmp_path / "model.keras") == (len(model.weights), len(model.weights))
+    assert start.load_matching(model, tmp_path / "model.keras") == (len(model.weights), len(model.weights))
 
 
 def test_a_file_without_a_matching_weight_is_refused(tmp_path):
     frames = keras.Input((8, 12, 1))
     keras.Model(frames, keras.layers.Conv2D(1, 3, name="other")(frames)).save(tmp_path / "other.keras")
     with pytest.raises(NerveError, match="no weights for this network"):
-        start.put(network(2), tmp_path / "other.keras")
+        start.load_matching(network(2), tmp_path / "other.keras")
     (tmp_path / "text.keras").write_text("no model")
     with pytest.raises(NerveError, match="no Keras model file"):
-        start.put(network(2), tmp_path / "text.keras")
+        start.load_matching(network(2), tmp_path / "text.keras")
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +107,8 @@ def test_a_file_is_the_user_s_responsibility_and_a_part_is_told(data, tmp_path, 
     job = fold_job(data, tmp_path, settings(f"training.start={tmp_path / 'model.keras'}"), reporter=told)
     begun_with(job, monkeypatch)
     assert "never saw this fold's held-out subjects" in told.lines[0]
-    wanted = len(network(1).weights)
-    assert f"Only {wanted - 2} of the network's {wanted} arrays" in told.lines[0]
+    total = len(network(1).weights)
+    assert f"Only {total - 2} of the network's {total} arrays" in told.lines[0]
 
 
 def test_pretrained_weights_are_not_read_where_others_take_their_place(data, first, monkeypatch):

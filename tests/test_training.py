@@ -31,7 +31,7 @@ from kaggle_nerve.training import job as jobs
 from kaggle_nerve.training.checkpoint import Checkpoint, State
 from kaggle_nerve.training.epochs import Epochs
 from kaggle_nerve.training.fold import train_fold
-from kaggle_nerve.training.optimisers import compiled
+from kaggle_nerve.training.optimisers import build_compiled
 from kaggle_nerve.training.run_folds import train_folds
 from kaggle_nerve.training.schedule import learning_rate
 from kaggle_nerve.training.steps import measure, run_steps
@@ -102,11 +102,11 @@ def test_the_board_shows_figures_and_held_out_frames_of_each_scored_epoch(traine
 
 def test_frames_to_look_at_are_halved_and_spread():
     areas = np.array([5, 0, 5, 5, 0, 5, 0, 0, 5, 5, 0, 0])
-    assert logs.chosen(areas) == [2, 4, 8, 10]
-    assert logs.chosen(np.array([0, 0, 7, 0, 0, 0])) == [0, 2, 3, 5]
-    assert logs.chosen(np.array([0, 3])) == [0, 1]
-    assert logs.chosen(np.zeros(9)) == [1, 3, 5, 7]
-    assert logs.chosen(np.zeros(0)) == []
+    assert logs.pick_rows(areas) == [2, 4, 8, 10]
+    assert logs.pick_rows(np.array([0, 0, 7, 0, 0, 0])) == [0, 2, 3, 5]
+    assert logs.pick_rows(np.array([0, 3])) == [0, 1]
+    assert logs.pick_rows(np.zeros(9)) == [1, 3, 5, 7]
+    assert logs.pick_rows(np.zeros(0)) == []
 
 
 def test_it_learns_discs(trained, data):
@@ -370,7 +370,7 @@ def test_each_step_has_its_own_learning_rate(data, tmp_path):
         seed=0,
         ranges=None,
     )
-    model = compiled(job.settings)
+    model = build_compiled(job.settings)
     path = "mask_logit/kernel"
     kernel = next(variable for variable in model.trainable_variables if variable.path == path)
     seen = []
@@ -400,7 +400,7 @@ def test_measuring_leaves_no_trace(data, tmp_path):
         seed=0,
         ranges=None,
     )
-    model = compiled(job.settings)
+    model = build_compiled(job.settings)
     variables = [*model.variables, *model.optimizer.variables]
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
     speed = measure(model, batches, job.frames.cache.frames[:3], job.settings)
@@ -425,7 +425,7 @@ def test_early_epochs_are_scored_every_other_time(trained):
 
 def test_weights_without_decay_stay_so_after_a_resume(data, tmp_path):
     job = fold_job(data, tmp_path, settings("optimiser.weight_decay=0.9"))
-    model = compiled(job.settings)
+    model = build_compiled(job.settings)
     Checkpoint(job.fold.folder).save(model, State(epoch=1))
     restored, _ = Checkpoint(job.fold.folder).restore(job.settings)
     zeros = [keras.ops.zeros(variable.shape) for variable in restored.trainable_variables]

@@ -1,7 +1,7 @@
-"""Which weights a finished fold has: the best epoch's, a mean, or an ensemble (``training.average``).
+"""Final weights of a fold: the best epoch's, a mean of weights, or an ensemble (``training.average``).
 
-But for ``best`` nothing is picked by a score on the fold that it is then scored on. Batch-norm
-statistics belong to the weights that made them: weights that were averaged get new ones.
+Only ``best`` selects on the same fold that scores it. Batch-norm statistics fit one set of weights, so
+averaged weights get new statistics.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,16 +18,16 @@ from kaggle_nerve.training import schedule
 from kaggle_nerve.training.checkpoint import Checkpoint, State, Weights
 
 MEANS = ("ema", "swa", "top")
-"""The ways that end in weights which no batch has seen."""
+"""The methods whose weights are a mean, so that their batch-norm statistics must be recomputed."""
 
 STATISTICS_BATCHES = 32
-"""Training batches whose statistics averaged weights get."""
+"""Training batches used to recompute the batch-norm statistics of averaged weights."""
 
 
 def kept_epochs(state: State, settings: Settings, cycle_ended: bool) -> list[int]:
-    """The epochs whose weights are needed later on, after one more row of ``state.history``.
+    """Return the epochs whose weights must stay on disk, given the latest ``state.history``.
 
-    ``best``: the best; ``top``: the best ones; ``snapshots``: those at the ends of cycles.
+    ``best``: the best epoch; ``top``: the best few; ``snapshots``: the last epoch of each cycle.
     """
     training = settings.training
     if training.average == "best":
@@ -42,13 +42,13 @@ def kept_epochs(state: State, settings: Settings, cycle_ended: bool) -> list[int
 
 
 def joins_mean(state: State, settings: Settings) -> bool:
-    """Whether the epoch just finished is of those that stochastic weight averaging takes the mean of."""
+    """Return whether stochastic weight averaging includes the epoch just finished."""
     training = settings.training
-    return training.average == "swa" and state.progress >= 1 - training.swa_share - schedule.CLOSE
+    return training.average == "swa" and state.progress >= 1 - training.swa_share - schedule.TOLERANCE
 
 
 def running_mean(mean: Weights | None, count: int, weights: Weights) -> Weights:
-    """The mean of ``count`` weights with one more (Izmailov and others 2018, arXiv:1803.05407)."""
+    """Update the mean of ``count`` sets of weights with one more (Izmailov and others 2018, arXiv:1803.05407)."""
     if mean is None:
         return [np.array(values) for values in weights]
     return [
@@ -58,11 +58,12 @@ def running_mean(mean: Weights | None, count: int, weights: Weights) -> Weights:
 
 
 @contextmanager
-def scored_weights(model: keras.Model, settings: Settings) -> Iterator[None]:
-    """Within, ``model`` has the weights that an epoch is scored with: under ``ema`` the exponential means.
+def scoring_weights(model: keras.Model, settings: Settings) -> Iterator[None]:
+    """Give ``model`` the weights to score an epoch with, and restore the raw ones afterwards.
 
-    Batch-norm statistics stay those of the raw weights here: to measure them anew takes as long as
-    the score itself, and by the end of the schedule, where it counts, the two hardly differ.
+    These are the exponential means with ``ema``, the raw weights otherwise. Batch-norm statistics stay
+    those of the raw weights: recomputing them takes as long as the score itself, and by the end of the
+    schedule, when the score matters, the two hardly differ.
     """
     if settings.training.average != "ema":
         yield
@@ -79,10 +80,10 @@ def scored_weights(model: keras.Model, settings: Settings) -> Iterator[None]:
 def final_model(
     model: keras.Model, state: State, checkpoint: Checkpoint, settings: Settings, batches: Batches
 ) -> keras.Model:
-    """``model`` after the last epoch, turned into what ``training.average`` says, or an ensemble.
+    """Give ``model`` its final weights according to ``training.average``, or build an ensemble.
 
-    ``best`` is the epoch that scored best, and so is tuned on the held-out subjects by that choice; the last
-    one where none was scored.
+    ``best`` takes the epoch that scored best, which tunes it on the held-out subjects; the last epoch
+    if none was scored.
     """
     average = settings.training.average
     if average == "best":
@@ -105,9 +106,9 @@ def final_model(
 
 
 def ensemble(model: keras.Model, members: list[Weights]) -> keras.Model:
-    """One network that runs ``model`` with each of the weights and returns the mean of the outputs.
+    """Build one network that runs ``model`` with each set of weights and averages the outputs.
 
-    Without members it is ``model`` as it is.
+    With fewer than two members, return ``model`` itself, with the only member's weights if there is one.
     """
     if len(members) < 2:
         for weights in members:
@@ -127,7 +128,7 @@ def ensemble(model: keras.Model, members: list[Weights]) -> keras.Model:
 def _put_exponential_means(model: keras.Model) -> None:
     model.optimizer.finalize_variable_values(model.trainable_variables)
     for variable in model.trainable_variables:
-        # On JAX the mean's own array is now the weight's too, and a forward pass gives it away.
+        # Copy: on JAX the mean and the weight would share one array, and a forward pass donates it.
         variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
 
 

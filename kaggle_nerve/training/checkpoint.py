@@ -1,7 +1,7 @@
-"""Where an unfinished fold stands, on disk after each epoch, whole at every moment.
+"""Checkpoint of an unfinished fold, written after each epoch and consistent at every moment.
 
-The state is the only pointer: files of an epoch are written first, then the pointer is replaced,
-then older files go. A kill between any two of these steps leaves a state that can be read.
+The state file is the only pointer: an epoch's files are written first, then the state file is replaced,
+then older files are deleted. A kill between any two of these steps leaves a readable checkpoint.
 """
 
 import math
@@ -24,12 +24,11 @@ Weights = list[np.ndarray]
 
 @dataclass
 class State:
-    """Finished epochs, the schedule's progress, the best epoch so far, and one history row an epoch.
+    """Finished epochs, the schedule's progress, the best epoch so far, and one history row per epoch.
 
-    ``epochs``: how many there will be, as far as is known. ``kept``: the epochs whose weights are
-    stored, for what comes after training. ``averaged``: epochs in the running mean of weights.
-    ``precision``: the dtype policy that the network was built under. ``seeds``: the states of its
-    random generators.
+    ``epochs``: expected total. ``kept``: the epochs whose weights are stored for averaging after training.
+    ``averaged``: epochs in the running mean of weights. ``precision``: the dtype policy of the network.
+    ``seeds``: the states of its random generators.
     """
 
     epoch: int = 0
@@ -45,14 +44,14 @@ class State:
     seeds: list[list[int]] = field(default_factory=list)
 
     def ended(self, settings: Settings) -> bool:
-        """Whether the schedule ran to its end, or patience did."""
+        """Return whether the schedule is complete or patience is exhausted."""
         patience = settings.training.patience
         waited = bool(patience) and self.epoch - self.best_epoch >= patience
         return bool(self.epoch) and (self.epoch >= self.epochs or waited)
 
 
 class Checkpoint:
-    """The checkpoint of the stage that is trained in ``folder``."""
+    """Checkpoint of the training stage in ``folder``."""
 
     def __init__(self, folder: Path):
         self._stage = folder
@@ -62,7 +61,7 @@ class Checkpoint:
     def save(self, model: keras.Model, state: State, mean: Weights | None = None) -> None:
         """Store ``model`` with its optimiser, ``state``, and the running ``mean`` of weights.
 
-        Of the epochs that ``state`` keeps, this one's weights are stored too.
+        Store this epoch's weights as well if it is one of ``state.kept``.
         """
         wanted = {self.pointer, self._model(state.epoch), *map(self._weights, state.kept)}
         with atomic_path(self._model(state.epoch)) as path:
@@ -79,7 +78,7 @@ class Checkpoint:
                 path.unlink(missing_ok=True)
 
     def restore(self, settings: Settings) -> tuple[keras.Model, State] | None:
-        """The model, ready to go on with its optimiser where it was, and the state; None where there is none."""
+        """Load the model, with its optimiser ready to continue, and the state; None if there is no checkpoint."""
         try:
             stored = stored_state(self._stage)
             if stored is None:
@@ -91,7 +90,7 @@ class Checkpoint:
                 f"{self.folder} cannot be read ({str(fault).splitlines()[0]}); delete it to start the fold anew."
             ) from fault
         values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.optimizer.variables]
-        # Compiled anew: a loaded optimiser has forgotten which weights it must not decay.
+        # Compile again: a loaded optimiser does not know which weights to exclude from decay.
         optimisers.make_ready(model, settings, state.precision)
         for variable, value in zip(model.optimizer.variables, values, strict=True):
             variable.assign(value)
@@ -100,11 +99,11 @@ class Checkpoint:
         return model, state
 
     def weights(self, epoch: int) -> Weights:
-        """The stored weights of a kept epoch."""
+        """Load the stored weights of a kept epoch."""
         return _read(self._weights(epoch))
 
     def mean(self, state: State) -> Weights | None:
-        """The running mean of weights, None before its first epoch."""
+        """Load the running mean of weights; None before its first epoch."""
         return _read(self._mean(state.epoch)) if state.averaged else None
 
     def remove(self) -> None:
@@ -125,7 +124,7 @@ class Checkpoint:
 
 
 def without_nan(value: Any) -> Any:
-    """``value`` with None for every number that JSON has not: NaN and the infinities."""
+    """Replace NaN and infinities, which JSON lacks, by None."""
     if isinstance(value, dict):
         return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -134,9 +133,9 @@ def without_nan(value: Any) -> Any:
 
 
 def _seeds(model: keras.Model) -> list[keras.Variable]:
-    """The states of the random generators (of dropout), which no model file holds."""
-    held = {id(variable) for variable in model.weights}
-    return [variable for variable in model.variables if id(variable) not in held]
+    """Return the states of the random generators (of dropout), which model files do not hold."""
+    stored = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in stored]
 
 
 def _write(path: Path, weights: Weights) -> None:

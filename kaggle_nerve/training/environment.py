@@ -1,4 +1,4 @@
-"""What a run and each of its folds ran on, kept beside their results."""
+"""Hardware and software that a run and each of its folds ran on, stored beside their results."""
 
 import os
 import platform
@@ -14,11 +14,11 @@ import keras
 from kaggle_nerve import __version__, devices
 from kaggle_nerve.runs import Fold
 from kaggle_nerve.storage import write_json
-from kaggle_nerve.training.optimisers import chosen_precision
+from kaggle_nerve.training.optimisers import resolve_precision
 
 
 def environment(names: list[str]) -> dict[str, Any]:
-    """Versions and machine of this session; ``names`` are the devices that it uses."""
+    """Return the versions and the machine of this session; ``names`` are the devices that it uses."""
     backend = keras.backend.backend()
     packages = ["keras", "numpy", "opencv-python-headless", "pandas", "scikit-learn", backend]
     return {
@@ -33,15 +33,15 @@ def environment(names: list[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def recorded(fold: Fold, jobs: int) -> Iterator[None]:
-    """Write the fold's environment when the block begins, and how long it took when it succeeds.
+def record_environment(fold: Fold, jobs: int) -> Iterator[None]:
+    """Write the fold's environment when the block begins, and its duration when the block succeeds.
 
-    ``jobs`` is how many folds are trained side by side. The file tells of the latest session:
-    ``seconds`` and ``peak_memory`` (bytes on the accelerator, null where nobody counts) are null until
-    it has ended.
+    ``jobs`` is how many folds are trained side by side. The file describes the latest session:
+    ``seconds`` and ``peak_memory`` (bytes on the accelerator, null if the backend does not report it)
+    are null until the session ends.
     """
-    began = time.monotonic()
-    found = {
+    started = time.monotonic()
+    values = {
         **environment(devices.names()),
         "precision": _precision(fold),
         "deterministic": fold.run.settings.training.deterministic,
@@ -49,16 +49,16 @@ def recorded(fold: Fold, jobs: int) -> Iterator[None]:
         "peak_memory": None,
         "seconds": None,
     }
-    write_json(fold.environment, found)
+    write_json(fold.environment, values)
     yield
-    ended = {"peak_memory": devices.peak_memory(), "seconds": round(time.monotonic() - began, 1)}
-    write_json(fold.environment, found | ended)
+    results = {"peak_memory": devices.peak_memory(), "seconds": round(time.monotonic() - started, 1)}
+    write_json(fold.environment, values | results)
 
 
 def _precision(fold: Fold) -> str:
-    """The dtype policy of the network: an unfinished fold keeps the one that it began with."""
+    """Return the network's dtype policy: an unfinished fold keeps the one that it started with."""
     progress = fold.progress()
-    return progress.precision if progress else chosen_precision(fold.run.settings)
+    return progress.precision if progress else resolve_precision(fold.run.settings)
 
 
 def _version(package: str) -> str | None:

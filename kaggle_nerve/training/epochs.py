@@ -14,22 +14,22 @@ from kaggle_nerve.training.steps import Speed, measure, run_steps
 from kaggle_nerve.training.validation import EpochScore, check, score_epoch
 
 RESERVE = 1.1
-"""Factor on the measured time of what follows the last epoch, kept free of a time budget."""
+"""Safety factor on the measured time of the work after the last epoch, reserved in a time budget."""
 
 
 class Epochs:
-    """Runs the epochs of ``stage`` that are left, each from its frames' draw to its checkpoint.
+    """Run the remaining epochs of ``stage``, each from sampling frames to saving the checkpoint.
 
-    ``model`` and ``state`` say afterwards how far it came.
+    Afterwards ``model`` and ``state`` hold the result.
     """
 
     def __init__(self, stage: Stage, model: keras.Model, state: State):
         self.stage, self.settings, self.model, self.state = stage, stage.settings, model, state
         self.checkpoint = Checkpoint(stage.folder)
-        self.done = self.taken = 0  # steps, in earlier epochs of this session and in this epoch
+        self.earlier_steps = self.epoch_steps = 0  # of earlier epochs of this session, and of this epoch
 
     def run(self) -> None:
-        """Train until the schedule, patience or the deadline ends it, or the job's ``stop``, asked after each epoch."""
+        """Train until the schedule, patience, the deadline or the job's ``stop`` (called after each epoch) ends it."""
         if self.state.ended(self.settings):
             return
         stage, state = self.stage, self.state
@@ -51,7 +51,7 @@ class Epochs:
         board = logs.BoardLog(self.stage.folder / "tensorboard")
         try:
             while not self.state.ended(self.settings):
-                board.add(self._epoch(), self.overlays.taken())
+                board.add(self._epoch(), self.overlays.pop_pictures())
                 if self.stage.job.stop():
                     return
         finally:
@@ -61,33 +61,32 @@ class Epochs:
         state, deadline = self.state, self.stage.deadline
         epochs = self.settings.training.epochs - state.epoch
         seconds = epochs * speed.epoch(steps)
-        again = f", going on after epoch {state.epoch}" if state.epoch else ""
-        fits = ""
+        resumed = f", going on after epoch {state.epoch}" if state.epoch else ""
+        budget = ""
         if deadline is not None:
-            left = deadline - time.monotonic()
-            fitting = max(0.0, min(epochs, (left - speed.finish) / speed.epoch(steps)))
-            fits = (
-                f"; the {max(0.0, left) / 60:.1f} min left of the time budget hold about {fitting:.1f} epochs"
-            )
+            seconds_left = deadline - time.monotonic()
+            count = max(0.0, min(epochs, (seconds_left - speed.finish) / speed.epoch(steps)))
+            minutes = max(0.0, seconds_left) / 60
+            budget = f"; the {minutes:.1f} min left of the time budget hold about {count:.1f} epochs"
         self.stage.job.reporter.say(
-            f"{self.stage.label}{again}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would "
-            f"take about {seconds / 60:.1f} min{fits}"
+            f"{self.stage.label}{resumed}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would "
+            f"take about {seconds / 60:.1f} min{budget}"
         )
 
     def _left(self) -> float | None:
-        """Seconds until the deadline; None without one."""
+        """Return the seconds until the deadline; None without one."""
         return None if self.deadline is None else self.deadline - time.monotonic()
 
     def _is_over(self) -> bool:
-        """Whether the deadline has passed."""
+        """Return whether the deadline has passed."""
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _epoch(self) -> dict[str, Any]:
-        """One epoch, stored; returns its row of the history."""
+        """Train, score and save one epoch; return its history row."""
         started = time.monotonic()
         loss = self._train()
         seconds = time.monotonic() - started
-        self.step_seconds = seconds / self.taken
+        self.step_seconds = seconds / self.epoch_steps
         if self._is_over():
             self.pace.end()
         self.state.epoch, self.state.progress = self.pace.epoch, self.pace.progress
@@ -98,7 +97,7 @@ class Epochs:
             "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
             "loss": loss,
             **(asdict(score) if score else {}),
-            "train_frames": self.taken * self.batches.batch,
+            "train_frames": self.epoch_steps * self.batches.batch,
             "train_seconds": seconds,
             "seconds": time.monotonic() - started,
         }
@@ -108,8 +107,8 @@ class Epochs:
     def _train(self) -> float:
         pace, settings = self.pace, self.settings
         count = pace.start_epoch(self._left(), self.step_seconds, self.score_seconds)
-        self.done, self.taken = self.done + self.taken, 0
-        self.bar.expect(self.done + pace.left)
+        self.earlier_steps, self.epoch_steps = self.earlier_steps + self.epoch_steps, 0
+        self.bar.expect(self.earlier_steps + pace.left)
         rate = schedule.positive_rate(pace.progress, self.batches.natural_rate, settings.training)
         self.batches.start_epoch(pace.epoch, rate)
         scores = [row.get("dice") for row in self.state.history]
@@ -126,7 +125,7 @@ class Epochs:
 
     def _after_step(self) -> bool:
         self.bar.update()
-        self.taken += 1
+        self.epoch_steps += 1
         return self._is_over()
 
     def _score(self) -> EpochScore | None:
@@ -136,7 +135,7 @@ class Epochs:
         last = state.epoch >= state.epochs
         if not last and not schedule.is_scored(state.epoch, state.progress, self.settings):
             return None
-        with averaging.scored_weights(self.model, self.settings):
+        with averaging.scoring_weights(self.model, self.settings):
             score = score_epoch(
                 self.model,
                 self.held,
@@ -149,7 +148,7 @@ class Epochs:
         return score
 
     def _record(self, row: dict[str, Any], score: EpochScore | None) -> None:
-        """Add an epoch to the state, the files and the bar; CollapseError where it is no use to go on."""
+        """Add an epoch to the state, the files and the bar; raise CollapseError if the run has collapsed."""
         state = self.state
         if score and score.dice > state.best_dice:
             state.best_epoch, state.best_dice = state.epoch, score.dice
@@ -158,8 +157,8 @@ class Epochs:
         logs.write_history(state.history, self.stage.folder / HISTORY)
         check(state.history, self.settings.training.collapse_epochs)
         self._keep()
-        told = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
-        self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{told}")
+        score_text = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
+        self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{score_text}")
 
     def _keep(self) -> None:
         state = self.state

@@ -1,4 +1,4 @@
-"""One fold from its start, or from where it was killed, to its model and out-of-fold predictions."""
+"""Train one fold, from scratch or from its checkpoint, to its model and out-of-fold predictions."""
 
 import time
 from dataclasses import asdict
@@ -14,20 +14,20 @@ from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import atomic_path, completed, digest_file, mark_complete
 from kaggle_nerve.training import averaging, start
 from kaggle_nerve.training.checkpoint import Checkpoint, State
-from kaggle_nerve.training.environment import recorded
+from kaggle_nerve.training.environment import record_environment
 from kaggle_nerve.training.epochs import Epochs
 from kaggle_nerve.training.job import FoldJob, Stage, main_stage, warm_stage
-from kaggle_nerve.training.optimisers import chosen_precision, compiled, untrained
+from kaggle_nerve.training.optimisers import build_compiled, build_without_pretrained, resolve_precision
 from kaggle_nerve.training.validation import score_epoch
 
 
 def train_fold(job: FoldJob, jobs: int = 1) -> FoldResult:
-    """Train one fold, or go on with it: its model, history and out-of-fold predictions.
+    """Train one fold, or resume it; write its model, history and out-of-fold predictions.
 
-    Killed at any moment, it goes on after its last whole epoch, with the optimiser and the schedule that it had. A
+    A fold killed at any moment resumes after its last complete epoch, with the same optimiser state and schedule. A
     finished fold is not trained again. ``jobs`` is how many folds are trained side by side.
 
-    The fold `ALL` has no out-of-fold predictions. NerveError where another process trains the fold.
+    The fold `ALL` has no out-of-fold predictions. Raise NerveError if another process trains the fold.
     """
     fold = job.fold
     with fold.locked():
@@ -36,15 +36,15 @@ def train_fold(job: FoldJob, jobs: int = 1) -> FoldResult:
             return fold.result()
         if job.settings.training.deterministic:
             devices.make_deterministic()
-        with recorded(fold, jobs):
+        with record_environment(fold, jobs):
             _train(job)
     return fold.result()
 
 
 def _train(job: FoldJob) -> None:
-    """Train until the fold is finished, or ``job.stop`` ends it."""
+    """Train until the fold is finished or ``job.stop`` ends it."""
     stage = main_stage(job)
-    keras.utils.clear_session()  # the graphs of the fold before would stay in memory
+    keras.utils.clear_session()  # frees the graphs of the previous fold
     keras.utils.set_random_seed(job.seed)
     restored = Checkpoint(stage.folder).restore(stage.settings) or _first_of_main(job, stage)
     if restored is None:
@@ -56,8 +56,8 @@ def _train(job: FoldJob) -> None:
 
 
 def _first_of_main(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] | None:
-    """The network before its first epoch at the working size; None if the user stopped the warm stage."""
-    precision = chosen_precision(stage.settings)
+    """Build the network for its first epoch at the working size; None if the user stopped the warm stage."""
+    precision = resolve_precision(stage.settings)
     warm = warm_stage(job, time.monotonic())
     if warm is None:
         return _first_model(stage, precision), State(precision=precision)
@@ -66,30 +66,30 @@ def _first_of_main(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] | No
         return None
     keras.utils.clear_session()
     keras.utils.set_random_seed(job.seed)
-    model = untrained(stage.settings, precision)
-    start.put(model, weights)
+    model = build_without_pretrained(stage.settings, precision)
+    start.load_matching(model, weights)
     return model, State(precision=precision)
 
 
 def _first_model(stage: Stage, precision: str) -> keras.Model:
-    """The network before any epoch: new, or with the weights of ``training.start``."""
+    """Build the network for the very first epoch: new, or with the weights of ``training.start``."""
     if not stage.settings.training.start:
-        return compiled(stage.settings, precision)
+        return build_compiled(stage.settings, precision)
     source = start.find(stage.settings.training.start, stage.job.fold)
-    model = untrained(stage.settings, precision)
-    taken, wanted = start.put(model, source.path)
-    part = "" if taken == wanted else f" Only {taken} of the network's {wanted} arrays of weights match it."
+    model = build_without_pretrained(stage.settings, precision)
+    matched, total = start.load_matching(model, source.path)
+    part = "" if matched == total else f" Only {matched} of the network's {total} arrays of weights match it."
     stage.job.reporter.say(source.sentence + part)
     return model
 
 
 def _warm_up(stage: Stage) -> Path | None:
-    """Train at the smaller size; returns the file of the last epoch's weights, None if the user stopped."""
+    """Train at the smaller size; return the file of the last epoch's weights, None if the user stopped."""
     weights, checkpoint = _warm_weights(stage.folder), Checkpoint(stage.folder)
     if not completed(stage.folder):
         restored = checkpoint.restore(stage.settings)
         if restored is None:
-            precision = chosen_precision(stage.settings)
+            precision = resolve_precision(stage.settings)
             restored = _first_model(stage, precision), State(precision=precision)
         model, state = restored
         Epochs(stage, model, state).run()
@@ -103,7 +103,7 @@ def _warm_up(stage: Stage) -> Path | None:
 
 
 def _finish(stage: Stage, model: keras.Model, state: State) -> None:
-    """Store the final model, its score and its out-of-fold predictions; then the fold is complete."""
+    """Store the final model, its score and its out-of-fold predictions; mark the fold as complete."""
     job, fold, settings = stage.job, stage.job.fold, stage.settings
     checkpoint = Checkpoint(stage.folder)
     final = averaging.final_model(model, state, checkpoint, settings, stage.batches(model))
@@ -112,8 +112,8 @@ def _finish(stage: Stage, model: keras.Model, state: State) -> None:
     figures = {}
     if fold.number != ALL:
         figures = _figures(stage, final, state)
-        predict_held_out(fold, final, stage.cache, stage.held, job.reporter)
-    # Without the optimiser the file is a third of the size.
+        predict_held_out(fold, final, stage.cache, stage.held_rows, job.reporter)
+    # Without the optimiser, the file is a third of the size.
     final.compile(jit_compile=settings.training.jit_compile)
     with atomic_path(fold.model) as path:
         keras.saving.save_model(final, path)
@@ -136,7 +136,7 @@ def _finish(stage: Stage, model: keras.Model, state: State) -> None:
 
 
 def _figures(stage: Stage, final: keras.Model, state: State) -> dict[str, float]:
-    """The final model's score; the best epoch has been scored already."""
+    """Score the final model; with ``best``, reuse the best epoch's score."""
     settings = stage.settings
     if settings.training.average == "best":
         row = next(row for row in state.history if row["epoch"] == state.best_epoch)

@@ -1,7 +1,7 @@
-"""What a fold is trained on, and the one or two stages of its training.
+"""The data and settings of a fold's training, and its one or two stages.
 
-A fold has one stage, or two: a short one at ``training.warm_size``, where a frame costs less, before
-the one at the working size (progressive resizing).
+Progressive resizing adds a short first stage at the smaller ``training.warm_size``, where a frame costs
+less, before the stage at the working size.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from kaggle_nerve.settings.schema import ALL
 
 @dataclass(frozen=True)
 class Frames:
-    """The training frames at the working size, at ``training.warm_size`` if that is set, and the doubted labels."""
+    """Training frames at the working size and, if set, at ``training.warm_size``, with the doubted labels."""
 
     cache: Cache
     warm: Cache | None
@@ -41,7 +41,7 @@ class Frames:
 def open_frames(
     data_dir: Path, settings: Settings, *, reporter: Reporter = SILENT, workers: int = 2
 ) -> Frames:
-    """Open the caches that ``settings`` need; missing ones are built first."""
+    """Open the caches that ``settings`` need; build the missing ones first."""
     layout, small = locate(data_dir), settings.training.warm_size
     cache = caches.open_training(layout, settings.size, reporter=reporter, workers=workers)
     warm = caches.open_training(layout, small, reporter=reporter, workers=workers) if any(small) else None
@@ -49,7 +49,7 @@ def open_frames(
 
 
 def folds_of(run: Run, frames: Frames) -> pd.DataFrame:
-    """The run's folds.csv (see `folds`), assigned and written if it is missing."""
+    """Read the run's folds.csv (see `folds`); assign the folds and write it first if it is missing."""
     if not run.folds_csv.is_file():
         folding.save(folding.assign(frames.cache.table, run.settings.folds, run.settings.seed), run.folds_csv)
     return folding.load(run.folds_csv)
@@ -59,8 +59,8 @@ def folds_of(run: Run, frames: Frames) -> pd.DataFrame:
 class FoldJob:
     """Everything needed to train one fold. ``folds`` is the run's folds.csv.
 
-    ``deadline``: when all of it has to be done, in seconds of ``time.monotonic``, or None. ``stop`` is asked after
-    each epoch whether the user wants to end here.
+    ``deadline``: when everything must be done, in seconds of ``time.monotonic``, or None. ``stop`` is called after
+    each epoch; training ends if it returns True.
     """
 
     fold: Fold
@@ -72,12 +72,12 @@ class FoldJob:
 
     @property
     def settings(self) -> Settings:
-        """The run's settings."""
+        """Settings of the run."""
         return self.fold.run.settings
 
     @property
     def seed(self) -> int:
-        """The seed of everything random in this fold."""
+        """Seed of everything random in this fold."""
         number = self.fold.number
         return self.settings.seed + (folding.count(self.folds) if number == ALL else number)
 
@@ -86,7 +86,7 @@ class FoldJob:
 class Stage:
     """One resumable part of a fold's training, at one image size. ``folder`` holds its history and checkpoint.
 
-    ``deadline`` is that of `FoldJob`, or an earlier one; with ``is_last`` it includes what follows the last epoch.
+    ``deadline`` is that of `FoldJob`, or an earlier one; with ``is_last`` it covers the work after the last epoch too.
     """
 
     job: FoldJob
@@ -98,28 +98,28 @@ class Stage:
     is_last: bool
 
     @cached_property
-    def held(self) -> np.ndarray:
-        """The rows of the cache that are held out, rising; none for the fold of all subjects."""
+    def held_rows(self) -> np.ndarray:
+        """Cache rows of the held-out frames, ascending; empty for the fold of all subjects."""
         return self._split[1]
 
     @cached_property
     def truths(self) -> Truths:
-        """The true masks of the held-out frames."""
-        return Truths(list(self.cache.table.pixels.iloc[self.held]))
+        """True masks of the held-out frames."""
+        return Truths(list(self.cache.table.pixels.iloc[self.held_rows]))
 
     @property
     def held_frames(self) -> np.ndarray:
-        """The held-out frames, uint8 (n, height, width)."""
-        return self.cache.frames[self.held]
+        """Held-out frames, uint8 (n, height, width)."""
+        return self.cache.frames[self.held_rows]
 
     @property
     def names(self) -> list[str]:
-        """The names of the held-out frames: ``subject_img``."""
-        table = self.cache.table.iloc[self.held]
+        """Names of the held-out frames: ``subject_img``."""
+        table = self.cache.table.iloc[self.held_rows]
         return [f"{subject}_{img}" for subject, img in zip(table.subject, table.img, strict=True)]
 
     def batches(self, model: keras.Model) -> Batches:
-        """The training batches for the outputs of ``model``."""
+        """Build the training batches for the outputs of ``model``."""
         settings, table = self.settings, self.cache.table
         assert self.cache.masks is not None  # a cache of training frames has masks
         return Batches(
@@ -141,7 +141,7 @@ class Stage:
 
 
 def main_stage(job: FoldJob) -> Stage:
-    """The stage at the working size. The fold of all subjects gets the epochs that the others were found to need."""
+    """Build the stage at the working size. The fold of all subjects trains for the other folds' median epochs."""
     settings = _main_settings(job.settings)
     if job.fold.number == ALL:
         settings = without_scores(settings, _usual_epochs(job.fold.run, settings))
@@ -149,7 +149,7 @@ def main_stage(job: FoldJob) -> Stage:
 
 
 def warm_stage(job: FoldJob, now: float) -> Stage | None:
-    """The stage at ``training.warm_size``, None without one. Its deadline leaves a share of the time from ``now``."""
+    """Build the stage at ``training.warm_size``; None if unset. It gets ``warm_share`` of the time left at ``now``."""
     if job.frames.warm is None:
         return None
     settings, share = warm_settings(job.settings), job.settings.training.warm_share
@@ -159,7 +159,7 @@ def warm_stage(job: FoldJob, now: float) -> Stage | None:
 
 
 def warm_settings(settings: Settings) -> Settings:
-    """The settings of the stage at ``training.warm_size``: the smoothing pixels shrink with the area."""
+    """Return the settings of the stage at ``training.warm_size``; scale the loss's smoothing pixels with the area."""
     height, width = settings.training.warm_size
     area = height * width / (settings.size[0] * settings.size[1])
     training = dataclasses.replace(
@@ -170,9 +170,9 @@ def warm_settings(settings: Settings) -> Settings:
 
 
 def without_scores(settings: Settings, epochs: int) -> Settings:
-    """``settings`` for ``epochs`` epochs that nothing is known about: no patience, and the last weights or their mean.
+    """Adapt ``settings`` to ``epochs`` unscored epochs: no patience, and the last weights or a mean of weights.
 
-    The schedule ``plateau``, which waits for scores, becomes ``cosine``.
+    The schedule ``plateau``, which needs scores, becomes ``cosine``.
     """
     average = settings.training.average
     training = dataclasses.replace(
@@ -188,7 +188,7 @@ def without_scores(settings: Settings, epochs: int) -> Settings:
 
 
 def _main_settings(settings: Settings) -> Settings:
-    """The settings of the stage at the working size: the epochs that the warm one leaves."""
+    """Return the settings of the stage at the working size, without the warm stage's epochs."""
     epochs = max(1, settings.training.epochs - _warm_epochs(settings))
     return dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=epochs))
 
@@ -199,8 +199,8 @@ def _warm_epochs(settings: Settings) -> int:
 
 
 def _usual_epochs(run: Run, settings: Settings) -> int:
-    """The median over the finished folds; where the best epoch's weights are kept, of the best epochs."""
+    """Return the finished folds' median epoch count, or their median best epoch with ``average=best``."""
     facts = [fold.needs_facts() for fold in run.finished_folds()]
     best = settings.training.average == "best"
-    epochs = [one.best_epoch if best else one.epochs for one in facts]
+    epochs = [fold.best_epoch if best else fold.epochs for fold in facts]
     return max(1, round(median(epochs))) if epochs else settings.training.epochs

@@ -1,4 +1,4 @@
-"""The history of a fold: a CSV that opens anywhere, TensorBoard's event files, pictures of a few held-out frames."""
+"""Logs of a fold: the history as CSV, TensorBoard event files, pictures of a few held-out frames."""
 
 import csv
 import time
@@ -34,11 +34,11 @@ COLUMNS = [
 
 COUNT = 4
 SIZE = (HEIGHT // 2, WIDTH // 2)
-"""(height, width) of a picture: a log keeps one of each frame for each scored epoch."""
+"""(height, width) of a picture. Half size, since a log keeps one per frame and scored epoch."""
 
 
 def write_history(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write ``rows`` (one an epoch) as CSV, atomically."""
+    """Write ``rows`` (one per epoch) as CSV, atomically."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
@@ -46,10 +46,10 @@ def write_history(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 class BoardLog:
-    """TensorBoard figures and pictures of one fold, as the events that TensorBoard's own file writer takes.
+    """TensorBoard log of one fold, written with TensorBoard's own event file writer on every Keras backend.
 
-    It serves every Keras backend. TensorBoard's `summary.Writer` has no pictures, and a second file
-    beside it would be read only after the first one's end.
+    TensorBoard's `summary.Writer` does not support pictures, and a second event file beside it would be
+    read only after the first one ends.
     """
 
     def __init__(self, folder: Path):
@@ -58,7 +58,7 @@ class BoardLog:
         self._writer = EventFileWriter(str(folder))
 
     def add(self, row: dict[str, Any], pictures: Mapping[str, np.ndarray] | None = None) -> None:
-        """Record one epoch's figures, and pictures (RGB uint8, height x width x 3) by name."""
+        """Record one epoch's figures, and its pictures (RGB uint8, height x width x 3) by name."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -78,27 +78,26 @@ class BoardLog:
         self._writer.flush()
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         self._writer.close()
 
 
 class Overlays:
-    """Pictures of the predictions on `COUNT` held-out frames with true and predicted outlines, the same in every epoch.
+    """Pictures of `COUNT` held-out frames, the same in every epoch, with the outlines of true and predicted masks.
 
-    ``frames``: uint8 (n, height, width) at working size, with their truths and names. ``conditional``: the maps say
-    P(pixel | there is a mask), so that the outline is one that may be there.
+    ``frames``: uint8 (n, height, width) at working size, with their truths and names. ``conditional``: the maps are
+    P(pixel | frame has a mask), so the outline is drawn even if the frame may have no mask.
     """
 
     def __init__(self, frames: np.ndarray, truths: Truths, names: list[str], conditional: bool = False):
         self._frames, self._truths, self._names, self._conditional = frames, truths, names, conditional
-        self._rows = frozenset(chosen(truths.areas))
-        self._made: dict[str, np.ndarray] = {}
+        self._rows = frozenset(pick_rows(truths.areas))
+        self._pictures: dict[str, np.ndarray] = {}
 
     def look(self, row: int, probability: np.ndarray, presence: float) -> None:
-        """Draw what is said about a frame: its map (height, width) at working size and P(mask not empty).
+        """Draw the prediction for a frame: its probability map (height, width) at working size and P(mask not empty).
 
-        Frames that are not among the few are passed over. The outline is at probability 0.5, whatever the
-        presence.
+        Ignore frames that were not picked. The outline is at probability 0.5, regardless of the presence.
         """
         if row not in self._rows:
             return
@@ -106,20 +105,20 @@ class Overlays:
         truth = cv2.resize(truths.mask(row).astype(np.float32), SIZE[::-1], interpolation=cv2.INTER_AREA)
         frame = cv2.resize(frames[row], SIZE[::-1], interpolation=cv2.INTER_LINEAR)
         outlines = [(truth >= 0.5, TRUE), (enlarge(probability, SIZE) >= 0.5, PREDICTED)]
-        what = "with a mask" if truths.areas[row] else "empty"
-        caption = f"{names[row]} {what}, presence {presence:.2f}"
+        kind = "with a mask" if truths.areas[row] else "empty"
+        caption = f"{names[row]} {kind}, presence {presence:.2f}"
         if self._conditional:
             caption += ", outline if there is one"
-        self._made[names[row]] = overlay(frame, outlines, caption)
+        self._pictures[names[row]] = overlay(frame, outlines, caption)
 
-    def taken(self) -> dict[str, np.ndarray]:
-        """The pictures since the last call, RGB uint8, by the frames' names."""
-        made, self._made = self._made, {}
-        return made
+    def pop_pictures(self) -> dict[str, np.ndarray]:
+        """Return the pictures drawn since the last call, RGB uint8, by frame name."""
+        pictures, self._pictures = self._pictures, {}
+        return pictures
 
 
-def chosen(areas: np.ndarray, count: int = COUNT) -> list[int]:
-    """Rows of frames to look at: half of them with a mask where there are enough, spread over all subjects.
+def pick_rows(areas: np.ndarray, count: int = COUNT) -> list[int]:
+    """Pick rows of frames to show: half of them with a mask if there are enough, spread over all subjects.
 
     ``areas``: pixels of the true masks, (n,), in the order of the subjects.
     """

@@ -1,8 +1,8 @@
-"""The mask's losses. Each function gives one value an image, so that an empty frame counts as one.
+"""Losses of the mask output. Each function returns one value per image, so that an empty frame counts as one.
 
-Truths and probabilities are (batch, height, width, 1) from 0 to 1, truths soft where a working pixel
-is covered in part; values are (batch,), float32, and 0 for a perfect frame, the empty one included.
-Sums are taken in float32 whatever comes in: 420x580 ones are more than the largest float16.
+Truths and probabilities are (batch, height, width, 1) from 0 to 1; truths are soft where the mask covers
+part of a working pixel. Values are (batch,), float32, and 0 for a perfect frame, including an empty one.
+Sums are always in float32: 420x580 ones exceed the largest float16.
 """
 
 from collections.abc import Callable
@@ -15,17 +15,17 @@ from kaggle_nerve.settings import LossSettings
 
 PIXELS = (1, 2, 3)
 EPSILON = 1e-7
-"""How far probabilities are kept from 0 and 1 where a logarithm or a power of them is taken."""
+"""Margin to 0 and 1 for probabilities in logarithms and powers."""
 
 
 def dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
-    """1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth) of each image; ``smooth`` in pixels.
+    """Compute 1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth) of each image; ``smooth`` in pixels.
 
     From V-Net (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797) with a smoothing term, so that a
-    perfect empty image has loss 0 (`keras.losses.Dice` gives it 1).
+    perfect empty image has loss 0 (1 in `keras.losses.Dice`).
 
-    Example: for a truth of 2 pixels and probabilities 1 on one of them and on one other, with smooth 1,
-    it is 1 - (2 + 1) / (2 + 2 + 1) = 0.4.
+    Example: a truth of 2 pixels, with probability 1 on one of them and on one other pixel, and smooth 1
+    give 1 - (2 + 1) / (2 + 2 + 1) = 0.4.
     """
     truth, guess = _float32(truth, guess)
     both = ops.sum(truth * guess, axis=PIXELS)
@@ -35,9 +35,9 @@ def dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
 def batch_dice(
     truth: KerasTensor, guess: KerasTensor, smooth: float, counts: KerasTensor | None = None
 ) -> KerasTensor:
-    """The Dice loss of all pixels of the batch taken together, the same value for each image.
+    """Compute the Dice loss over all pixels of the batch, the same value for each image.
 
-    ``counts`` (batch,): what the pixels of an image count; None: 1.
+    ``counts`` (batch,): weight of each image's pixels; None: 1.
     """
     truth, guess = _float32(truth, guess)
     both, either = truth * guess, truth + guess
@@ -48,13 +48,13 @@ def batch_dice(
 
 
 def cross_entropy(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
-    """Binary cross-entropy in nats, the mean over the pixels of each image."""
+    """Compute the binary cross-entropy in nats, the mean over the pixels of each image."""
     truth, guess = _float32(truth, guess)
     return ops.mean(ops.binary_crossentropy(truth, guess), axis=PIXELS)
 
 
 def focal(truth: KerasTensor, guess: KerasTensor, gamma: float) -> KerasTensor:
-    """Cross-entropy of which each pixel counts (1 - probability of its true class) ** ``gamma``.
+    """Compute the cross-entropy with each pixel weighted by (1 - probability of its true class) ** ``gamma``.
 
     Focal loss (Lin and others 2017, arXiv:1708.02002) without class weights; gamma 0 is the plain
     cross-entropy.
@@ -67,39 +67,39 @@ def focal(truth: KerasTensor, guess: KerasTensor, gamma: float) -> KerasTensor:
 
 
 def tversky(truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float) -> KerasTensor:
-    """1 - (found + smooth) / (found + alpha false + beta missed + smooth) of each image, in pixels.
+    """Compute 1 - (hits + smooth) / (hits + alpha false + beta missed + smooth) of each image, in pixels.
 
     Tversky loss (Salehi, Erdogmus, Gholipour 2017, arXiv:1706.05721). With both weights 0.5 it is the
     Dice loss smoothed by twice ``smooth``.
     """
     truth, guess = _float32(truth, guess)
-    found = ops.sum(truth * guess, axis=PIXELS)
+    hits = ops.sum(truth * guess, axis=PIXELS)
     false = ops.sum((1 - truth) * guess, axis=PIXELS)
     missed = ops.sum(truth * (1 - guess), axis=PIXELS)
-    # Not as 1 minus the ratio: rounding would take that below 0, where a power of it is not a number.
+    # Not as 1 minus the ratio: rounding could make that negative, and a power of it NaN.
     wrong = alpha * false + beta * missed
-    return wrong / (found + wrong + smooth)
+    return wrong / (hits + wrong + smooth)
 
 
 def focal_tversky(
     truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float, gamma: float
 ) -> KerasTensor:
-    """The Tversky loss to the power of ``gamma``.
+    """Raise the Tversky loss to the power of ``gamma``.
 
-    Abraham and Khan 2018 (arXiv:1810.07842), who write the exponent as 1 / gamma and take 0.75; an
-    exponent over 1 makes good images count less.
+    Abraham and Khan 2018 (arXiv:1810.07842) write the exponent as 1 / gamma and use 0.75. An
+    exponent above 1 reduces the weight of good images.
     """
-    # The shift keeps the slope finite at 0 for exponents below 1.
+    # The shift keeps the gradient finite at 0 for exponents below 1.
     return (tversky(truth, guess, alpha, beta, smooth) + EPSILON) ** gamma - EPSILON**gamma
 
 
 def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
-    """Lovasz hinge of each image, on logits: a convex surrogate of 1 - intersection over union.
+    """Compute the Lovasz hinge of each image, on logits: a convex surrogate of 1 - intersection over union.
 
     Berman, Triki, Blaschko 2018 (arXiv:1705.08790). Pixels are sorted by their hinge error
-    1 - (+1 or -1) logit, and each error counts what the Jaccard loss grows by when its pixel is wrong
-    beside all worse ones. Truths are taken as present from 0.5 on. An empty image costs its largest
-    error, 0 where every logit is -1 or less.
+    1 - (+1 or -1) logit, and each error is weighted by the growth of the Jaccard loss when its pixel is
+    wrong in addition to all worse ones. Truths of 0.5 or more are positive. The loss of an empty image is
+    its largest error, 0 if every logit is -1 or less.
     """
     truth, guess = (ops.reshape(value, (ops.shape(value)[0], -1)) for value in _float32(truth, guess))
     truth = ops.cast(truth >= 0.5, "float32")
@@ -114,8 +114,9 @@ def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
 class MaskLoss(keras.losses.Loss):
     """Weighted sum of the losses of this module, image by image.
 
-    Arguments are those of `LossSettings`: ``dice`` to ``lovasz`` are weights (0: not computed), the
-    others shape the losses; an image without a mask counts ``empty_frames``. Raises NerveError where every weight is 0.
+    Arguments are those of `LossSettings`: ``dice`` to ``lovasz`` are weights (0: not computed), the others
+    shape the losses; ``empty_frames`` is the weight of an image without a mask. Raise NerveError if every
+    weight is 0.
     """
 
     def __init__(
@@ -161,12 +162,12 @@ class MaskLoss(keras.losses.Loss):
 
     @classmethod
     def of(cls, settings: LossSettings) -> "MaskLoss":
-        """The loss that ``settings`` describe; their weights of presence and deep masks are not its own."""
+        """Build the loss from ``settings``, without their weights of the presence and deep outputs."""
         options = {name: value for name, value in vars(settings).items() if name not in ("presence", "deep")}
         return cls(**options)
 
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-        """Loss of each image, (batch,), from truths and probabilities (batch, height, width, 1)."""
+        """Compute the loss of each image, (batch,), from truths and probabilities (batch, height, width, 1)."""
         used = {name: weight for name, weight in self.weights.items() if weight}
         if self.empty_frames == 1:
             return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
@@ -181,7 +182,7 @@ class MaskLoss(keras.losses.Loss):
         return total
 
     def get_config(self) -> dict:
-        """The weights and shapes, so that a saved model compiles again."""
+        """Return the arguments of the loss, so that a saved model can be compiled again."""
         return {**super().get_config(), **self.weights, **self.shape, "empty_frames": self.empty_frames}
 
 
@@ -201,9 +202,9 @@ def _terms(
 
 
 def _counts(truth: KerasTensor, empty_frames: float) -> KerasTensor:
-    """What each image counts, (batch,): 1, or ``empty_frames`` where no pixel of it is in its mask."""
-    there = ops.cast(ops.any(truth > 0, axis=PIXELS), "float32")
-    return there + empty_frames * (1 - there)
+    """Return each image's weight, (batch,): 1, or ``empty_frames`` if its mask is empty."""
+    has_mask = ops.cast(ops.any(truth > 0, axis=PIXELS), "float32")
+    return has_mask + empty_frames * (1 - has_mask)
 
 
 def _float32(*values: KerasTensor) -> tuple[KerasTensor, ...]:
@@ -215,7 +216,7 @@ def _dice(both: KerasTensor, either: KerasTensor, smooth: float) -> KerasTensor:
 
 
 def _jaccard_growth(truth: KerasTensor) -> KerasTensor:
-    """What the Jaccard loss grows by when pixel k of each row is wrong too, rows (batch, pixels) sorted."""
+    """Return the growth of the Jaccard loss when pixel k of each row is wrong too, for sorted rows (batch, pixels)."""
     total = ops.sum(truth, axis=1, keepdims=True)
     left = total - ops.cumsum(truth, axis=1)
     loss = 1 - left / (total + ops.cumsum(1 - truth, axis=1))

@@ -1,4 +1,4 @@
-"""Folds side by side, each in a process of its own with its own device: folds are independent jobs."""
+"""Train folds side by side, each in its own process on its own device."""
 
 import contextlib
 import json
@@ -24,20 +24,20 @@ from kaggle_nerve.settings.schema import FoldName
 from kaggle_nerve.training.worker import STOP, Order, Replay
 
 TICK = 0.2
-"""Seconds between two looks at whether the user wants to stop."""
+"""Seconds between two checks of whether the user wants to stop."""
 
 Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
-"""What workers send; None says that one has ended."""
+"""Messages from workers; None means that the worker's process ended."""
 
 
-def failed(fold: FoldName, fault: NerveError) -> str:
-    """One sentence that says which fold failed, and how."""
+def failure_sentence(fold: FoldName, fault: NerveError) -> str:
+    """Return one sentence that says which fold failed, and why."""
     text = str(fault)
     return text if text.startswith(f"Fold {fold} ") else f"Fold {fold}: {text}"
 
 
 class Worker:
-    """The process of one fold, seen from the one that started it. ``slot``: which device is its own."""
+    """Handle of the process that trains one fold. ``slot``: number of its device."""
 
     def __init__(self, fold: Fold, order: Order, slot: int, environment: dict[str, str], events: Events):
         self.fold, self.slot, log = fold, slot, fold.log
@@ -50,7 +50,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env={**os.environ, **environment},
-                # Ctrl-C reaches the whole session of a terminal; workers finish their epoch instead.
+                # Ctrl-C reaches every process of the terminal's session; workers must finish their epoch instead.
                 start_new_session=True,
             )
         assert self._process.stdin and self._process.stdout
@@ -59,37 +59,37 @@ class Worker:
         threading.Thread(target=self._read, args=(events,), daemon=True).start()
 
     def stop(self) -> None:
-        """Ask for an end after the epoch."""
+        """Ask the worker to stop after its current epoch."""
         self._write(STOP)
 
     def kill(self) -> None:
-        """End it now. Its checkpoint stays whole."""
+        """Kill the process now. Its checkpoint stays readable."""
         self._process.kill()
         self._process.wait()
 
     def failure(self) -> NerveError:
-        """How it ended, where it sent no result."""
+        """Describe why the process ended without a result."""
         if self.last.get("event") == "failed":
             return NerveError(self.last["text"])
         code = self._process.returncode
         if self.last.get("event") == "crashed":
-            first = (self.last["text"].splitlines() or [""])[0][:200]
-            how = f"failed ({first.rstrip('.')})"
+            first_line = (self.last["text"].splitlines() or [""])[0][:200]
+            reason = f"failed ({first_line.rstrip('.')})"
         elif code < 0:
-            how = f"ended with signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+            reason = f"ended with signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
         else:
-            how = f"ended with exit code {code}"
-        return NerveError(f"{self.fold.label} {how}; its log: {self.fold.log}")
+            reason = f"ended with exit code {code}"
+        return NerveError(f"{self.fold.label} {reason}; its log: {self.fold.log}")
 
     def _write(self, line: bytes) -> None:
-        # A worker that has ended already is found out by its silence.
+        # If the worker has ended already, `_read` reports it.
         with contextlib.suppress(BrokenPipeError):
             self._orders.write(line)
             self._orders.flush()
 
     def _read(self, events: Events) -> None:
         for line in self._messages:
-            # A killed process may leave half a line.
+            # A killed process may leave an incomplete line.
             if line.endswith(b"\n"):
                 events.put((self, json.loads(line)))
         self._process.wait()
@@ -98,10 +98,10 @@ class Worker:
 
 
 class SideBySide:
-    """Trains folds in ``jobs`` processes. A fold that fails leaves the others alone.
+    """Train folds in ``jobs`` processes. If one fold fails, the others continue.
 
-    ``deadline``, of ``time.monotonic``, is that of all folds. ``stop`` is asked a few times a second; once true,
-    workers finish their epoch and no other starts.
+    ``deadline``, in ``time.monotonic`` seconds, is for all folds. ``stop`` is called a few times a second; once it
+    returns True, workers finish their epoch and no new one starts.
     """
 
     def __init__(
@@ -121,9 +121,9 @@ class SideBySide:
         self._failures: dict[FoldName, NerveError] = {}
 
     def train(self, folds: list[Fold]) -> dict[FoldName, NerveError]:
-        """Train ``folds``, in this order as places become free; returns those that failed.
+        """Train ``folds`` in this order as slots become free; return the errors of those that failed.
 
-        Whatever is raised here, no process stays.
+        On any exception, kill all worker processes.
         """
         rounds = math.ceil(len(folds) / self._jobs)
         waiting: deque[tuple[Fold, int]] = deque(
@@ -146,7 +146,7 @@ class SideBySide:
         return self._failures
 
     def _start(self, fold: Fold, rounds: int, slot: int) -> None:
-        """Start ``fold``; the time left is dealt over the ``rounds`` that are still to come, this one included."""
+        """Start ``fold``; divide the time left by the ``rounds`` still to come, including this one."""
         ends = None
         if self._deadline is not None:
             ends = time.time() + (self._deadline - time.monotonic()) / rounds
@@ -162,16 +162,16 @@ class SideBySide:
         self._running[worker] = Replay(self._reporter, fold.label)
 
     def _environment(self, fold: Fold, slot: int) -> dict[str, str]:
-        found = devices.environment_for(slot, self._jobs, self._gpus)
-        # The same package as here, wherever this process has found it.
+        variables = devices.environment_for(slot, self._jobs, self._gpus)
+        # The worker must import the same package as this process.
         package = str(Path(kaggle_nerve.__file__).parents[1])
-        found["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         if fold.run.settings.training.deterministic:
-            found |= devices.deterministic_environment(os.environ)
-        return found
+            variables |= devices.deterministic_environment(os.environ)
+        return variables
 
     def _look(self) -> list[int]:
-        """Wait a moment for a message; returns the slot that became free, if one did."""
+        """Wait up to `TICK` seconds for a message and handle it; return the slot that became free, if one did."""
         try:
             worker, message = self._events.get(timeout=TICK)
         except queue.Empty:
@@ -189,4 +189,4 @@ class SideBySide:
     def _conclude(self, worker: Worker) -> None:
         if worker.last.get("event") != "result":
             fault = self._failures[worker.fold.number] = worker.failure()
-            self._reporter.say(failed(worker.fold.number, fault))
+            self._reporter.say(failure_sentence(worker.fold.number, fault))

@@ -1,4 +1,4 @@
-"""All folds of a run within one time budget: one after the other here, or side by side in processes."""
+"""Train all folds of a run within one time budget, one after the other or side by side in processes."""
 
 import math
 import time
@@ -18,19 +18,19 @@ from kaggle_nerve.training import start
 from kaggle_nerve.training.environment import environment
 from kaggle_nerve.training.fold import train_fold
 from kaggle_nerve.training.job import FoldJob, Frames, folds_of, open_frames
-from kaggle_nerve.training.parallel import SideBySide, failed
+from kaggle_nerve.training.parallel import SideBySide, failure_sentence
 
 
 class FoldsError(NerveError):
-    """Some folds failed while the others were trained; ``failures`` has a sentence for each of them.
+    """Some folds failed while the others were trained; ``failures`` has a sentence for each failed fold.
 
-    ``results`` are those of the other folds, which keep what they have.
+    ``results`` are those of the other folds.
     """
 
     def __init__(self, run: Run, results: list[FoldResult], failures: dict[FoldName, NerveError]):
         self.run, self.results = run, results
         self.failures: dict[FoldName, str] = {
-            fold: failed(fold, failures[fold]) for fold in sorted(failures, key=_place)
+            number: failure_sentence(number, failures[number]) for number in sorted(failures, key=_place)
         }
         super().__init__("\n".join(self.failures.values()))
 
@@ -48,20 +48,22 @@ def train_folds(
     workers: int = 2,
     jobs: int | None = None,
 ) -> tuple[Run, list[FoldResult]]:
-    """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); what is finished is skipped.
+    """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); skip finished ones.
 
-    ``time_budget``: seconds for everything, caching included, dealt over the folds still to be
+    ``time_budget``: seconds for everything, including caching, divided among the folds still to be
     trained: one by one in proportion to their frames, side by side evenly over the rounds.
-    ``stop`` is asked at least after each epoch; once true, the remaining folds are left
-    for later. ``jobs``: how many folds are trained side by side, each in a process of its own; None
-    is one for each visible GPU. A single one is trained in this process.
+    ``stop`` is called at least after each epoch; once it returns True, the remaining folds are left
+    for later. ``jobs``: how many folds are trained side by side, each in its own process; None
+    means one for each visible GPU. A single job runs in this process.
 
-    Raises FoldsError after all folds where some of them failed, or the fault itself where ``fold``
-    names the only one.
+    Raise FoldsError after all folds if some of them failed, or the error itself if ``fold`` names the
+    only one.
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
     if settings.training.start and not (runs_dir / name).is_dir():
-        start.locate(settings.training.start, runs_dir)  # later, a slip of the pen would leave an empty run
+        start.locate(
+            settings.training.start, runs_dir
+        )  # check now: later, a typo would leave an empty run behind
     frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
     jobs = jobs or max(1, len(devices.several()))
     machine = environment(_devices(jobs))
@@ -69,15 +71,17 @@ def train_folds(
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     table = folds_of(run, frames)
     folds = [run.fold(number) for number in _numbers(folding.count(table), fold, settings.trains_all)]
-    left = [one for one in folds if not one.facts()]
-    if len(left) < len(folds):
-        reporter.say(f"{len(folds) - len(left)} of {len(folds)} folds are finished already.")
-    jobs = min(jobs, len(left))
+    unfinished = [one for one in folds if not one.facts()]
+    if len(unfinished) < len(folds):
+        reporter.say(f"{len(folds) - len(unfinished)} of {len(folds)} folds are finished already.")
+    jobs = min(jobs, len(unfinished))
     if jobs > 1:
         reporter.say(f"{jobs} folds are trained side by side.")
-        failures = SideBySide(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(left)
+        failures = SideBySide(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(
+            unfinished
+        )
     else:
-        failures = _one_by_one(left, frames, table, deadline, reporter, stop)
+        failures = _one_by_one(unfinished, frames, table, deadline, reporter, stop)
     if fold in failures:
         raise failures[fold]
     results = [one.result() for one in folds if one.number not in failures]
@@ -94,18 +98,18 @@ def _one_by_one(
     reporter: Reporter,
     stop: Callable[[], bool],
 ) -> dict[FoldName, NerveError]:
-    """Train ``folds`` in this process, and return those that failed; after one of them the next has its turn."""
+    """Train ``folds`` in this process; return the errors of those that failed. A failure does not stop the others."""
     failures: dict[FoldName, NerveError] = {}
     for place, fold in enumerate(folds):
-        left = [_share(each.number, folding.count(table)) for each in folds[place:]]
+        shares = [_share(each.number, folding.count(table)) for each in folds[place:]]
         now = time.monotonic()
-        end = None if deadline is None else now + (deadline - now) * left[0] / sum(left)
+        end = None if deadline is None else now + (deadline - now) * shares[0] / sum(shares)
         try:
             result = train_fold(FoldJob(fold, frames, table, end, reporter, stop))
         except NerveError as fault:
             failures[fold.number] = fault
             if place < len(folds) - 1:
-                reporter.say(failed(fold.number, fault))
+                reporter.say(failure_sentence(fold.number, fault))
             continue
         if not result.finished:
             break
@@ -113,22 +117,22 @@ def _one_by_one(
 
 
 def _share(fold: FoldName, count: int) -> float:
-    """How many frames ``fold`` is trained on against the others of ``count``: the one of all subjects has more."""
+    """Return ``fold``'s training frames relative to one of ``count`` folds; the fold of all subjects has more."""
     return count / (count - 1) if fold == ALL and count > 1 else 1.0
 
 
 def _place(fold: FoldName) -> float:
-    """Folds by their number, the one of all subjects last."""
+    """Return a sort key: folds by their number, the fold of all subjects last."""
     return math.inf if fold == ALL else fold
 
 
 def _devices(jobs: int) -> list[str]:
-    """The devices of this session; where processes will use them, this one does not wake them."""
+    """Return the names of this session's devices; do not initialise them here if worker processes will use them."""
     return list(devices.visible()) or ["cpu:0"] if jobs > 1 else devices.names()
 
 
 def _numbers(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:
-    """The folds to train; the one of all subjects comes last, for it asks how long the others were trained."""
+    """Return the folds to train. The fold of all subjects comes last: its epochs depend on the other folds."""
     if fold is None:
         return [*range(count), ALL] if with_all else list(range(count))
     if fold == ALL:

@@ -1,23 +1,23 @@
-"""What changes over a run, as plain functions of progress (0 at its start, 1 at its end)."""
+"""Schedules of a run, as plain functions of progress (0 at the start, 1 at the end)."""
 
 import math
 from collections.abc import Iterable
 
 from kaggle_nerve.settings import OptimiserSettings, Settings, TrainingSettings
 
-CLOSE = 1e-6
-"""Progress is a sum of many steps: this close to a boundary is on it."""
+TOLERANCE = 1e-6
+"""Rounding tolerance: progress is a sum of many steps, so this close to a boundary counts as on it."""
 
-LEAST = 0.1
-"""The share of an epoch's steps for which a last one is worth its score."""
+SHORTEST_EPOCH = 0.1
+"""Smallest share of an epoch's steps for which a shortened last epoch is worth scoring."""
 
 
 def learning_rate(progress: float, settings: OptimiserSettings, plateau_factor: float = 1.0) -> float:
-    """The learning rate: a straight warm-up, then what ``schedule`` says.
+    """Return the learning rate: a linear warm-up, then according to ``schedule``.
 
     ``cosine`` falls from the full rate to 0 as half a cosine; ``cyclic`` does so ``cycles`` times, each
     restart at the full rate (SGDR, Loshchilov and Hutter 2017, arXiv:1608.03983). ``plateau_factor``
-    counts for the schedule ``plateau`` only.
+    applies to the schedule ``plateau`` only.
     """
     if progress < settings.warmup:
         return settings.learning_rate * progress / settings.warmup
@@ -27,30 +27,30 @@ def learning_rate(progress: float, settings: OptimiserSettings, plateau_factor: 
     elif settings.schedule == "plateau":
         share = plateau_factor
     elif settings.schedule == "step":
-        share = settings.factor ** min(int(done * settings.steps + CLOSE), settings.steps - 1)
+        share = settings.factor ** min(int(done * settings.steps + TOLERANCE), settings.steps - 1)
     elif settings.schedule == "cyclic":
-        share = _half_cosine((done * settings.cycles + CLOSE) % 1 if done < 1 else 1.0)
+        share = _half_cosine((done * settings.cycles + TOLERANCE) % 1 if done < 1 else 1.0)
     else:
         share = _half_cosine(min(done, 1.0))
     return settings.learning_rate * share
 
 
 def ends_cycle(progress: float, next_progress: float, settings: OptimiserSettings) -> bool:
-    """Whether the epoch that ends at ``progress`` is the last whole one of its learning-rate cycle.
+    """Return whether the epoch that ends at ``progress`` is the last complete one of its learning-rate cycle.
 
-    ``next_progress`` is where one more epoch would end. The ends of cycles are where snapshot
-    ensembles take their members (Huang and others 2017, arXiv:1704.00109).
+    ``next_progress`` is where one more epoch would end. Snapshot ensembles take their members at the
+    ends of cycles (Huang and others 2017, arXiv:1704.00109).
     """
-    before = math.floor(_done(progress, settings) * settings.cycles - CLOSE)
-    after = math.floor(_done(next_progress, settings) * settings.cycles - CLOSE)
+    before = math.floor(_done(progress, settings) * settings.cycles - TOLERANCE)
+    after = math.floor(_done(next_progress, settings) * settings.cycles - TOLERANCE)
     return after > before >= 0
 
 
 def plateau_factor(scores: Iterable[float | None], settings: OptimiserSettings) -> float:
-    """The factor on the learning rate after epochs with ``scores``, one an epoch.
+    """Return the factor on the learning rate after epochs with ``scores``, one per epoch.
 
-    After ``plateau`` epochs without a better score the rate is multiplied by ``factor``, and the count
-    begins again. A whole history gives what it gave step by step, so that a resumed run has it too.
+    After ``plateau`` epochs without a better score, multiply the rate by ``factor`` and restart the count.
+    The factor depends on the history alone, so that a resumed run gets the same one.
     """
     best, waited, factor = -math.inf, 0, 1.0
     for score in scores:
@@ -64,22 +64,22 @@ def plateau_factor(scores: Iterable[float | None], settings: OptimiserSettings) 
 
 
 def is_scored(epoch: int, progress: float, settings: Settings) -> bool:
-    """Whether epoch number ``epoch`` (from 1), that ends at ``progress``, is scored on the held-out subjects.
+    """Return whether to score epoch number ``epoch`` (from 1), which ends at ``progress``, on held-out subjects.
 
-    A score at full resolution costs up to a tenth of an epoch. Every one is scored where patience or the
-    learning rate counts epochs without a better score, and in the second half where epochs are chosen
-    by it (``best`` and ``top``); else every second one, for watching. The last is scored whatever this
-    says.
+    A score at full resolution costs up to a tenth of an epoch. Every epoch is scored if patience or the
+    learning rate counts epochs without a better score, and in the second half if the score selects epochs
+    (``best`` and ``top``); otherwise every second one, for monitoring. The last epoch is always scored,
+    regardless of the value returned here.
     """
     training = settings.training
     if training.patience or settings.optimiser.schedule == "plateau":
         return True
-    choosing = training.average in ("best", "top") and progress >= 0.5 - CLOSE
+    choosing = training.average in ("best", "top") and progress >= 0.5 - TOLERANCE
     return choosing or epoch % 2 == 0
 
 
 def positive_rate(progress: float, natural: float, settings: TrainingSettings) -> float | None:
-    """The share of frames with a mask in an epoch that begins at ``progress``; None: as they come."""
+    """Return the share of frames with a mask in an epoch that begins at ``progress``; None: the natural share."""
     if not settings.positive_rate or progress >= settings.positive_share:
         return None
     rest = 1 - progress / settings.positive_share
@@ -87,15 +87,15 @@ def positive_rate(progress: float, natural: float, settings: TrainingSettings) -
 
 
 class Pace:
-    """How far a run is, and how far one step takes it.
+    """Progress of a run, and the progress per step.
 
-    Without a deadline each of ``epochs`` is an equal part. With one, the rest of the way is dealt
-    anew at each epoch over the steps that still fit, so that the schedule ends with the time even
-    if the machine is slower or faster than was measured. The last epoch may then be a shorter one.
+    Without a deadline, each of ``epochs`` is an equal part. With one, each epoch redistributes the
+    remaining progress over the steps that still fit, so that the schedule ends with the time even if
+    the machine is slower or faster than measured. The last epoch may then be shorter.
     """
 
     def __init__(self, epochs: int, steps: int, *, epoch: int = 0, progress: float = 0.0):
-        """``steps``: those of a whole epoch."""
+        """Start at ``progress`` after ``epoch`` epochs; ``steps`` is the number of steps in a full epoch."""
         self.limit, self.epochs, self.steps = epochs, epochs, steps
         self.epoch, self.progress = epoch, progress
         self.left = (epochs - epoch) * steps
@@ -103,14 +103,14 @@ class Pace:
 
     @property
     def next_steps(self) -> int:
-        """The steps of the next epoch; those of a whole one after the last."""
+        """Number of steps in the next epoch; after the last epoch, that of a full one."""
         return min(self.left, self.steps) or self.steps
 
     def start_epoch(self, seconds_left: float | None, step: float, score: float) -> int:
-        """Deal the rest of the way over the steps left, fewer if ``seconds_left`` holds fewer.
+        """Distribute the remaining progress over the steps left that fit into ``seconds_left``.
 
-        ``step`` and ``score``: the seconds of one step and of the score after an epoch, for which
-        ``seconds_left`` needs room between epochs only. Returns the steps of this epoch.
+        ``step`` and ``score``: seconds of one step, and of the score after an epoch. ``seconds_left``
+        must cover the scores between epochs, but not the last one. Return the steps of this epoch.
         """
         self.left = (self.limit - self.epoch) * self.steps
         if seconds_left is not None:
@@ -120,35 +120,35 @@ class Pace:
         return self.next_steps
 
     def step(self) -> float:
-        """Take one step; returns the progress at its start."""
+        """Advance by one step; return the progress at its start."""
         before = self.progress
         self.progress = min(1.0, before + self.step_size)
         self.left -= 1
         return before
 
     def finish_epoch(self) -> None:
-        """Count an epoch as done."""
+        """Count one more finished epoch."""
         self.epoch += 1
 
     def end(self) -> None:
-        """The time is over: no epoch follows."""
+        """End the run here: no epoch follows."""
         self.epochs, self.left = self.epoch, 0
 
     def after_next_epoch(self) -> float:
-        """The progress that one more epoch would reach; beyond 1 after the last one."""
+        """Return the progress after one more epoch; above 1 after the last one."""
         return self.progress + self.step_size * self.next_steps
 
     def _fitting(self, seconds: float, step: float, score: float) -> int:
         epoch = self.steps * step + score
         whole = int(seconds / epoch)
         more = min(self.steps, int((seconds - whole * epoch) / step))
-        if whole and more < LEAST * self.steps:
+        if whole and more < SHORTEST_EPOCH * self.steps:
             more = 0
         return max(1, whole * self.steps + more)
 
 
 def _done(progress: float, settings: OptimiserSettings) -> float:
-    """The share of the way after the warm-up."""
+    """Return the progress after the warm-up, rescaled to end at 1."""
     return (progress - settings.warmup) / (1 - settings.warmup)
 
 

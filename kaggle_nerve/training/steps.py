@@ -1,8 +1,8 @@
-"""The steps of one epoch: batches made ahead in threads, one compiled step after another; and how long they take.
+"""Run the training steps of one epoch, with batches prefetched in threads, and measure their speed.
 
-A loop of its own rather than ``fit``: on the JAX backend ``fit`` keeps the optimiser's state outside
-its variables between steps, so that a learning rate set there is lost, and ``fit`` makes batches in
-one thread only.
+This loop replaces ``fit``: on the JAX backend, ``fit`` keeps the optimiser's state outside its
+variables between steps, so that a learning rate set there is lost, and ``fit`` prepares batches in one
+thread only.
 """
 
 import os
@@ -23,19 +23,19 @@ from kaggle_nerve.training import averaging
 
 THREADS = min(4, os.cpu_count() or 1)
 AHEAD = 2 * THREADS
-"""Batches that lie ready, or are being made, while a step runs."""
+"""Batches that are ready or in preparation while a step runs."""
 
-MEASURED = 3
-"""Steps that are timed before a stage begins."""
+MEASURED_STEPS = 3
+"""Steps to time before a stage begins."""
 
 FULL_SIZE_SECONDS = 0.002
-"""Resizing and scoring one held-out frame at full resolution, about."""
+"""Approximate seconds to resize and score one held-out frame at full resolution."""
 
 
-def prefetched(batches: Batches, count: int) -> Iterator[tuple]:
-    """The first ``count`` batches in their order, each made in some thread before it is asked for.
+def prefetch(batches: Batches, count: int) -> Iterator[tuple]:
+    """Yield the first ``count`` batches in order, prepared ahead in threads.
 
-    What a batch holds follows from its number alone, so threads change nothing about it.
+    A batch depends on its number alone, so threads do not change it.
     """
     waiting: deque[Future] = deque()
     pool = ThreadPoolExecutor(THREADS)
@@ -57,17 +57,17 @@ def run_steps(
     rate: Callable[[], float | None],
     after: Callable[[], bool],
 ) -> float:
-    """Train on the first ``count`` batches; returns the mean loss.
+    """Train on the first ``count`` batches; return the mean loss.
 
-    ``rate`` gives each step's learning rate (None leaves it); ``after`` is called after each step and
-    ends the epoch by being true.
+    ``rate`` returns each step's learning rate (None: unchanged); ``after`` is called after each step and
+    ends the epoch by returning True.
     """
     total, done = 0.0, 0
-    for batch in prefetched(batches, count):
+    for batch in prefetch(batches, count):
         value = rate()
         if value is not None:
             model.optimizer.learning_rate = value
-        model.reset_metrics()  # Keras before 3.15 would give the mean loss of all steps so far
+        model.reset_metrics()  # Keras before 3.15 would return the mean loss of all steps so far
         # A batch is (frames, targets) or (frames, targets, weights of the frames).
         total += float(model.train_on_batch(*batch, return_dict=True)["loss"])
         done += 1
@@ -78,25 +78,25 @@ def run_steps(
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of one training step, one validation, and the out-of-fold prediction with what follows."""
+    """Seconds of one training step, of one validation, and of the work after the last epoch."""
 
     step: float
     validation: float
     finish: float
 
     def epoch(self, steps: int) -> float:
-        """Seconds of an epoch of ``steps`` steps with its validation."""
+        """Return the seconds of an epoch of ``steps`` steps with its validation."""
         return steps * self.step + self.validation
 
 
 def measure(model: keras.Model, batches: Batches, held: np.ndarray, settings: Settings) -> Speed:
-    """How fast a stage will go: take a few steps and forward passes, then put every variable back.
+    """Measure a stage's speed with a few steps and forward passes, then restore every variable.
 
-    The compilation that this pays for is not lost: training uses the same compiled step.
+    The time spent on compilation is not lost: training uses the same compiled step.
     """
     variables = [*model.variables, *model.optimizer.variables]
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-    count = min(MEASURED, len(batches))
+    count = min(MEASURED_STEPS, len(batches))
     _steps(model, batches, 1)
     started = time.perf_counter()
     _steps(model, batches, count)
@@ -115,7 +115,7 @@ def measure(model: keras.Model, batches: Batches, held: np.ndarray, settings: Se
     validation = len(held) * (frame + FULL_SIZE_SECONDS)
     finish = len(held) * frame * len(VIEWS[settings.prediction.tta]) + 5.0
     if settings.training.average in averaging.MEANS:
-        # Their statistics are measured without the compiled step, so that a pass costs as much as a step.
+        # Batch-norm statistics are recomputed without the compiled step, so a pass takes as long as a step.
         finish += averaging.STATISTICS_BATCHES * step
     return Speed(step, validation, finish)
 

@@ -1,4 +1,4 @@
-"""The competition's own metric on held-out subjects, at full resolution, after each epoch; and whether it collapsed."""
+"""Score held-out subjects with the competition's metric at full resolution after an epoch; detect collapsed runs."""
 
 import math
 from collections.abc import Callable
@@ -15,22 +15,22 @@ from kaggle_nerve.maps.fullsize import Truths, enlarge
 from kaggle_nerve.prediction.forward import probabilities
 
 PRESENCE_GRID = np.round(np.arange(0.0, 0.96, 0.05), 2)
-"""Presence thresholds that an epoch's score may choose from: early epochs are badly calibrated."""
+"""Presence thresholds to choose from for an epoch's score: early epochs are badly calibrated."""
 
 
 @dataclass(frozen=True)
 class EpochScore:
-    """``dice``: the competition's metric, at the best presence threshold and pixel threshold 0.5.
+    """Scores of an epoch. ``dice``: the competition's metric at pixel threshold 0.5 and the best presence threshold.
 
-    ``present_dice``: mean Dice over frames with a mask, no frame dropped. ``presence_auc``: ROC area
-    of the presence probability (NaN where all frames are alike). ``empty_share`` and ``full_share``:
-    shares of frames whose raw mask is empty, or covers at least half of the frame.
+    ``present_dice``: mean Dice over frames with a mask, without a presence threshold. ``presence_auc``:
+    area under the ROC curve of the presence probability (NaN if all frames or none have a mask).
+    ``empty_share`` and ``full_share``: shares of frames whose raw mask is empty, or covers at least half
+    of the frame.
 
-    ``pixel_dice``, ``iou`` and ``pixel_accuracy`` are taken over all pixels of all frames together, at
-    pixel threshold 0.5 and with no frame dropped (of conditional maps, which draw a mask on every frame,
-    those with a presence under 0.5 are). They are the figures that papers tend to give, and
-    not comparable to the metric: large masks count most, empty frames hardly, and a network that never
-    draws a mask is already over 0.98 accurate.
+    ``pixel_dice``, ``iou`` and ``pixel_accuracy`` pool all pixels of all frames, at pixel threshold 0.5
+    and without a presence threshold (conditional maps, which draw a mask on every frame, use 0.5). Papers
+    tend to report these figures, but they are not comparable to the metric: large masks dominate, empty
+    frames hardly count, and a network that never draws a mask already has an accuracy over 0.98.
     """
 
     dice: float
@@ -45,7 +45,7 @@ class EpochScore:
 
 
 Look = Callable[[int, np.ndarray, float], None]
-"""Is shown the row of a frame, its probability map (height, width) at working size, and its presence."""
+"""Callback with a frame's row, its probability map (height, width) at working size, and its presence."""
 
 
 def score_epoch(
@@ -60,8 +60,8 @@ def score_epoch(
 ) -> EpochScore:
     """Predict ``frames`` (uint8, n x height x width) without augmentation and score them.
 
-    ``conditional``: the maps say P(pixel | there is a mask) (`LossSettings.empty_frames`). ``look``
-    is shown every prediction, which is not kept.
+    ``conditional``: the maps are P(pixel | frame has a mask) (`LossSettings.empty_frames`). ``look`` is
+    called with every prediction; predictions are not kept.
     """
     areas = np.zeros(len(frames), int)
     shared = np.zeros(len(frames), int)
@@ -83,35 +83,41 @@ def _score(
     kept = presence[None, :] >= PRESENCE_GRID[:, None]
     means = metric.dice_of_counts(shared * kept, truths.areas, areas * kept).mean(axis=1)
     best = int(means.argmax())
-    there = truths.areas > 0
+    has_mask = truths.areas > 0
     raw = metric.dice_of_counts(shared, truths.areas, areas)
     pooled = presence >= 0.5 if conditional else np.ones(len(truths), bool)
-    both, claimed, true = int(shared[pooled].sum()), int(areas[pooled].sum()), int(truths.areas.sum())
-    either = claimed + true - both
+    shared_pixels, predicted_pixels, true_pixels = (
+        int(shared[pooled].sum()),
+        int(areas[pooled].sum()),
+        int(truths.areas.sum()),
+    )
+    union = predicted_pixels + true_pixels - shared_pixels
     pixels = len(truths) * truths.size[0] * truths.size[1]
     return EpochScore(
         dice=float(means[best]),
-        present_dice=float(raw[there].mean()) if there.any() else float("nan"),
-        presence_auc=float(roc_auc_score(there, presence)) if 0 < there.sum() < len(there) else float("nan"),
+        present_dice=float(raw[has_mask].mean()) if has_mask.any() else float("nan"),
+        presence_auc=float(roc_auc_score(has_mask, presence))
+        if 0 < has_mask.sum() < len(has_mask)
+        else float("nan"),
         presence_threshold=float(PRESENCE_GRID[best]),
         empty_share=float((areas == 0).mean()),
         full_share=float((areas >= truths.size[0] * truths.size[1] / 2).mean()),
-        pixel_dice=2 * both / (claimed + true) if either else 1.0,
-        iou=both / either if either else 1.0,
-        pixel_accuracy=1 - (either - both) / pixels,
+        pixel_dice=2 * shared_pixels / (predicted_pixels + true_pixels) if union else 1.0,
+        iou=shared_pixels / union if union else 1.0,
+        pixel_accuracy=1 - (union - shared_pixels) / pixels,
     )
 
 
 class CollapseError(NerveError):
-    """The run has collapsed; the message says how, and what to change."""
+    """The run has collapsed; the message says how and what to change."""
 
 
 def check(history: list[dict[str, Any]], epochs: int) -> None:
-    """Look at the history (a row an epoch) after its last epoch; raises CollapseError.
+    """Check the history (one row per epoch) after its last epoch; raise CollapseError if the run has collapsed.
 
-    A run has collapsed when its loss is no number, or when for ``epochs`` epochs in a row every
-    held-out mask was empty, or covered half the frame. An epoch that was not scored counts as the
-    scored ones around it.
+    A run has collapsed if its loss is not finite, or if every held-out mask was empty, or covered half
+    the frame or more, for ``epochs`` epochs in a row. An unscored epoch counts like the scored ones
+    around it.
     """
     last = history[-1]
     if last["loss"] is None or not math.isfinite(last["loss"]):
@@ -133,7 +139,7 @@ def check(history: list[dict[str, Any]], epochs: int) -> None:
 
 
 def _in_a_row(history: list[dict[str, Any]], share: str) -> int:
-    """From the first to the last of the latest scored epochs whose ``share`` is 1."""
+    """Count the epochs from the first to the last of the latest scored epochs whose ``share`` is 1."""
     scored = [row for row in history if row.get(share) is not None]
     first = last = None
     for row in reversed(scored):

@@ -1,8 +1,8 @@
-"""A process that trains one fold for the one that started it: ``python -m kaggle_nerve.training.worker``.
+"""Worker process that trains one fold for its parent process: ``python -m kaggle_nerve.training.worker``.
 
-Its standard input brings the order, one line of JSON; later perhaps the line ``stop``; its end means
-that nobody waits for this process any more. Its standard output carries messages, one JSON object a line, and at last
-one of ``result``, ``failed`` (a NerveError) or ``crashed``. Its standard error is a log file.
+Standard input carries the order, one line of JSON, and later perhaps the line ``stop``; end of file means that the
+parent is gone. Standard output carries messages, one JSON object per line, the last of them ``result``, ``failed``
+(a NerveError) or ``crashed``. Standard error is a log file.
 """
 
 import itertools
@@ -23,13 +23,13 @@ from kaggle_nerve.settings.schema import FoldName
 
 STOP = b"stop\n"
 
-EVERY = 0.2
-"""Seconds between two counts of a bar: a small network takes hundreds of steps in a second."""
+BAR_SECONDS = 0.2
+"""Seconds between two updates of a bar: a small network takes hundreds of steps in a second."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """Which fold of which run. ``ends``: seconds since the epoch (``time.time``) when it has to be done.
+    """Order to train one fold. ``ends``: deadline in seconds since the epoch (``time.time``).
 
     ``jobs`` is how many folds are trained side by side.
     """
@@ -42,30 +42,30 @@ class Order:
     jobs: int
 
     def line(self) -> bytes:
-        """As the worker reads it."""
+        """Encode the order as the worker reads it."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
 class PipeReporter(Reporter):
-    """Writes what it is told to ``pipe``; `Replay` reads it on the other side."""
+    """Reporter that writes its calls to ``pipe``; `Replay` repeats them on the other side."""
 
     def __init__(self, pipe: BinaryIO):
         self._pipe = pipe
         self._numbers = itertools.count()
 
     def send(self, event: str, **values: Any) -> None:
-        """One message."""
+        """Send one message."""
         self._pipe.write(json.dumps({"event": event, **values}).encode() + b"\n")
         self._pipe.flush()
 
     def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
-        """A bar on the other side."""
+        """Open a bar on the other side."""
         number = next(self._numbers)
         self.send("bar", bar=number, label=label, total=total, unit=unit)
         return _PipeBar(self, number)
 
     def say(self, text: str) -> None:
-        """A line on the other side."""
+        """Print a line on the other side."""
         self.send("say", text=text)
 
 
@@ -76,7 +76,7 @@ class _PipeBar(Bar):
 
     def update(self, steps: int = 1) -> None:
         self._steps += steps
-        if time.monotonic() - self._sent >= EVERY:
+        if time.monotonic() - self._sent >= BAR_SECONDS:
             self._send_steps()
 
     def note(self, text: str) -> None:
@@ -97,14 +97,14 @@ class _PipeBar(Bar):
 
 
 class Replay:
-    """Tells ``reporter`` what one process sent. Lines that do not begin with ``label`` get it in front."""
+    """Repeat one worker's messages on ``reporter``, with ``label`` prepended to lines that do not begin with it."""
 
     def __init__(self, reporter: Reporter, label: str):
         self._reporter, self._label = reporter, label
         self._bars: dict[int, Bar] = {}
 
     def take(self, message: dict[str, Any]) -> None:
-        """Pass one message on."""
+        """Repeat one message."""
         event = message["event"]
         if event == "say":
             text = message["text"]
@@ -122,13 +122,13 @@ class Replay:
             self._bars[message["bar"]].note(message["text"])
 
     def close(self) -> None:
-        """End the bars that the process left open: it was killed."""
+        """Close the bars that a killed process left open."""
         while self._bars:
             self._bars.popitem()[1].close()
 
 
 def main() -> int:
-    """Train the fold; returns the exit code."""
+    """Train the fold; return the exit code."""
     orders, pipe = os.fdopen(0, "rb", buffering=0), _private_output()
     order = Order(**json.loads(orders.readline()))
     reporter, stopping = PipeReporter(pipe), threading.Event()
@@ -147,7 +147,7 @@ def main() -> int:
 
 
 def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> None:
-    # Imported here: the end of the standard input must be noticed during these seconds, too.
+    # Deferred: these imports take seconds, and end of file on standard input must be noticed meanwhile.
     from kaggle_nerve.training.fold import train_fold
     from kaggle_nerve.training.job import FoldJob, folds_of, open_frames
 
@@ -159,7 +159,7 @@ def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> N
 
 
 def _private_output() -> BinaryIO:
-    """The pipe to the other process; what libraries print goes to the log instead of between the messages."""
+    """Return the pipe to the parent; redirect what libraries print to the log, away from the messages."""
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return pipe
@@ -169,7 +169,7 @@ def _listen(orders: BinaryIO, stopping: threading.Event) -> None:
     while line := orders.readline():
         if line == STOP:
             stopping.set()
-    # The checkpoint is whole at every moment, and an orphan would hold the fold's lock for hours.
+    # Exiting is safe at any moment thanks to the checkpoint; an orphan would hold the fold's lock for hours.
     os._exit(1)
 
 
