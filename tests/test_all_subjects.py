@@ -110,8 +110,8 @@ def test_a_valid_file_comes_of_it_and_a_page(trained, data, tmp_path):
     assert prepared.decision.comparison["rules"][0].name == "thresholds"
     contents = gather(trained, data, tmp_path)
     assert [fold.number for fold in contents.folds] == [0, 1, ALL]
-    assert contents.tested.folds == [0, 1, ALL]
-    assert contents.seen.surface.label == "least presence"
+    assert contents.test.folds == [0, 1, ALL]
+    assert contents.oof.surface.label == "least presence"
 
 
 def test_it_can_be_added_to_a_run_of_folds(data, tmp_path):

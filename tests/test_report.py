@@ -120,7 +120,7 @@ def test_a_page_has_its_figures_in_the_text_and_every_part(root):
     write_ledger(root, run="one", oof="0.7012", public="0.6612", private="0.6789", message="first")
     made = page(root)
     run = open_run(root / "runs", "one")
-    figures = gather(run, root / "data", root / "submissions").seen.decision.figures
+    figures = gather(run, root / "data", root / "submissions").oof.decision.figures
     text = Tags(made).text
     for number in (figures.dice, figures.low, figures.all_empty, figures.perfect_presence):
         assert f"{number:.4f}" in text
@@ -213,7 +213,7 @@ def test_one_subject_has_a_page(root):
     table[kept].to_csv(fold / "oof.csv", index=False)
     np.save(fold / "oof.npy", maps[kept])
     contents = gather(open_run(root / "runs", "one"), root / "data", root / "submissions")
-    figures = contents.seen.decision.figures
+    figures = contents.oof.decision.figures
     assert figures.low == pytest.approx(figures.dice, abs=1e-12)
     assert "On 8 frames of 1 subjects" in Tags(render(contents)).text
 

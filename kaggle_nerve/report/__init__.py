@@ -1,1 +1,2 @@
-"""A run as one self-contained HTML page: `gather` reads, `drawings` and `galleries` draw, `page` writes."""
+"""Report a run as one self-contained HTML page: `gather` reads, `drawings` and `galleries` draw, `page`
+writes."""

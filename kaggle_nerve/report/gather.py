@@ -1,4 +1,4 @@
-"""Everything that the page of a run tells, read from its folder, the data and the ledger."""
+"""Gather everything the page shows from the run's folder, the data and the ledger."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ from kaggle_nerve.submissions.ledger import Entry, Ledger
 
 @dataclass(frozen=True)
 class FoldRow:
-    """How a fold stands: ``finished``, ``unfinished`` or ``not begun``. ``facts``: those of a finished one.
+    """State of a fold: ``finished``, ``unfinished`` or ``not begun``; ``facts`` only if finished.
 
-    ``number`` may be `ALL`. ``history``: its epochs so far. ``trouble``: the last line of a worker's log where
-    the fold did not finish.
+    ``number`` may be `ALL`. ``history``: its epochs so far. ``trouble``: the last line of a worker's log if
+    the fold failed.
     """
 
     number: FoldName
@@ -45,12 +45,12 @@ class FoldRow:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The out-of-fold frames of the finished folds.
+class OutOfFold:
+    """Out-of-fold frames of the finished folds.
 
-    ``frames``: those of `Review`, with path and pixels (the true mask); ``surface``: what the plain rule scores
-    without presence, or for maps that say P(pixel | there is a mask) what a rule of presence alone scores. ``masks``
-    gives the predicted masks (run-length encoding) of some of the frames.
+    ``frames``: those of `Review`, with path and pixels (the true mask); ``surface``: scores of the plain rule
+    without presence, or, for maps that predict P(pixel | there is a mask), of a rule of presence alone.
+    ``masks`` returns the predicted masks (run-length encoding) for some of the frames.
     """
 
     decision: Decision
@@ -60,8 +60,8 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Tested:
-    """The test frames: img, path, predicted. ``folds``: of which models the prediction is made."""
+class TestFrames:
+    """Test frames: img, path, predicted. ``folds``: whose models made the prediction."""
 
     frames: pd.DataFrame
     folds: list[FoldName]
@@ -69,15 +69,15 @@ class Tested:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the page tells. ``missing``: a sentence for each thing that is not there. ``origin``: a sentence where the
-    data is not known to be Kaggle's own."""
+    """The page's contents. ``missing``: one sentence per missing part. ``origin``: a sentence if the data is
+    not known to be Kaggle's own."""
 
     run: Run
     settings: str
     environment: dict[str, Any]
     folds: list[FoldRow]
-    seen: Seen | None
-    tested: Tested | None
+    oof: OutOfFold | None
+    test: TestFrames | None
     ledger: list[Entry]
     missing: list[str]
     origin: str = ""
@@ -86,19 +86,19 @@ class Contents:
 def gather(
     run: Run, data_dir: Path, submissions_dir: Path, *, reporter: Reporter = SILENT, workers: int = 2
 ) -> Contents:
-    """Read ``run``; the decision is learned where there is none yet. What is unfinished is told, not refused.
+    """Read ``run``, and learn its decision if there is none yet. Unfinished parts are reported, not refused.
 
-    NerveError where ``data_dir`` has other frames than the run was trained on.
+    Raises NerveError if ``data_dir`` has other frames than the run was trained on.
     """
     layout, missing = locate(data_dir), []
     folds = _folds(run)
     for fold in folds:
         if fold.state != "finished":
             missing.append(_unfinished(fold))
-    seen = tested = None
+    oof = test = None
     if run.finished_folds():
-        seen = _seen(run, layout, reporter, workers)
-        tested = _tested(run, layout, seen.decision, missing, reporter, workers)
+        oof = _out_of_fold(run, layout, reporter, workers)
+        test = _test_frames(run, layout, oof.decision, missing, reporter, workers)
     else:
         missing.append("No fold is finished, so there are no out-of-fold predictions: `train-folds` goes on.")
     return Contents(
@@ -106,8 +106,8 @@ def gather(
         dump(run.settings).strip(),
         run.session(),
         folds,
-        seen,
-        tested,
+        oof,
+        test,
         Ledger(submissions_dir / "ledger.csv").rows(),
         missing,
         _origin(layout),
@@ -139,11 +139,11 @@ def _row(fold: Fold, subjects: int) -> FoldRow:
         return FoldRow(fold.number, subjects, "finished", history, facts)
     begun = fold.folder.is_dir() and any(path.name != LOCK for path in fold.folder.iterdir())
     state = "unfinished" if begun else "not begun"
-    return FoldRow(fold.number, subjects, state, history, None, _last_words(fold.log))
+    return FoldRow(fold.number, subjects, state, history, None, _last_error(fold.log))
 
 
-def _last_words(log: Path) -> str:
-    """The end of a log that tells of a failure."""
+def _last_error(log: Path) -> str:
+    """Return the last line of a log that contains a traceback, else ""."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     return text.strip().splitlines()[-1][:300] if "Traceback" in text else ""
 
@@ -155,28 +155,28 @@ def _unfinished(fold: FoldRow) -> str:
     return f"Fold {fold.number} is {fold.state}{after}{failed}."
 
 
-def _seen(run: Run, layout: Layout, reporter: Reporter, workers: int) -> Seen:
+def _out_of_fold(run: Run, layout: Layout, reporter: Reporter, workers: int) -> OutOfFold:
     pipeline.needs_own_data([run], layout)
-    how: dict[str, Any] = {"reporter": reporter, "workers": workers}
-    decision = pipeline.learn_decision([run], layout.root, **how)
-    reviewed = pipeline.review_of(decision, run, layout, **how)
+    options: dict[str, Any] = {"reporter": reporter, "workers": workers}
+    decision = pipeline.learn_decision([run], layout.root, **options)
+    review = pipeline.review_of(decision, run, layout, **options)
     frames = training_frames(layout)[["subject", "img", "path", "pixels"]]
-    table = reviewed.frames.merge(frames, on=["subject", "img"], how="left", validate="one_to_one")
+    table = review.frames.merge(frames, on=["subject", "img"], how="left", validate="one_to_one")
 
     def masks(rows: pd.DataFrame) -> list[str]:
         return pipeline.out_of_fold_masks(decision, run, layout, rows.index.to_numpy())
 
-    return Seen(decision, table, reviewed.surface, masks)
+    return OutOfFold(decision, table, review.surface, masks)
 
 
-def _tested(
+def _test_frames(
     run: Run, layout: Layout, decision: Decision, missing: list[str], reporter: Reporter, workers: int
-) -> Tested | None:
-    done = run.test_facts()
-    if done is None:
+) -> TestFrames | None:
+    facts = run.test_facts()
+    if facts is None:
         missing.append(f"There are no test predictions: `predict --run {run.name}` makes them.")
         return None
-    if not is_current(run, done):
+    if not is_current(run, facts):
         missing.append("The test predictions are older than the folds' models: `predict` makes them anew.")
     stored = open_test(run)
     imgs = stored.table.img.to_numpy()
@@ -186,4 +186,4 @@ def _tested(
     paths = [layout.test / f"{img}.tif" for img in imgs]
     areas = [area(text) for text in texts]
     frames = pd.DataFrame({"img": imgs, "path": paths, "predicted": texts, "area": areas})
-    return Tested(frames, done.folds)
+    return TestFrames(frames, facts.folds)

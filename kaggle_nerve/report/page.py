@@ -1,4 +1,4 @@
-"""Writing the page."""
+"""Render the page."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from kaggle_nerve.decision import text
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.report import drawings
 from kaggle_nerve.report.galleries import Gallery, galleries, test_sheet
-from kaggle_nerve.report.gather import Contents, Seen
+from kaggle_nerve.report.gather import Contents, OutOfFold
 
 TEMPLATE = "page.html.j2"
 
 
 @dataclass(frozen=True)
 class Chart:
-    """An SVG element under a heading, and how to read it."""
+    """An SVG chart with a heading, and how to read it."""
 
     title: str
     about: str
@@ -28,8 +28,8 @@ class Chart:
 
 
 def render(contents: Contents, *, reporter: Reporter = SILENT) -> str:
-    """The page's HTML. It needs nothing but itself: no address in it leads anywhere else."""
-    charts, shown = list(_charts(contents, reporter)), list(_galleries(contents, reporter))
+    """Return the page's HTML, which refers to nothing outside itself."""
+    charts, gallery_list = list(_charts(contents, reporter)), list(_galleries(contents, reporter))
     environment = Environment(
         loader=PackageLoader("kaggle_nerve.report", "."),
         autoescape=True,
@@ -37,15 +37,15 @@ def render(contents: Contents, *, reporter: Reporter = SILENT) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    seen = contents.seen
+    oof = contents.oof
     return environment.get_template(TEMPLATE).render(
         page=contents,
-        figures=seen.decision.figures if seen else None,
-        told=text.told(seen.decision) if seen else "",
-        comparison=text.comparison(seen.decision) if seen else "",
-        confusion=_confusion(seen) if seen else None,
+        figures=oof.decision.figures if oof else None,
+        told=text.told(oof.decision) if oof else "",
+        comparison=text.comparison(oof.decision) if oof else "",
+        confusion=_confusion(oof) if oof else None,
         charts=charts,
-        galleries=shown,
+        galleries=gallery_list,
         version=__version__,
     )
 
@@ -55,19 +55,19 @@ def _charts(contents: Contents, reporter: Reporter) -> Iterator[Chart]:
         bar.update()
         return Chart(title, about, Markup(svg), wide)
 
-    seen, tested = contents.seen, contents.tested
+    oof, test = contents.oof, contents.test
     with reporter.bar("Drawing charts", None, "chart") as bar:
-        if seen:
+        if oof:
             yield chart(
                 "Score",
                 "Nested by patient: each is scored by what was learned and chosen on the others.",
-                drawings.bounds(seen.decision.figures),
+                drawings.bounds(oof.decision.figures),
             )
-        if seen and tested:
+        if oof and test:
             yield chart(
                 "Share of frames with a mask",
                 "A test share far from training's is a sign that a threshold does not carry over.",
-                drawings.shares(seen, tested),
+                drawings.shares(oof, test),
             )
         if any(fold.history is not None for fold in contents.folds):
             yield chart(
@@ -76,42 +76,42 @@ def _charts(contents: Contents, reporter: Reporter) -> Iterator[Chart]:
                 drawings.curves(contents.folds),
                 True,
             )
-        if seen:
+        if oof:
             yield chart(
                 "Subjects",
                 "By the decision learned on all of them, so a little better than on new patients.",
-                drawings.subjects(seen),
+                drawings.subjects(oof),
                 True,
             )
-            if seen.decision.figures.presence_auc is not None:  # else all frames are of one kind
-                yield chart("Presence: ROC", "Dot: what the decision does.", drawings.roc(seen))
-            yield chart("Presence: reliability", "On the line it comes true.", drawings.reliability(seen))
-            yield chart("Dice by area", "Frames with a mask; at 0 those missed.", drawings.dice_by_area(seen))
+            if oof.decision.figures.presence_auc is not None:  # else all frames are of one kind
+                yield chart("Presence: ROC", "Dot: what the decision does.", drawings.roc(oof))
+            yield chart("Presence: reliability", "On the line it comes true.", drawings.reliability(oof))
+            yield chart("Dice by area", "Frames with a mask; at 0 those missed.", drawings.dice_by_area(oof))
             yield chart(
                 "Thresholds",
-                f"Mean Dice by {seen.surface.label} and pixel threshold alone; the star is its best.",
-                drawings.surface(seen),
+                f"Mean Dice by {oof.surface.label} and pixel threshold alone; the star is its best.",
+                drawings.surface(oof),
             )
 
 
 def _galleries(contents: Contents, reporter: Reporter) -> Iterator[Gallery]:
-    if contents.seen:
+    if contents.oof:
         reporter.say("Drawing frames")
-        yield from (gallery for gallery in galleries(contents.seen) if gallery.pictures)
-    if contents.tested:
-        yield test_sheet(contents.tested)
+        yield from (gallery for gallery in galleries(contents.oof) if gallery.pictures)
+    if contents.test:
+        yield test_sheet(contents.test)
 
 
-def _confusion(seen: Seen) -> dict[str, int]:
-    present, kept = seen.frames.area > 0, seen.frames.predicted_area > 0
+def _confusion(oof: OutOfFold) -> dict[str, int]:
+    present, predicted = oof.frames.area > 0, oof.frames.predicted_area > 0
     return {
-        "hit": int((present & kept).sum()),
-        "missed": int((present & ~kept).sum()),
-        "invented": int((~present & kept).sum()),
-        "empty": int((~present & ~kept).sum()),
+        "hit": int((present & predicted).sum()),
+        "missed": int((present & ~predicted).sum()),
+        "invented": int((~present & predicted).sum()),
+        "empty": int((~present & ~predicted).sum()),
     }
 
 
 def default_path(contents: Contents) -> Path:
-    """Where the page lies if the user names no place."""
+    """Return the path of the page if the user does not name one."""
     return contents.run.report_file
