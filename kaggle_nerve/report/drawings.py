@@ -133,7 +133,7 @@ def reliability(oof: OutOfFold) -> str:
                 marker="o",
                 markersize=4,
                 color=colour,
-                label=f"{source}, error {calibration.error:.3f}",
+                label=label,
             )
         axes.set(xlabel="presence given", ylabel="share that has a mask", xlim=(0, 1), ylim=(0, 1))
         axes.legend(fontsize=8)
