@@ -29,7 +29,7 @@ from kaggle_nerve.decision.nested import by_subject, interval
 from kaggle_nerve.decision.shaping import SHAPES, Shaper
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
+from kaggle_nerve.prediction.stored import Predictions, blend, open_oof, open_test
 from kaggle_nerve.rehearsal.competitions.holdout import ORIGIN, SOLUTION
 from kaggle_nerve.runs import Run, open_run
 from kaggle_nerve.storage import write_text
@@ -45,7 +45,7 @@ VIEWS = ("hflip", "flips", "scales", "flips-logits", "flips-agreement")
 class Frames:
     """Predictions of some frames, their true masks and patients."""
 
-    stored: Stored
+    stored: Predictions
     truths: Truths
     texts: list[str]
 
@@ -114,7 +114,7 @@ class Bench:
         """Predictions of the held-out patients by the ensemble of all folds."""
         return self.answered(blend([open_test(self.run(name)) for name in names]))
 
-    def answered(self, stored: Stored) -> Frames:
+    def answered(self, stored: Predictions) -> Frames:
         """Predictions of held-out frames with their answers."""
         found = self.answers.loc[stored.table.img]
         table = stored.table.assign(subject=found.subject.to_numpy())

@@ -21,8 +21,8 @@ from threadpoolctl import threadpool_limits
 from kaggle_nerve.competition import submission
 from kaggle_nerve.decision import tune
 from kaggle_nerve.decision.decision import Decision
-from kaggle_nerve.decision.masks import encoded_masks
-from kaggle_nerve.prediction.stored import Stored, open_oof
+from kaggle_nerve.decision.masks import encode_masks
+from kaggle_nerve.prediction.stored import Predictions, open_oof
 from kaggle_nerve.runs import open_run
 
 GOAL = 5.0
@@ -62,14 +62,14 @@ def main() -> None:
         )
 
 
-def finish(stored: Stored, decision: Decision, rounds: int) -> tuple[float, float]:
+def finish(stored: Predictions, decision: Decision, rounds: int) -> tuple[float, float]:
     """Milliseconds a frame, the best of some rounds, and the share of frames with a mask."""
     best = float("inf")
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
         path = Path(folder) / "submission.csv"
         for _ in range(rounds):
             started = time.perf_counter()
-            submission.write(path, encoded_masks(stored, decision, workers=1))
+            submission.write(path, encode_masks(stored, decision, workers=1))
             report = submission.check(path)
             best = min(best, time.perf_counter() - started)
         report.raise_if_faulty()

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from kaggle_nerve.competition import rle
-from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.prediction.stored import Predictions
 
 
-def synthetic(frames: int, size: tuple[int, int]) -> Stored:
+def synthetic(frames: int, size: tuple[int, int]) -> Predictions:
     """Soft discs of the real masks' size on 41 % of the frames."""
     random = np.random.default_rng(0)
     maps = np.zeros((frames, *size), np.float16)
@@ -20,10 +20,10 @@ def synthetic(frames: int, size: tuple[int, int]) -> Stored:
     imgs = np.arange(1, frames + 1)
     table = pd.DataFrame({"subject": (imgs - 1) // 120 + 1, "img": imgs, "agreement": 1.0, "spread": 0.0})
     heads = np.clip(0.5 + 0.4 * (presence - 0.5) + random.normal(0, 0.15, frames), 0, 1)
-    return Stored(table, heads[:, None], (maps,), (np.arange(frames),), "synthetic")
+    return Predictions(table, heads[:, None], (maps,), (np.arange(frames),), "synthetic")
 
 
-def truth(stored: Stored) -> pd.DataFrame:
+def truth(stored: Predictions) -> pd.DataFrame:
     """Masks of the maps from a probability of 0.4 on: subject, img and pixels."""
     pixels = [rle.encode(stored.full(row) >= np.float32(0.4)) for row in range(len(stored))]
     return stored.table[["subject", "img"]].assign(pixels=pixels)

@@ -17,14 +17,14 @@ from kaggle_nerve.decision import shaping, text
 from kaggle_nerve.decision import tune as tuning
 from kaggle_nerve.decision.decision import Decision, UnreadableDecisionError
 from kaggle_nerve.decision.figures import far_share
-from kaggle_nerve.decision.masks import encoded_masks
+from kaggle_nerve.decision.masks import encode_masks
 from kaggle_nerve.decision.review import Review, review, some
 from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
+from kaggle_nerve.prediction.stored import Predictions, blend, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run, decision_file, in_order, joined_name
+from kaggle_nerve.runs import Run, decision_file, join_names, sort_runs
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def learn_decision(
     earlier ones and hold for later predictions of the runs, too, until ``force`` compares everything again.
     NerveError where ``data_dir`` has other frames than the runs were trained on.
     """
-    runs = in_order(runs)
+    runs = sort_runs(runs)
     for run in runs:
         _tell_missing_folds(run, reporter)
     stored = blend([open_oof(run) for run in runs])
@@ -109,7 +109,7 @@ def out_of_fold_masks(decision: Decision, run: Run, layout: Layout, rows: np.nda
     """The masks (run-length encoding) that the decision gives some out-of-fold frames: rows of `review_of`."""
     stored = some(open_oof(run), rows)
     images = training_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
-    return [text for _, text in encoded_masks(stored, decision, images=images)]
+    return [text for _, text in encode_masks(stored, decision, images=images)]
 
 
 def needs_own_data(runs: list[Run], layout: Layout) -> None:
@@ -150,14 +150,14 @@ def prepare(
     from kaggle_nerve.prediction.ensemble import predict_test
     from kaggle_nerve.prediction.held_out import predict_oof
 
-    runs = in_order(runs)
+    runs = sort_runs(runs)
     for run in runs:
         predict_oof(run, data_dir, reporter=reporter, workers=workers)
         predict_test(run, data_dir, reporter=reporter, workers=workers)
     decision = learn_decision(runs, data_dir, reporter=reporter, workers=workers)
     stored, layout = blend([open_test(run) for run in runs]), locate(data_dir)
     images = test_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
-    masks = encoded_masks(stored, decision, images=images, reporter=reporter, workers=workers)
+    masks = encode_masks(stored, decision, images=images, reporter=reporter, workers=workers)
     submission.write(out, masks)
     report = submission.check(out, layout.sample_csv)
     report.raise_if_faulty()
@@ -175,13 +175,13 @@ def _tell_missing_folds(run: Run, reporter: Reporter) -> None:
         )
 
 
-def training_images(layout: Layout, stored: Stored) -> Images:
+def training_images(layout: Layout, stored: Predictions) -> Images:
     """The frames of out-of-fold predictions, for the CRF."""
     rows = stored.table[["subject", "img"]].to_numpy()
     return lambda row: read_grey(layout.train / "{}_{}.tif".format(*rows[row]))
 
 
-def test_images(layout: Layout, stored: Stored) -> Images:
+def test_images(layout: Layout, stored: Predictions) -> Images:
     """The frames of test predictions, for the CRF."""
     imgs = stored.table.img.to_numpy()
     return lambda row: read_grey(layout.test / f"{imgs[row]}.tif")
@@ -190,4 +190,4 @@ def test_images(layout: Layout, stored: Stored) -> Images:
 def new_csv(submissions_dir: Path, runs: list[Run]) -> Path:
     """``<timestamp>__<run>.csv`` in the submissions folder, the time in UTC."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return submissions_dir / f"{stamp}__{joined_name(runs)}.csv"
+    return submissions_dir / f"{stamp}__{join_names(runs)}.csv"

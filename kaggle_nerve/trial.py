@@ -17,7 +17,7 @@ from kaggle_nerve.data.picture import read_picture
 from kaggle_nerve.decision import decision as decisions
 from kaggle_nerve.decision import text
 from kaggle_nerve.decision.decision import Decision, Untaught, untaught
-from kaggle_nerve.decision.masks import encoded_masks
+from kaggle_nerve.decision.masks import encode_masks
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Run
@@ -94,15 +94,17 @@ def predict(
             )
     decision = _decision(run, data_dir, reporter, workers)
     # Keras is imported only once there is something to predict.
-    from kaggle_nerve.prediction.single import at_size, predict_frames
+    from kaggle_nerve.prediction.single import predict_frames, resize_mask
 
     stored = predict_frames(run, arrays, reporter=reporter)
-    masks = encoded_masks(
+    masks = encode_masks(
         stored, decision, images=lambda row: shrink(arrays[row], SIZE), reporter=reporter, workers=workers
     )
     return [
         Prediction(
-            at_size(rle.decode(encoded), arrays[row].shape), float(stored.presence[row]), rle.area(encoded)
+            resize_mask(rle.decode(encoded), arrays[row].shape),
+            float(stored.presence[row]),
+            rle.area(encoded),
         )
         for row, (_, encoded) in enumerate(masks)
     ]

@@ -8,7 +8,7 @@ import pandas as pd
 from kaggle_nerve.competition import rle
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.maps.fullsize import enlarge
-from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.settings import load_preset, save_settings
 from kaggle_nerve.storage import mark_complete, write_text
 
@@ -18,7 +18,7 @@ COUNT = 3
 
 def stored(
     subjects: int = 4, frames: int = 8, seed: int = 0, shift: int = 2, name: str = "made"
-) -> tuple[Stored, pd.DataFrame]:
+) -> tuple[Predictions, pd.DataFrame]:
     """Predictions, and the true masks as subject, img and pixels, in the same order.
 
     Every second frame has a mask; the map shows it ``shift`` pixels of working size off. The presence
@@ -40,7 +40,7 @@ def stored(
     table = truth_table[["subject", "img"]].assign(agreement=1.0, spread=0.0)
     maps = np.array(maps, np.float16)
     places = np.arange(len(table))
-    found = Stored(table, np.array(presences)[:, None], (maps,), (places,), f"{name}-source", (name,))
+    found = Predictions(table, np.array(presences)[:, None], (maps,), (places,), f"{name}-source", (name,))
     return found, truth_table
 
 

@@ -16,7 +16,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import blending, matching
 from kaggle_nerve.prediction import ensemble
 from kaggle_nerve.prediction.ensemble import load_fold, predict_test
-from kaggle_nerve.prediction.forward import Predicted, probabilities
+from kaggle_nerve.prediction.forward import ModelOutput, probabilities
 from kaggle_nerve.prediction.held_out import predict_oof
 from kaggle_nerve.prediction.stored import open_oof, open_test
 from kaggle_nerve.runs import Run, open_run
@@ -121,7 +121,7 @@ def test_folds_are_combined_like_views(data, runs_dir, combine):
     folds = []
     for fold in (0, 1):
         parts = list(probabilities(load_fold(run.fold(fold)), frames, batch=16, tta="flips", combine=combine))
-        folds.append(Predicted(*(np.concatenate(part) for part in zip(*parts, strict=True))))
+        folds.append(ModelOutput(*(np.concatenate(part) for part in zip(*parts, strict=True))))
     found, table = np.load(run.test_folder / "probabilities.npy"), index(run)
     for row in range(len(frames)):
         wanted = blending.combine(np.stack([fold.masks[row] for fold in folds]), combine)

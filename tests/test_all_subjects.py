@@ -13,7 +13,7 @@ from kaggle_nerve.cli import cli
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.pipeline import prepare
-from kaggle_nerve.prediction.ensemble import load_fold, predict_test, together
+from kaggle_nerve.prediction.ensemble import combine_models, load_fold, predict_test
 from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.prediction.single import predict_frames
 from kaggle_nerve.prediction.stored import open_oof, open_test
@@ -97,7 +97,7 @@ def test_figures_of_the_folds_leave_it_out():
             self.masks, self.presence = np.full((1, 4, 6), value, np.float32), np.array([value], np.float32)
             self.agreement, self.spread = np.ones(1), np.zeros(1)
 
-    said = together([One(0.0), One(0.6), One(0.9)], 2, "mean")
+    said = combine_models([One(0.0), One(0.6), One(0.9)], 2, "mean")
     assert said["presence"] == pytest.approx([0.5])
     np.testing.assert_allclose(said["fold_presences"], [[0.0, 0.6]], rtol=1e-6)
     assert said["fold_levels"][0, [0, 153]].tolist() == [24, 24]

@@ -11,11 +11,11 @@ from kaggle_nerve.cli import decide
 from kaggle_nerve.competition import metric, rle
 from kaggle_nerve.decision import candidates, decision, evidence, figures, nested, shaping, tune
 from kaggle_nerve.decision import review as reviews
-from kaggle_nerve.decision.masks import encoded_masks
+from kaggle_nerve.decision.masks import encode_masks
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import Blend, Stored, blend
+from kaggle_nerve.prediction.stored import Blend, Predictions, blend
 
 
 def looked_at(found, table):
@@ -24,7 +24,7 @@ def looked_at(found, table):
 
 def scored(found, table, learned, **changed):
     """Mean Dice of the masks that `submit` would write."""
-    rows = encoded_masks(found, dataclasses.replace(learned, **changed))
+    rows = encode_masks(found, dataclasses.replace(learned, **changed))
     texts = [text for _, text in rows]
     return np.mean([metric.dice_of_texts(a, b) for a, b in zip(table.pixels, texts, strict=True)])
 
@@ -54,12 +54,12 @@ def test_a_review_has_every_frame_with_its_dice(learned):
     empty = frames[(frames.area == 0) & (frames.predicted_area == 0)]
     assert len(empty)
     assert (empty.dice == 1).all()
-    masks = [rle.decode(text) for _, text in encoded_masks(found, decided)]
+    masks = [rle.decode(text) for _, text in encode_masks(found, decided)]
     assert frames.predicted_area.tolist() == [mask.sum() for mask in masks]
     assert frames.area.tolist() == [rle.area(text) for text in table.pixels]
     some = [3, 1]
-    assert list(encoded_masks(reviews.some(found, some), decided)) == [
-        list(encoded_masks(found, decided))[row] for row in some
+    assert list(encode_masks(reviews.some(found, some), decided)) == [
+        list(encode_masks(found, decided))[row] for row in some
     ]
 
 
@@ -128,11 +128,11 @@ def test_the_crf_is_compared_where_there_are_frames():
     assert decided.figures.perfect_presence >= decided.figures.dice > rows["none"].dice
     assert decided.figures.kept_present_dice >= decided.figures.present_dice
     assert "crf" not in {row.name for row in tune.tune(found, table).comparison["shapes"]}
-    texts = [text for _, text in encoded_masks(found, decided, images=images)]
+    texts = [text for _, text in encode_masks(found, decided, images=images)]
     dices = [metric.dice_of_texts(a, b) for a, b in zip(table.pixels, texts, strict=True)]
     assert np.mean(dices) == decided.figures.in_sample
     with pytest.raises(NerveError, match="looks at the frames"):
-        list(encoded_masks(found, decided))
+        list(encode_masks(found, decided))
 
 
 def test_a_decision_learned_twice_is_identical(learned):
@@ -259,7 +259,7 @@ def test_a_decision_reads_back(tmp_path, take):
     decided.save(tmp_path / "decision.json")
     back = decision.load(tmp_path / "decision.json")
     assert dataclasses.replace(back, prior=None) == dataclasses.replace(decided, prior=None)
-    assert list(encoded_masks(found, back)) == list(encoded_masks(found, decided))
+    assert list(encode_masks(found, back)) == list(encode_masks(found, decided))
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"half")])
@@ -323,7 +323,7 @@ def test_another_number_of_runs_is_refused():
     found, table = two_runs()
     decided = tune.tune(found, table, take={"blend": "weights"})
     with pytest.raises(NerveError, match="combines 2 runs, not 1"):
-        list(encoded_masks(stored()[0], decided))
+        list(encode_masks(stored()[0], decided))
 
 
 def test_a_share_far_from_the_training_frames_is_worth_a_warning():
@@ -362,7 +362,7 @@ def test_a_blend_is_the_mean_over_the_common_frames_in_any_working_size():
     rows = np.arange(len(found))[::-1]
     larger = np.full((len(found), 84, 116), 0.5, np.float16)
     table = found.table.iloc[rows][4:].reset_index(drop=True).assign(agreement=0.5)
-    other = Stored(table, found.presences[rows[4:]] / 2, (larger,), (rows[4:],), "other")
+    other = Predictions(table, found.presences[rows[4:]] / 2, (larger,), (rows[4:],), "other")
     both = blend([found, other])
     assert len(both) == len(found) - 4
     np.testing.assert_allclose(both.full(3), (found.full(3) + 0.5) / 2, atol=1e-3)
@@ -374,9 +374,9 @@ def test_a_blend_is_the_mean_over_the_common_frames_in_any_working_size():
 def test_votes_and_weights_by_hand():
     found, _ = two_runs()
     members = np.array([[[0.2, 0.6, 0.4]], [[0.9, 0.1, 0.5]]], np.float32)
-    vote = found.mixed(members, Blend("vote", thresholds=(0.5, 0.5)))
+    vote = found.mix(members, Blend("vote", thresholds=(0.5, 0.5)))
     assert vote.tolist() == [[0.5, 0.5, 0.5]]
-    weighted = found.mixed(members, Blend(weights=(3.0, 1.0)))
+    weighted = found.mix(members, Blend(weights=(3.0, 1.0)))
     np.testing.assert_allclose(weighted, [[0.375, 0.475, 0.425]], rtol=1e-6)
     heads = dataclasses.replace(found, blend=Blend(weights=(1.0, 0.0)))
     assert heads.presence.tolist() == found.presences[:, 0].tolist()

@@ -38,7 +38,7 @@ def frames():
 
 def joined(model, frames, tta, batch=2, combine="mean"):
     parts = list(forward.probabilities(model, frames, batch=batch, tta=tta, combine=combine))
-    return forward.Predicted(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return forward.ModelOutput(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def direct(model, frames):
@@ -144,20 +144,20 @@ def centroid(mask: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("zoom", [0.9, 1.0, 1.1])
 def test_a_zoom_is_about_the_centre_and_is_undone(zoom):
     frame = bright_disc().astype(np.float32) / 255
-    seen = views.seen(frame, views.View((), zoom))
+    seen = views.apply_view(frame, views.View((), zoom))
     assert seen.shape == frame.shape
     # The centre of 61 x 91 is (30, 45); the disc's lies 8 above and 15 to the right of it.
     np.testing.assert_allclose(centroid(seen[0]), [30 - 8 * zoom, 45 + 15 * zoom], atol=0.05)
     assert seen.sum() == pytest.approx(zoom**2 * frame.sum(), rel=0.01)
-    back = views.brought_back(seen, views.View((), zoom))
+    back = views.undo_view(seen, views.View((), zoom))
     np.testing.assert_allclose(centroid(back[0]), [22, 60], atol=0.05)
     assert np.abs(back - frame).mean() < 0.01
 
 
 def test_a_frame_has_a_rim_where_a_mask_has_none():
     ones = np.ones((1, *WIDE), np.float32)
-    np.testing.assert_allclose(views.seen(ones, views.View((), 0.9)), ones)
-    back = views.brought_back(ones, views.View((2,), 1.1))[0]
+    np.testing.assert_allclose(views.apply_view(ones, views.View((), 0.9)), ones)
+    back = views.undo_view(ones, views.View((2,), 1.1))[0]
     # The enlarged frame shows 91 / 1.1 columns, so that four on each side are unseen.
     assert back[30, :3].max() == back[30, -3:].max() == back[:2].max() == 0
     np.testing.assert_allclose(back[5:-5, 6:-6], 1)

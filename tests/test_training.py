@@ -23,7 +23,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.fullsize import Truths, enlarge
 from kaggle_nerve.pipeline import learn_decision, prepare
 from kaggle_nerve.prediction.ensemble import predict_test
-from kaggle_nerve.prediction.stored import open_oof, open_test, scale_of
+from kaggle_nerve.prediction.stored import ensemble_scale, open_oof, open_test
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.storage import completed, digest_file, mark_complete
 from kaggle_nerve.training import averaging, logs, validation
@@ -192,10 +192,10 @@ def test_the_ensemble_is_the_mean_of_its_folds_and_is_not_redone(trained, data):
     # A fold that was trained again has another model, so its part of the mean is of no use.
     facts = completed(trained.fold(0).folder)
     assert facts["model"] == digest_file(trained.fold(0).model)
-    assert scale_of(trained) is not None
+    assert ensemble_scale(trained) is not None
     mark_complete(trained.fold(0).folder, facts | {"model": "another"})
     try:
-        assert scale_of(trained) is None
+        assert ensemble_scale(trained) is None
         predict_test(trained, data, reporter=told)
     finally:
         mark_complete(trained.fold(0).folder, facts)

@@ -16,7 +16,7 @@ from kaggle_nerve.competition import rle
 from kaggle_nerve.data.picture import read_picture
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.pipeline import prepare
-from kaggle_nerve.prediction.single import at_size
+from kaggle_nerve.prediction.single import resize_mask
 from kaggle_nerve.prediction.stored import open_test
 from kaggle_nerve.runs import Run, open_run
 from kaggle_nerve.training.run_folds import train_folds
@@ -86,7 +86,7 @@ def test_masks_change_their_size_and_keep_their_share():
     mask = np.zeros((420, 580), np.uint8)
     mask[100:200, 150:350] = 1
     for size in ((420, 580), (101, 97), (840, 1200)):
-        found = at_size(mask, size)
+        found = resize_mask(mask, size)
         assert found.shape == size
         assert found.dtype == bool
         assert found.mean() == pytest.approx(mask.mean(), rel=0.03)

@@ -14,7 +14,7 @@ from kaggle_nerve.decision.presence import parts
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import Blend, Stored
+from kaggle_nerve.prediction.stored import Blend, Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 
@@ -46,7 +46,9 @@ BASELINE = "mean"
 """The way that the others are compared with."""
 
 
-def ways(stored: Stored, truths: Truths, *, reporter: Reporter = SILENT, workers: int = 2) -> list[BlendWay]:
+def ways(
+    stored: Predictions, truths: Truths, *, reporter: Reporter = SILENT, workers: int = 2
+) -> list[BlendWay]:
     """All ways to combine the runs of ``stored``; NerveError where a run has the name of one of them.
 
     Each run alone is as simple as another.
@@ -76,7 +78,7 @@ def _rank(name: str) -> int:
     return 1 + [*MEANINGS].index(name)
 
 
-def _fitted(name: str, fit: Callable[[np.ndarray], Blend], stored: Stored) -> BlendWay:
+def _fitted(name: str, fit: Callable[[np.ndarray], Blend], stored: Predictions) -> BlendWay:
     by_row: list[Blend] = [Blend()] * len(stored)
     for seen, unseen in parts(stored.table.subject.to_numpy()):
         blend = fit(seen)
@@ -93,7 +95,7 @@ class _Members:
     the truth is 1; ``dice`` (n, runs, thresholds): of each run's own mask, no frame dropped.
     """
 
-    def __init__(self, stored: Stored, truths: Truths, reporter: Reporter, workers: int):
+    def __init__(self, stored: Predictions, truths: Truths, reporter: Reporter, workers: int):
         runs = len(stored.parts)
         self.products = np.zeros((len(stored), runs, runs))
         self.hits = np.zeros((len(stored), runs))

@@ -12,7 +12,7 @@ from kaggle_nerve.decision import features
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import mean_agreement
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import VIEWS, Blend, Stored
+from kaggle_nerve.prediction.stored import VIEWS, Blend, Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 
@@ -59,7 +59,7 @@ class Look:
     presence: float
 
 
-def look(stored: Stored, row: int, blend: Blend | None = None) -> tuple[np.ndarray, Look]:
+def look(stored: Predictions, row: int, blend: Blend | None = None) -> tuple[np.ndarray, Look]:
     """The map of a frame in levels at full size, uint8, and what is measured on it without its truth.
 
     ``blend`` combines the runs in place of the stored way.
@@ -67,18 +67,18 @@ def look(stored: Stored, row: int, blend: Blend | None = None) -> tuple[np.ndarr
     return next(_looks(stored, row, [blend or stored.blend]))
 
 
-def map_levels(stored: Stored, row: int, blend: Blend | None = None) -> np.ndarray:
+def map_levels(stored: Predictions, row: int, blend: Blend | None = None) -> np.ndarray:
     """The map of a frame in levels at full size, uint8, as `look` gives it, but nothing is measured on it."""
-    return levels.quantise(stored.mixed(stored.members(row), blend or stored.blend))
+    return levels.quantise(stored.mix(stored.members(row), blend or stored.blend))
 
 
-def _looks(stored: Stored, row: int, blends: Sequence[Blend]) -> Iterator[tuple[np.ndarray, Look]]:
+def _looks(stored: Predictions, row: int, blends: Sequence[Blend]) -> Iterator[tuple[np.ndarray, Look]]:
     """`look` for several ways to combine the runs, which are read once."""
     members = stored.members(row)
     views = [float(stored.table[name].iat[row]) for name in VIEWS]
     runs = [_agreement(members), float(stored.presences[row].std())]
     for blend in blends:
-        seen = levels.quantise(stored.mixed(members, blend))
+        seen = levels.quantise(stored.mix(members, blend))
         reached = levels.at_least(levels.histogram(seen))
         presence = float(np.average(stored.presences[row], weights=blend.weights or None))
         values = features.measure(seen, reached, presence, (*views, *runs))
@@ -102,7 +102,7 @@ Way = Callable[[int], Blend]
 
 
 def measure(
-    stored: Stored,
+    stored: Predictions,
     truths: Truths,
     ways: Sequence[Way] = (),
     *,

@@ -10,12 +10,12 @@ from kaggle_nerve.decision.evidence import look, of_looks
 from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
-from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 
-def encoded_masks(
-    stored: Stored,
+def encode_masks(
+    stored: Predictions,
     decision: Decision | Untaught,
     *,
     images: Images | None = None,

@@ -14,7 +14,7 @@ from kaggle_nerve.decision.evidence import Evidence, measure
 from kaggle_nerve.decision.shaping import Shaper
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 LEAST_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
@@ -50,7 +50,7 @@ class Review:
 
 
 def review(
-    stored: Stored,
+    stored: Predictions,
     truths: Truths,
     learned: Learned,
     shaper: Shaper,
@@ -78,7 +78,7 @@ def review(
     return Review(frames, _surface(evidence, presence if stored.is_conditional else None))
 
 
-def some(stored: Stored, rows: np.ndarray) -> Stored:
+def some(stored: Predictions, rows: np.ndarray) -> Predictions:
     """The predictions of some rows."""
     return replace(
         stored,

@@ -15,7 +15,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import from_log_odds, log_odds
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 Images = Callable[[int], np.ndarray]
@@ -75,7 +75,7 @@ Shapers = Callable[[int], list[Shaper]]
 
 
 def counts(
-    stored: Stored,
+    stored: Predictions,
     truths: Truths,
     cuts: np.ndarray,
     shapers: Shapers,
@@ -104,7 +104,7 @@ def counts(
     return areas, shared
 
 
-def score(stored: Stored, truths: Truths, cuts: np.ndarray, shapers: Shapers, **how: Any) -> np.ndarray:
+def score(stored: Predictions, truths: Truths, cuts: np.ndarray, shapers: Shapers, **how: Any) -> np.ndarray:
     """Dice (shapers, n) of the frames' masks, see `counts`."""
     areas, shared = counts(stored, truths, cuts, shapers, **how)
     return dice_of_counts(shared, truths.areas, areas)

@@ -34,7 +34,7 @@ from kaggle_nerve.decision.shaping import CRF, PRIOR, SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 
@@ -44,7 +44,7 @@ class _Task:
     choices that the user has made.
     """
 
-    stored: Stored
+    stored: Predictions
     texts: list[str]
     truths: Truths
     images: Images | None
@@ -74,7 +74,7 @@ class _Chosen:
 
 
 def tune(
-    stored: Stored,
+    stored: Predictions,
     frames: pd.DataFrame,
     *,
     images: Images | None = None,
@@ -223,7 +223,7 @@ def _shapes(task: _Task) -> list[str]:
     return [name for name in SHAPES if name != CRF or task.images is not None]
 
 
-def true_masks(stored: Stored, frames: pd.DataFrame) -> list[str]:
+def true_masks(stored: Predictions, frames: pd.DataFrame) -> list[str]:
     """The true masks (run-length encoding) of the rows of ``stored``; NerveError where ``frames`` lacks one."""
     keys = ["subject", "img"]
     pixels = stored.table[keys].merge(frames[[*keys, "pixels"]], on=keys, how="left").pixels

@@ -1,1 +1,1 @@
-"""From models to probabilities: the folds' ensemble on the test frames, and reading what was stored."""
+"""Predict probabilities with the folds' models, and read stored predictions."""

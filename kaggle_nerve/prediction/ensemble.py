@@ -1,4 +1,4 @@
-"""The test frames through every finished fold of a run: their combined probabilities, streamed to disk."""
+"""Predict the test frames with every finished fold of a run, and stream the combined probabilities to disk."""
 
 from pathlib import Path
 
@@ -12,29 +12,29 @@ from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import Mixer
-from kaggle_nerve.prediction.forward import Predicted, probabilities
+from kaggle_nerve.prediction.forward import ModelOutput, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, Run, TestFacts
 from kaggle_nerve.runs.run import LOCK
 from kaggle_nerve.storage import digest_text, locked, write_text
 
 FORMAT = "2"
-"""Changes where what is stored changes: older predictions are made anew."""
+"""Version of the stored predictions: older ones are predicted again."""
 
 CHUNK = 4
-"""Batches between two notes of how far the prediction has come."""
+"""Batches between two saves of the progress."""
 
 
 def predict_test(
     run: Run, data_dir: Path, *, force: bool = False, reporter: Reporter = SILENT, workers: int = 2
 ) -> Path:
-    """Write the run's test probabilities and return their folder; finished work is not redone.
+    """Write the run's test probabilities and return their folder; do not repeat finished work.
 
-    Uses the folds that are complete, and the model of all subjects where there is one; when more have been
-    finished since, or one was trained again, all is predicted anew.
+    Use the finished folds, and the model of all subjects if there is one. If more folds have finished
+    since, or one was trained again, predict everything again.
     """
-    told = f"Another process predicts with run {run.name}; wait for it."
-    with locked(run.test_folder / LOCK, told):
+    message = f"Another process predicts with run {run.name}; wait for it."
+    with locked(run.test_folder / LOCK, message):
         return _predict(run, data_dir, force, reporter, workers)
 
 
@@ -58,7 +58,7 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
 
 
 def load_fold(fold: Fold) -> keras.Model:
-    """The model of a finished fold; NerveError where its file cannot be loaded."""
+    """Load the model of a finished fold; raise NerveError if its file cannot be loaded."""
     try:
         model = keras.saving.load_model(fold.model, compile=False)
     except (OSError, ValueError) as fault:
@@ -73,47 +73,47 @@ def load_fold(fold: Fold) -> keras.Model:
 def _stream(
     run: Run, cache: Cache, models: list[keras.Model], key: str, reporter: Reporter
 ) -> dict[str, np.ndarray]:
-    """Fill the arrays of the test folder; returns the presence, agreement and spread of each frame."""
+    """Fill the arrays of the test folder; return the presence, agreement and spread of each frame."""
     settings, count = run.settings.prediction, len(cache.frames)
     folds = len(run.finished_folds())
-    growing = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, folds), key)
+    stored = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, folds), key)
     step = CHUNK * settings.batch
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     with reporter.bar("Predicting", count) as bar:
-        bar.update(growing.done)
-        for start in range(growing.done, count, step):
+        bar.update(stored.done)
+        for start in range(stored.done, count, step):
             frames = cache.frames[start : start + step]
             streams = [probabilities(model, frames, **options) for model in models]
             row = start
             while row < start + len(frames):
-                said = together([next(stream) for stream in streams], folds, settings.combine)
-                place = slice(row, row + len(said["presence"]))
-                for name, values in said.items():
-                    growing.arrays[name][place] = values
+                combined = combine_models([next(stream) for stream in streams], folds, settings.combine)
+                place = slice(row, row + len(combined["presence"]))
+                for name, values in combined.items():
+                    stored.arrays[name][place] = values
                 row = place.stop
-            growing.note(row)
+            stored.note(row)
             bar.update(len(frames))
-    figures = {name: np.array(growing.arrays[name]) for name in ("presence", "agreement", "spread")}
-    growing.finish()
+    figures = {name: np.array(stored.arrays[name]) for name in ("presence", "agreement", "spread")}
+    stored.finish()
     return figures
 
 
 def _shapes(count: int, size: tuple[int, int], folds: int) -> dict[str, tuple[tuple[int, ...], type]]:
-    """Name -> (shape, type) of all that is stored, a frame a row: see `together`."""
+    """Return name -> (shape, type) of all stored arrays, one row per frame: see `combine_models`."""
     shapes = {"probabilities": ((count, *size), np.float16), "fold_presences": ((count, folds), np.float32)}
     shapes |= dict.fromkeys(("presence", "agreement", "spread"), ((count,), np.float32))
     return shapes | dict.fromkeys(("levels", "fold_levels"), ((count, levels.COUNT), np.int32))
 
 
-def together(models: list[Predicted], folds: int, combine: str) -> dict[str, np.ndarray]:
-    """What the models say about a batch, combined; agreement and spread are means of what each has by itself.
+def combine_models(models: list[ModelOutput], folds: int, combine: str) -> dict[str, np.ndarray]:
+    """Combine the models' outputs for a batch; agreement and spread are means of each model's own.
 
     The first ``folds`` models are those of folds; one of all subjects may follow.
 
-    How far the folds differ is left out: an out-of-fold frame has one fold's model alone, so that nothing
-    can be learned there from it. ``levels`` and ``fold_levels`` count how many pixels of a frame have each
-    level, in the combined map and in those of all folds: `matching` needs them, and ``fold_presences``. The
-    model of all subjects is in neither: rules are learned on what folds say.
+    The difference between folds is not stored: an out-of-fold frame is predicted by one fold's model only, so
+    no rule could learn from it. ``levels`` and ``fold_levels`` count a frame's pixels of each level, in the
+    combined map and in the maps of all folds; `matching` needs them and ``fold_presences``. ``fold_levels`` and
+    ``fold_presences`` leave out the model of all subjects, since rules are learned on the folds' predictions.
     """
     mixer = Mixer(combine)
     for one in models:

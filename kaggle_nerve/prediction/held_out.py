@@ -1,4 +1,4 @@
-"""What a fold's model says about the frames that it was not trained on: at the end of training, or with other views."""
+"""Out-of-fold predictions: a fold's model on its held-out frames, after training or with other views."""
 
 from pathlib import Path
 
@@ -22,14 +22,14 @@ def predict_oof(
 ) -> None:
     """Write the out-of-fold predictions of every finished fold of a run such as ``small@flips``.
 
-    A run with its own views has them since training, so that nothing is done. Folds that are predicted
-    already, from the model that is there now, are not predicted again. NerveError where ``data_dir`` holds
-    other training data than the folds were trained on.
+    A run with its own views has them from training, so nothing is done. Folds already predicted with their
+    current model are not predicted again. Raise NerveError if ``data_dir`` holds other training data than
+    the folds were trained on.
     """
     if not run.views:
         return
-    told = f"Another process predicts the held-out frames of run {run.name}; wait for it."
-    with locked(run.views_folder / LOCK, told):
+    message = f"Another process predicts the held-out frames of run {run.name}; wait for it."
+    with locked(run.views_folder / LOCK, message):
         inputs = {fold: _inputs(fold) for fold in run.needs_finished_folds()}
         missing = [fold for fold in inputs if force or fold.oof_facts() != inputs[fold]]
         if not missing:
@@ -55,7 +55,7 @@ def predict_held_out(
 ) -> None:
     """Write the out-of-fold maps and table of ``fold``, for ``rows`` of the cache.
 
-    The table has the columns subject, img, fold, presence, agreement and spread (see `Predicted`).
+    The table has the columns subject, img, fold, presence, agreement and spread (see `ModelOutput`).
     """
     settings = fold.run.settings.prediction
     frames = cache.frames[rows]
@@ -78,7 +78,7 @@ def predict_held_out(
 
 
 def _inputs(fold: Fold) -> OofFacts:
-    """What the predictions of a fold are made from."""
+    """Return the inputs of a fold's predictions."""
     if not fold.model.is_file():
         raise NerveError(f"{fold.model} is missing; delete {fold.folder} and train the fold again.")
     return OofFacts(fold.needs_facts().source, fold.run.settings.digest(), digest_file(fold.model))

@@ -1,4 +1,4 @@
-"""Probabilities on disk, out-of-fold or test, read frame by frame. Knows no deep-learning framework."""
+"""Read stored probabilities, out-of-fold or test, frame by frame, without any deep-learning framework."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,18 +16,18 @@ from kaggle_nerve.runs import Fold, Run, TestFacts
 from kaggle_nerve.storage import digest_text
 
 LEAST_PRESENCE = 0.1
-"""A presence below this one is taken for it where a map is divided by it: the frame will be called empty anyway."""
+"""Lower limit for a presence that divides a map: below it, the frame will be called empty anyway."""
 
 VIEWS = {"agreement": 1.0, "spread": 0.0}
-"""How far the views of a frame agree on its mask, and how their presences differ; what a single view has."""
+"""Columns for the agreement of a frame's views on its mask and the spread of their presences; values of one view."""
 
 
 @dataclass(frozen=True)
 class Blend:
-    """How the maps of several runs become one. ``method``: ``mean``, ``logits`` or ``agreement`` (see
-    `blending.combine`), or ``vote``: the share of the runs whose pixel reaches the run's own threshold.
+    """Method to combine the maps of several runs. ``method``: ``mean``, ``logits`` or ``agreement`` (see
+    `blending.combine`), or ``vote``: the share of runs in which the pixel reaches the run's own threshold.
 
-    ``weights`` and ``thresholds`` have one entry a run; no weights mean equal ones.
+    ``weights`` and ``thresholds`` have one entry per run; no weights mean equal ones.
     """
 
     method: str = "mean"
@@ -36,16 +36,17 @@ class Blend:
 
 
 @dataclass(frozen=True)
-class Stored:
+class Predictions:
     """Probabilities of some frames by one or several runs.
 
     ``table``: img and, for out-of-fold frames, subject and fold; agreement and spread of the views; one
-    row a frame. ``presences``: P(mask not empty), float (n, runs). ``parts``: for each run memory-mapped
-    float16 maps (n, height, width), and for each row of the table its place ``rows[part]`` in them. Runs
-    may differ in working size, so they are combined at full resolution, by ``blend``. ``source`` is a
-    digest of all inputs, ``names`` are those of the runs.
+    row per frame. ``presences``: P(mask not empty), float (n, runs). ``parts``: memory-mapped float16 maps
+    (n, height, width) of each run; ``rows[part]`` is the index into them for each row of the table. Runs may
+    differ in working size, so they are combined at full resolution, by ``blend``. ``source`` is a digest of
+    all inputs, ``names`` are those of the runs.
 
-    ``conditional``: of each run, whether its maps say P(pixel | there is a mask) (`LossSettings.empty_frames`).
+    ``conditional``: for each run, whether its maps are P(pixel | frame has a mask)
+    (`LossSettings.empty_frames`).
     """
 
     table: pd.DataFrame
@@ -67,29 +68,29 @@ class Stored:
 
     @property
     def is_conditional(self) -> bool:
-        """Whether `members` and `full` say P(pixel | there is a mask): where one run's maps do, all are made to."""
+        """Whether `members` and `full` are P(pixel | frame has a mask): if one run's maps are, all are converted."""
         return any(self.conditional)
 
     def members(self, row: int) -> np.ndarray:
-        """The map of each run for a row at the competition's size, float32 (runs, height, width).
+        """Return each run's map for a row at the competition's size, float32 (runs, height, width).
 
-        All of one kind: P(pixel) / P(there is a mask) is P(pixel | there is a mask), since no pixel is in a mask
-        that is not there.
+        All maps are of one kind: P(pixel | frame has a mask) is P(pixel) / P(frame has a mask), since an empty
+        mask has no pixels.
         """
         maps = np.stack([enlarge(self._working(part, row)) for part in range(len(self.parts))])
         if self.is_conditional:
             for part, conditional in enumerate(self.conditional):
                 if not conditional:
-                    there = max(float(self.presences[row, part]), LEAST_PRESENCE)
-                    np.minimum(maps[part] / np.float32(there), 1, out=maps[part])
+                    presence = max(float(self.presences[row, part]), LEAST_PRESENCE)
+                    np.minimum(maps[part] / np.float32(presence), 1, out=maps[part])
         return maps
 
     def full(self, row: int) -> np.ndarray:
-        """The probability map of a row at the competition's size, float32 (height, width)."""
-        return self.mixed(self.members(row), self.blend)
+        """Return the combined probability map of a row at the competition's size, float32 (height, width)."""
+        return self.mix(self.members(row), self.blend)
 
-    def mixed(self, members: np.ndarray, blend: Blend) -> np.ndarray:
-        """One map of the runs' maps."""
+    def mix(self, members: np.ndarray, blend: Blend) -> np.ndarray:
+        """Combine the runs' maps into one."""
         if len(members) == 1:
             return members[0]
         weights = np.array(blend.weights) if blend.weights else None
@@ -100,7 +101,7 @@ class Stored:
 
     def _working(self, part: int, row: int) -> np.ndarray:
         probability = self.parts[part][self.rows[part][row]]
-        # Not a number compares as false, too.
+        # NaN fails both comparisons, too.
         if not (probability.min() >= 0 and probability.max() <= 1):
             raise NerveError(
                 f"Frame {self.table.img.iloc[row]} has a probability that is no number from 0 to 1 in a stored "
@@ -109,16 +110,16 @@ class Stored:
         return probability
 
 
-def open_oof(run: Run) -> Stored:
-    """The out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
+def open_oof(run: Run) -> Predictions:
+    """Open the out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
     folds = run.needs_finished_folds()
     return _joined([_open_fold(fold) for fold in folds], _identity(folds))
 
 
-def open_test(run: Run) -> Stored:
-    """The test probabilities of a run, at the scale of a single fold's (see `matching`).
+def open_test(run: Run) -> Predictions:
+    """Open the test probabilities of a run, at the scale of a single fold's (see `matching`).
 
-    NerveError where `predict` has not finished.
+    Raise NerveError if `predict` has not finished.
     """
     done = run.test_facts()
     if done is None:
@@ -126,31 +127,31 @@ def open_test(run: Run) -> Stored:
             f"Run {run.name} has no test probabilities; run `kaggle-nerve predict --run {run.name}`."
         )
     stored = _open_test(run, done)
-    return scaled(stored, _scale(run, stored)) if len(done.folds) > 1 else stored
+    return rescale(stored, _scale(run, stored)) if len(done.folds) > 1 else stored
 
 
-def scale_of(run: Run) -> Scale | None:
-    """How the run's ensemble is brought to the scale of a single fold's, as measured on its test frames.
+def ensemble_scale(run: Run) -> Scale | None:
+    """Return the scale that maps the run's ensemble to a single fold, as measured on its test frames.
 
-    None where these were not predicted, or not by the models that are there now.
+    None if the test frames were not predicted, or not with the current models.
     """
     done = run.test_facts()
     return _scale(run, _open_test(run, done)) if done and is_current(run, done) else None
 
 
 def is_current(run: Run, done: TestFacts) -> bool:
-    """Whether finished test predictions are by the models that are there now."""
+    """Return whether finished test predictions are those of the current models."""
     return done.models == run.models()
 
 
-def scaled(stored: Stored, scale: Scale) -> Stored:
-    """The ensemble's predictions of one run at the scale of a single fold's."""
+def rescale(stored: Predictions, scale: Scale) -> Predictions:
+    """Bring the ensemble's predictions of one run to the scale of a single fold's."""
     presences = scale.presences(stored.presences[:, 0])
     return replace(stored, presences=presences[:, None], parts=(scale.maps(stored.parts[0]),))
 
 
-def blend(stored: list[Stored]) -> Stored:
-    """Several runs side by side, over the frames that all of them have, combined by their mean."""
+def blend(stored: list[Predictions]) -> Predictions:
+    """Join several runs over the frames that all of them have, combined by their mean."""
     if len(stored) == 1:
         return stored[0]
     keys = [name for name in ("subject", "img") if name in stored[0].table]
@@ -173,7 +174,7 @@ def blend(stored: list[Stored]) -> Stored:
         table[name] = table[columns].mean(axis=1)
     source = "+".join(other.source for other in stored)
     table = table[[*stored[0].table.columns]]
-    return Stored(
+    return Predictions(
         table,
         np.concatenate(presences, axis=1),
         tuple(parts),
@@ -184,33 +185,33 @@ def blend(stored: list[Stored]) -> Stored:
     )
 
 
-def _open_fold(fold: Fold) -> Stored:
+def _open_fold(fold: Fold) -> Predictions:
     fold.needs_oof_facts()
     command = "predict" if fold.run.views else "train-folds"
     again = f"delete {fold.oof_folder} and run `kaggle-nerve {command}` again"
     return _open(fold.oof_table, fold.oof_maps, fold.run, "", again, ("subject", "img"))
 
 
-def _open(index: Path, maps: Path, run: Run, source: str, again: str, keys: tuple[str, ...]) -> Stored:
-    """Predictions of ``run`` on disk; ``again`` says how to get them anew, ``keys`` name the columns of a frame."""
+def _open(index: Path, maps: Path, run: Run, source: str, again: str, keys: tuple[str, ...]) -> Predictions:
+    """Open predictions of ``run``; ``again`` tells the user how to redo them, ``keys`` are a frame's columns."""
     table = _read_index(index, keys, again)
     array = _read_array(maps, 3, len(table), again)
     presences = table.presence.to_numpy(float)[:, None]
-    # Predictions made before the views were compared: as from a single view.
+    # Older predictions lack these columns: use a single view's values.
     views = {name: table.get(name, alone) for name, alone in VIEWS.items()}
     table = table.drop(columns="presence").assign(**views)
     rows, kind = np.arange(len(table)), run.settings.loss.is_conditional
-    return Stored(table, presences, (array,), (rows,), source, (run.name,), conditional=(kind,))
+    return Predictions(table, presences, (array,), (rows,), source, (run.name,), conditional=(kind,))
 
 
-def _open_test(run: Run, done: TestFacts) -> Stored:
+def _open_test(run: Run, done: TestFacts) -> Predictions:
     return _open(
         run.test_table, run.test_array("probabilities"), run, done.source, _predict_again(run), ("img",)
     )
 
 
-def _scale(run: Run, stored: Stored) -> Scale:
-    """The scale of a run from its test predictions as they lie there."""
+def _scale(run: Run, stored: Predictions) -> Scale:
+    """Measure the scale of a run on its stored test predictions."""
     arrays = {
         name: _read_array(run.test_array(name), 2, len(stored), _predict_again(run))
         for name in ("levels", "fold_levels", "fold_presences")
@@ -224,14 +225,14 @@ def _predict_again(run: Run) -> str:
 
 
 def _identity(folds: list[Fold]) -> str:
-    """What out-of-fold predictions were made from: data, settings and the models of the finished folds."""
+    """Digest the inputs of out-of-fold predictions: data, settings and the models of the finished folds."""
     facts = [fold.needs_oof_facts() for fold in folds]
     models = [f"{fold.number} {fact.model}" for fold, fact in zip(folds, facts, strict=True)]
     return digest_text(facts[0].source, facts[0].settings, *models)
 
 
-def _joined(folds: list[Stored], source: str) -> Stored:
-    """Folds one after the other, as one: their maps stay where they are."""
+def _joined(folds: list[Predictions], source: str) -> Predictions:
+    """Concatenate folds; their maps stay on disk."""
     table = pd.concat([fold.table for fold in folds], ignore_index=True)
     maps = _Chained([fold.parts[0] for fold in folds])
     order = np.lexsort((table.img, table.subject))
@@ -241,7 +242,7 @@ def _joined(folds: list[Stored], source: str) -> Stored:
 
 
 class _Chained:
-    """Several arrays read by one row number."""
+    """Several arrays indexed by one row number."""
 
     def __init__(self, arrays: list[np.ndarray]):
         self.arrays = arrays

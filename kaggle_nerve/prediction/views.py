@@ -1,4 +1,4 @@
-"""Views of a frame for test-time augmentation: mirrored and zoomed there, and their masks brought back."""
+"""Views for test-time augmentation: mirror and zoom frames, and undo it for their masks."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class View(NamedTuple):
-    """A frame seen differently: mirrored along ``axes`` of (n, height, width), enlarged ``zoom`` times."""
+    """A view of a frame: mirrored along ``axes`` of (n, height, width), enlarged ``zoom`` times."""
 
     axes: tuple[int, ...] = ()
     zoom: float = 1.0
@@ -19,24 +19,24 @@ VIEWS: dict[str, tuple[View, ...]] = {
     "flips": (View(), View((2,)), View((1,)), View((1, 2))),
     "scales": tuple(View(axes, zoom) for zoom in (0.9, 1.0, 1.1) for axes in ((), (2,))),
 }
-"""The views of each kind of test-time augmentation."""
+"""Views of each kind of test-time augmentation."""
 
 
-def seen(frames: np.ndarray, view: View) -> np.ndarray:
-    """``frames`` (float32, n x height x width) as ``view`` shows them, in the same shape."""
+def apply_view(frames: np.ndarray, view: View) -> np.ndarray:
+    """Transform ``frames`` (float32, n x height x width) by ``view``; the shape stays the same."""
     return _zoomed(np.flip(frames, view.axes), view.zoom, cv2.BORDER_REPLICATE)
 
 
-def brought_back(masks: np.ndarray, view: View) -> np.ndarray:
-    """The masks (float32, n x height x width) of a view's frames, where they lie in the frames themselves.
+def undo_view(masks: np.ndarray, view: View) -> np.ndarray:
+    """Transform the masks (float32, n x height x width) of a view's frames back to the original frames.
 
-    What the view did not show, at the rim of a frame that it enlarged, is 0.
+    The border that an enlarged view did not show is 0.
     """
     return np.flip(_zoomed(masks, 1 / view.zoom, cv2.BORDER_CONSTANT), view.axes)
 
 
 def _zoomed(images: np.ndarray, factor: float, border: int) -> np.ndarray:
-    """``images`` enlarged about the centre of the frame, which keeps its height and width."""
+    """Enlarge ``images`` about the frame's centre; height and width stay the same."""
     if factor == 1:
         return images
     height, width = images.shape[1:]

@@ -12,7 +12,7 @@ from kaggle_nerve.competition.rle import area
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.frames import Layout, locate, training_frames
 from kaggle_nerve.decision.decision import Decision
-from kaggle_nerve.decision.masks import encoded_masks
+from kaggle_nerve.decision.masks import encode_masks
 from kaggle_nerve.decision.review import Surface
 from kaggle_nerve.decision.shaping import CRF, SHAPES
 from kaggle_nerve.kaggle_api.client import REHEARSAL
@@ -181,7 +181,7 @@ def _test_frames(
     stored = open_test(run)
     imgs = stored.table.img.to_numpy()
     images = pipeline.test_images(layout, stored) if CRF in SHAPES[decision.shape] else None
-    masks = encoded_masks(stored, decision, images=images, reporter=reporter, workers=workers)
+    masks = encode_masks(stored, decision, images=images, reporter=reporter, workers=workers)
     texts = [text for _, text in masks]
     paths = [layout.test / f"{img}.tif" for img in imgs]
     areas = [area(text) for text in texts]

@@ -1,11 +1,11 @@
-"""A run's folder: where each stage leaves its work, and finds that of the stage before.
+"""Folder of a run: each stage writes its results there and reads those of the previous stage.
 
-`Run` and `Fold` know every file name in it; `create` and `open_run` give a Run; `adopting` takes in runs that were
+`Run` and `Fold` know every file name in it; `create` and `open_run` return a Run; `adopting` imports runs that were
 trained elsewhere.
 """
 
 from kaggle_nerve.runs.facts import FoldFacts, FoldResult, OofFacts, TestFacts
-from kaggle_nerve.runs.opening import create, decision_file, in_order, joined_name, open_run
+from kaggle_nerve.runs.opening import create, decision_file, join_names, open_run, sort_runs
 from kaggle_nerve.runs.run import Fold, Run
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "TestFacts",
     "create",
     "decision_file",
-    "in_order",
-    "joined_name",
+    "join_names",
     "open_run",
+    "sort_runs",
 ]

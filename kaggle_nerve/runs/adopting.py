@@ -1,4 +1,4 @@
-"""Runs brought from elsewhere: what a Kaggle notebook made goes on on a laptop, and the other way round."""
+"""Import runs from elsewhere: continue a Kaggle notebook's run on a laptop, or the other way round."""
 
 import shutil
 from contextlib import nullcontext
@@ -10,22 +10,23 @@ from kaggle_nerve.settings import load_settings
 from kaggle_nerve.storage import completed, locked
 
 
-def adopt(found: Path, runs_dir: Path) -> list[str]:
-    """Copy what ``found``, a run's folder or a folder of runs, has and ``runs_dir`` has not.
+def adopt(source: Path, runs_dir: Path) -> list[str]:
+    """Copy what ``runs_dir`` lacks from ``source``, a run's folder or a folder of runs.
 
-    Returns a line for each run. Finished folds take the place of unfinished ones, begun ones of none; what is
-    finished in ``runs_dir`` stays. Each folder is copied aside and renamed, so that a kill leaves no half of it.
+    Return a line for each run. Finished folds replace unfinished ones; unfinished folds are copied only if
+    ``runs_dir`` has no checkpoint of them; finished folds in ``runs_dir`` stay. Each folder is copied to a temporary
+    one and then renamed, so that a kill leaves no partial copy.
 
-    Raises NerveError, before anything is copied, where a run of the same name has other settings or data, or where
-    what has its name is no run; OSError where the disk does not take the copy.
+    Raise NerveError, before copying anything, if a run of the same name has other settings or data, or if something
+    else has its name; OSError if the copy cannot be written.
     """
-    return [_take(folder, runs_dir / folder.name) for folder in check(found, runs_dir)]
+    return [_take(folder, runs_dir / folder.name) for folder in check(source, runs_dir)]
 
 
-def check(found: Path, runs_dir: Path) -> list[Path]:
-    """The folders of the runs in ``found``. NerveError where ``runs_dir`` has another run, or something that is no
-    run, of the same name."""
-    folders = [found] if is_run(found) else sorted(folder for folder in found.glob("*") if is_run(folder))
+def check(source: Path, runs_dir: Path) -> list[Path]:
+    """Return the folders of the runs in ``source``; raise NerveError if ``runs_dir`` has a different run, or
+    something that is not a run, of the same name."""
+    folders = [source] if is_run(source) else sorted(folder for folder in source.glob("*") if is_run(folder))
     for folder in folders:
         target = runs_dir / folder.name
         if not is_run(target):
@@ -39,7 +40,7 @@ def check(found: Path, runs_dir: Path) -> list[Path]:
 
 
 def _refuse_replacing(target: Path) -> None:
-    """NerveError unless ``target`` is free: what lies there would be gone."""
+    """Raise NerveError if ``target`` exists and is not an empty folder: its contents would be lost."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise NerveError(
             f"{target} is in the way of a run of that name, and is no run itself, since it has no {SETTINGS}: "
@@ -48,7 +49,7 @@ def _refuse_replacing(target: Path) -> None:
 
 
 def _difference(source: Path, target: Path) -> str:
-    """What makes two folders two runs; "" where they are one: settings, data, or who is held out where."""
+    """Describe how two runs differ: in settings, data or folds; "" if they do not."""
     theirs, mine = _run(source), _run(target)
     if difference := theirs.settings.difference(mine.settings):
         key, value, other = difference
@@ -64,17 +65,19 @@ def _take(source: Path, target: Path) -> str:
     if not is_run(target):
         _copy(source, target)
         return f"run {target.name} with {len(_run(target).finished_folds())} finished folds"
-    taken = [folder for folder in sorted(source.iterdir()) if folder.is_dir() and _is_ahead(folder, target)]
-    for folder in taken:
-        told = f"Another process works on {target / folder.name}: wait until it has ended, and run again."
-        with locked(target / folder.name / LOCK, told) if (target / folder.name).exists() else nullcontext():
+    folders = [folder for folder in sorted(source.iterdir()) if folder.is_dir() and _is_ahead(folder, target)]
+    for folder in folders:
+        message = f"Another process works on {target / folder.name}: wait until it has ended, and run again."
+        with (
+            locked(target / folder.name / LOCK, message) if (target / folder.name).exists() else nullcontext()
+        ):
             _copy(folder, target / folder.name)
-    names = ", ".join(folder.name for folder in taken) or "nothing new"
+    names = ", ".join(folder.name for folder in folders) or "nothing new"
     return f"run {target.name}: {names}"
 
 
 def _is_ahead(folder: Path, target: Path) -> bool:
-    """Whether a folder of a run has come further than its namesake in ``target``."""
+    """Return whether a folder of a run is further along than the one of the same name in ``target``."""
     mine = target / folder.name
     if completed(mine):
         return False
@@ -86,10 +89,10 @@ def _run(folder: Path) -> Run:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Put a copy of folder ``source`` in ``target``'s place, whole or not at all."""
+    """Replace ``target`` by a copy of folder ``source``, completely or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.parent / f".adopting-{target.name}"
-    shutil.rmtree(aside, ignore_errors=True)  # what a kill left
+    shutil.rmtree(aside, ignore_errors=True)  # left by a kill
     copied = aside / "new"
     try:
         _copy_files(source, copied)
@@ -101,7 +104,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _copy_files(source: Path, target: Path) -> None:
-    """As shutil.copytree, but a full disk is the OSError that it is, and what was read-only can be written to."""
+    """Do as shutil.copytree, but raise a full disk's own OSError, and make copies of read-only files writable."""
     target.mkdir(parents=True)
     for path in sorted(source.iterdir()):
         if path.is_dir():

@@ -1,4 +1,4 @@
-"""What a run's folder says of its work, as values: the contents of complete.json and state.json."""
+"""Contents of complete.json and state.json in a run's folder, as dataclasses."""
 
 import math
 from dataclasses import asdict, dataclass, fields
@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from kaggle_nerve.settings.schema import ALL, FoldName
 
 FIGURES = ("dice", "pixel_dice", "iou", "pixel_accuracy")
-"""The score of a finished fold: fields of an epoch's score."""
+"""Score of a finished fold: fields of an epoch's score."""
 
 
 @dataclass(frozen=True)
 class OofFacts:
-    """What a fold's out-of-fold predictions were made from: digests of the training data, settings and model file.
+    """Inputs of a fold's out-of-fold predictions: digests of the training data, settings and model file.
 
-    Folds that an early version finished have no digest of the model.
+    Folds finished by an early version have no digest of the model.
     """
 
     source: str = ""
@@ -24,10 +24,10 @@ class OofFacts:
 
 @dataclass(frozen=True)
 class FoldFacts:
-    """What a finished fold was made from (see `OofFacts`), and how its training ended.
+    """Inputs of a finished fold (see `OofFacts`), and the result of its training.
 
-    ``dice`` and what follows are the final model's score on the held-out subjects; None where it is not known, as
-    for the fold that holds nobody out. ``best_dice`` was the best epoch's.
+    ``dice`` to ``pixel_accuracy`` are the final model's score on the held-out subjects; None if unknown, as for the
+    fold without held-out subjects. ``best_dice`` was the best epoch's.
     """
 
     source: str = ""
@@ -46,11 +46,11 @@ class FoldFacts:
 
 @dataclass(frozen=True)
 class TestFacts:
-    """What the test predictions were made from. ``key``: digest of everything; ``folds``: whose models; ``models``:
-    these models, as `Run.models` identifies them; ``frames``: how many.
+    """Inputs of the test predictions. ``key``: digest of everything; ``folds``: the models' folds; ``models``: the
+    models, as identified by `Run.models`; ``frames``: number of frames.
     """
 
-    __test__ = False  # pytest takes a class of this name for tests
+    __test__ = False  # pytest would collect a class of this name
 
     key: str
     source: str
@@ -61,7 +61,7 @@ class TestFacts:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an unfinished fold's checkpoint is. ``precision``: the dtype policy that its network was built under."""
+    """Progress of an unfinished fold's checkpoint. ``precision``: the dtype policy of its network."""
 
     epoch: int = 0
     best_epoch: int = 0
@@ -71,7 +71,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """How far a fold is: finished, or stopped after ``epochs`` epochs. ``fold``: its number, or `ALL`.
+    """Status of a fold: finished, or stopped after ``epochs`` epochs. ``fold``: its number, or `ALL`.
 
     The figures are those of `FoldFacts`; all are None while the fold is unfinished.
     """
@@ -89,7 +89,7 @@ class FoldResult:
 
     @property
     def sentence(self) -> str:
-        """The same in a sentence."""
+        """The status in a sentence."""
         if not self.finished:
             best = f"; the best so far has {self.best_dice:.4f}" if self.best_epoch else ""
             return f"Fold {self.fold} stopped after {self.epochs} epochs{best}"
@@ -112,12 +112,12 @@ Facts = TypeVar("Facts", bound=_Dataclass)
 
 
 def read_facts(kind: type[Facts], stored: dict[str, Any]) -> Facts:
-    """``stored`` as a ``kind``; keys of other versions are ignored, and a missing key leaves the default."""
+    """Build a ``kind`` from ``stored``; ignore unknown keys, and use the default for missing ones."""
     return kind(**{item.name: stored[item.name] for item in fields(kind) if item.name in stored})
 
 
-def stored_facts(facts: _Dataclass) -> dict[str, Any]:
-    """What `read_facts` reads, ready for JSON: without what is None or no finite number."""
+def facts_to_json(facts: _Dataclass) -> dict[str, Any]:
+    """Convert facts to a dictionary for JSON, without None and non-finite numbers; `read_facts` reads it."""
     return {
         key: value
         for key, value in asdict(facts).items()

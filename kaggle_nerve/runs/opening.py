@@ -1,4 +1,4 @@
-"""Making a run, and opening one by its name."""
+"""Create a run, or open one by its name."""
 
 import dataclasses
 import re
@@ -16,10 +16,10 @@ NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")
 
 
 def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str, Any], source: str) -> Run:
-    """The run ``name``, made or found again.
+    """Create the run ``name``, or open it if it exists.
 
-    ``source`` is the digest of the training data. A run that was made with other settings or from
-    other data is left alone: NerveError names the first difference.
+    ``source`` is the digest of the training data. Raise NerveError, naming the first difference, if the
+    existing run has other settings or other data; it is then left unchanged.
     """
     if not NAME.match(name):
         raise NerveError(f"--run {name!r} must be a plain name of letters, digits, '.', '_', '+' and '-'.")
@@ -28,33 +28,30 @@ def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str,
         _refuse_difference(run, source)
     else:
         save_settings(settings, run.settings_file)
-    # Written anew at each start: it tells of the latest session, and carries the data's digest along.
+    # Rewritten at each start: it describes the latest session, and holds the data's digest.
     write_json(run.environment, {"source": source, **environment})
     return run
 
 
 def open_run(runs_dir: Path, name: str) -> Run:
-    """The existing run ``name``; NerveError names those there are.
+    """Open the existing run ``name``; raise NerveError, listing the existing runs, if there is no such run.
 
-    ``small@flips`` is run ``small`` predicting with other views (`PredictionSettings.tta`), and
-    ``small@flips-logits`` with these combined in another way; NerveError names the known ones. Where this
-    is what the run does anyway, it is the run itself.
+    ``small@flips`` is run ``small`` with another test-time augmentation (`PredictionSettings.tta`), and
+    ``small@flips-logits`` also combines its views in another way; raise NerveError, listing the known ones,
+    for an unknown name. If the run already predicts like this, return the run itself.
     """
     plain, at, views = name.partition("@")
     folder = runs_dir / plain
     if not NAME.match(plain) or not is_run(folder):
-        there = sorted(path.name for path in runs_dir.glob("*") if is_run(path))
-        hint = f"there are {', '.join(there)}" if there else "there are none yet: `kaggle-nerve train-folds`"
+        names = sorted(path.name for path in runs_dir.glob("*") if is_run(path))
+        hint = f"there are {', '.join(names)}" if names else "there are none yet: `kaggle-nerve train-folds`"
         raise NerveError(f"No run is called {plain!r} in {runs_dir}; {hint}.")
     run = Run(folder, load_settings(folder / SETTINGS))
     return _with_views(run, views) if at else run
 
 
-def in_order(runs: list[Run]) -> list[Run]:
-    """Runs by name, whatever the order in which they were given: a blend's weights follow that order.
-
-    NerveError where one is given twice.
-    """
+def sort_runs(runs: list[Run]) -> list[Run]:
+    """Sort runs by name, since a blend's weights follow that order; raise NerveError if a run is named twice."""
     ordered = sorted(runs, key=lambda run: run.name)
     for one, other in pairwise(ordered):
         if one.name == other.name:
@@ -63,15 +60,15 @@ def in_order(runs: list[Run]) -> list[Run]:
 
 
 def decision_file(runs: list[Run]) -> Path:
-    """The decision of these runs: in the run's folder, or in a folder of the blend."""
+    """Return the path of the runs' decision: in the run's folder, or in a folder of the blend."""
     if len(runs) == 1:
         return runs[0].decision_file
-    names = [run.name for run in in_order(runs)]
+    names = [run.name for run in sort_runs(runs)]
     return runs[0].folder.parent / f"blend-{digest_text(*names)[:12]}" / DECISION
 
 
-def joined_name(runs: list[Run]) -> str:
-    """The runs' names in one, for files and messages."""
+def join_names(runs: list[Run]) -> str:
+    """Join the runs' names, for file names and messages."""
     return "+".join(run.name for run in runs)
 
 
@@ -87,14 +84,14 @@ def _with_views(run: Run, views: str) -> Run:
     prediction = dataclasses.replace(own, tta=tta, combine=combine)
     if prediction == own:
         return run
-    # One spelling for one thing, or it would be predicted twice.
+    # One spelling per prediction, or it would be computed twice.
     views = tta if combine == own.combine else f"{tta}-{combine}"
     return Run(run.folder, dataclasses.replace(run.settings, prediction=prediction), views)
 
 
 def _refuse_difference(run: Run, source: str) -> None:
-    if found := run.settings.difference(load_settings(run.settings_file)):
-        key, wanted, stored = found
+    if difference := run.settings.difference(load_settings(run.settings_file)):
+        key, wanted, stored = difference
         raise NerveError(
             f"Run {run.name} was made with {key} = {stored!r}, not {wanted!r}; "
             f"use the same settings to go on with it, or another --run for another run."

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kaggle_nerve.decision.decision import Decision
-from kaggle_nerve.runs import Run, joined_name
+from kaggle_nerve.runs import Run, join_names
 from kaggle_nerve.storage import digest_file, digest_text, locked, read_json, write_json
 from kaggle_nerve.submissions.ledger import PATIENCE, Origin
 
@@ -18,7 +18,7 @@ def ledger_origin(runs: list[Run], decision: Decision) -> Origin:
     settings = (
         digest_text(*(run.settings.digest() for run in runs)) if len(runs) > 1 else runs[0].settings.digest()
     )
-    return Origin(joined_name(runs), settings[:12], figures.dice, figures.low, figures.high)
+    return Origin(join_names(runs), settings[:12], figures.dice, figures.low, figures.high)
 
 
 def remember(csv: Path, origin: Origin, submissions_dir: Path) -> None:

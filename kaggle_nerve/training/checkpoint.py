@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.runs.run import state_file, stored_state
+from kaggle_nerve.runs.run import read_state, state_file
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.storage import atomic_path, write_json
 from kaggle_nerve.training import optimisers
@@ -80,7 +80,7 @@ class Checkpoint:
     def restore(self, settings: Settings) -> tuple[keras.Model, State] | None:
         """Load the model, with its optimiser ready to continue, and the state; None if there is no checkpoint."""
         try:
-            stored = stored_state(self._stage)
+            stored = read_state(self._stage)
             if stored is None:
                 return None
             state = State(**stored)
