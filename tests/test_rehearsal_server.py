@@ -500,7 +500,7 @@ class TestHttp:
     def test_a_defect_reaches_whoever_closes(
         self, served: ServedCompetition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(calls, "one_page", lambda *_: 1 // 0)
+        monkeypatch.setattr(calls, "paginate", lambda *_: 1 // 0)
         server = RehearsalServer(served, tmp_path).start()
         status, answer = rpc(server, "ListDataFiles", {"competitionName": SLUG})
         assert (status, "ZeroDivisionError" in answer["message"]) == (500, True)
@@ -581,10 +581,10 @@ class TestFaults:
     def test_struck_faults_are_used_up(self) -> None:
         held = faults.Faults()
         held.put(faults.parse("cut:times=2,after=10"))
-        assert held.take("cut", "upload") is None
-        assert held.take("cut", "archive", lambda fault: fault["after"] < 5) is None
-        assert [held.take("cut", "archive") is None for _ in range(3)] == [False, False, True]
-        assert held.waiting == []
+        assert held.trigger("cut", "upload") is None
+        assert held.trigger("cut", "archive", lambda fault: fault["after"] < 5) is None
+        assert [held.trigger("cut", "archive") is None for _ in range(3)] == [False, False, True]
+        assert held.pending == []
 
 
 class TestPack:

@@ -19,7 +19,7 @@ from kaggle_nerve.data.frames import locate, training_frames
 from kaggle_nerve.data.verify import verify
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.rehearsal.competitions.holdout import hold_out
-from kaggle_nerve.rehearsal.run import all_empty, own_folder
+from kaggle_nerve.rehearsal.run import all_empty, rehearsal_folder
 
 FAST = [
     "--set=size=[45, 62]",
@@ -125,7 +125,7 @@ def test_options_that_say_nothing_are_refused(tmp_path, words, told):
 
 def test_one_rehearsal_at_a_time_keeps_a_folder_s_submissions(data, tmp_path):
     words = ["rehearse", "--serve", "--data", str(data), "--work", str(tmp_path)]
-    with FileLock(own_folder(tmp_path, data, None, 0) / ".lock"):
+    with FileLock(rehearsal_folder(tmp_path, data, None, 0) / ".lock"):
         done = CliRunner().invoke(cli, words)
     assert done.exit_code == 1
     assert "Another rehearsal runs in" in done.output

@@ -131,7 +131,7 @@ def test_a_client_that_breaks(server: RehearsalServer, home: Path, monkeypatch: 
     """Up to 2.2.4 it ends with a traceback, later with one line and advice. Kaggle's answer has no list here."""
     call = routes.COMPETITIONS + FILES
     broken = Reply(200, {"Content-Type": "application/json"}, Text(b'{"files": 5}'))
-    monkeypatch.setitem(routes.CALLS, call, routes.Call(routes.CALLS[call].asks, lambda *_: broken))
+    monkeypatch.setitem(routes.CALLS, call, routes.Call(routes.CALLS[call].request_type, lambda *_: broken))
     with pytest.raises(KaggleError) as fault:
         client_of(server, home).list_files()
     assert str(fault.value) == (

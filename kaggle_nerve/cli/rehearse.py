@@ -10,7 +10,7 @@ from kaggle_nerve.cli import options
 from kaggle_nerve.settings import load_preset
 
 if TYPE_CHECKING:
-    from kaggle_nerve.rehearsal.run import Rehearsed
+    from kaggle_nerve.rehearsal.run import RehearsalResult
     from kaggle_nerve.rehearsal.server import RehearsalServer
 
 
@@ -85,8 +85,8 @@ def rehearse(
 
     reporter = TerminalReporter()
     parsed = [known.parse(text) for text in faults]
-    folder = run.own_folder(work, data_dir, held_out, seed)
-    served = run.serve_what(folder, data_dir, held_out, seed, reporter)
+    folder = run.rehearsal_folder(work, data_dir, held_out, seed)
+    served = run.prepare_competition(folder, data_dir, held_out, seed, reporter)
     told = f"Another rehearsal runs in {folder}; end it, or take another folder with --work."
     with (
         locked(folder / ".lock", told),
@@ -121,7 +121,7 @@ def _serve(server: "RehearsalServer", folder: Path) -> None:
         click.echo("Ended.", err=True)
 
 
-def _print(ended: "Rehearsed", synthetic: bool, as_json: bool) -> None:
+def _print(ended: "RehearsalResult", synthetic: bool, as_json: bool) -> None:
     if as_json:
         options.print_json(
             {

@@ -1,4 +1,4 @@
-"""One request on its way through the rehearsal: what it may use, and the record that is kept of it."""
+"""One request to the rehearsal's server: the services that answer it, and its log record."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ from kaggle_nerve.rehearsal.wire import RefusedError
 
 @dataclass
 class Record:
-    """One line of the server's log. Credentials, signatures and upload tokens are not in it.
+    """One line of the server's log, without credentials, signatures and upload tokens.
 
-    ``host`` is whom the client wanted; ``call`` Kaggle's name or "" for none; ``received`` and ``sent`` count
-    the bodies' bytes; ``span`` is the Range header; ``faults`` those that struck; ``aborted``: the client
-    left.
+    ``host`` is the host the client wanted; ``call`` Kaggle's name of the call, or ""; ``received`` and
+    ``sent`` count the bodies' bytes; ``span`` is the Range header; ``faults`` those injected; ``aborted``:
+    whether the client disconnected.
     """
 
     method: str
@@ -35,8 +35,8 @@ class Record:
 
 
 @dataclass(frozen=True)
-class House:
-    """What all requests to one server share."""
+class Services:
+    """Everything that the requests to one server share."""
 
     served: ServedCompetition
     state: State
@@ -49,20 +49,21 @@ class House:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request, the house that answers it, and its record."""
+    """A request, the server's services, and its record."""
 
-    house: House
+    services: Services
     request: Request
     record: Record
 
-    def strike(self, name: str, suits: Callable[[Fault], bool] = lambda _: True) -> Fault | None:
-        """The fault ``name`` if it is set for this call (it is then counted and recorded), or None."""
-        fault = self.house.faults.take(name, self.record.call, suits)
+    def trigger(self, name: str, applies: Callable[[Fault], bool] = lambda _: True) -> Fault | None:
+        """Return fault ``name`` if it is set for this call, or None. A returned fault is counted and
+        recorded."""
+        fault = self.services.faults.trigger(name, self.record.call, applies)
         if fault is not None:
             self.record.faults.append(name)
         return fault
 
     def require_competition(self, slug: str) -> None:
-        """Raise RefusedError 404 for another competition than the served one."""
-        if slug != self.house.served.slug:
+        """Raise RefusedError 404 unless ``slug`` is the served competition."""
+        if slug != self.services.served.slug:
             raise RefusedError(404, f"There is no competition {slug!r}.")

@@ -1,4 +1,4 @@
-"""Every sort of fault, the calls that it can strike, and its options."""
+"""The kinds of faults, the calls they affect, and their options."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,12 +20,12 @@ DATASETS = ("StartBlobUpload", "CreateDataset", "CreateDatasetVersion", "GetData
 DATA = ("archive", "file", "output")
 UPLOADS = ("upload", "blob")
 TOKEN_CHECK = ("IntrospectToken",)
-"""Every client's first call: faults strike it only when told by name, or no other call would be reached."""
+"""Every client's first call: a fault affects it only if it names it, or no other call would be reached."""
 
-CALLED = (*COMPETITION, *KERNELS, *DATASETS)
-ALL = (*CALLED, *DATA, *UPLOADS)
-"""What a fault can strike: Kaggle's calls by their own names, then the GET of the zip, of one file and of a file
-of a kernel's output, and the PUT of a submission and of a dataset's file."""
+API_CALLS = (*COMPETITION, *KERNELS, *DATASETS)
+ALL = (*API_CALLS, *DATA, *UPLOADS)
+"""Everything a fault can affect: Kaggle's calls by their own names, then the GET of the zip, of one file and
+of a file of a kernel's output, and the PUT of a submission and of a dataset's file."""
 
 ALWAYS = None
 """As a number of times: until the fault is removed."""
@@ -33,9 +33,10 @@ ALWAYS = None
 
 @dataclass(frozen=True)
 class Kind:
-    """One sort of fault: its meaning, the calls it strikes, how often unless told, its options' defaults.
+    """A kind of fault: its meaning, the calls it affects, its default number of times, and its options'
+    defaults.
 
-    ``by_name`` are calls that it strikes only if ``call`` names them.
+    ``by_name`` are calls that it affects only if ``call`` names them.
     """
 
     meaning: str
@@ -67,7 +68,7 @@ KINDS = {
         ("DownloadDataFiles", "DownloadDataFile", "StartSubmissionUpload", "CreateSubmission"),
         ALWAYS,
     ),
-    "unauthorized": Kind("401 to every call but the token check", CALLED, ALWAYS, {}, TOKEN_CHECK),
+    "unauthorized": Kind("401 to every call but the token check", API_CALLS, ALWAYS, {}, TOKEN_CHECK),
     "unknown-competition": Kind("404: there is no such competition", COMPETITION, ALWAYS),
     "daily-limit": Kind(
         "CreateSubmission refuses with 400: no submissions left today", ("CreateSubmission",), ALWAYS

@@ -1,4 +1,4 @@
-"""Named faults: what can be made to go wrong, where, and how often.
+"""Fault injection: what can be made to go wrong, where, and how often.
 
 ``server.faults.add("cut", times=2, after=1_500_000)`` and ``parse("cut:times=2,after=1500000")`` mean the
 same fault.
@@ -13,8 +13,8 @@ from typing import Any
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.rehearsal.fault_kinds import ALWAYS, KINDS, Kind
 
-USUAL = 0
-"""As a number of times: what the sort of fault has unless told."""
+DEFAULT = 0
+"""As a number of times: the default of the kind of fault."""
 
 FAULTS = {name: kind.meaning for name, kind in KINDS.items()}
 """Every fault's name and what it does, in one line."""
@@ -22,7 +22,7 @@ FAULTS = {name: kind.meaning for name, kind in KINDS.items()}
 
 @dataclass
 class Fault:
-    """A fault that waits to strike: ``left`` more times (None: always), on ``calls``."""
+    """A pending fault: it will be injected ``left`` more times (None: always), in ``calls``."""
 
     name: str
     left: int | None
@@ -33,8 +33,8 @@ class Fault:
         return self.options[option]
 
 
-def make(name: str, /, times: int | None = USUAL, call: str = "", **options: Any) -> Fault:
-    """A fault of sort ``name``; ``times`` None for always, ``call`` narrows it to one call.
+def make(name: str, /, times: int | None = DEFAULT, call: str = "", **options: Any) -> Fault:
+    """Make a fault of kind ``name``; ``times`` None means always, ``call`` restricts it to one call.
 
     Raises NerveError for an unknown name, call or option.
     """
@@ -54,19 +54,19 @@ def make(name: str, /, times: int | None = USUAL, call: str = "", **options: Any
         raise NerveError(f"Fault {name} cannot strike {times} times.")
     return Fault(
         name,
-        kind.times if times == USUAL else times,
+        kind.times if times == DEFAULT else times,
         (call,) if call else kind.calls,
         {
-            key: _like(kind.options[key], options.get(key, kind.options[key]), name, key)
+            key: _convert(kind.options[key], options.get(key, kind.options[key]), name, key)
             for key in kind.options
         },
     )
 
 
 def parse(text: str) -> Fault:
-    """Read ``name`` or ``name:option=value,option=value``, such as ``cut:times=2,after=1500000``.
+    """Parse ``name`` or ``name:option=value,option=value``, such as ``cut:times=2,after=1500000``.
 
-    ``times=always`` repeats it for ever. Raises NerveError that says what is wrong.
+    ``times=always`` never stops. Raises NerveError that says what is wrong.
     """
     name, _, rest = text.strip().partition(":")
     options: dict[str, Any] = {}
@@ -81,41 +81,43 @@ def parse(text: str) -> Fault:
 
 
 class Faults:
-    """The faults that are set, to be added to while the server runs; safe between threads."""
+    """The active faults. They can be added while the server runs; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._set: list[Fault] = []
+        self._pending: list[Fault] = []
 
-    def add(self, name: str, /, times: int | None = USUAL, call: str = "", **options: Any) -> Fault:
-        """Set a fault; see ``make``."""
+    def add(self, name: str, /, times: int | None = DEFAULT, call: str = "", **options: Any) -> Fault:
+        """Add a fault; see ``make``."""
         return self.put(make(name, times, call, **options))
 
     def put(self, fault: Fault) -> Fault:
-        """Set a fault that ``parse`` or ``make`` made."""
+        """Add a fault from ``parse`` or ``make``."""
         with self._lock:
-            self._set.append(fault)
+            self._pending.append(fault)
         return fault
 
     def clear(self) -> None:
-        """Remove every fault that has not struck yet."""
+        """Remove every pending fault."""
         with self._lock:
-            self._set.clear()
+            self._pending.clear()
 
     @property
-    def waiting(self) -> list[Fault]:
-        """Those that can still strike."""
+    def pending(self) -> list[Fault]:
+        """The faults that are still to be injected."""
         with self._lock:
-            return list(self._set)
+            return list(self._pending)
 
-    def take(self, name: str, call: str, suits: Callable[[Fault], bool] = lambda _: True) -> Fault | None:
-        """Let the first set fault ``name`` strike ``call``: it is returned and counted, or None.
+    def trigger(
+        self, name: str, call: str, applies: Callable[[Fault], bool] = lambda _: True
+    ) -> Fault | None:
+        """Return the first pending fault ``name`` that affects ``call``, and count it; None if there is none.
 
-        A fault that does not suit this request, such as a cut beyond the answer's end, goes on waiting.
+        A fault that does not apply to this request, such as a cut beyond the answer's end, remains pending.
         """
         with self._lock:
-            for fault in self._set:
-                if fault.name == name and call in fault.calls and suits(fault):
+            for fault in self._pending:
+                if fault.name == name and call in fault.calls and applies(fault):
                     self._count(fault)
                     return fault
         return None
@@ -125,7 +127,7 @@ class Faults:
             return
         fault.left -= 1
         if fault.left == 0:
-            self._set.remove(fault)
+            self._pending.remove(fault)
 
 
 def _times(value: str, text: str) -> int | None:
@@ -136,8 +138,8 @@ def _times(value: str, text: str) -> int | None:
     return int(value)
 
 
-def _like(default: Any, value: Any, name: str, key: str) -> Any:
-    """``value`` as the type of ``default``; text is read as the command line gives it."""
+def _convert(default: Any, value: Any, name: str, key: str) -> Any:
+    """Convert ``value`` to the type of ``default``; text is parsed as on the command line."""
     try:
         if isinstance(default, bool):
             return bool(int(value))
@@ -147,5 +149,5 @@ def _like(default: Any, value: Any, name: str, key: str) -> Any:
 
 
 def _nearest(name: str, known: dict[str, Kind]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    matches = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,4 +1,5 @@
-"""The socket side: Werkzeug reads a request, it is answered, and the reply is sent as its fate wants."""
+"""The socket side: Werkzeug reads a request, ``routes`` answers it, and the reply is sent with its injected
+faults."""
 
 import select
 import socket
@@ -12,23 +13,23 @@ from typing import Any, NoReturn
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from kaggle_nerve.rehearsal import routes
-from kaggle_nerve.rehearsal.exchange import Exchange, House, Record
+from kaggle_nerve.rehearsal.exchange import Exchange, Record, Services
 from kaggle_nerve.rehearsal.incoming import read_request
 from kaggle_nerve.rehearsal.links import UPLOADS
 from kaggle_nerve.rehearsal.wire import RefusedError, Reply, error_reply
 
-GONE = (ConnectionError, TimeoutError)
-"""The client left, or does not take what it asked for. That is its right, and no defect of the server."""
+DISCONNECTED = (ConnectionError, TimeoutError)
+"""The client disconnected or does not read the answer. This is no defect of the server."""
 
 Environ = dict[str, Any]
 
 
-class BrokenOffError(ConnectionAbortedError):
-    """The server broke the connection off, as a fault wants it."""
+class ConnectionClosedError(ConnectionAbortedError):
+    """The server closed the connection because a fault demands it."""
 
 
 class Handler(WSGIRequestHandler):
-    """One connection."""
+    """Handler of one connection."""
 
     protocol_version = "HTTP/1.1"
     timeout = 300
@@ -36,31 +37,31 @@ class Handler(WSGIRequestHandler):
     server: "Listener"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def log(self, type: str, message: str, *args: object) -> None:
-        """A library does not print; the server's ``log`` has it all."""
+        """Print nothing: the server's ``log`` has every request."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What is not even HTTP is in the log, too."""
+        """Log requests that are not even HTTP, too."""
         self.server.log_of_requests.append(Record(self.command or "", "", "", status=int(code)))
         super().send_error(code, message, explain)
 
 
 class Listener(ThreadedWSGIServer):
-    """Listens on 127.0.0.1, on any free port; a thread per connection, all of them ended by ``end``."""
+    """Listener on 127.0.0.1, on any free port. Each connection has a thread; ``end`` ends them all."""
 
     daemon_threads = True
-    house: House
+    services: Services
 
     def __init__(self, log: list[Record], errors: list[Exception], port: int = 0) -> None:
         self.log_of_requests, self.errors = log, errors
         self.stopping = threading.Event()
         self._open: dict[socket.socket, threading.Thread] = {}
-        # Bound here: Werkzeug prints, and ends the process, where the port is taken.
-        with socket.create_server(("127.0.0.1", port)) as bound:
-            host, free_port = bound.getsockname()
-            super().__init__(host, free_port, self._answer, handler=Handler, fd=bound.fileno())
+        # Bind here: if the port is in use, Werkzeug would print and exit the process.
+        with socket.create_server(("127.0.0.1", port)) as listening:
+            host, free_port = listening.getsockname()
+            super().__init__(host, free_port, self._answer, handler=Handler, fd=listening.fileno())
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Remember which thread has which connection."""
+        """Record which thread serves which connection."""
         self._open[request] = threading.current_thread()
         try:
             super().process_request_thread(request, client_address)
@@ -68,13 +69,13 @@ class Listener(ThreadedWSGIServer):
             self._open.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Called while the exception is handled; the standard one would print it."""
+        """Collect defects; the standard method would print them."""
         fault = sys.exception()
-        if isinstance(fault, Exception) and not isinstance(fault, GONE):
+        if isinstance(fault, Exception) and not isinstance(fault, DISCONNECTED):
             self.errors.append(fault)
 
     def end(self) -> None:
-        """Stop accepting, break off what is open, wait for its threads."""
+        """Stop accepting, close open connections, and wait for their threads."""
         self.stopping.set()
         self.shutdown()
         for connection, thread in list(self._open.items()):
@@ -84,78 +85,78 @@ class Listener(ThreadedWSGIServer):
         self.server_close()
 
     def _answer(self, environ: Environ, start: Callable[..., object]) -> Iterator[bytes]:
-        """The WSGI application."""
+        """Answer one request, as a WSGI application."""
         record = Record(environ["REQUEST_METHOD"], "", "", span=environ.get("HTTP_RANGE", ""))
         self.log_of_requests.append(record)
         try:
             reply = self._reply(environ, record)
             record.status = reply.status
-            yield from self._sent(reply, environ, start, record)
-        except BrokenOffError:
+            yield from self._send_body(reply, environ, start, record)
+        except ConnectionClosedError:
             raise
-        except (*GONE, GeneratorExit):
+        except (*DISCONNECTED, GeneratorExit):
             record.aborted = True
             raise
 
     def _reply(self, environ: Environ, record: Record) -> Reply:
         try:
             request = read_request(environ)
-        except RefusedError as refusal:
-            return error_reply(refusal)
+        except RefusedError as error:
+            return error_reply(error)
         record.host, record.received = request.host, request.received
         record.path = f"{UPLOADS}***" if request.path.startswith(UPLOADS) else request.path
         try:
-            reply = routes.answer(Exchange(self.house, request, record))
+            reply = routes.handle(Exchange(self.services, request, record))
             if request.incoming is not None:
                 for _ in request.incoming.pieces():
-                    pass  # the client reads no answer before it has sent everything
-        except GONE:
+                    pass  # clients read no answer before they have sent everything
+        except DISCONNECTED:
             raise
         except Exception as fault:
             self.errors.append(fault)
             return error_reply(RefusedError(500, f"The rehearsal server has a defect: {fault!r}"))
         return reply
 
-    def _sent(
+    def _send_body(
         self, reply: Reply, environ: Environ, start: Callable[..., object], record: Record
     ) -> Iterator[bytes]:
-        """The body, or as much of it as its fate allows."""
-        fate, connection = reply.fate, environ["werkzeug.socket"]
-        self.stopping.wait(fate.delay)
-        if fate.dropped:
-            _break_off(connection)
-        if fate.stall_after == 0:
+        """Yield the body, or as much of it as the injected faults allow."""
+        disruption, connection = reply.disruption, environ["werkzeug.socket"]
+        self.stopping.wait(disruption.delay)
+        if disruption.dropped:
+            _close(connection)
+        if disruption.stall_after == 0:
             self._stall(connection)
         headers = {**reply.headers, "Content-Length": str(reply.length)}
         start(f"{reply.status} {_phrase(reply.status)}", list(headers.items()))
-        ends = (reply.length, fate.cut_after, fate.stall_after)
+        ends = (reply.length, disruption.cut_after, disruption.stall_after)
         stop = reply.start + min(end for end in ends if end is not None)
-        yield b""  # the headers, whatever follows
+        yield b""  # sends the headers
         if record.method != "HEAD":
-            for piece in reply.content.pieces(reply.start, stop):
-                yield piece
-                record.sent += len(piece)
-        if fate.stall_after is not None:
+            for chunk in reply.content.pieces(reply.start, stop):
+                yield chunk
+                record.sent += len(chunk)
+        if disruption.stall_after is not None:
             self._stall(connection)
-        if fate.cut_after is not None:
-            _break_off(connection)
+        if disruption.cut_after is not None:
+            _close(connection)
 
     def _stall(self, connection: socket.socket) -> None:
-        """Say nothing more until the server stops or the client leaves."""
-        while not (self.stopping.wait(0.1) or _has_left(connection)):
+        """Send nothing more until the server stops or the client disconnects."""
+        while not (self.stopping.wait(0.1) or _is_disconnected(connection)):
             pass
-        _break_off(connection)
+        _close(connection)
 
 
-def _has_left(connection: socket.socket) -> bool:
+def _is_disconnected(connection: socket.socket) -> bool:
     readable, _, _ = select.select([connection], [], [], 0)
     return bool(readable) and not connection.recv(1, socket.MSG_PEEK)
 
 
-def _break_off(connection: socket.socket) -> NoReturn:
+def _close(connection: socket.socket) -> NoReturn:
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
-    raise BrokenOffError
+    raise ConnectionClosedError
 
 
 def _phrase(status: int) -> str:

@@ -1,4 +1,4 @@
-"""What comes in over HTTP, read by Werkzeug: requests as values, uploads of files piece by piece. No state."""
+"""Parse incoming HTTP requests with Werkzeug; read uploaded files chunk by chunk. Stateless."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ from kaggle_nerve.rehearsal.wire import BLOB_LIMIT, JSON_LIMIT, PIECE, UPLOAD_LI
 
 @dataclass
 class Incoming:
-    """A body that is read piece by piece, for files that are not held in memory; ``received`` counts its bytes.
+    """A request body that is read chunk by chunk, for files too large for memory; ``received`` counts its
+    bytes.
 
-    ``length`` is what the request announces; only what the client sends in chunks has none, and is short.
+    ``length`` is the announced Content-Length; None for a chunked body, which is short.
     """
 
     stream: IO[bytes]
@@ -26,10 +27,10 @@ class Incoming:
     whole: bool = False
 
     def pieces(self) -> Iterator[bytes]:
-        """What has not been read yet. ConnectionResetError where the client leaves before the end."""
+        """Yield the rest of the body. Raises ConnectionResetError if the client disconnects before the end."""
         while not self.whole:
-            wanted = PIECE if self.length is None else min(PIECE, self.length - self.received)
-            piece = _read(self.stream, wanted) if wanted else b""
+            count = PIECE if self.length is None else min(PIECE, self.length - self.received)
+            piece = _read(self.stream, count) if count else b""
             self.whole = not piece
             self.received += len(piece)
             yield piece
@@ -37,9 +38,9 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Request:
-    """What came in. ``host`` is whom the client wanted to reach, lower case, without the port.
+    """A request. ``host`` is the host the client wanted to reach, lower case, without the port.
 
-    ``incoming`` is the body of an upload that is still on its way; then ``body`` is empty.
+    ``incoming`` is the body of an upload that has not been read yet; then ``body`` is empty.
     """
 
     method: str
@@ -52,24 +53,24 @@ class Request:
 
     @property
     def received(self) -> int:
-        """Bytes of the body, as far as they are announced."""
+        """Announced bytes of the body."""
         return len(self.body) if self.incoming is None else self.incoming.length or 0
 
 
 def read_request(environ: dict[str, Any]) -> Request:
-    """The request that Werkzeug read. RefusedError for a bad address or length, and for a long body.
+    """Parse the request. Raises RefusedError for a bad address or length, and for a body that is too long.
 
-    ConnectionResetError where the client leaves before the end.
+    Raises ConnectionResetError if the client disconnects before the end.
     """
     reader = Reader(environ, populate_request=False)
-    # Who asks a proxy for a tunnel names whom he wants in the request's line alone.
-    wanted = environ["RAW_URI"] if reader.method == "CONNECT" else environ.get("HTTP_HOST", "")
+    # A CONNECT names its target only in the request line.
+    netloc = environ["RAW_URI"] if reader.method == "CONNECT" else environ.get("HTTP_HOST", "")
     try:
-        host = urlsplit(f"//{wanted}").hostname or ""
+        host = urlsplit(f"//{netloc}").hostname or ""
     except ValueError as fault:
         raise RefusedError(400, "The request's address is malformed.") from fault
-    announced = environ.get("CONTENT_LENGTH", "0")
-    if not (announced.isascii() and announced.isdigit()):
+    content_length = environ.get("CONTENT_LENGTH", "0")
+    if not (content_length.isascii() and content_length.isdigit()):
         raise RefusedError(400, "Content-Length is not a number.")
     head = reader.method, host, reader.path, reader.args.to_dict(), reader.headers
     is_blob = reader.method == "PUT" and reader.path.startswith(BLOBS)
@@ -77,7 +78,7 @@ def read_request(environ: dict[str, Any]) -> Request:
     reader.max_content_length = limit
     try:
         if is_blob:
-            length = None if environ.get("wsgi.input_terminated") else int(announced)
+            length = None if environ.get("wsgi.input_terminated") else int(content_length)
             return Request(*head, incoming=Incoming(reader.stream, length))
         return Request(*head, body=_read(reader.stream, -1))
     except RequestEntityTooLarge as fault:

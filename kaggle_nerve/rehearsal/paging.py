@@ -1,4 +1,4 @@
-"""Pages of a list, as Kaggle's calls give them."""
+"""Split lists into pages, as Kaggle's calls do."""
 
 import base64
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ PAGE, LARGEST_PAGE = 20, 200
 Row = TypeVar("Row")
 
 
-def one_page(
+def paginate(
     rows: Sequence[Row], size: int | None, token: str | None, number: int | None = None
 ) -> tuple[list[Row], str]:
-    """The rows of one page, and the token of the next ("" at the end)."""
+    """Return the rows of one page, and the token of the next ("" at the end)."""
     size = min(size or PAGE, LARGEST_PAGE)
     start = _offset(token) if token else (max(number or 1, 1) - 1) * size
     if size < 1:
         raise RefusedError(400, "A page has one row at least.")
-    following = (
+    next_token = (
         base64.urlsafe_b64encode(str(start + size).encode()).decode() if start + size < len(rows) else ""
     )
-    return list(rows[start : start + size]), following
+    return list(rows[start : start + size]), next_token
 
 
 def _offset(token: str) -> int:

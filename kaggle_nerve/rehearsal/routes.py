@@ -1,4 +1,4 @@
-"""From an address to the call that answers it, past everything that may be told to go wrong before."""
+"""Route a request to the call that answers it, after checking for injected faults."""
 
 import base64
 import hmac
@@ -21,7 +21,7 @@ from kaggle_nerve.rehearsal.kernels import calls as kernel_calls
 from kaggle_nerve.rehearsal.links import BLOBS, DOWNLOADS, UPLOADS
 from kaggle_nerve.rehearsal.wire import (
     LOOPBACK,
-    Fate,
+    Disruption,
     RefusedError,
     Reply,
     bare_reply,
@@ -33,15 +33,15 @@ BASE = "/api/v1/"
 COMPETITIONS = "competitions.CompetitionApiService/"
 KERNELS, DATASETS = "kernels.KernelsApiService/", "datasets.DatasetApiService/"
 OPEN = "security.OAuthService/IntrospectToken"
-"""The one call that needs no token in its head: it is asked whether one is good."""
+"""The only call without a token in its header: it checks one."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call of Kaggle's: the type that reads its JSON, and the function that answers."""
+    """A Kaggle API call: the type that parses its JSON, and the function that answers it."""
 
-    asks: type
-    answer: Callable[[Exchange, Any], Any]
+    request_type: type
+    handler: Callable[[Exchange, Any], Any]
 
 
 CALLS = {
@@ -72,17 +72,17 @@ CALLS = {
     DATASETS + "GetDataset": Call(datasets.ApiGetDatasetRequest, dataset_calls.get),
     DATASETS + "GetDatasetStatus": Call(datasets.ApiGetDatasetStatusRequest, dataset_calls.status),
 }
-"""Every call that is built. Any other gets a 501 that names it, never a made-up success."""
+"""Every implemented call. Any other gets a 501 that names it, never a fabricated success."""
 
 
-def answer(exchange: Exchange) -> Reply:
-    """The reply to a request; a RefusedError becomes an error reply, any other is a defect."""
+def handle(exchange: Exchange) -> Reply:
+    """Return the reply to a request. A RefusedError becomes an error reply; any other exception is a defect."""
     try:
         reply = _route(exchange)
-    except RefusedError as refusal:
-        reply = error_reply(refusal)
+    except RefusedError as error:
+        reply = error_reply(error)
     if exchange.record.call:
-        reply.fate = _fate(exchange, reply)
+        reply.disruption = _disruption(exchange, reply)
     return reply
 
 
@@ -106,80 +106,80 @@ def _route(exchange: Exchange) -> Reply:
 
 
 def _call(exchange: Exchange, name: str) -> Reply:
-    """Carry out a call of Kaggle's interface."""
+    """Answer an API call."""
     exchange.record.call = name.rpartition("/")[2]
     call = CALLS[name]
-    ask = _read(call.asks, exchange.request.body)
+    request = _read(call.request_type, exchange.request.body)
     if name != OPEN:
         _require_token(exchange)
-    if (told := _told_to_fail(exchange)) is not None:
-        return told
-    if hasattr(ask, "competition_name"):
-        exchange.require_competition(ask.competition_name)
-    result = call.answer(exchange, ask)
+    if (fault_reply := _fault_reply(exchange)) is not None:
+        return fault_reply
+    if hasattr(request, "competition_name"):
+        exchange.require_competition(request.competition_name)
+    result = call.handler(exchange, request)
     return result if isinstance(result, Reply) else json_reply(result.to_dict(result))
 
 
 def _transfer(exchange: Exchange, kind: str, name: str) -> Reply:
-    """Send from, or take into, the storage behind the addresses."""
-    carriers = {
+    """Serve a download or an upload at a storage address."""
+    handlers = {
         transfers.ARCHIVE: transfers.send_archive,
         transfers.FILE: transfers.send_file,
         transfers.OUTPUT: transfers.send_output,
-        "upload": transfers.take_upload,
-        "blob": dataset_calls.take_blob,
+        "upload": transfers.receive_upload,
+        "blob": dataset_calls.receive_blob,
     }
-    if kind not in carriers:
+    if kind not in handlers:
         raise RefusedError(404, "There is no such object.")
     exchange.record.call = kind
-    told = _told_to_fail(exchange)
-    return told if told is not None else carriers[kind](exchange, name)
+    fault_reply = _fault_reply(exchange)
+    return fault_reply if fault_reply is not None else handlers[kind](exchange, name)
 
 
 def _read(kind: type, body: bytes) -> Any:
     try:
         return kind.from_dict(dict(json.loads(body or b"{}").items()))
-    except Exception as fault:  # the client's types raise whatever a wrong value leads to
+    except Exception as fault:  # wrong values raise all kinds of exceptions
         raise RefusedError(400, f"The request is not a {kind.__name__}.") from fault
 
 
 def _require_token(exchange: Exchange) -> None:
-    """Bearer TOKEN, or the older user name and key with the token as the key."""
-    scheme, _, given = exchange.request.headers.get("Authorization", "").partition(" ")
+    """Check the token: Bearer TOKEN, or the older user name and key with the token as the key."""
+    scheme, _, token = exchange.request.headers.get("Authorization", "").partition(" ")
     if scheme == "Basic":
         try:
-            given = base64.b64decode(given).decode().partition(":")[2]
+            token = base64.b64decode(token).decode().partition(":")[2]
         except ValueError:
-            given = ""
-    if not hmac.compare_digest(given.encode(), exchange.house.token.encode()):
+            token = ""
+    if not hmac.compare_digest(token.encode(), exchange.services.token.encode()):
         raise RefusedError(401, "Unauthenticated")
 
 
-def _told_to_fail(exchange: Exchange) -> Reply | None:
-    """The error that a fault asks for in place of this call, or None."""
-    slug = exchange.house.served.slug
-    if exchange.strike("unauthorized"):
+def _fault_reply(exchange: Exchange) -> Reply | None:
+    """Return the error that an injected fault puts in place of this call, or None."""
+    slug = exchange.services.served.slug
+    if exchange.trigger("unauthorized"):
         raise RefusedError(401, "Unauthenticated")
-    if exchange.strike("unknown-competition"):
+    if exchange.trigger("unknown-competition"):
         raise RefusedError(404, f"There is no competition {slug!r}.")
-    if exchange.strike("rules"):
+    if exchange.trigger("rules"):
         raise RefusedError(403, f"You must accept the rules of {slug} before you can do this.")
-    if exchange.strike("upload-fails"):
+    if exchange.trigger("upload-fails"):
         return bare_reply(500, "Internal error")
-    if told := exchange.strike("status"):
-        if told["json"]:
-            raise RefusedError(told["status"], told["message"])
-        return bare_reply(told["status"], told["message"])
+    if fault := exchange.trigger("status"):
+        if fault["json"]:
+            raise RefusedError(fault["status"], fault["message"])
+        return bare_reply(fault["status"], fault["message"])
     return None
 
 
-def _fate(exchange: Exchange, reply: Reply) -> Fate:
-    """What the faults that work on the way do to this reply."""
-    fate = Fate(dropped=reply.status == 200 and exchange.strike("upload-uncertain") is not None)
-    if slow := exchange.strike("slow"):
-        fate.delay = slow["seconds"]
-    if stall := exchange.strike("stall", lambda fault: fault["after"] == 0 or fault["after"] < reply.length):
-        fate.stall_after = stall["after"]
-    if cut := exchange.strike("cut", lambda fault: fault["after"] < reply.length):
-        fate.cut_after = cut["after"]
-    return fate
+def _disruption(exchange: Exchange, reply: Reply) -> Disruption:
+    """Apply the faults of the transfer to this reply."""
+    disruption = Disruption(dropped=reply.status == 200 and exchange.trigger("upload-uncertain") is not None)
+    if slow := exchange.trigger("slow"):
+        disruption.delay = slow["seconds"]
+    if stall := exchange.trigger("stall", lambda fault: fault["after"] == 0 or fault["after"] < reply.length):
+        disruption.stall_after = stall["after"]
+    if cut := exchange.trigger("cut", lambda fault: fault["after"] < reply.length):
+        disruption.cut_after = cut["after"]
+    return disruption

@@ -1,4 +1,4 @@
-"""The whole job against the loopback server: fetch, train-folds, submit, through the real client."""
+"""Rehearse the whole job against the loopback server with the real client: fetch, train-folds, submit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ PHANTOM = {"subjects": 20, "frames": 40, "test_subjects": 10}
 
 
 @dataclass(frozen=True)
-class Rehearsed:
-    """How a rehearsal ended. ``empty``: what an all-empty submission would have scored."""
+class RehearsalResult:
+    """The result of a rehearsal. ``empty``: the score of an all-empty submission."""
 
     csv: Path
     decision: Decision
@@ -40,17 +40,18 @@ class Rehearsed:
     empty: metric.Score
 
 
-def own_folder(work: Path, data_dir: Path | None, held_out: int | None, seed: int) -> Path:
-    """The folder under ``work`` of one kind of rehearsal, so that two kinds never mix."""
+def rehearsal_folder(work: Path, data_dir: Path | None, held_out: int | None, seed: int) -> Path:
+    """Return the folder under ``work`` for one kind of rehearsal, so that two kinds never mix."""
     if data_dir is None:
         return work / ("phantom" if not seed else f"phantom-{seed}")
     return work / f"held-out-{digest_text(str(data_dir.resolve()), str(held_out), str(seed))[:6]}"
 
 
-def serve_what(
+def prepare_competition(
     folder: Path, data_dir: Path | None, held_out: int | None, seed: int, reporter: Reporter = SILENT
 ) -> ServedCompetition:
-    """The competition to serve: the phantom, or ``held_out`` subjects of ``data_dir`` as its test set."""
+    """Prepare the competition to serve: the phantom, or ``data_dir`` with ``held_out`` subjects as its test
+    set."""
     source, served = folder / "competition", folder / "served"
     if data_dir is not None:
         solution = hold_out(data_dir, source, held_out, seed, reporter=reporter)
@@ -70,20 +71,20 @@ def rehearse(
     time_budget: float | None = None,
     reporter: Reporter = SILENT,
     stop: Callable[[], bool] = lambda: False,
-) -> Rehearsed:
-    """Run the three verbs against a started ``server``; everything lies under ``folder``.
+) -> RehearsalResult:
+    """Run fetch, train-folds and submit against a started ``server``; everything is written under ``folder``.
 
-    A second call goes on where the first one was stopped.
+    A second call resumes a stopped one.
     """
     from kaggle_nerve.training.run_folds import train_folds
 
     client = Client(server.environment(folder / "home"))
     data_dir = folder / "data"
     reporter.say("1/3 fetch")
-    fetched = fetch(
+    fetch_result = fetch(
         data_dir, client, reporter=reporter, verify=lambda path: verify(path, reporter=reporter).problems
     )
-    reporter.say(str(fetched))
+    reporter.say(str(fetch_result))
 
     reporter.say("2/3 train-folds")
     run, results = train_folds(
@@ -110,9 +111,11 @@ def rehearse(
             "The rehearsal's server has not scored the submission yet; run the same command again."
         )
     solution = server.served.read_solution()
-    return Rehearsed(prepared.csv, prepared.decision, outcome.public, outcome.private, all_empty(solution))
+    return RehearsalResult(
+        prepared.csv, prepared.decision, outcome.public, outcome.private, all_empty(solution)
+    )
 
 
 def all_empty(solution: pd.DataFrame) -> metric.Score:
-    """What a submission without any mask scores."""
+    """Score a submission without any mask."""
     return metric.score(solution[["img"]].assign(pixels=""), solution)

@@ -1,4 +1,4 @@
-"""The rehearsal as one object: start, use, stop."""
+"""The rehearsal's server as one object: start, use, stop."""
 
 import shlex
 import threading
@@ -10,7 +10,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.rehearsal.competitions.served import ServedCompetition
 from kaggle_nerve.rehearsal.competitions.state import State, Submission
 from kaggle_nerve.rehearsal.datasets.state import Dataset, Datasets
-from kaggle_nerve.rehearsal.exchange import House, Record
+from kaggle_nerve.rehearsal.exchange import Record, Services
 from kaggle_nerve.rehearsal.faults import Faults
 from kaggle_nerve.rehearsal.handler import Listener
 from kaggle_nerve.rehearsal.kernels.state import Kernel, Kernels
@@ -30,7 +30,7 @@ FOREIGN = (
     "VERBOSE",
     "VERBOSE_OUTPUT",
 )
-"""Variables of a real account or a Kaggle notebook: a shell that rehearses must not have them."""
+"""Variables of a real account or a Kaggle notebook, which a rehearsal's shell must not have."""
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
@@ -39,19 +39,20 @@ class RehearsalServer:
     """A loopback Kaggle that serves one competition. Use as a context manager, or ``start`` and ``close``.
 
     Args:
-        served: what ``competition.pack`` made.
-        state_dir: keeps submissions, kernels and datasets; a later server on the same folder remembers them.
-            What lies in ``outputs/<slug>/`` is the output of the kernel of that name: nothing is run here.
-        token: the access token that is good here.
-        pending_polls: times that a submission is seen PENDING before its result shows, a kernel QUEUED and
+        served: the competition from ``competitions.served.pack``.
+        state_dir: keeps submissions, kernels and datasets; a later server on the same folder restores them.
+            The files in ``outputs/<slug>/`` are the output of the kernel of that name: no kernel is run.
+        token: the valid access token.
+        pending_polls: number of polls that see a submission PENDING before its result, a kernel QUEUED and
             then RUNNING, and a dataset not ready.
-        pending_seconds: seconds that it stays PENDING at least.
+        pending_seconds: seconds that a submission stays PENDING at least.
         daily_limit: submissions per day before CreateSubmission refuses.
-        port: 0 takes any free one. The address is always 127.0.0.1.
+        port: 0 for any free one. The address is always 127.0.0.1.
 
     Attributes:
-        faults: add to it what shall go wrong, before or while the server runs.
-        log: a Record per request, oldest first, made when the request comes and completed as it is answered.
+        faults: the faults to inject; add to it before or while the server runs.
+        log: a Record per request, oldest first, created when the request comes and completed as it is
+            answered.
         errors: exceptions of the server's own threads: defects. ``close`` raises them.
     """
 
@@ -77,14 +78,14 @@ class RehearsalServer:
         self._listener: Listener | None = None
 
     def start(self) -> Self:
-        """Listen and answer, in threads. Raises NerveError if the port is taken."""
+        """Listen and answer, in threads. Raises NerveError if the port cannot be used."""
         try:
             self._listener = Listener(self.log, self.errors, self._port)
-        except OSError as fault:
-            raise NerveError(f"Port {self._port} of 127.0.0.1 cannot be used: {fault}.") from fault
+        except OSError as error:
+            raise NerveError(f"Port {self._port} of 127.0.0.1 cannot be used: {error}.") from error
         self.errors.clear()
         links = Links(self.url)
-        self._listener.house = House(
+        self._listener.services = Services(
             self.served, self._state, self._kernels, self._datasets, links, self.faults, self.token
         )
         threading.Thread(
@@ -93,7 +94,7 @@ class RehearsalServer:
         return self
 
     def close(self) -> None:
-        """Stop, break off what is open, and raise what went wrong inside the server's threads."""
+        """Stop, close open connections, and raise the exceptions of the server's threads."""
         if self._listener is None:
             return
         self._listener.end()
@@ -112,29 +113,30 @@ class RehearsalServer:
 
     @property
     def submissions(self) -> list[Submission]:
-        """All submissions, newest first, without counting as a poll."""
+        """All submissions, newest first; reading them does not count as a poll."""
         return self._state.submissions
 
     @property
     def kernels(self) -> list[Kernel]:
         """Every pushed version of every kernel, newest first."""
-        return self._kernels.pushed
+        return self._kernels.versions
 
     @property
     def datasets(self) -> list[Dataset]:
-        """All datasets, in the order in which they were created."""
-        return self._datasets.made
+        """All datasets, in order of creation."""
+        return self._datasets.all
 
     def finish_kernel(self, ref: str, folder: Path, log: str = "") -> None:
         """End the session of a pushed kernel now, with the files of ``folder`` as its output."""
         self._kernels.finish(ref, folder, log)
 
     def environment(self, home: Path) -> dict[str, str]:
-        """Every variable that the client needs to find this server and no other; ``home`` is made if need be.
+        """Return every variable that the client needs to find this server and no other; ``home`` is created
+        if needed.
 
-        The whole of it: a subprocess should get this and nothing of the parent's Kaggle or proxy variables.
-        The base address can only be set to http://localhost, without a port, so the server is also made the
-        proxy. As such it refuses all other hosts, and a client that was not redirected fails at once.
+        A subprocess should get exactly these, without the parent's Kaggle or proxy variables. The client's
+        base address can only be set to http://localhost, without a port, so the server also acts as the
+        proxy. As such it refuses all other hosts, so a client that was not redirected fails at once.
         """
         home = home.resolve()
         home.mkdir(parents=True, exist_ok=True)
@@ -149,7 +151,7 @@ class RehearsalServer:
         }
 
     def exports(self, home: Path | None = None) -> str:
-        """The same for a POSIX shell, as lines to paste; a real account's variables are unset."""
+        """Return the variables as lines for a POSIX shell; a real account's variables are unset."""
         variables = self.environment(home or self.state_dir / "home")
         lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
         return "\n".join([*lines, f"unset {' '.join(FOREIGN)}"]) + "\n"

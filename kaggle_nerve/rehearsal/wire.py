@@ -1,4 +1,4 @@
-"""HTTP as Kaggle speaks it: replies as values, JSON, errors, ranges, limits. No state."""
+"""HTTP as Kaggle uses it: replies, JSON, errors, ranges, limits. Stateless."""
 
 import json
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ from werkzeug.http import parse_range_header
 LOOPBACK = ("127.0.0.1", "localhost")
 JSON_LIMIT = 8 << 20
 UPLOAD_LIMIT = 100 << 20
-"""Bytes that a call's JSON and an uploaded submission may have. A notebook of 1 MB, the most that Kaggle takes,
-is longer as JSON; a full submission has about 10 MB."""
+"""Maximum bytes of a call's JSON and of an uploaded submission. A notebook of 1 MB, the most that Kaggle
+accepts, is longer as JSON; a full submission has about 10 MB."""
 
 BLOB_LIMIT = 200 << 30
-"""Bytes that one file of a dataset may have. It goes to disk as it comes."""
+"""Maximum bytes of one file of a dataset. It is written to disk as it arrives."""
 
 PIECE = 1 << 18
 
 
 class RefusedError(Exception):
-    """The call is answered with an HTTP error: ``status``, and ``message`` in Kaggle's JSON form."""
+    """The call is refused with an HTTP error: ``status``, and ``message`` in Kaggle's JSON form."""
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -31,21 +31,21 @@ class RefusedError(Exception):
 
 
 class Content(Protocol):
-    """Something that has bytes to send."""
+    """Bytes to send."""
 
     @property
     def size(self) -> int:
-        """How many bytes there are."""
+        """Number of bytes."""
         ...
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes]:
-        """Those from ``start`` up to ``stop``, piece by piece."""
+        """Yield the bytes from ``start`` up to ``stop``, chunk by chunk."""
         ...
 
 
 @dataclass(frozen=True)
 class Text:
-    """Content that is held in memory."""
+    """Content held in memory."""
 
     data: bytes
 
@@ -59,7 +59,7 @@ class Text:
 
 @dataclass(frozen=True)
 class File:
-    """Content that is read from disk while it is sent."""
+    """Content read from disk while it is sent."""
 
     path: Path
     size: int
@@ -73,8 +73,8 @@ class File:
 
 
 @dataclass(frozen=True)
-class Corrupted:
-    """Another content with every bit of ``length`` bytes from offset ``at`` on turned over."""
+class CorruptContent:
+    """Content with ``length`` bytes inverted from offset ``at`` on."""
 
     content: Content
     at: int
@@ -85,19 +85,19 @@ class Corrupted:
         return self.content.size
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from ``start`` to ``stop``, those of the fault inverted."""
+        """Yield the bytes from ``start`` to ``stop``, some of them inverted."""
         for piece in self.content.pieces(start, stop):
-            wrong = range(max(self.at, start), min(self.at + self.length, start + len(piece)))
-            spoilt = bytearray(piece)
-            for offset in wrong:
-                spoilt[offset - start] ^= 0xFF
+            inverted = range(max(self.at, start), min(self.at + self.length, start + len(piece)))
+            corrupted = bytearray(piece)
+            for offset in inverted:
+                corrupted[offset - start] ^= 0xFF
             start += len(piece)
-            yield bytes(spoilt)
+            yield bytes(corrupted)
 
 
 @dataclass
-class Fate:
-    """What befalls a reply: seconds of delay, bytes after which it is cut or stalls, or no word at all."""
+class Disruption:
+    """Disruption of a reply: seconds of delay, bytes after which it is cut or stalls, or dropped altogether."""
 
     delay: float = 0.0
     cut_after: int | None = None
@@ -107,14 +107,14 @@ class Fate:
 
 @dataclass
 class Reply:
-    """What is sent: of ``content`` the bytes from ``start`` up to ``stop``."""
+    """A reply that sends the bytes of ``content`` from ``start`` up to ``stop``."""
 
     status: int
     headers: dict[str, str]
     content: Content
     start: int = 0
     stop: int = -1
-    fate: Fate = field(default_factory=Fate)
+    disruption: Disruption = field(default_factory=Disruption)
 
     def __post_init__(self) -> None:
         if self.stop < 0:
@@ -122,60 +122,61 @@ class Reply:
 
     @property
     def length(self) -> int:
-        """Bytes of the body that is announced."""
+        """Announced length of the body."""
         return self.stop - self.start
 
 
 def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Reply:
-    """A reply with ``value`` as JSON."""
+    """Make a reply with ``value`` as JSON."""
     body = json.dumps(value).encode()
     return Reply(status, {"Content-Type": "application/json", **(headers or {})}, Text(body))
 
 
 def error_reply(refusal: RefusedError) -> Reply:
-    """Kaggle's form of an error: its code once more, and a message that the client shows."""
+    """Make an error reply in Kaggle's form: the code once more, and a message that the client shows."""
     value = {"code": refusal.status, "message": refusal.message}
     return json_reply(value, refusal.status, refusal.headers)
 
 
 def bare_reply(status: int, text: str) -> Reply:
-    """An error page as a gateway or the storage behind a signed address gives it."""
+    """Make an error page like that of a gateway or of the storage behind a signed address."""
     return Reply(status, {"Content-Type": "text/plain; charset=utf-8"}, Text(text.encode()))
 
 
 def redirect(address: str) -> Reply:
-    """302 to ``address``."""
+    """Make a 302 to ``address``."""
     return Reply(302, {"Location": address}, Text(b""))
 
 
 def file_reply(content: Content, kind: str, etag: str, modified: float, headers: Headers) -> Reply:
-    """``content``, or the part that the request's Range wants of it: 200, 206 or (RefusedError) 416.
+    """Make a reply with ``content`` or the requested Range of it: 200, 206 or (RefusedError) 416.
 
-    If-Range is honoured: a client that resumes another object gets the whole of this one.
+    If-Range is honoured: a client that resumes a different object gets all of this one.
     """
     validators = {"ETag": etag, "Last-Modified": formatdate(modified, usegmt=True)}
-    fixed = {"Content-Type": kind, "Accept-Ranges": "bytes", **validators}
-    wanted = headers.get("Range")
+    common = {"Content-Type": kind, "Accept-Ranges": "bytes", **validators}
+    requested = headers.get("Range")
     if headers.get("If-Range", etag) not in validators.values():
-        wanted = None
-    part = read_range(wanted, content.size)
+        requested = None
+    part = read_range(requested, content.size)
     if part is None:
-        return Reply(200, fixed, content)
+        return Reply(200, common, content)
     start, stop = part
     return Reply(
-        206, {**fixed, "Content-Range": f"bytes {start}-{stop - 1}/{content.size}"}, content, start, stop
+        206, {**common, "Content-Range": f"bytes {start}-{stop - 1}/{content.size}"}, content, start, stop
     )
 
 
 def read_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """(start, stop) of the one byte range that ``header`` asks of ``size`` bytes; None: everything.
+    """Return (start, stop) of the byte range that ``header`` requests of ``size`` bytes; None means
+    everything.
 
-    What is not one plain byte range is ignored, as RFC 9110 allows. Raises RefusedError 416 past the end.
+    Anything but one plain byte range is ignored, as RFC 9110 allows. Raises RefusedError 416 past the end.
     """
-    asked = parse_range_header(header)
-    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+    parsed = parse_range_header(header)
+    if parsed is None or parsed.units != "bytes" or len(parsed.ranges) != 1:
         return None
-    start, end = asked.ranges[0]
+    start, end = parsed.ranges[0]
     if start < 0:
         start, stop = max(size + start, 0), size
     else:

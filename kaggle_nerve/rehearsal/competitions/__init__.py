@@ -1,1 +1,1 @@
-"""Competitions of the rehearsal: what is served, Kaggle's calls about it, submissions and their scores."""
+"""Competitions of the rehearsal: the served data, Kaggle's calls about it, submissions and their scores."""

@@ -1,4 +1,4 @@
-"""A competition made of real training data: some subjects become the test set, with known answers."""
+"""Turn real training data into a competition: some subjects become the test set, with known answers."""
 
 import os
 import shutil
@@ -16,17 +16,18 @@ from kaggle_nerve.storage import completed, digest_text, mark_complete, write_te
 
 SOLUTION = "solution.csv"
 ORIGIN = "origin.csv"
-"""Which training frame each test frame was: img, subject and, as source_img, its number there."""
+"""The training frame behind each test frame: img, subject and, as source_img, its number there."""
 
 
 def hold_out(
     data_dir: Path, out: Path, subjects: int | None, seed: int, *, reporter: Reporter = SILENT
 ) -> pd.DataFrame:
-    """Write a competition of ``data_dir``'s training frames into ``out``; returns img, pixels of its test.
+    """Write a competition of ``data_dir``'s training frames into ``out``; return img and pixels of its test
+    set.
 
-    ``subjects`` of them (None: a fifth) are held out, spread over the positive rates; their frames
-    are shuffled and numbered from 1 without telling the subject. Files are hard links where the disk
-    allows it. What is complete is not written again.
+    ``subjects`` of them (None: a fifth) are held out, spread over the positive rates; their frames are
+    shuffled and numbered from 1, which hides the subject. Files are hard links where the disk allows it. A
+    complete competition is not written again.
     """
     layout = locate(data_dir)
     table = training_frames(layout)
@@ -37,23 +38,23 @@ def hold_out(
             f"{subjects} of {count} subjects cannot be held out; leave at least one to train on."
         )
     key = digest_text(str(layout.root.resolve()), str(subjects), str(seed), *table.pixels)
-    done = completed(out)
-    if done and done["key"] == key:
+    marker = completed(out)
+    if marker and marker["key"] == key:
         return pd.read_csv(out / SOLUTION, keep_default_na=False, dtype={"pixels": str})
     if out.exists():
         shutil.rmtree(out)
-    assigned = folds.assign(table, f"{count - subjects}/{subjects}", seed)
-    held = table.subject.isin(assigned.subject[assigned.fold == 0])
-    solution = _write(layout, table, held.to_numpy(), out, seed, reporter)
+    assignment = folds.assign(table, f"{count - subjects}/{subjects}", seed)
+    is_held_out = table.subject.isin(assignment.subject[assignment.fold == 0])
+    solution = _write(layout, table, is_held_out.to_numpy(), out, seed, reporter)
     mark_complete(out, {"key": key, "subjects": subjects})
     return solution
 
 
 def _write(
-    layout: Layout, table: pd.DataFrame, held: np.ndarray, out: Path, seed: int, reporter: Reporter
+    layout: Layout, table: pd.DataFrame, is_held_out: np.ndarray, out: Path, seed: int, reporter: Reporter
 ) -> pd.DataFrame:
-    train = table[~held]
-    test = table[held].sample(frac=1, random_state=seed)
+    train = table[~is_held_out]
+    test = table[is_held_out].sample(frac=1, random_state=seed)
     test = test.assign(img=range(1, len(test) + 1), source_img=test.img)
     copies = [(row.path, out / facts.TRAIN_FOLDER / row.path.name) for row in train.itertuples()]
     copies += [(row.mask_path, out / facts.TRAIN_FOLDER / row.mask_path.name) for row in train.itertuples()]

@@ -1,4 +1,4 @@
-"""A submitted file's verdict: the competition's metric on public and private frames, or the first fault."""
+"""Judge a submitted file: the metric on public and private frames, or the first fault."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ class Verdict:
 
 
 def judge(path: Path, served: ServedCompetition) -> Verdict:
-    """Score the submission file at ``path``; an invalid one is told its first fault."""
+    """Score the submission file at ``path``; for an invalid one, report its first fault."""
     faults = submission.check(path, served.sample).faults
     if faults:
         first, rest = faults[0], len(faults) - 1

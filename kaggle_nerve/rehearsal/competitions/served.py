@@ -1,4 +1,4 @@
-"""What the rehearsal serves: the competition's zip as Kaggle hands it out, and the solution."""
+"""The competition's zip as Kaggle serves it, and the solution."""
 
 import re
 import shutil
@@ -17,16 +17,16 @@ from kaggle_nerve.progress import SILENT, Reporter
 
 PUBLIC, PRIVATE = "Public", "Private"
 LAYOUT = 1
-"""Raise it when ``pack`` writes something else: older packings are then made anew."""
+"""Increase it when ``pack`` writes something else: then older archives are packed again."""
 
 SOLUTION = "solution.csv"
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""Every member's time: the zip depends on its contents alone."""
+"""Timestamp of every member, so that the zip depends only on its contents."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One file inside the zip: its name with folders, and its bytes."""
+    """A file in the zip: its name with folders, and its size in bytes."""
 
     name: str
     size: int
@@ -34,7 +34,7 @@ class Member:
 
 @dataclass(frozen=True)
 class ServedCompetition:
-    """A competition ready to be served: the zip, what is in it, the sample and the solution's files.
+    """A competition ready to be served: the zip, its members, the sample and the solution's files.
 
     ``digest`` is the zip's SHA-256.
     """
@@ -47,21 +47,22 @@ class ServedCompetition:
     solution: Path
 
     def read_solution(self) -> pd.DataFrame:
-        """A row per test frame: ``img`` (int), ``pixels`` ("" for no mask), ``Usage`` (Public or Private)."""
+        """Read a row per test frame: ``img`` (int), ``pixels`` ("" for no mask), ``Usage`` (Public or
+        Private)."""
         return submission.read_solution(self.solution)
 
     def member(self, name: str) -> Member | None:
-        """The member of that name, or None."""
+        """Return the member of that name, or None."""
         return next((member for member in self.members if member.name == name), None)
 
     def read_member(self, name: str) -> bytes:
-        """A member's bytes."""
+        """Read a member's bytes."""
         with zipfile.ZipFile(self.archive) as archive:
             return archive.read(name)
 
 
 def split_usage(imgs: Sequence[int], share: float = facts.PUBLIC_SHARE, seed: int = 0) -> np.ndarray:
-    """Public or Private for each of ``imgs``: ``share`` of them are public, at least one of each.
+    """Assign Public or Private to each of ``imgs``: ``share`` of them are public, at least one of each kind.
 
     The choice depends on the set of numbers and the seed, not on their order. Raises NerveError for fewer
     than two.
@@ -83,15 +84,15 @@ def pack(
 ) -> ServedCompetition:
     """Make ``<out>/<slug>.zip`` from a data directory in Kaggle's layout, with solution and sample beside it.
 
-    ``solution`` has ``img``, ``pixels`` ("" for no mask) and perhaps ``Usage``; else ``split_usage`` decides.
-    A packing that is complete and made from the same files is used again. Raises NerveError where something
-    is missing or the solution's frames are not the sample's.
+    ``solution`` has ``img``, ``pixels`` ("" for no mask) and optionally ``Usage``; without it,
+    ``split_usage`` decides. A complete archive made from the same files is reused. Raises NerveError if
+    something is missing or the solution's frames are not the sample's.
     """
     sources = _sources(data_dir)
     solution = _complete_solution(solution, data_dir / facts.SAMPLE_CSV)
-    made_from = _identity(data_dir, sources, solution, slug)
-    done = storage.completed(out)
-    if done is None or done["made_from"] != made_from or not (out / f"{slug}.zip").is_file():
+    identity = _identity(data_dir, sources, solution, slug)
+    marker = storage.completed(out)
+    if marker is None or marker["made_from"] != identity or not (out / f"{slug}.zip").is_file():
         (out / storage.COMPLETE).unlink(missing_ok=True)
         members = _write_archive(data_dir, sources, out / f"{slug}.zip", reporter)
         shutil.copyfile(data_dir / facts.SAMPLE_CSV, out / facts.SAMPLE_CSV)
@@ -101,7 +102,7 @@ def pack(
             out,
             {
                 "slug": slug,
-                "made_from": made_from,
+                "made_from": identity,
                 "digest": digest,
                 "members": [[m.name, m.size] for m in members],
             },
@@ -110,29 +111,29 @@ def pack(
 
 
 def open_packed(out: Path) -> ServedCompetition:
-    """What ``pack`` made in ``out`` earlier. Raises NerveError if it is not complete."""
-    done = storage.completed(out)
-    if done is None:
+    """Open what ``pack`` made in ``out`` earlier. Raises NerveError if it is not complete."""
+    marker = storage.completed(out)
+    if marker is None:
         raise NerveError(f"{out} holds no complete rehearsal data; make it with pack().")
-    members = tuple(Member(name, size) for name, size in done["members"])
-    archive = out / f"{done['slug']}.zip"
+    members = tuple(Member(name, size) for name, size in marker["members"])
+    archive = out / f"{marker['slug']}.zip"
     return ServedCompetition(
-        done["slug"], archive, done["digest"], members, out / facts.SAMPLE_CSV, out / SOLUTION
+        marker["slug"], archive, marker["digest"], members, out / facts.SAMPLE_CSV, out / SOLUTION
     )
 
 
 def _sources(data_dir: Path) -> list[str]:
-    """Names of what belongs to the competition; anything else that lies in the folder stays out."""
+    """List the competition's files; anything else in the folder is left out."""
     patterns = {
         facts.TEST_FOLDER: (facts.TEST_FRAME,),
         facts.TRAIN_FOLDER: (facts.TRAIN_FRAME, facts.TRAIN_MASK),
     }
     names = []
     for folder, allowed in patterns.items():
-        found = _matching(data_dir / folder, allowed)
-        if not found:
+        matches = _matching(data_dir / folder, allowed)
+        if not matches:
             raise NerveError(f"{data_dir / folder} holds no frames to serve.")
-        names += [f"{folder}/{name}" for name in found]
+        names += [f"{folder}/{name}" for name in matches]
     for name in (facts.SAMPLE_CSV, facts.TRAIN_CSV):
         if not (data_dir / name).is_file():
             raise NerveError(f"{data_dir / name} is missing.")
@@ -144,22 +145,23 @@ def _matching(folder: Path, allowed: tuple[re.Pattern[str], ...]) -> list[str]:
     if not folder.is_dir():
         return []
     names = (path.name for path in folder.iterdir())
-    wanted = [name for name in names if any(pattern.match(name) for pattern in allowed)]
-    return sorted(wanted, key=lambda name: ([int(number) for number in re.findall(r"\d+", name)], name))
+    matches = [name for name in names if any(pattern.match(name) for pattern in allowed)]
+    return sorted(matches, key=lambda name: ([int(number) for number in re.findall(r"\d+", name)], name))
 
 
 def _complete_solution(solution: pd.DataFrame, sample: Path) -> pd.DataFrame:
-    """The solution in the sample's order, with Usage. Raises NerveError unless it can be scored against."""
-    wanted = pd.read_csv(sample, usecols=["img"])["img"]
-    if sorted(solution["img"]) != sorted(wanted):
+    """Return the solution in the sample's order, with Usage. Raises NerveError if it cannot be scored
+    against."""
+    imgs = pd.read_csv(sample, usecols=["img"])["img"]
+    if sorted(solution["img"]) != sorted(imgs):
         raise NerveError(f"The solution's frames are not those of {sample}.")
-    solution = solution.set_index("img").loc[wanted].reset_index()
+    solution = solution.set_index("img").loc[imgs].reset_index()
     solution["pixels"] = solution["pixels"].fillna("")
     if "Usage" not in solution:
         solution["Usage"] = split_usage(solution["img"])
     solution = solution[["img", "pixels", "Usage"]]
-    perfect = metric.score(solution, solution)  # names a faulty mask
-    if perfect.public is None or perfect.private is None:
+    score = metric.score(solution, solution)  # raises for a faulty mask
+    if score.public is None or score.private is None:
         raise NerveError("The solution's Usage marks no frame as Public, or none as Private.")
     return solution
 
@@ -184,10 +186,10 @@ def _write_archive(data_dir: Path, sources: list[str], path: Path, reporter: Rep
 
 
 def _add(archive: zipfile.ZipFile, source: Path, name: str) -> Member:
-    """TIFFs are compressed already: they are stored. Tables are deflated, quickly."""
+    """Add a file to the zip. TIFFs are compressed already and are stored; tables are deflated, quickly."""
     info = zipfile.ZipInfo(name, EPOCH)
     info.external_attr = 0o644 << 16
-    how = zipfile.ZIP_STORED if name.endswith(".tif") else zipfile.ZIP_DEFLATED
+    compression = zipfile.ZIP_STORED if name.endswith(".tif") else zipfile.ZIP_DEFLATED
     data = source.read_bytes()
-    archive.writestr(info, data, how, compresslevel=1)
+    archive.writestr(info, data, compression, compresslevel=1)
     return Member(name, len(data))

@@ -1,4 +1,5 @@
-"""What the rehearsal remembers: uploads, submissions, their scores, the day's limit. Knows no HTTP."""
+"""State of the rehearsed competition: uploads, submissions, their scores, the daily limit. Independent of
+HTTP."""
 
 import secrets
 import threading
@@ -18,7 +19,7 @@ FIRST_REF = 1_000_001
 
 @dataclass(frozen=True)
 class Submission:
-    """One submission. ``date`` is ISO, UTC; scores are text, empty unless ``status`` is COMPLETE at last.
+    """A submission. ``date`` is ISO, UTC; scores are text, empty unless the final ``status`` is COMPLETE.
 
     While it has ``polls_left``, or before ``ready_at`` (seconds since 1970), it shows as PENDING.
     """
@@ -43,14 +44,14 @@ class Submission:
         return ERROR if self.error else COMPLETE
 
     @property
-    def when(self) -> datetime:
+    def created(self) -> datetime:
         """``date`` as the client's types want it: naive, UTC."""
         return datetime.fromisoformat(self.date).replace(tzinfo=None)
 
 
 @dataclass
 class Upload:
-    """An announced file: the name and length that the client told, and where it lies once it came."""
+    """An announced file: the name and length that the client gave, and its path once it has arrived."""
 
     file_name: str
     length: int
@@ -58,13 +59,13 @@ class Upload:
 
 
 class State:
-    """The team's submissions in a folder; another State on the same folder remembers them.
+    """The team's submissions in a folder; another State on the same folder restores them.
 
     Args:
-        served: what is scored against.
+        served: the competition to score against.
         folder: keeps ``submissions.json`` and the submitted files.
-        pending_polls: times that a submission is seen PENDING before its result shows.
-        pending_seconds: time that it takes at least.
+        pending_polls: number of polls that see a submission PENDING before its result.
+        pending_seconds: seconds that it stays PENDING at least.
         daily_limit: submissions allowed per day (UTC).
     """
 
@@ -85,30 +86,30 @@ class State:
 
     @property
     def submissions(self) -> list[Submission]:
-        """All of them, newest first."""
+        """All submissions, newest first."""
         with self._lock:
             return self._submissions[::-1]
 
     @property
-    def today(self) -> int:
-        """How many were made today."""
+    def count_today(self) -> int:
+        """Number of submissions made today."""
         day = datetime.now(UTC).date()
-        return sum(item.when.date() == day for item in self.submissions)
+        return sum(item.created.date() == day for item in self.submissions)
 
     def announce(self, file_name: str, length: int) -> str:
-        """A file is going to come; returns the token by which it goes."""
+        """Announce a file; return the token of its upload."""
         token = secrets.token_urlsafe(24)
         with self._lock:
             self._uploads[token] = Upload(file_name, length)
         return token
 
-    def announced(self, token: str) -> Upload | None:
-        """The file announced under ``token``, or None."""
+    def upload(self, token: str) -> Upload | None:
+        """Return the file announced under ``token``, or None."""
         with self._lock:
             return self._uploads.get(token)
 
     def receive(self, token: str, data: bytes) -> None:
-        """The announced file came."""
+        """Store the announced file."""
         path = self._folder / "uploads" / f"{token}.csv"
         with storage.atomic_path(path) as temporary:
             temporary.write_bytes(data)
@@ -116,40 +117,42 @@ class State:
             self._uploads[token].path = path
 
     def submit(self, token: str, description: str, scoring_fails: bool = False) -> Submission | None:
-        """Score the file that came under ``token`` and record it; None if there is none. Good once."""
+        """Score the file uploaded under ``token`` and record it; return None if there is none. A token works
+        once."""
         with self._lock:
             upload = self._uploads.get(token)
             if upload is None or upload.path is None:
                 return None
             del self._uploads[token]
-        # Scored outside the lock: others may list meanwhile.
+        # Score outside the lock, so that others can list meanwhile.
         verdict = Verdict(error="The scoring failed.") if scoring_fails else judge(upload.path, self.served)
         with self._lock:
-            made = self._record(upload, upload.path, description, verdict)
-            self._submissions.append(made)
+            new = self._record(upload, upload.path, description, verdict)
+            self._submissions.append(new)
             self._save()
-        return made
+        return new
 
-    def look(self) -> list[Submission]:
-        """All submissions, newest first, as this poll sees them; those pending have a poll fewer left."""
+    def poll(self) -> list[Submission]:
+        """Return all submissions, newest first, as this poll sees them; pending ones then have one poll less
+        left."""
         with self._lock:
-            seen = self._submissions[::-1]
-            if any(item.polls_left for item in seen):
-                self._submissions = [_looked_at(item) for item in self._submissions]
+            rows = self._submissions[::-1]
+            if any(item.polls_left for item in rows):
+                self._submissions = [_count_poll(item) for item in self._submissions]
                 self._save()
-        return seen
+        return rows
 
     def _record(self, upload: Upload, path: Path, description: str, verdict: Verdict) -> Submission:
         ref = max((item.ref for item in self._submissions), default=FIRST_REF - 1) + 1
-        kept = path.with_name(f"{ref}.csv")
-        path.replace(kept)
+        target = path.with_name(f"{ref}.csv")
+        path.replace(target)
         return Submission(
             ref=ref,
             date=datetime.now(UTC).isoformat(timespec="milliseconds"),
             file_name=upload.file_name,
             description=description,
-            bytes=kept.stat().st_size,
-            digest=storage.digest_file(kept),
+            bytes=target.stat().st_size,
+            digest=storage.digest_file(target),
             public=verdict.public,
             private=verdict.private,
             error=verdict.error,
@@ -165,5 +168,5 @@ class State:
         storage.write_json(self._folder / "submissions.json", [asdict(item) for item in self._submissions])
 
 
-def _looked_at(item: Submission) -> Submission:
+def _count_poll(item: Submission) -> Submission:
     return replace(item, polls_left=max(item.polls_left - 1, 0))

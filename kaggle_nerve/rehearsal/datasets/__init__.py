@@ -1,1 +1,1 @@
-"""Datasets of the rehearsal: Kaggle's calls about them, and what is remembered."""
+"""Datasets of the rehearsal: Kaggle's calls about them, and their state."""

@@ -1,4 +1,4 @@
-"""What the rehearsal remembers of datasets: files on their way, versions, and what a notebook would see of them."""
+"""State of the rehearsed datasets: announced files, versions, and their files as a notebook would see them."""
 
 import secrets
 import threading
@@ -14,9 +14,9 @@ RECEIVED, READY, FAILED = "BLOBS_RECEIVED", "READY", "FAILED"
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a dataset. ``files`` are names of what was uploaded.
+    """A version of a dataset. ``files`` are the names of the uploaded files.
 
-    It shows as BLOBS_RECEIVED for ``looks_left`` looks, then as READY, or as FAILED if it ``fails``.
+    It shows as BLOBS_RECEIVED for ``looks_left`` polls, then as READY, or as FAILED if it ``fails``.
     """
 
     number: int
@@ -35,7 +35,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset. ``ref`` is ``user/slug``; ``versions`` rise.
+    """A dataset. ``ref`` is ``user/slug``; ``versions`` are in ascending order.
 
     ``folder``: the files of its newest version as a notebook sees them, with archives unpacked.
     """
@@ -55,7 +55,7 @@ class Dataset:
 
 @dataclass
 class Blob:
-    """A file that was announced. ``path`` grows while it comes."""
+    """An announced file. ``path`` grows during the upload."""
 
     name: str
     length: int
@@ -63,16 +63,16 @@ class Blob:
 
     @property
     def size(self) -> int:
-        """Bytes that came so far."""
+        """Bytes received so far."""
         return self.path.stat().st_size if self.path.is_file() else 0
 
     @property
     def whole(self) -> bool:
-        """Whether all of it came."""
+        """Whether the file is complete."""
         return self.path.is_file() and self.size == self.length
 
-    def take(self, pieces: Iterable[bytes], start: int) -> None:
-        """Write ``pieces`` from offset ``start`` on; what came before the sender left is kept."""
+    def write(self, pieces: Iterable[bytes], start: int) -> None:
+        """Write ``pieces`` from offset ``start`` on; bytes received before a disconnect are kept."""
         with self.path.open("r+b" if self.path.is_file() else "wb") as file:
             file.truncate(start)
             file.seek(start)
@@ -81,30 +81,30 @@ class Blob:
 
 
 class Datasets:
-    """The account's datasets in a folder; another Datasets on the same folder remembers them.
+    """The account's datasets in a folder; another Datasets on the same folder restores them.
 
-    ``patience``: looks at a new version before it is ready.
+    ``patience``: number of polls before a new version is ready.
     """
 
     def __init__(self, folder: Path, patience: int = 1) -> None:
         self._folder, self._patience = folder, patience
         self._lock = threading.Lock()
         self._blobs: dict[str, Blob] = {}
-        self._made = self._load()
+        self._datasets = self._load()
 
     @property
-    def made(self) -> list[Dataset]:
-        """All of them, in the order in which they were created."""
+    def all(self) -> list[Dataset]:
+        """All datasets, in order of creation."""
         with self._lock:
-            return list(self._made.values())
+            return list(self._datasets.values())
 
     def find(self, ref: str) -> Dataset | None:
-        """The dataset ``user/slug``, or None."""
+        """Return the dataset ``user/slug``, or None."""
         with self._lock:
-            return self._made.get(ref)
+            return self._datasets.get(ref)
 
     def announce(self, name: str, length: int) -> str:
-        """A file is going to come; returns the token by which it goes."""
+        """Announce a file; return the token of its upload."""
         token = secrets.token_urlsafe(24)
         path = self._folder / "blobs" / token
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,68 +113,70 @@ class Datasets:
         return token
 
     def blob(self, token: str) -> Blob | None:
-        """The file announced under ``token``, or None."""
+        """Return the file announced under ``token``, or None."""
         with self._lock:
             return self._blobs.get(token)
 
     def create(self, ref: str, title: str, license: str, is_private: bool) -> None:
-        """Make room for a dataset; it is there once it has a version."""
+        """Prepare a dataset; it exists once it has a version."""
         with self._lock:
-            self._made[ref] = Dataset(ref, title, license, is_private, (), self._place(ref, 1))
+            self._datasets[ref] = Dataset(ref, title, license, is_private, (), self._version_folder(ref, 1))
 
     def add_version(self, ref: str, notes: str, tokens: list[str], fails: bool = False) -> Dataset:
-        """Make a version of the files that came under ``tokens``: each good once, and each whole."""
+        """Create a version of the files uploaded under ``tokens``, which must be complete; each token works
+        once."""
         with self._lock:
-            dataset = self._made[ref]
+            dataset = self._datasets[ref]
             blobs = [self._blobs.pop(token) for token in tokens]
             number = len(dataset.versions) + 1
-            place = self._place(ref, number)
+            folder = self._version_folder(ref, number)
             for blob in blobs:
-                _unpack(blob, place)
+                _unpack(blob, folder)
             version = Version(number, notes, tuple(blob.name for blob in blobs), self._patience, fails)
-            self._made[ref] = replace(dataset, versions=(*dataset.versions, version), folder=place)
+            self._datasets[ref] = replace(dataset, versions=(*dataset.versions, version), folder=folder)
             self._save()
-            return self._made[ref]
+            return self._datasets[ref]
 
-    def look(self, ref: str) -> Dataset:
-        """The dataset as this look sees it; its newest version has a look fewer left."""
+    def poll(self, ref: str) -> Dataset:
+        """Return the dataset as this poll sees it; its newest version then has one poll less left."""
         with self._lock:
-            seen = self._made[ref]
-            if seen.latest.looks_left:
-                latest = replace(seen.latest, looks_left=seen.latest.looks_left - 1)
-                self._made[ref] = replace(seen, versions=(*seen.versions[:-1], latest))
+            dataset = self._datasets[ref]
+            if dataset.latest.looks_left:
+                latest = replace(dataset.latest, looks_left=dataset.latest.looks_left - 1)
+                self._datasets[ref] = replace(dataset, versions=(*dataset.versions[:-1], latest))
                 self._save()
-        return seen
+        return dataset
 
-    def _place(self, ref: str, number: int) -> Path:
+    def _version_folder(self, ref: str, number: int) -> Path:
         return self._folder / "datasets" / ref / str(number)
 
     def _load(self) -> dict[str, Dataset]:
         path = self._folder / "datasets.json"
         stored = storage.read_json(path) if path.is_file() else []
-        made = {}
+        datasets = {}
         for item in stored:
             versions = tuple(
                 Version(**{**version, "files": tuple(version["files"])}) for version in item.pop("versions")
             )
-            made[item["ref"]] = Dataset(
-                **item, versions=versions, folder=self._place(item["ref"], len(versions))
+            datasets[item["ref"]] = Dataset(
+                **item, versions=versions, folder=self._version_folder(item["ref"], len(versions))
             )
-        return made
+        return datasets
 
     def _save(self) -> None:
-        rows = [asdict(dataset) for dataset in self._made.values() if dataset.versions]
+        rows = [asdict(dataset) for dataset in self._datasets.values() if dataset.versions]
         for row in rows:
             del row["folder"]
         storage.write_json(self._folder / "datasets.json", rows)
 
 
-def _unpack(blob: Blob, place: Path) -> None:
-    """Move a file to its place; a zip becomes a folder of its name, as on Kaggle. Archives inside stay as they are."""
-    place.mkdir(parents=True, exist_ok=True)
+def _unpack(blob: Blob, folder: Path) -> None:
+    """Move a file to ``folder``; a zip becomes a folder of its name, as on Kaggle. Nested archives stay
+    packed."""
+    folder.mkdir(parents=True, exist_ok=True)
     if not blob.name.endswith(".zip") or not zipfile.is_zipfile(blob.path):
-        blob.path.replace(place / blob.name)
+        blob.path.replace(folder / blob.name)
         return
     with zipfile.ZipFile(blob.path) as archive:
-        archive.extractall(place / blob.name.removesuffix(".zip"))
+        archive.extractall(folder / blob.name.removesuffix(".zip"))
     blob.path.unlink()

@@ -1,1 +1,1 @@
-"""Kernels of the rehearsal: Kaggle's calls about them, and what is remembered."""
+"""Kernels of the rehearsal: Kaggle's calls about them, and their state."""

@@ -1,4 +1,4 @@
-"""What the rehearsal remembers of kernels: every pushed version, how its session stands, its output."""
+"""State of the rehearsed kernels: every pushed version, its session's status, its output."""
 
 import shutil
 import threading
@@ -13,11 +13,11 @@ QUEUED, RUNNING, COMPLETE, ERROR = "QUEUED", "RUNNING", "COMPLETE", "ERROR"
 
 @dataclass(frozen=True)
 class Kernel:
-    """One pushed version of a kernel, as SaveKernel brought it. ``ref`` is ``user/slug``.
+    """One pushed version of a kernel, as SaveKernel sent it. ``ref`` is ``user/slug``.
 
-    Sources that Kaggle would not find are left out of the source fields. ``looks``: how often its session has
-    been looked at; it shows as QUEUED for ``patience`` looks, then as RUNNING for as many, then ends, with
-    ``failure`` as the message of an ERROR.
+    The source fields leave out sources that Kaggle would not find. ``looks`` counts the polls of its session:
+    it shows as QUEUED for ``patience`` polls, then as RUNNING for as many, then ends, with ``failure`` as the
+    message of an ERROR.
     """
 
     ref: str
@@ -59,38 +59,38 @@ class Kernel:
 
 
 class Kernels:
-    """The account's kernels in a folder; another Kernels on the same folder remembers them.
+    """The account's kernels in a folder; another Kernels on the same folder restores them.
 
-    Nothing is run: what a kernel's session leaves is what lies in ``output_folder``, put there by hand or by
-    ``finish``. ``patience``: times that a session is seen QUEUED, and then RUNNING.
+    No kernel is run: a session's output is whatever is in ``output_folder``, put there by hand or by
+    ``finish``. ``patience``: number of polls that see a session QUEUED, and then RUNNING.
     """
 
     def __init__(self, folder: Path, patience: int = 1) -> None:
         self._folder, self._patience = folder, patience
         self._lock = threading.Lock()
-        self._pushed = self._load()
+        self._versions = self._load()
 
     @property
-    def pushed(self) -> list[Kernel]:
+    def versions(self) -> list[Kernel]:
         """Every pushed version, newest first."""
         with self._lock:
-            return self._pushed[::-1]
+            return self._versions[::-1]
 
     def latest(self, ref: str) -> Kernel | None:
-        """The newest version of a kernel, or None."""
-        return next((kernel for kernel in self.pushed if kernel.ref == ref), None)
+        """Return the newest version of a kernel, or None."""
+        return next((kernel for kernel in self.versions if kernel.ref == ref), None)
 
     def push(self, kernel: Kernel) -> Kernel:
-        """Remember a version; its number is one more than the last one's."""
+        """Store a version; its number is one more than the last one's."""
         with self._lock:
-            before = [other.version for other in self._pushed if other.ref == kernel.ref]
-            made = replace(kernel, version=max(before, default=0) + 1, patience=self._patience, looks=0)
-            self._pushed.append(made)
+            earlier = [other.version for other in self._versions if other.ref == kernel.ref]
+            new = replace(kernel, version=max(earlier, default=0) + 1, patience=self._patience, looks=0)
+            self._versions.append(new)
             self._save()
-        return made
+        return new
 
-    def look(self, kernel: Kernel) -> Kernel:
-        """A version as this look sees it; the next one sees it a step further."""
+    def poll(self, kernel: Kernel) -> Kernel:
+        """Return a version as this poll sees it; the next poll sees it one step further."""
         if not kernel.ended:
             self._change(kernel, replace(kernel, looks=kernel.looks + 1))
         return kernel
@@ -98,42 +98,42 @@ class Kernels:
     def finish(self, ref: str, folder: Path, log: str = "") -> None:
         """End the session now, with the files of ``folder`` as its output and ``log`` as its log."""
         slug = ref.rpartition("/")[2]
-        place = self.output_folder(slug)
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(folder, place)
+        target = self.output_folder(slug)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(folder, target)
         if log:
             storage.write_text(self.log_file(slug), log)
-        for kernel in self.pushed:
+        for kernel in self.versions:
             if kernel.slug == slug:
                 self._change(kernel, replace(kernel, looks=2 * kernel.patience))
 
     def output_folder(self, slug: str) -> Path:
-        """Where the files lie that a kernel's session leaves."""
+        """Return the folder of a kernel session's output."""
         return self._folder / "outputs" / slug
 
     def log_file(self, slug: str) -> Path:
-        """Where the session's log lies."""
+        """Return the path of the session's log."""
         return self._folder / "outputs" / f"{slug}.log"
 
     def output(self, slug: str) -> list[tuple[str, Path]]:
-        """Name, with folders, and place of each file of a kernel's output, sorted by name."""
+        """List name, with folders, and path of each output file of a kernel, sorted by name."""
         folder = self.output_folder(slug)
         files = (path for path in folder.rglob("*") if path.is_file())
         return sorted((path.relative_to(folder).as_posix(), path) for path in files)
 
     def _change(self, old: Kernel, new: Kernel) -> None:
         with self._lock:
-            self._pushed[self._pushed.index(old)] = new
+            self._versions[self._versions.index(old)] = new
             self._save()
 
     def _load(self) -> list[Kernel]:
         path = self._folder / "kernels.json"
         stored = storage.read_json(path) if path.is_file() else []
-        return [Kernel(**{name: _frozen(value) for name, value in item.items()}) for item in stored]
+        return [Kernel(**{name: _as_tuple(value) for name, value in item.items()}) for item in stored]
 
     def _save(self) -> None:
-        storage.write_json(self._folder / "kernels.json", [asdict(kernel) for kernel in self._pushed])
+        storage.write_json(self._folder / "kernels.json", [asdict(kernel) for kernel in self._versions])
 
 
-def _frozen(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
