@@ -15,7 +15,7 @@ from kaggle_nerve.kaggle_api.records import RemoteSubmission
 from kaggle_nerve.submissions import ledger as ledgers
 from kaggle_nerve.submissions import upload as submitting
 from kaggle_nerve.submissions.ledger import COLUMNS, Entry, Ledger, find, settle
-from kaggle_nerve.submissions.origin import remember
+from kaggle_nerve.submissions.origin import record_origin
 
 LONG_AGO = "2020-01-01T00:00:00+00:00"
 
@@ -150,8 +150,8 @@ def test_a_file_that_was_made_here_is_uploaded_with_its_origin(ledger: Ledger, m
     other.write_text("img,pixels\n1,1 1\n")
     (folder / "sample_submission.csv").write_text("img,pixels\n1,1 1\n")
     origin = ledgers.Origin("small", "5e77", 0.71, 0.69, 0.73)
-    remember(made, origin, folder)
-    remember(other, replace(origin, run="tiny"), folder)
+    record_origin(made, origin, folder)
+    record_origin(other, replace(origin, run="tiny"), folder)
     other.write_text("img,pixels\n1,2 1\n")  # changed since, so it is no longer what was made
     sent = []
     monkeypatch.setattr(

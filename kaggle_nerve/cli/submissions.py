@@ -10,7 +10,7 @@ from kaggle_nerve.cli import options
 if TYPE_CHECKING:
     from kaggle_nerve.submissions.compare import Comparison
     from kaggle_nerve.submissions.ledger import Entry
-    from kaggle_nerve.submissions.merge import Merged
+    from kaggle_nerve.submissions.merge import MergeResult
 
 
 @click.group()
@@ -180,7 +180,7 @@ def _print_comparison(found: "Comparison", worst: int) -> None:
             click.echo(f"{frame.img:>7} {frame.dice:>7.4f} {frame.first_area:>12} {frame.second_area:>12}")
 
 
-def _print_merged(done: "Merged", out: Path) -> None:
+def _print_merged(done: "MergeResult", out: Path) -> None:
     click.echo(f"{'with mask':>9} {'weight':>7} {'Dice with the consensus':>24}  file")
     for voter in done.voters:
         click.echo(f"{voter.share:>9.2%} {voter.weight:>7.4f} {voter.dice:>24.4f}  {voter.path}")

@@ -56,20 +56,20 @@ def submit(
     from kaggle_nerve.competition.submission import check
     from kaggle_nerve.decision import text
     from kaggle_nerve.runs import open_run
-    from kaggle_nerve.submissions.origin import default_message, ledger_origin, remember, remembered
+    from kaggle_nerve.submissions.origin import default_message, find_origin, make_origin, record_origin
 
     reporter, sample = TerminalReporter(), data_dir / SAMPLE_CSV
     if csv:
         check(csv, sample).raise_if_faulty()
-        origin = remembered(csv, submissions_dir)
+        origin = find_origin(csv, submissions_dir)
     else:
         runs = [open_run(runs_dir, name) for name in run_names]
         load_keras()
         target = out or pipeline.new_csv(submissions_dir, runs)
         prepared = pipeline.prepare(runs, data_dir, target, reporter=reporter, workers=workers)
-        csv, origin = prepared.csv, ledger_origin(runs, prepared.decision)
-        remember(csv, origin, submissions_dir)
-        click.echo(text.told(prepared.decision))
+        csv, origin = prepared.csv, make_origin(runs, prepared.decision)
+        record_origin(csv, origin, submissions_dir)
+        click.echo(text.summary(prepared.decision))
         click.echo(f"{csv}: {prepared.report.rows} rows, {prepared.report.non_empty} with a mask, valid")
     if dry_run:
         click.echo("Dry run: nothing was uploaded.")

@@ -22,7 +22,7 @@ from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.storage import completed, digest_text
 from kaggle_nerve.submissions.ledger import Ledger
-from kaggle_nerve.submissions.origin import ledger_origin
+from kaggle_nerve.submissions.origin import make_origin
 from kaggle_nerve.submissions.upload import upload
 
 PHANTOM = {"subjects": 20, "frames": 40, "test_subjects": 10}
@@ -102,7 +102,7 @@ def rehearse(
         client,
         sample=data_dir / SAMPLE_CSV,
         ledger=Ledger(submissions / "ledger.csv"),
-        origin=ledger_origin([run], prepared.decision),
+        origin=make_origin([run], prepared.decision),
         again=True,
         reporter=reporter,
     )

@@ -1,1 +1,1 @@
-"""Submissions: sent once and remembered in the ledger, compared, and merged."""
+"""Submissions: uploaded once and recorded in the ledger, compared, and merged."""

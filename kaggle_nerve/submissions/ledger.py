@@ -1,7 +1,7 @@
-"""What was submitted, from what, and what it scored: ``submissions/ledger.csv``.
+"""The ledger ``submissions/ledger.csv``: what was submitted, from what, and what it scored.
 
-A person may open it, add columns and correct cells. It is replaced whole or not at all, and never where it
-cannot be read.
+A person may open it, add columns and correct cells. It is replaced atomically, and never if it cannot be
+read.
 """
 
 import csv
@@ -20,21 +20,21 @@ from kaggle_nerve.kaggle_api.client import Client
 from kaggle_nerve.kaggle_api.records import COMPLETE, ERROR, PENDING, RemoteSubmission
 
 SENDING, UNKNOWN, REFUSED, LOST = "sending", "unknown", "refused", "lost"
-"""Besides Kaggle's own pending, complete and error: the upload runs or was killed; nobody knows its end; Kaggle
-said no; Kaggle does not have it."""
+"""Statuses besides Kaggle's own pending, complete and error: the upload runs or was killed; its outcome is
+unknown; Kaggle refused; Kaggle does not have it."""
 
 OPEN = (SENDING, UNKNOWN)
-TAKEN = (PENDING, COMPLETE, ERROR)
+ACCEPTED = (PENDING, COMPLETE, ERROR)
 PATIENCE = 30
 """Seconds to wait for another process that writes the ledger."""
 
 GRACE = 600
-"""Seconds after which a submission that Kaggle does not list is not there."""
+"""Seconds after which a submission that Kaggle does not list counts as lost."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a submission was made from: run, digest of its settings, out-of-fold figure with its interval."""
+    """Origin of a submission: run, digest of its settings, out-of-fold Dice with its interval."""
 
     run: str = ""
     settings_hash: str = ""
@@ -45,8 +45,8 @@ class Origin:
 
 @dataclass(frozen=True)
 class Entry:
-    """A row. ``timestamp``: UTC, ISO. ``tag`` marks the submission in Kaggle's list. ``extra``: columns that
-    are not ours."""
+    """A row. ``timestamp``: UTC, ISO. ``tag`` identifies the submission in Kaggle's list. ``extra``: columns
+    that a person added."""
 
     timestamp: str = ""
     file: str = ""
@@ -66,24 +66,24 @@ class Entry:
     extra: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The row as plain values, for JSON."""
+        """Return the row as plain values, for JSON."""
         return {name: getattr(self, name) for name in COLUMNS} | self.extra
 
     @property
     def key(self) -> str:
-        """Which submission this row is about; rows that a person added have no tag."""
+        """Identifies the submission; rows that a person added have no tag."""
         return self.tag or f"{self.timestamp} {self.file} {self.ref}"
 
     @property
     def age(self) -> float:
-        """Seconds since it was sent; infinite if the timestamp cannot be read."""
+        """Seconds since the upload; infinite if the timestamp cannot be read."""
         try:
             return (datetime.now(UTC) - datetime.fromisoformat(self.timestamp)).total_seconds()
         except (ValueError, TypeError):
             return float("inf")
 
-    def seen(self, remote: RemoteSubmission) -> "Entry":
-        """This row with what Kaggle says of it."""
+    def with_remote(self, remote: RemoteSubmission) -> "Entry":
+        """Return this row updated with Kaggle's listing of the submission."""
         return replace(
             self,
             ref=remote.ref,
@@ -99,13 +99,13 @@ NEEDED = ("sha256", "status", "tag")
 
 
 class Ledger:
-    """The file at ``path``, which need not be there yet. Safe between processes."""
+    """The file at ``path``, which need not exist yet. Safe between processes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def rows(self) -> list[Entry]:
-        """All rows, oldest first. Raises NerveError that names the line where the file cannot be read."""
+        """Read all rows, oldest first. Raises NerveError that names the line if the file cannot be read."""
         if not self.path.is_file():
             return []
         return _parse(self._text(), self.path)
@@ -116,21 +116,21 @@ class Ledger:
         return entry
 
     def put(self, *changed: Entry) -> None:
-        """Replace the rows that are about the same submissions as ``changed``."""
-        new = {entry.key: entry for entry in changed}
-        if new:
-            self._change(lambda rows: [new.get(row.key, row) for row in rows])
+        """Replace the rows of the same submissions as ``changed``."""
+        by_key = {entry.key: entry for entry in changed}
+        if by_key:
+            self._change(lambda rows: [by_key.get(row.key, row) for row in rows])
 
     @contextmanager
-    def only_upload(self) -> Iterator[None]:
-        """One upload at a time from this folder: two could send the same file."""
-        told = f"Another upload from {self.path.parent} is at work: run the same command again when it has ended."
-        with storage.locked(self.path.with_name(".upload.lock"), told, 0):
+    def upload_lock(self) -> Iterator[None]:
+        """Allow one upload at a time from this folder: two could send the same file."""
+        message = f"Another upload from {self.path.parent} is at work: run the same command again when it has ended."
+        with storage.locked(self.path.with_name(".upload.lock"), message, 0):
             yield
 
     def _change(self, change: Callable[[list[Entry]], list[Entry]]) -> None:
-        told = f"Another process holds {self.path}: run the same command again when it has ended."
-        with storage.locked(self.path.with_name(".ledger.lock"), told, PATIENCE):
+        message = f"Another process holds {self.path}: run the same command again when it has ended."
+        with storage.locked(self.path.with_name(".ledger.lock"), message, PATIENCE):
             storage.write_text(self.path, _format(change(self.rows())))
 
     def _text(self) -> str:
@@ -141,10 +141,10 @@ class Ledger:
 
 
 def refresh(client: Client, ledger: Ledger) -> int:
-    """Take refs, states and scores from Kaggle into the ledger; the number of rows that changed.
+    """Copy refs, statuses and scores from Kaggle into the ledger; return the number of changed rows.
 
-    It also settles uploads whose end was not known. Rows of the rehearsal are left alone by Kaggle's client,
-    and the other way round.
+    Uploads with an unknown outcome are settled, too. Kaggle's client leaves the rehearsal's rows alone, and
+    the other way round.
     """
     rows = [row for row in ledger.rows() if row.where == client.where]
     if not rows:
@@ -155,14 +155,16 @@ def refresh(client: Client, ledger: Ledger) -> int:
 
 
 def settle(rows: list[Entry], remote: list[RemoteSubmission], grace: float = GRACE) -> list[Entry]:
-    """The rows that ``remote`` tells something new about. Open ones that are not in it, and ought to be after
-    ``grace`` seconds, are lost."""
+    """Return the rows that ``remote`` updates. Open rows that it still lacks after ``grace`` seconds are
+    lost."""
     changed = []
     for row in rows:
-        found = find(row, remote)
-        if found is not None:
-            # What has a score keeps it while Kaggle looks at it again.
-            new = row if (row.status, found.status) == (COMPLETE, PENDING) else row.seen(found)
+        submission = find(row, remote)
+        if submission is not None:
+            # A scored submission keeps its score while Kaggle rescores it.
+            new = (
+                row if (row.status, submission.status) == (COMPLETE, PENDING) else row.with_remote(submission)
+            )
         elif row.status in OPEN and row.age > grace:
             new = replace(row, status=LOST)
         else:
@@ -172,7 +174,7 @@ def settle(rows: list[Entry], remote: list[RemoteSubmission], grace: float = GRA
 
 
 def find(row: Entry, remote: list[RemoteSubmission]) -> RemoteSubmission | None:
-    """The submission that a row is about: by its tag, or for a row without one by Kaggle's number."""
+    """Find a row's submission: by its tag or, for a row without one, by Kaggle's number."""
     for item in remote:
         if (row.tag in item.description) if row.tag else (row.ref and row.ref == item.ref):
             return item
@@ -209,13 +211,15 @@ def _entry(cells: dict[str, str], path: Path, line: int) -> Entry:
 
 
 def _format(rows: list[Entry]) -> str:
-    own = list(dict.fromkeys(name for row in rows for name in row.extra))
+    extra_columns = list(dict.fromkeys(name for row in rows for name in row.extra))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *own])
+    writer.writerow([*COLUMNS, *extra_columns])
     for row in rows:
         cells = row.as_dict()
-        writer.writerow(["" if cells.get(name) is None else cells[name] for name in (*COLUMNS, *own)])
+        writer.writerow(
+            ["" if cells.get(name) is None else cells[name] for name in (*COLUMNS, *extra_columns)]
+        )
     return text.getvalue()
 
 

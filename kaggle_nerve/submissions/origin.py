@@ -1,4 +1,4 @@
-"""What Kaggle and the ledger are told of where a submission came from."""
+"""Record where each submission came from, for Kaggle's description and the ledger."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +12,8 @@ NOTES = ".origins.json"
 """In the folder of submissions: the origin of each file made there, by the file's digest."""
 
 
-def ledger_origin(runs: list[Run], decision: Decision) -> Origin:
-    """What the ledger keeps of it."""
+def make_origin(runs: list[Run], decision: Decision) -> Origin:
+    """Make the ledger's origin of a submission."""
     figures = decision.figures
     settings = (
         digest_text(*(run.settings.digest() for run in runs)) if len(runs) > 1 else runs[0].settings.digest()
@@ -21,21 +21,23 @@ def ledger_origin(runs: list[Run], decision: Decision) -> Origin:
     return Origin(join_names(runs), settings[:12], figures.dice, figures.low, figures.high)
 
 
-def remember(csv: Path, origin: Origin, submissions_dir: Path) -> None:
-    """Note where a file comes from, for the day on which it is uploaded."""
-    told = f"Another process holds {submissions_dir / NOTES}: run the same command again when it has ended."
-    with locked(submissions_dir / ".origins.lock", told, PATIENCE):
+def record_origin(csv: Path, origin: Origin, submissions_dir: Path) -> None:
+    """Record a file's origin, for a later upload."""
+    message = (
+        f"Another process holds {submissions_dir / NOTES}: run the same command again when it has ended."
+    )
+    with locked(submissions_dir / ".origins.lock", message, PATIENCE):
         write_json(submissions_dir / NOTES, _notes(submissions_dir) | {digest_file(csv): asdict(origin)})
 
 
-def remembered(csv: Path, submissions_dir: Path) -> Origin | None:
-    """The origin of a file that was made earlier, None where none is noted."""
-    found = _notes(submissions_dir).get(digest_file(csv))
-    return Origin(**found) if found else None
+def find_origin(csv: Path, submissions_dir: Path) -> Origin | None:
+    """Return the recorded origin of a file, or None."""
+    notes = _notes(submissions_dir).get(digest_file(csv))
+    return Origin(**notes) if notes else None
 
 
 def default_message(origin: Origin) -> str:
-    """A description for Kaggle: the runs and their out-of-fold figure."""
+    """Return a description for Kaggle: the runs and their out-of-fold Dice."""
     return f"{origin.run}, out-of-fold {origin.oof:.4f}"
 
 

@@ -1,8 +1,9 @@
-"""One submission: checked, sent once, found again whatever happens on the way, scored, and in the ledger.
+"""Upload a submission: check it, send it once, find it again whatever happens on the way, and record its
+score.
 
-The client cannot be believed: it exits 0 on failures, and a connection that drops after the file has arrived
-looks like one that dropped before. So each submission carries a tag in its description, the ledger has the tag
-before anything is sent, and Kaggle's list of submissions decides what happened.
+The client cannot be trusted: it exits 0 on failures, and a connection that drops after the file has arrived
+looks like one that dropped before. So each submission carries a tag in its description, the ledger has the
+tag before anything is sent, and Kaggle's list of submissions decides what happened.
 """
 
 import re
@@ -28,20 +29,21 @@ DIGEST = 12
 """Characters of the file's digest in a tag; a random part follows."""
 
 MESSAGE = 400
-"""Characters of a description at most: the tag behind it must not be cut off."""
+"""Maximum characters of a description, so that the tag after it is not cut off."""
 
 POLLS = (2, 3, 5, 8, 13, 21, 30)
-"""Seconds between looks at a submission that is not scored yet; the last one repeats."""
+"""Seconds between polls of a submission that is not scored yet; the last one repeats."""
 
 LOOKS = (0, 1, 2, 4, 8)
-"""Seconds before each look for a submission that may have been made: lists lag behind."""
+"""Seconds before each search for a submission that may have been made: lists lag behind."""
 
 SETTLING = 30
-"""Seconds after which a killed upload that Kaggle does not list was not made."""
+"""Seconds after which a killed upload that Kaggle does not list counts as not made."""
 
 
 class SubmissionError(NerveError):
-    """The file was not taken, not scored, or nobody knows; ``entry`` is its row in the ledger and has the status."""
+    """The file was refused, not scored, or its outcome is unknown; ``entry`` is its ledger row, with the
+    status."""
 
     def __init__(self, sentence: str, entry: Entry) -> None:
         super().__init__(sentence)
@@ -50,7 +52,7 @@ class SubmissionError(NerveError):
 
 @dataclass(frozen=True)
 class Upload:
-    """A submission that Kaggle has. ``sent``: by this call; False if an earlier one had sent the same file."""
+    """A submission on Kaggle. ``sent``: sent by this call; False if the same file had been sent before."""
 
     entry: Entry
     sent: bool
@@ -70,9 +72,9 @@ class Upload:
     def sentence(self) -> str:
         """What happened and what comes next."""
         entry = self.entry
-        begin = f"{Path(entry.file).name} is submission {entry.ref}"
+        start = f"{Path(entry.file).name} is submission {entry.ref}"
         if not self.sent:
-            begin = (
+            start = (
                 f"{Path(entry.file).name} was sent on {entry.timestamp[:10]} and is submission {entry.ref}"
             )
         if entry.status == COMPLETE:
@@ -82,7 +84,7 @@ class Upload:
             end = f"which Kaggle could not score: the reason stands on {page}."
         else:
             end = "not scored yet: `kaggle-nerve submissions refresh` gets the score later."
-        return f"{begin}, {end}" + ("" if self.sent else " --again sends the same file once more.")
+        return f"{start}, {end}" + ("" if self.sent else " --again sends the same file once more.")
 
     def __str__(self) -> str:
         return self.sentence
@@ -106,64 +108,70 @@ def upload(
     Args:
         csv: the file; it is checked against ``sample`` first, and a faulty one is not sent.
         message: the description on Kaggle; a tag is added.
-        client: whom to ask.
+        client: the Kaggle client.
         sample: sample_submission.csv.
-        ledger: gets a row before anything is sent, and whatever becomes known of it.
+        ledger: gets a row before anything is sent, and all later updates.
         origin: what the file was made from, for the ledger.
-        again: send it although it was sent before.
-        wait: wait for the score, for ``timeout`` seconds at most; a later one is no failure.
-        reporter: gets a line of progress.
+        again: send the file even if it was sent before.
+        wait: wait for the score, at most ``timeout`` seconds; a later score is no failure.
+        reporter: gets progress lines.
 
-    Raises NerveError if nothing was sent, and SubmissionError where Kaggle refused, could not score the file,
-    or nobody knows.
+    Raises NerveError if nothing was sent, and SubmissionError if Kaggle refused or could not score the file,
+    or if the outcome is unknown.
     """
     submission.check(csv, sample).raise_if_faulty()
     client.credential()
     digest = storage.digest_file(csv)
-    with ledger.only_upload():
+    with ledger.upload_lock():
         reporter.say(f"Asking {client.where} for earlier submissions")
         new = _new_entry(csv, digest, message, client, ledger, origin or Origin())
-        entry = _known(new, client, ledger, again, reporter)
+        entry = _find_earlier(new, client, ledger, again, reporter)
         sent = entry is None
         if entry is None:
             entry = _send(new, csv, client, ledger, reporter)
     if wait and entry.status == PENDING:
         entry = _wait(entry, client, ledger, timeout, reporter)
-    made = Upload(entry, sent, client.slug)
+    result = Upload(entry, sent, client.slug)
     if entry.status == ERROR:
-        raise SubmissionError(made.sentence, entry)
-    return made
+        raise SubmissionError(result.sentence, entry)
+    return result
 
 
-def _known(new: Entry, client: Client, ledger: Ledger, again: bool, reporter: Reporter) -> Entry | None:
-    """The row of this very file, if Kaggle has it already. Uploads whose end is not known are settled first."""
+def _find_earlier(
+    new: Entry, client: Client, ledger: Ledger, again: bool, reporter: Reporter
+) -> Entry | None:
+    """Return the row of this file if Kaggle already has it. Uploads with an unknown outcome are settled
+    first."""
     while True:
         remote = client.submissions()
-        ledger.put(*ledgers.settle(_own(ledger, new), remote))
-        rows = [row for row in _own(ledger, new) if row.sha256 == new.sha256]
-        unsure = [row for row in rows if row.status in ledgers.OPEN]
-        left = max((SETTLING - row.age for row in unsure), default=0)
-        if left <= 0:
+        ledger.put(*ledgers.settle(_rows_here(ledger, new), remote))
+        rows = [row for row in _rows_here(ledger, new) if row.sha256 == new.sha256]
+        open_rows = [row for row in rows if row.status in ledgers.OPEN]
+        wait = max((SETTLING - row.age for row in open_rows), default=0)
+        if wait <= 0:
             break
-        reporter.say(f"An earlier upload of this file broke off; looking for it for {left:.0f} s more")
-        time.sleep(min(left, 3))
-    ledger.put(*(replace(row, status=ledgers.LOST) for row in unsure))
+        reporter.say(f"An earlier upload of this file broke off; looking for it for {wait:.0f} s more")
+        time.sleep(min(wait, 3))
+    ledger.put(*(replace(row, status=ledgers.LOST) for row in open_rows))
     if again:
         return None
-    taken = [row for row in rows if row.status in ledgers.TAKEN]
-    return taken[-1] if taken else _from_elsewhere(new, remote, ledger)
+    accepted = [row for row in rows if row.status in ledgers.ACCEPTED]
+    return accepted[-1] if accepted else _adopt_remote(new, remote, ledger)
 
 
-def _own(ledger: Ledger, new: Entry) -> list[Entry]:
+def _rows_here(ledger: Ledger, new: Entry) -> list[Entry]:
     return [row for row in ledger.rows() if row.where == new.where]
 
 
-def _from_elsewhere(new: Entry, remote: list[RemoteSubmission], ledger: Ledger) -> Entry | None:
-    """The same file, sent with another ledger: its tag begins with the file's digest."""
-    mark = re.compile(rf"\[({new.sha256[:DIGEST]}-[0-9a-f]+)\]")
+def _adopt_remote(new: Entry, remote: list[RemoteSubmission], ledger: Ledger) -> Entry | None:
+    """Find the same file uploaded with another ledger, by the file's digest in its tag, and add it to this
+    one."""
+    tag_pattern = re.compile(rf"\[({new.sha256[:DIGEST]}-[0-9a-f]+)\]")
     for item in remote:
-        if found := mark.search(item.description):
-            return ledger.add(replace(new, tag=found[1], timestamp=item.date or new.timestamp).seen(item))
+        if match := tag_pattern.search(item.description):
+            return ledger.add(
+                replace(new, tag=match[1], timestamp=item.date or new.timestamp).with_remote(item)
+            )
     return None
 
 
@@ -183,17 +191,17 @@ def _new_entry(csv: Path, digest: str, message: str, client: Client, ledger: Led
 
 
 def _send(entry: Entry, csv: Path, client: Client, ledger: Ledger, reporter: Reporter) -> Entry:
-    """Upload once, and learn from the list what came of it. Whatever is learnt is in the ledger."""
+    """Upload once, and look in Kaggle's list for the outcome; record it in the ledger."""
     ledger.add(entry)
     reporter.say(f"Uploading {csv.name}")
     answer = client.submit(csv, f"{entry.message} [{entry.tag}]".strip())
     failure = answer.failure
-    certain = failure is not None and failure.kind not in failures.UNANSWERED
-    clear = failure is not None and certain and failure.kind != failures.REFUSED
-    found = _look_for(entry, client, LOOKS[:1] if clear else LOOKS)
-    if found is not None:
-        return _note(ledger, entry.seen(found))
-    if certain:
+    is_answered = failure is not None and failure.kind not in failures.UNANSWERED
+    is_final = failure is not None and is_answered and failure.kind != failures.REFUSED
+    remote = _look_for(entry, client, LOOKS[:1] if is_final else LOOKS)
+    if remote is not None:
+        return _note(ledger, entry.with_remote(remote))
+    if is_answered:
         raise SubmissionError(str(failure), _note(ledger, replace(entry, status=ledgers.REFUSED)))
     reason = "the client says it was taken, but the list lacks it" if failure is None else failure.reason
     raise SubmissionError(
@@ -207,26 +215,26 @@ def _look_for(entry: Entry, client: Client, pauses: Sequence[float]) -> RemoteSu
     for pause in pauses:
         time.sleep(pause)
         try:
-            found = ledgers.find(entry, client.submissions())
+            remote = ledgers.find(entry, client.submissions())
         except KaggleError:
             continue
-        if found is not None:
-            return found
+        if remote is not None:
+            return remote
     return None
 
 
 def _wait(entry: Entry, client: Client, ledger: Ledger, timeout: float, reporter: Reporter) -> Entry:
-    """Look until Kaggle has scored it or ``timeout`` is over; a look that fails is no reason to stop."""
-    began = time.monotonic()
-    pauses = iter(POLLS)
+    """Poll until Kaggle has scored it or ``timeout`` is over; failed polls do not end the wait."""
+    start = time.monotonic()
+    delays = iter(POLLS)
     with reporter.bar(f"Waiting for the score of {entry.ref}", None, "second") as bar:
         shown = 0
-        while entry.status == PENDING and time.monotonic() - began < timeout:
-            time.sleep(min(next(pauses, POLLS[-1]), timeout))
-            found = _look_for(entry, client, (0,))
-            if found is not None:
-                entry = _note(ledger, entry.seen(found))
-            elapsed = int(time.monotonic() - began)
+        while entry.status == PENDING and time.monotonic() - start < timeout:
+            time.sleep(min(next(delays, POLLS[-1]), timeout))
+            remote = _look_for(entry, client, (0,))
+            if remote is not None:
+                entry = _note(ledger, entry.with_remote(remote))
+            elapsed = int(time.monotonic() - start)
             bar.update(elapsed - shown)
             bar.note(entry.status)
             shown = elapsed

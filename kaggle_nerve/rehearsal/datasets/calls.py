@@ -66,7 +66,10 @@ def create(exchange: Exchange, request: api.ApiCreateDatasetRequest) -> api.ApiC
     tokens = [file.token for file in request.files or []]
     objection = _title_objection(request) or _files_objection(exchange, tokens)
     if not objection and (datasets.find(ref) or request.title in [other.title for other in datasets.all]):
-        objection = f'The requested title "{request.title}" is already in use by a dataset. Please choose another title.'
+        title = request.title
+        objection = (
+            f'The requested title "{title}" is already in use by a dataset. Please choose another title.'
+        )
     if objection:
         return _refusal(objection)
     datasets.create(ref, request.title, request.license_name, request.is_private)
