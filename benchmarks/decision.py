@@ -166,7 +166,7 @@ def judged(
 def shaped(bench: Bench, frames: Frames, held: Frames, known: Evidence, seen: Evidence, rule: Candidate):
     """A step for each shape of the masks of ``rule``."""
     verdicts, learned = nested.judge(rule, known), rule.learn(known)
-    priors = shaping.cross_fitted_priors(frames.texts, known.subjects)
+    priors = shaping.cross_fit_priors(frames.texts, known.subjects)
     prior = shaping.learn_prior(frames.texts)
     layout, rows = locate(bench.args.data), frames.stored.table[["subject", "img"]].to_numpy()
     imgs = held.stored.table.img.to_numpy()

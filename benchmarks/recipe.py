@@ -29,7 +29,7 @@ from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.cache import shrink
 from kaggle_nerve.data.frames import locate, read_train_csv, training_frames
 from kaggle_nerve.data.tiff import read_grey
-from kaggle_nerve.decision.candidates import offered
+from kaggle_nerve.decision.candidates import candidates_for
 from kaggle_nerve.decision.evidence import measure
 from kaggle_nerve.decision.nested import by_subject, choose, interval, judge
 from kaggle_nerve.maps.fullsize import Truths
@@ -131,7 +131,7 @@ def score(run: Run, args: argparse.Namespace) -> Scored:
     keys = ["subject", "img"]
     texts = stored.table[keys].merge(read_train_csv(locate(args.data).train_csv), on=keys, how="left").pixels
     evidence = measure(stored, Truths(list(texts)))[0]
-    verdicts = [judge(candidate, evidence) for candidate in offered(stored.is_conditional)]
+    verdicts = [judge(candidate, evidence) for candidate in candidates_for(stored.is_conditional)]
     choice = choose([one.dice for one in verdicts], evidence.subjects, range(len(verdicts)), 0)
     nested = np.stack([one.dice for one in verdicts])[choice.picks, np.arange(len(evidence))]
     open_dice = verdicts[choice.place].open_dice

@@ -16,9 +16,9 @@ from kaggle_nerve.decision import decision as decisions
 from kaggle_nerve.decision import shaping, text
 from kaggle_nerve.decision import tune as tuning
 from kaggle_nerve.decision.decision import Decision, UnreadableDecisionError
-from kaggle_nerve.decision.figures import far_share
+from kaggle_nerve.decision.figures import share_warning
 from kaggle_nerve.decision.masks import encode_masks
-from kaggle_nerve.decision.review import Review, review, some
+from kaggle_nerve.decision.review import Review, review, select_rows
 from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.fullsize import Truths
@@ -62,12 +62,12 @@ def learn_decision(
             if fault := _other_data(runs, locate(data_dir)):
                 reporter.say(f"{fault} The decision is the one that was learned there.")
         return earlier
-    if earlier and earlier.taken:
+    if earlier and earlier.user_choices:
         reporter.say(
             f"The decision is learned anew, with {text.by_hand(earlier)} as chosen by hand before "
             "(`kaggle-nerve tune --force` compares all again)."
         )
-        take = earlier.taken | (take or {})
+        take = earlier.user_choices | (take or {})
     layout = locate(data_dir)
     needs_own_data(runs, layout)
     crf = bool(take) and take.get("shape") == shaping.CRF
@@ -82,7 +82,7 @@ def learn_decision(
     )
     decision.save(path)
     figures = decision.figures
-    if warning := far_share(figures.predicted_share, figures.true_share):
+    if warning := share_warning(figures.predicted_share, figures.true_share):
         reporter.say(f"Warning: out of fold, {warning}")
     return decision
 
@@ -107,7 +107,7 @@ def review_of(
 
 def out_of_fold_masks(decision: Decision, run: Run, layout: Layout, rows: np.ndarray) -> list[str]:
     """The masks (run-length encoding) that the decision gives some out-of-fold frames: rows of `review_of`."""
-    stored = some(open_oof(run), rows)
+    stored = select_rows(open_oof(run), rows)
     images = training_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
     return [text for _, text in encode_masks(stored, decision, images=images)]
 
@@ -161,7 +161,7 @@ def prepare(
     submission.write(out, masks)
     report = submission.check(out, layout.sample_csv)
     report.raise_if_faulty()
-    if warning := far_share(report.share, decision.figures.true_share):
+    if warning := share_warning(report.share, decision.figures.true_share):
         reporter.say(f"Warning: in the submission, {warning}")
     return Prepared(out, decision, report)
 

@@ -16,7 +16,7 @@ from kaggle_nerve.data.overlay import PREDICTED, overlay, png
 from kaggle_nerve.data.picture import read_picture
 from kaggle_nerve.decision import decision as decisions
 from kaggle_nerve.decision import text
-from kaggle_nerve.decision.decision import Decision, Untaught, untaught
+from kaggle_nerve.decision.decision import Decision, DefaultDecision, default_decision
 from kaggle_nerve.decision.masks import encode_masks
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
@@ -144,13 +144,13 @@ def try_frames(
     return done
 
 
-def _decision(run: Run, data_dir: Path, reporter: Reporter, workers: int) -> Decision | Untaught:
+def _decision(run: Run, data_dir: Path, reporter: Reporter, workers: int) -> Decision | DefaultDecision:
     """The run's decision, learned where the data for it is there; else one that looks at no data."""
     try:
         decision = pipeline.learn_decision([run], data_dir, reporter=reporter, workers=workers)
     except NerveError as fault:
-        decision = _lying(run) or untaught(run.settings.loss.is_conditional)
-        if isinstance(decision, Untaught):
+        decision = _lying(run) or default_decision(run.settings.loss.is_conditional)
+        if isinstance(decision, DefaultDecision):
             reporter.say(f"Run {run.name} has no learned decision, and none can be learned now: {fault}")
         else:
             reporter.say(

@@ -10,8 +10,8 @@ from decision_support import stored
 from kaggle_nerve.competition import rle
 from kaggle_nerve.decision import blends, candidates
 from kaggle_nerve.decision import tune as tuning
-from kaggle_nerve.decision.decision import untaught
-from kaggle_nerve.decision.evidence import look, of_looks
+from kaggle_nerve.decision.decision import default_decision
+from kaggle_nerve.decision.evidence import measure_frame, stack_evidence
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.fullsize import Truths, enlarge
 from kaggle_nerve.prediction import stored as predictions
@@ -68,9 +68,9 @@ def test_without_a_presence_nothing_would_say_which_frames_are_empty(change):
 
 
 def test_rules_without_a_presence_are_not_offered():
-    names = [one.name for one in candidates.offered(conditional=True)]
+    names = [one.name for one in candidates.candidates_for(conditional=True)]
     assert names == ["thresholds", "triplet", "classifier", "expected"]
-    assert [one.name for one in candidates.offered(conditional=False)][:2] == ["fixed", "area"]
+    assert [one.name for one in candidates.candidates_for(conditional=False)][:2] == ["fixed", "area"]
     found, table = stored()
     found = replace(found, conditional=(True,))
     decision = tuning.tune(found, table)
@@ -83,10 +83,10 @@ def test_the_rule_that_was_never_taught_asks_for_the_presence():
     found, _ = stored()
     sure, unsure = (replace(found, presences=np.full((len(found), 1), value)) for value in (0.6, 0.4))
     for conditional, kept in ((False, [True, True]), (True, [True, False])):
-        learned = untaught(conditional).learned
+        learned = default_decision(conditional).learned
         for each, keeps in zip((sure, unsure), kept, strict=True):
             # Row 1 has a map with a large mask.
-            evidence = of_looks([look(each, 1)[1]])
+            evidence = stack_evidence([measure_frame(each, 1)[1]])
             assert bool(learned.rule.kept(evidence, learned.presence(evidence))[0]) == keeps
 
 

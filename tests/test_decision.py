@@ -58,7 +58,7 @@ def test_a_review_has_every_frame_with_its_dice(learned):
     assert frames.predicted_area.tolist() == [mask.sum() for mask in masks]
     assert frames.area.tolist() == [rle.area(text) for text in table.pixels]
     some = [3, 1]
-    assert list(encode_masks(reviews.some(found, some), decided)) == [
+    assert list(encode_masks(reviews.select_rows(found, some), decided)) == [
         list(encode_masks(found, decided))[row] for row in some
     ]
 
@@ -293,9 +293,9 @@ def test_subjects_without_masks_teach_what_they_can(shape):
 def test_a_shape_prior_never_saw_the_subject():
     _, table = stored(subjects=3)
     subjects, texts = table.subject.to_numpy(), list(table.pixels)
-    before = shaping.cross_fitted_priors(texts, subjects)
+    before = shaping.cross_fit_priors(texts, subjects)
     turned = [texts[5] if subject == 1 else text for subject, text in zip(subjects, texts, strict=True)]
-    after = shaping.cross_fitted_priors(turned, subjects)
+    after = shaping.cross_fit_priors(turned, subjects)
     assert all(np.array_equal(before[row].mean, after[row].mean) for row in np.flatnonzero(subjects == 1))
     assert not all(np.array_equal(one.mean, other.mean) for one, other in zip(before, after, strict=True))
 
@@ -327,9 +327,9 @@ def test_another_number_of_runs_is_refused():
 
 
 def test_a_share_far_from_the_training_frames_is_worth_a_warning():
-    assert figures.far_share(0.35, 0.41) is None
-    assert "20.0% of the frames, but 41.0% of the training frames" in figures.far_share(0.2, 0.41)
-    assert figures.far_share(0.6, 0.41) is not None
+    assert figures.share_warning(0.35, 0.41) is None
+    assert "20.0% of the frames, but 41.0% of the training frames" in figures.share_warning(0.2, 0.41)
+    assert figures.share_warning(0.6, 0.41) is not None
 
 
 def test_the_command_line_knows_the_names():

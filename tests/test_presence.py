@@ -14,7 +14,7 @@ def evidence():
 
 
 def test_the_classifier_tells_discs_from_noise(evidence):
-    given = presence.cross_fitted(evidence)
+    given = presence.cross_fit(evidence)
     assert given[evidence.present].min() > given[~evidence.present].max()
 
 
@@ -30,16 +30,16 @@ def test_no_subject_teaches_its_own_verdict(evidence):
     first = evidence.subjects == evidence.subjects[0]
     turned = {name: getattr(evidence, name) for name in evidence.__dataclass_fields__}
     turned["truth"] = np.where(first, 8000 * (evidence.truth == 0), evidence.truth)
-    changed = presence.cross_fitted(type(evidence)(**turned))
-    assert changed[first].tolist() == presence.cross_fitted(evidence)[first].tolist()
-    assert changed[~first].tolist() != presence.cross_fitted(evidence)[~first].tolist()
+    changed = presence.cross_fit(type(evidence)(**turned))
+    assert changed[first].tolist() == presence.cross_fit(evidence)[first].tolist()
+    assert changed[~first].tolist() != presence.cross_fit(evidence)[~first].tolist()
 
 
 def test_parts_never_split_a_subject(evidence):
     rows = np.arange(len(evidence))
-    parts = presence.parts(evidence.subjects)
-    assert sorted(np.concatenate([unseen for _, unseen in parts])) == rows.tolist()
-    for seen, unseen in parts:
+    splits = presence.subject_splits(evidence.subjects)
+    assert sorted(np.concatenate([unseen for _, unseen in splits])) == rows.tolist()
+    for seen, unseen in splits:
         assert not set(evidence.subjects[seen]) & set(evidence.subjects[unseen])
 
 
@@ -64,5 +64,5 @@ def test_the_place_counts():
     texts = [rle.encode(truth) if text else "" for text in table.pixels]
     same = np.full((len(table), 1), 0.5)
     blobs = type(found)(found.table, same, (maps,), found.rows, "blobs")
-    given = presence.cross_fitted(measure(blobs, Truths(texts))[0])
+    given = presence.cross_fit(measure(blobs, Truths(texts))[0])
     assert given[1::2].min() > 0.5 > given[0::2].max()

@@ -1,1 +1,1 @@
-"""From probabilities to masks: rules learned on out-of-fold predictions. Knows no deep-learning framework."""
+"""Turn probabilities into masks by rules learned on out-of-fold predictions, without a deep-learning framework."""

@@ -1,4 +1,4 @@
-"""Probabilities drawn to the edges of the image: a fully connected conditional random field.
+"""Align probabilities with the edges of the image by a fully connected conditional random field.
 
 P. Krähenbühl and V. Koltun, Efficient inference in fully connected CRFs with Gaussian edge potentials,
 2011 (arXiv:1210.5644), for two labels and a grey image. Every pair of pixels i, j is joined by
@@ -6,11 +6,11 @@ P. Krähenbühl and V. Koltun, Efficient inference in fully connected CRFs with 
     appearance_weight * exp(-|pi - pj|^2 / 2 position_deviation^2 - (Ii - Ij)^2 / 2 intensity_deviation^2)
     + smoothness_weight * exp(-|pi - pj|^2 / 2 smoothness_deviation^2)
 
-where p is the place and I the grey level, and pays that much where the labels differ (Potts). Each
-kernel K is normalised to D^-1/2 K D^-1/2 with D its row sums, so a weight is what a neighbourhood that
-agrees adds to a pixel's log-odds. With two labels the mean field in terms of m = 2 * probability - 1 is
-m = tanh((log-odds + sum of weight * K m) / 2). A pixel counts among its own neighbours, unlike in the
-paper: one part in hundreds, except where nothing near has its grey level.
+where p is the position and I the grey level; this is the cost of different labels (Potts). Each kernel K
+is normalised to D^-1/2 K D^-1/2 with D its row sums, so a weight is the amount that an agreeing
+neighbourhood adds to a pixel's log-odds. With two labels, the mean field in terms of
+m = 2 * probability - 1 is m = tanh((log-odds + sum of weight * K m) / 2). Unlike in the paper, a pixel
+counts among its own neighbours: one part in hundreds, unless no pixel nearby has its grey level.
 """
 
 from dataclasses import dataclass, fields
@@ -22,15 +22,15 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.blending import from_log_odds, log_odds
 
 SPACING, REACH = 0.8, 1.5
-"""Places of the filter's grid, and how far it goes on beyond the values, in deviations."""
+"""Spacing of the filter's grid, and its extent beyond the values, in deviations."""
 
 
 @dataclass(frozen=True)
 class CrfSettings:
     """Deviations of ``position`` and ``smoothness`` in pixels of the full image, of ``intensity`` in grey
-    levels; weights in log-odds. The work is done at 1 / ``shrink`` of the size.
+    levels; weights in log-odds. The field is computed at 1 / ``shrink`` of the size.
 
-    Raises NerveError for deviations that are not above 0, negative weights or iterations, or a shrink
+    Raise NerveError for deviations that are not above 0, negative weights or iterations, or a shrink
     below 1.
     """
 
@@ -60,13 +60,14 @@ def refine(
     image: np.ndarray,
     settings: CrfSettings = CrfSettings(),
 ) -> np.ndarray:
-    """The marginal probabilities of the field, float32 (height, width), above 0 and below 1.
+    """Compute the marginal probabilities of the field, float32 (height, width), above 0 and below 1.
 
-    ``probability``: float (height, width) from 0 to 1. ``image``: uint8 (height, width). With a shrink
-    the neighbours' votes are found at the smaller size, enlarged, and added to the full-size log-odds, so
-    detail of ``probability`` outlives it. No iterations: ``probability``, kept off 0 and 1.
+    ``probability``: float (height, width) from 0 to 1. ``image``: uint8 (height, width). With a shrink,
+    the neighbours' votes are computed at the smaller size, enlarged, and added to the full-size log-odds,
+    which keeps the detail of ``probability``. With no iterations, return ``probability``, clipped away
+    from 0 and 1.
 
-    Raises NerveError where the two sizes differ.
+    Raise NerveError if the two sizes differ.
     """
     if probability.shape != image.shape or image.ndim != 2:
         raise NerveError(
@@ -94,12 +95,12 @@ def refine(
 
 
 class _Appearance:
-    """The filter by the appearance kernel, for one grey image: a bilateral grid with Gaussian corners.
+    """Appearance kernel's filter for one grey image: a bilateral grid with Gaussian weights.
 
-    exp(-(a - b)^2 / 2 d^2) is, but for a factor, the integral over g of exp(-(a - g)^2 / d^2) *
-    exp(-(b - g)^2 / d^2). Taken as the sum over g ``SPACING`` * d apart it is exact to one part in a
-    thousand, so spreading to a grid and gathering from it by these bells is the whole filter: there is
-    nothing left to blur. Each of the three axes has its own grid.
+    exp(-(a - b)^2 / 2 d^2) is, up to a factor, the integral over g of exp(-(a - g)^2 / d^2) *
+    exp(-(b - g)^2 / d^2). As a sum over g ``SPACING`` * d apart it is exact to one part in a thousand, so
+    the filter only needs to spread values to a grid and gather them with these weights, without a blur in
+    between. Each of the three axes has its own grid.
     """
 
     def __init__(self, image: np.ndarray, deviations: tuple[float, float], intensity_deviation: float):
@@ -111,7 +112,7 @@ class _Appearance:
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         result = np.zeros_like(values)
-        # One bin at a time stays in the processor's cache.
+        # One bin at a time fits into the processor's cache.
         for share in self._shares:
             cells = self._down @ (share * values) @ self._across.T
             result += share * (self._down.T @ (cells @ self._across))
@@ -119,7 +120,7 @@ class _Appearance:
 
 
 class _Smoothness:
-    """The filter by the smoothness kernel: OpenCV's Gaussian, out to four deviations."""
+    """Smoothness kernel's filter: OpenCV's Gaussian, truncated at four deviations."""
 
     def __init__(self, deviations: tuple[float, float]):
         self._down, self._across = deviations
@@ -143,7 +144,7 @@ class _Normalised:
 def _kernels(
     image: np.ndarray, scale: tuple[float, float], settings: CrfSettings
 ) -> list[tuple[float, _Normalised]]:
-    """The kernels that have a weight, with it, for the shrunk image; ``scale``: its size, of the full one's."""
+    """Build the kernels with non-zero weights for the shrunk image; ``scale``: its size relative to the full image."""
     kernels = []
     if settings.appearance_weight:
         near = scale[0] * settings.position_deviation, scale[1] * settings.position_deviation
@@ -156,13 +157,13 @@ def _kernels(
 
 
 def _bells(values: np.ndarray, deviation: float) -> np.ndarray:
-    """How far each value (n,) belongs to each place of a grid, float32 (places, n)."""
+    """Return the Gaussian weight of each value (n,) at each place of a grid, float32 (places, n)."""
     low, high = float(values.min()), float(values.max())
     places = np.arange(low - REACH * deviation, high + (REACH + SPACING) * deviation, SPACING * deviation)
     apart = values - places.astype(np.float32)[:, None]
     apart *= apart
     apart *= -1 / deviation**2
-    # Several times as fast as NumPy's.
+    # Several times as fast as np.exp.
     return cv2.exp(apart)
 
 

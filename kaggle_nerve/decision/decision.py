@@ -1,4 +1,4 @@
-"""A learned decision: what `tune` leaves on disk and `submit` applies."""
+"""A learned decision: `tune` saves it and `submit` applies it."""
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -25,18 +25,18 @@ VERSION = 2
 
 
 class UnreadableDecisionError(NerveError):
-    """A decision.json that is damaged, or of another version."""
+    """The file decision.json is damaged, or of another version."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How probabilities become masks, and what it was chosen on.
+    """How to turn probabilities into masks, and the figures behind that choice.
 
     ``blend`` combines the runs, ``learned`` decides, ``shape`` (of `SHAPES`) finishes the mask.
-    ``comparison``: the rows of `figures.Row` for rules, shapes and blends. ``reliability``: for pixels
-    and for presence, raw and by each calibration. ``source``: digest of the predictions that it was
-    learned on. ``prior``: where the shape asks for one. ``taken``: the choices that the user made, as in `tune`.
-    ``review``: what it makes of the frames that it was learned on; None of a decision that an earlier version made.
+    ``comparison``: the rows of `figures.Row` for rules, shapes and blends. ``reliability``: for pixels and
+    for presence, raw and with each calibration. ``source``: digest of the predictions that it was learned
+    on. ``prior``: set if the shape needs one. ``user_choices``: the choices that the user made, as in `tune`.
+    ``review``: its masks on the frames that it was learned on; None if an earlier version saved the decision.
     """
 
     rule: str
@@ -48,11 +48,11 @@ class Decision:
     reliability: dict[str, dict[str, Reliability]]
     source: str
     prior: ShapePrior | None = None
-    taken: dict[str, str] = field(default_factory=dict)
+    user_choices: dict[str, str] = field(default_factory=dict)
     review: Review | None = field(default=None, repr=False, compare=False)
 
     def save(self, path: Path) -> None:
-        """Write the decision as JSON and, before it and beside it, its review and its shape prior, atomically."""
+        """Write the decision as JSON, atomically; first write its review and its shape prior beside it."""
         if self.prior is not None:
             self.prior.save(_prior_file(path))
         stored = self.as_dict()
@@ -63,52 +63,52 @@ class Decision:
         write_json(path, stored)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the shape prior and the review, ready for JSON."""
+        """Convert everything but the shape prior and the review to plain values for JSON."""
         rule = self.learned.rule
-        kind = next(name for name, known in RULES.items() if isinstance(rule, known))
+        rule_kind = next(name for name, known in RULES.items() if isinstance(rule, known))
         return {
             "version": VERSION,
             "name": self.rule,
-            "rule": {"kind": kind, **asdict(rule)},
+            "rule": {"kind": rule_kind, **asdict(rule)},
             "shape": self.shape,
             "blend": asdict(self.blend),
             "figures": asdict(self.figures),
-            "comparison": {what: [asdict(row) for row in rows] for what, rows in self.comparison.items()},
+            "comparison": {kind: [asdict(row) for row in rows] for kind, rows in self.comparison.items()},
             "reliability": {
-                what: {how: asdict(found) for how, found in ways.items()}
-                for what, ways in self.reliability.items()
+                kind: {how: asdict(reliability) for how, reliability in ways.items()}
+                for kind, ways in self.reliability.items()
             },
             "source": self.source,
-            "taken": self.taken,
+            "taken": self.user_choices,
             "classifier": self.learned.classifier and asdict(self.learned.classifier),
         }
 
 
 @dataclass(frozen=True)
-class Untaught:
-    """What decides where nothing could be learned: see `untaught`."""
+class DefaultDecision:
+    """Decision to use when none could be learned: see `default_decision`."""
 
     learned: Learned
     rule: str = "default"
     shape: str = "none"
     blend: Blend = field(default_factory=Blend)
     prior: ShapePrior | None = None
-    taken: dict[str, str] = field(default_factory=dict)
+    user_choices: dict[str, str] = field(default_factory=dict)
 
 
-def untaught(conditional: bool) -> Untaught:
-    """Pixels from probability 0.5, and no mask smaller than the smallest of the training data.
+def default_decision(conditional: bool) -> DefaultDecision:
+    """Build the default: pixels from probability 0.5, and no mask smaller than the smallest of the training data.
 
-    ``conditional``: the maps say P(pixel | there is a mask), so that a mask also needs a presence of 0.5.
+    ``conditional``: the maps are P(pixel | frame has a mask), so a mask also needs a presence of 0.5.
     """
-    return Untaught(Learned(Thresholds(0.5, SMALLEST_MASK, 0.5 if conditional else 0.0)))
+    return DefaultDecision(Learned(Thresholds(0.5, SMALLEST_MASK, 0.5 if conditional else 0.0)))
 
 
 RULES: dict[str, type] = {"thresholds": Thresholds, "expected": ExpectedDice}
 
 
 def load(path: Path) -> Decision:
-    """Read decision.json; raises UnreadableDecisionError where it is none of this version."""
+    """Read decision.json; raise UnreadableDecisionError if it is damaged or of another version."""
     try:
         return _read(read_json(path), path)
     except (KeyError, TypeError, ValueError, AttributeError, NerveError) as fault:
@@ -128,10 +128,10 @@ def _read(stored: dict[str, Any], path: Path) -> Decision:
         stored["shape"],
         Blend(**_tuples(stored["blend"])),
         Figures(**stored["figures"]),
-        {what: tuple(Row(**row) for row in rows) for what, rows in stored["comparison"].items()},
+        {kind: tuple(Row(**row) for row in rows) for kind, rows in stored["comparison"].items()},
         {
-            what: {how: Reliability(**_tuples(found)) for how, found in ways.items()}
-            for what, ways in stored["reliability"].items()
+            kind: {how: Reliability(**_tuples(reliability)) for how, reliability in ways.items()}
+            for kind, ways in stored["reliability"].items()
         },
         stored["source"],
         shape_prior.load(_prior_file(path)) if PRIOR in steps else None,
@@ -141,7 +141,7 @@ def _read(stored: dict[str, Any], path: Path) -> Decision:
 
 
 def _read_review(stored: dict[str, Any] | None, path: Path) -> Review | None:
-    """None where the table is not the decision's own: another decision was about to take its place."""
+    """Read the review; None if the table's digest differs, since saving another decision was interrupted."""
     if stored is None or not path.is_file() or digest_file(path) != stored["sha256"]:
         return None
     surface = Surface(np.array(stored["dice"]), tuple(stored["columns"]), stored["label"])
@@ -158,7 +158,7 @@ def _rule(stored: dict[str, Any]) -> Rule:
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Lists at any depth as tuples: JSON has only lists, and what is frozen holds tuples."""
+    """Convert lists at any depth to tuples: JSON has only lists, and frozen dataclasses hold tuples."""
 
     def frozen(value: Any) -> Any:
         return tuple(map(frozen, value)) if isinstance(value, list) else value

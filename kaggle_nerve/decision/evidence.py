@@ -1,4 +1,4 @@
-"""One pass over stored probabilities: everything that rules and classifiers look at, frame by frame."""
+"""Measure stored probabilities in one pass: everything that rules and classifiers use, frame by frame."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +18,13 @@ from kaggle_nerve.progress import SILENT, Reporter
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of n frames; the first axis of every array is the frame.
+    """Measurements of n frames; the first axis of every array is the frame.
 
     ``reached``: int32 (n, 257), pixels at full size whose level reaches each cut (`levels.at_least`).
     ``features``: float32 (n, len(features.NAMES)). ``maps``: uint8 (n, height / 20, width / 20).
-    ``presence``: P(mask not empty) by the networks' heads, (n,). For frames whose truth is known also
-    ``shared``: as ``reached``, of the pixels inside the true mask; ``truth``: true area (n,);
-    ``true_maps``: the true masks as maps; ``subjects``: (n,). Elsewhere these are empty arrays.
+    ``presence``: P(mask not empty) by the networks' heads, (n,). For frames with known truth also
+    ``shared``: as ``reached``, for the pixels inside the true mask; ``truth``: true area (n,);
+    ``true_maps``: the true masks as maps; ``subjects``: (n,). Otherwise these are empty arrays.
     """
 
     reached: np.ndarray
@@ -40,18 +40,18 @@ class Evidence:
         return len(self.reached)
 
     def take(self, rows: np.ndarray) -> "Evidence":
-        """The evidence of some frames: row numbers, or a mask of booleans."""
+        """Select the evidence of some frames: row numbers, or a mask of booleans."""
         return Evidence(*(getattr(self, item.name)[rows] for item in fields(self)))
 
     @property
     def present(self) -> np.ndarray:
-        """Which frames truly have a mask, bool (n,)."""
+        """Whether each frame truly has a mask, bool (n,)."""
         return self.truth > 0
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was measured on one frame: a row of `Evidence`."""
+class FrameEvidence:
+    """Measurements of one frame: a row of `Evidence`."""
 
     reached: np.ndarray
     features: np.ndarray
@@ -59,46 +59,50 @@ class Look:
     presence: float
 
 
-def look(stored: Predictions, row: int, blend: Blend | None = None) -> tuple[np.ndarray, Look]:
-    """The map of a frame in levels at full size, uint8, and what is measured on it without its truth.
+def measure_frame(
+    stored: Predictions, row: int, blend: Blend | None = None
+) -> tuple[np.ndarray, FrameEvidence]:
+    """Return the map of a frame in levels at full size, uint8, and its measurements without the truth.
 
-    ``blend`` combines the runs in place of the stored way.
+    ``blend`` replaces the stored way to combine the runs.
     """
-    return next(_looks(stored, row, [blend or stored.blend]))
+    return next(_measure_blends(stored, row, [blend or stored.blend]))
 
 
 def map_levels(stored: Predictions, row: int, blend: Blend | None = None) -> np.ndarray:
-    """The map of a frame in levels at full size, uint8, as `look` gives it, but nothing is measured on it."""
+    """Return the map of a frame in levels at full size, uint8, as in `measure_frame`, without measurements."""
     return levels.quantise(stored.mix(stored.members(row), blend or stored.blend))
 
 
-def _looks(stored: Predictions, row: int, blends: Sequence[Blend]) -> Iterator[tuple[np.ndarray, Look]]:
-    """`look` for several ways to combine the runs, which are read once."""
+def _measure_blends(
+    stored: Predictions, row: int, blends: Sequence[Blend]
+) -> Iterator[tuple[np.ndarray, FrameEvidence]]:
+    """Do as `measure_frame` for several ways to combine the runs, reading their maps once."""
     members = stored.members(row)
     views = [float(stored.table[name].iat[row]) for name in VIEWS]
     runs = [_agreement(members), float(stored.presences[row].std())]
     for blend in blends:
-        seen = levels.quantise(stored.mix(members, blend))
-        reached = levels.at_least(levels.histogram(seen))
+        frame_levels = levels.quantise(stored.mix(members, blend))
+        reached = levels.at_least(levels.histogram(frame_levels))
         presence = float(np.average(stored.presences[row], weights=blend.weights or None))
-        values = features.measure(seen, reached, presence, (*views, *runs))
-        yield seen, Look(reached, values, features.coarse(seen), presence)
+        values = features.measure(frame_levels, reached, presence, (*views, *runs))
+        yield frame_levels, FrameEvidence(reached, values, features.coarse(frame_levels), presence)
 
 
-def of_looks(looks: Sequence[Look]) -> Evidence:
-    """The evidence of frames whose truth is not known."""
-    nothing = np.zeros((len(looks), 0))
+def stack_evidence(frames: Sequence[FrameEvidence]) -> Evidence:
+    """Stack the evidence of single frames, without their truth."""
+    nothing = np.zeros((len(frames), 0))
     return Evidence(
-        np.stack([seen.reached for seen in looks]),
-        np.stack([seen.features for seen in looks]),
-        np.stack([seen.map for seen in looks]),
-        np.array([seen.presence for seen in looks]),
+        np.stack([frame.reached for frame in frames]),
+        np.stack([frame.features for frame in frames]),
+        np.stack([frame.map for frame in frames]),
+        np.array([frame.presence for frame in frames]),
         *[nothing] * 4,
     )
 
 
 Way = Callable[[int], Blend]
-"""How the runs are combined on the frame of a row."""
+"""Function from a frame's row to the blend of the runs on that frame."""
 
 
 def measure(
@@ -109,21 +113,21 @@ def measure(
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> list[Evidence]:
-    """Look at every out-of-fold frame: the evidence for each of ``ways`` (none: the stored way alone)."""
+    """Measure every out-of-fold frame: the evidence for each of ``ways`` (none: the stored way only)."""
     ways = ways or [lambda row: stored.blend]
 
-    def see(row: int) -> list[tuple[Look, np.ndarray]]:
-        # The full maps are let go at once: 4436 of them would take a gigabyte.
-        found = []
-        for seen, one in _looks(stored, row, [way(row) for way in ways]):
-            inside = np.bincount(truths.inside(row, seen), minlength=levels.COUNT)
-            found.append((one, levels.at_least(inside.astype(np.int32))))
-        return found
+    def measure_row(row: int) -> list[tuple[FrameEvidence, np.ndarray]]:
+        # Keep no full maps: 4436 of them would take a gigabyte.
+        measured = []
+        for frame_levels, frame in _measure_blends(stored, row, [way(row) for way in ways]):
+            inside = np.bincount(truths.inside(row, frame_levels), minlength=levels.COUNT)
+            measured.append((frame, levels.at_least(inside.astype(np.int32))))
+        return measured
 
     with ThreadPoolExecutor(workers) as pool, reporter.bar("Measuring", len(stored)) as bar:
         rows = []
-        for found in pool.map(see, range(len(stored))):
-            rows.append(found)
+        for measured in pool.map(measure_row, range(len(stored))):
+            rows.append(measured)
             bar.update()
     known = {
         "truth": truths.areas,
@@ -132,8 +136,8 @@ def measure(
     }
     return [
         dataclasses.replace(
-            of_looks([found[way][0] for found in rows]),
-            shared=np.stack([found[way][1] for found in rows]),
+            stack_evidence([measured[way][0] for measured in rows]),
+            shared=np.stack([measured[way][1] for measured in rows]),
             **known,
         )
         for way in range(len(ways))
@@ -145,7 +149,7 @@ def _true_map(truths: Truths, row: int) -> np.ndarray:
 
 
 def _agreement(members: np.ndarray) -> float:
-    """Mean pairwise Dice of the runs' masks, on maps of a quarter of the size."""
+    """Compute the mean pairwise Dice of the runs' masks, on maps of a quarter of the size."""
     if len(members) == 1:
         return 1.0
     height, width = (max(side // features.SHRINK, 1) for side in members.shape[1:])

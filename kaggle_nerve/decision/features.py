@@ -1,4 +1,4 @@
-"""What a frame's probability map says about whether there is a nerve, in numbers for a classifier."""
+"""Features of a frame's probability map, for a classifier of whether there is a nerve."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import log_odds
 
 SHRINK = 4
-"""Blobs are looked at on maps of a quarter of the height and width: 105x145 for a full frame."""
+"""Blobs are measured on maps of a quarter of the height and width: 105x145 for a full frame."""
 
 COARSE = 20
-"""The place of a blob is compared with that of true masks on maps of a twentieth: 21x29."""
+"""The position of a blob is compared with true masks on maps of a twentieth: 21x29."""
 
 TOP = 2000
-"""Pixels, fewer than the smallest true mask has (2684)."""
+"""Number of pixels in the ``top`` feature, fewer than the smallest true mask has (2684)."""
 
 AREAS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Probabilities from which areas are counted."""
+"""Probability thresholds of the area features."""
 
 NAMES = (
     "head",
@@ -34,11 +34,11 @@ NAMES = (
     "runs_agreement",
     "runs_spread",
 )
-"""The columns of `measure`: log-odds of the head's presence, of the largest pixel and of the mean of the
-top pixels; square roots of areas as shares of the median mask; share of the area at 0.3 that is also
-there at 0.7; mean probability inside the mask at 0.5; 4 pi area / perimeter^2 of its largest blob and
-that blob's share of it; how far views and runs agree on the mask, and how their presences differ. The
-place, against the mean of the training masks, is added by the classifier, which knows these masks."""
+"""Columns of `measure`: log-odds of the head's presence, of the largest pixel and of the mean of the top
+pixels; square roots of areas as shares of the median mask; area at 0.7 as a share of the area at 0.3;
+mean probability inside the mask at 0.5; 4 pi area / perimeter^2 of its largest blob, and that blob's share
+of it; agreement of views and of runs on the mask, and the spread of their presences. The classifier,
+which knows the training masks, adds the position relative to their mean."""
 
 MEDIAN_AREA = 6976
 
@@ -49,7 +49,7 @@ def measure(
     presence: float,
     agreements: Sequence[float],
 ) -> np.ndarray:
-    """The features (len(NAMES),) of one frame, float32.
+    """Compute the features (len(NAMES),) of one frame, float32.
 
     ``map_levels``: uint8 (height, width); ``reached``: pixels that reach each cut (257,); ``agreements``:
     agreement and spread of the views, then of the runs.
@@ -72,12 +72,12 @@ def measure(
 
 
 def coarse(map_levels: np.ndarray) -> np.ndarray:
-    """The map at a twentieth of its height and width, uint8."""
+    """Shrink the map to a twentieth of its height and width, uint8."""
     return _shrunk(map_levels, COARSE)
 
 
 def _top_mean(reached: np.ndarray) -> float:
-    """Mean probability of the `TOP` largest pixels."""
+    """Compute the mean probability of the `TOP` largest pixels."""
     # The sum of the top k levels is the sum over cuts of how many of the k reach each.
     return float(np.minimum(reached[1:], TOP).sum() / TOP / (levels.COUNT - 1))
 
@@ -90,7 +90,7 @@ def _inside(reached: np.ndarray, cut: int) -> float:
 
 
 def _blob(map_levels: np.ndarray) -> tuple[float, float]:
-    """Compactness of the largest blob, and its share of all blobs' area."""
+    """Compute the compactness of the largest blob, and its share of all blobs' area."""
     mask = (_shrunk(map_levels, SHRINK) >= levels.cut(0.5)).astype(np.uint8)
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not contours:

@@ -1,4 +1,4 @@
-"""What was measured on out-of-fold frames: the figures of a decision, and the table of what it was chosen from."""
+"""Figures of a decision on out-of-fold frames, and the rows of the table that it was chosen from."""
 
 from dataclasses import dataclass
 
@@ -9,24 +9,24 @@ from kaggle_nerve.decision import calibration
 from kaggle_nerve.decision.calibration import METHODS, Reliability
 from kaggle_nerve.decision.evidence import Evidence
 from kaggle_nerve.decision.nested import Nested, by_subject, interval
-from kaggle_nerve.decision.presence import cross_fitted, parts
+from kaggle_nerve.decision.presence import cross_fit, subject_splits
 from kaggle_nerve.maps import levels
 
 FAR = 0.1
-"""How far the share of frames with a mask may lie from the training frames' before it is worth a warning."""
+"""Largest difference from the training frames' share of frames with a mask that gives no warning."""
 
 RAW, CLASSIFIER = "raw", "classifier"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured on out-of-fold frames, each share from 0 to 1.
+    """Figures on out-of-fold frames, each share from 0 to 1.
 
-    ``dice`` is the nested figure: each subject is scored by what was chosen and learned on the others.
-    ``low`` and ``high`` are its 95 % interval over a bootstrap of subjects. ``in_sample`` is what the
-    decision scores on the very frames it was learned on. ``present_dice`` is the nested Dice over
-    frames with a mask; ``kept_present_dice`` the same if no frame had been dropped, and
-    ``perfect_presence`` the mean Dice of all frames if every frame's presence were known.
+    ``dice`` is the nested figure: each subject is scored by the decision chosen and learned on the others.
+    ``low`` and ``high`` are its 95 % interval over a bootstrap of subjects. ``in_sample`` is the decision's
+    score on the same frames that it was learned on. ``present_dice`` is the nested Dice over frames with a
+    mask; ``kept_present_dice`` the same if every frame kept its mask, and ``perfect_presence`` the mean Dice
+    of all frames if every frame's presence were known.
     """
 
     frames: int
@@ -49,8 +49,8 @@ class Figures:
 
 @dataclass(frozen=True)
 class Row:
-    """One way to decide, as compared by `tune`: nested figures as in `Figures`, and the mean of the paired
-    difference from the baseline with its 95 % interval over a bootstrap of subjects.
+    """One option, as compared by `tune`: nested figures as in `Figures`, and the mean of the paired
+    difference from the baseline, with its 95 % interval over a bootstrap of subjects.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Row:
     chosen: bool
 
 
-def compared(
+def comparison_row(
     name: str,
     meaning: str,
     nested: Nested,
@@ -77,10 +77,10 @@ def compared(
     *,
     chosen: bool = False,
 ) -> Row:
-    """The row of one way; ``baseline``: the Dice (n,) of the way that it is compared with."""
+    """Compute the row of one option; ``baseline``: the Dice (n,) of the option that it is compared with."""
     low, high = interval(*by_subject(nested.dice, evidence.subjects), seed)
-    worse, better = interval(*by_subject(nested.dice - baseline, evidence.subjects), seed)
-    there = evidence.present
+    difference_low, difference_high = interval(*by_subject(nested.dice - baseline, evidence.subjects), seed)
+    present = evidence.present
     return Row(
         name,
         meaning,
@@ -88,48 +88,48 @@ def compared(
         low,
         high,
         float((nested.dice - baseline).mean()),
-        worse,
-        better,
-        _mean(nested.dice[there]) or 0.0,
-        _mean(nested.kept[~there]),
-        _mean(~nested.kept[there]),
+        difference_low,
+        difference_high,
+        _mean(nested.dice[present]) or 0.0,
+        _mean(nested.kept[~present]),
+        _mean(~nested.kept[present]),
         chosen,
     )
 
 
 def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> Figures:
-    """The figures of a decision whose nested verdicts are ``nested``."""
-    there, kept = evidence.present, nested.kept
+    """Compute the figures of a decision with the nested results ``nested``."""
+    present, kept = evidence.present, nested.kept
     low, high = interval(*by_subject(nested.dice, evidence.subjects), seed)
-    mixed = 0 < there.sum() < len(there)
-    found = presence_reliability(evidence, nested)
+    has_both_classes = 0 < present.sum() < len(present)
+    reliability = presence_reliability(evidence, nested)
     return Figures(
-        frames=len(there),
+        frames=len(present),
         subjects=len(np.unique(evidence.subjects)),
         dice=float(nested.dice.mean()),
         low=low,
         high=high,
         in_sample=in_sample,
-        all_empty=float((~there).mean()),
-        perfect_presence=float(np.where(there, nested.open_dice, 1).mean()),
-        present_dice=_mean(nested.dice[there]) or 0.0,
-        kept_present_dice=_mean(nested.open_dice[there]) or 0.0,
-        presence_auc=float(roc_auc_score(there, nested.presence)) if mixed else None,
-        presence_error=found.error,
-        false_positive_rate=_mean(kept[~there]),
-        false_negative_rate=_mean(~kept[there]),
+        all_empty=float((~present).mean()),
+        perfect_presence=float(np.where(present, nested.open_dice, 1).mean()),
+        present_dice=_mean(nested.dice[present]) or 0.0,
+        kept_present_dice=_mean(nested.open_dice[present]) or 0.0,
+        presence_auc=float(roc_auc_score(present, nested.presence)) if has_both_classes else None,
+        presence_error=reliability.error,
+        false_positive_rate=_mean(kept[~present]),
+        false_negative_rate=_mean(~kept[present]),
         predicted_share=float(kept.mean()),
-        true_share=float(there.mean()),
+        true_share=float(present.mean()),
     )
 
 
 def presence_reliability(evidence: Evidence, nested: Nested) -> calibration.Reliability:
-    """How often frames with a given presence truly have a mask."""
+    """Measure how often frames with a given presence truly have a mask."""
     return calibration.reliability(nested.presence, evidence.present, np.ones(len(evidence)))
 
 
-def far_share(predicted: float, trained: float) -> str | None:
-    """The end of a warning where ``predicted``, a share of frames with a mask, lies far from the training frames'."""
+def share_warning(predicted: float, trained: float) -> str | None:
+    """Return the end of a warning if ``predicted``, a share of frames with a mask, is far from the training frames'."""
     if abs(predicted - trained) <= FAR:
         return None
     return (
@@ -143,31 +143,35 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def reliability_of_pixels(evidence: Evidence) -> dict[str, Reliability]:
-    """How far the probabilities of all pixels of all frames come true, raw and calibrated on other subjects."""
+    """Measure the reliability of all pixels of all frames, raw and calibrated on other subjects."""
     times = (evidence.reached[:, :-1] - evidence.reached[:, 1:]).astype(np.int64)
-    true = (evidence.shared[:, :-1] - evidence.shared[:, 1:]).astype(np.int64)
+    hits = (evidence.shared[:, :-1] - evidence.shared[:, 1:]).astype(np.int64)
     given = levels.probability(np.arange(levels.COUNT))
-    found = {RAW: calibration.reliability(given, true.sum(axis=0), times.sum(axis=0))}
+    results = {RAW: calibration.reliability(given, hits.sum(axis=0), times.sum(axis=0))}
     for method in METHODS:
         rows = []
-        for seen, unseen in parts(evidence.subjects):
-            curve = calibration.fit(method, given, true[seen].sum(axis=0), times[seen].sum(axis=0))
-            rows.append((curve(given), true[unseen].sum(axis=0), times[unseen].sum(axis=0)))
-        found[method] = calibration.reliability(
+        for train_rows, test_rows in subject_splits(evidence.subjects):
+            curve = calibration.fit(
+                method, given, hits[train_rows].sum(axis=0), times[train_rows].sum(axis=0)
+            )
+            rows.append((curve(given), hits[test_rows].sum(axis=0), times[test_rows].sum(axis=0)))
+        results[method] = calibration.reliability(
             *(np.concatenate(column) for column in zip(*rows, strict=True))
         )
-    return found
+    return results
 
 
 def reliability_of_presence(evidence: Evidence, names: tuple[str, ...]) -> dict[str, Reliability]:
-    """As `reliability_of_pixels`, of the heads' presence, and of the classifier's by the features ``names``."""
-    once, true = np.ones(len(evidence)), evidence.present
-    found = {RAW: calibration.reliability(evidence.presence, true, once)}
+    """Do as `reliability_of_pixels` for the heads' presence, and for the classifier's with the features ``names``."""
+    once, present = np.ones(len(evidence)), evidence.present
+    results = {RAW: calibration.reliability(evidence.presence, present, once)}
     for method in METHODS:
         given = np.zeros(len(evidence))
-        for seen, unseen in parts(evidence.subjects):
-            curve = calibration.fit(method, evidence.presence[seen], true[seen], once[seen])
-            given[unseen] = curve(evidence.presence[unseen])
-        found[method] = calibration.reliability(given, true, once)
-    found[CLASSIFIER] = calibration.reliability(cross_fitted(evidence, names), true, once)
-    return found
+        for train_rows, test_rows in subject_splits(evidence.subjects):
+            curve = calibration.fit(
+                method, evidence.presence[train_rows], present[train_rows], once[train_rows]
+            )
+            given[test_rows] = curve(evidence.presence[test_rows])
+        results[method] = calibration.reliability(given, present, once)
+    results[CLASSIFIER] = calibration.reliability(cross_fit(evidence, names), present, once)
+    return results

@@ -1,12 +1,12 @@
-"""A decision applied to stored probabilities: a submission's rows, a few frames in memory at a time."""
+"""Apply a decision to stored probabilities, with a few frames in memory at a time."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from kaggle_nerve.competition import rle
-from kaggle_nerve.decision.decision import Decision, Untaught
-from kaggle_nerve.decision.evidence import look, of_looks
+from kaggle_nerve.decision.decision import Decision, DefaultDecision
+from kaggle_nerve.decision.evidence import measure_frame, stack_evidence
 from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
@@ -16,7 +16,7 @@ from kaggle_nerve.progress import SILENT, Reporter
 
 def encode_masks(
     stored: Predictions,
-    decision: Decision | Untaught,
+    decision: Decision | DefaultDecision,
     *,
     images: Images | None = None,
     reporter: Reporter = SILENT,
@@ -24,8 +24,8 @@ def encode_masks(
 ) -> Iterator[tuple[int, str]]:
     """Yield (img, run-length encoding) for each frame of ``stored``, in its order; '' for an empty mask.
 
-    ``stored`` holds the runs that the decision was learned on, in the same order. ``images`` is needed
-    where the decision's shape is the CRF.
+    ``stored`` holds the runs that the decision was learned on, in the same order. ``images`` is needed if
+    the decision's shape is the CRF.
     """
     weights = decision.blend.weights or decision.blend.thresholds
     if weights and len(weights) != len(stored.parts):
@@ -36,9 +36,9 @@ def encode_masks(
     finish = Shaper(SHAPES[decision.shape], decision.prior, images)
 
     def decide(row: int) -> str:
-        seen, found = look(stored, row)
-        cut = int(decision.learned.cuts(of_looks([found]))[0])
-        return "" if cut == levels.NOTHING else rle.encode(finish(seen, cut, row))
+        frame_levels, evidence = measure_frame(stored, row)
+        cut = int(decision.learned.cuts(stack_evidence([evidence]))[0])
+        return "" if cut == levels.NOTHING else rle.encode(finish(frame_levels, cut, row))
 
     imgs = stored.table.img.to_list()
     with ThreadPoolExecutor(workers) as pool, reporter.bar("Writing masks", len(imgs)) as bar:

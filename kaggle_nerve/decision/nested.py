@@ -1,4 +1,4 @@
-"""What a decision may be expected to score on new patients: each patient is decided by what the others taught."""
+"""Estimate a decision's score on new patients: decide each patient with rules learned on the others."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +12,17 @@ from kaggle_nerve.maps import levels
 from kaggle_nerve.progress import Bar
 
 DRAWS = 2000
-"""Bootstrap draws of subjects."""
+"""Number of bootstrap draws of subjects."""
 
-LEAST = 0.001
-"""Mean Dice below which a gain is not worth a more elaborate way, however certain it is."""
+MINIMUM_GAIN = 0.001
+"""Smallest gain of mean Dice that justifies a more elaborate option, even if the gain is certain."""
 
 
 @dataclass(frozen=True)
 class Nested:
-    """For each frame, by rules learned without its subject: ``cuts`` int (n,), `levels.NOTHING` where it is
-    called empty; ``outlines`` (n,), the cuts if none were; ``presence`` (n,); ``dice`` (n,) of the cuts,
-    and ``open_dice`` (n,) of the outlines.
+    """Results for each frame by rules learned without its subject: ``cuts`` int (n,), `levels.NOTHING` for an
+    empty mask; ``outlines`` (n,), the cuts if every frame kept its mask; ``presence`` (n,); ``dice`` (n,) of
+    the cuts, and ``open_dice`` (n,) of the outlines.
     """
 
     cuts: np.ndarray
@@ -33,12 +33,12 @@ class Nested:
 
     @property
     def kept(self) -> np.ndarray:
-        """Which frames keep a mask, bool (n,)."""
+        """Whether each frame keeps a mask, bool (n,)."""
         return self.cuts < levels.NOTHING
 
 
 def splits(subjects: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(others, mine) as bool (n,) for each subject; a single subject is judged by itself."""
+    """Yield (others, mine) as bool (n,) for each subject; a single subject is judged by itself."""
     names = np.unique(subjects)
     for name in names:
         mine = subjects == name
@@ -46,32 +46,32 @@ def splits(subjects: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def judge(candidate: Candidate, evidence: Evidence, *, bar: Bar | None = None, workers: int = 2) -> Nested:
-    """Decide every subject by what the others teach; ``bar`` counts subjects."""
-    held = list(splits(evidence.subjects))
+    """Decide every subject with the candidate learned on the others; ``bar`` counts subjects."""
+    all_splits = list(splits(evidence.subjects))
 
-    def one(split: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
+    def judge_subject(split: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
         others, mine = split
-        learned, unseen = candidate.learn(evidence.take(others)), evidence.take(mine)
-        return learned.cuts(unseen), learned.rule.outlines(unseen), learned.presence(unseen)
+        learned, own = candidate.learn(evidence.take(others)), evidence.take(mine)
+        return learned.cuts(own), learned.rule.outlines(own), learned.presence(own)
 
     cuts, outlines = np.zeros(len(evidence), int), np.zeros(len(evidence), int)
     presence = np.zeros(len(evidence))
     with ThreadPoolExecutor(workers) as pool:
-        for (_, mine), found in zip(held, pool.map(one, held), strict=True):
-            cuts[mine], outlines[mine], presence[mine] = found
+        for (_, mine), results in zip(all_splits, pool.map(judge_subject, all_splits), strict=True):
+            cuts[mine], outlines[mine], presence[mine] = results
             if bar:
                 bar.update()
     return Nested(cuts, outlines, presence, dice(evidence, cuts), dice(evidence, outlines))
 
 
 def by_subject(values: np.ndarray, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of the frames' ``values`` (n,) and numbers of frames, both (subjects,)."""
+    """Return the sums of the frames' ``values`` (n,) and the numbers of frames, both (subjects,)."""
     _, groups = np.unique(subjects, return_inverse=True)
     return np.bincount(groups, values), np.bincount(groups)
 
 
 def interval(sums: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean over frames, subjects drawn with replacement.
+    """Compute the 95 % bootstrap interval of a mean over frames, with subjects drawn with replacement.
 
     ``sums``: (subjects,) sum of the frames' values of each subject; ``sizes``: its number of frames.
     """
@@ -80,7 +80,7 @@ def interval(sums: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, flo
 
 
 def deviation(sums: np.ndarray, sizes: np.ndarray, seed: int) -> float:
-    """The standard error of the same mean."""
+    """Compute the standard error of the same mean."""
     return float(_means(sums, sizes, seed).std())
 
 
@@ -90,8 +90,8 @@ def _means(sums: np.ndarray, sizes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, ranks: Sequence[int], seed: int) -> int:
-    """Which candidate to take: the simplest whose mean is within one standard error, or `LEAST`, of the best
-    one's; among equally simple ones the best.
+    """Pick the simplest candidate whose mean is within one standard error, or `MINIMUM_GAIN`, of the best
+    one's; among equally simple ones, the best.
 
     ``sums``: (candidates, subjects); ``ranks``: (candidates,), the lower the simpler. The error is that of
     the paired difference over a bootstrap of subjects: the one-standard-error rule of Breiman et al.,
@@ -100,18 +100,18 @@ def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, ranks: Sequence[i
     totals = sums.sum(axis=1)
     best = int(totals.argmax())
 
-    def near(place: int) -> bool:
+    def is_near(place: int) -> bool:
         lead = sums[best] - sums[place]
-        return place == best or lead.sum() / sizes.sum() <= max(deviation(lead, sizes, seed), LEAST)
+        return place == best or lead.sum() / sizes.sum() <= max(deviation(lead, sizes, seed), MINIMUM_GAIN)
 
     simpler = [place for place in range(len(sums)) if ranks[place] <= ranks[best]]
-    return min(filter(near, simpler), key=lambda place: (ranks[place], -totals[place]))
+    return min(filter(is_near, simpler), key=lambda place: (ranks[place], -totals[place]))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several ways. ``place`` is the one taken on all subjects; ``picks`` (n,) is for each frame the
-    one that is taken by the Dice of the other subjects' frames.
+    """Choice among several options. ``place`` is the option chosen on all subjects; ``picks`` (n,) is for each
+    frame the option chosen by the Dice of the other subjects' frames.
     """
 
     place: int
@@ -119,8 +119,8 @@ class Choice:
 
 
 def choose(dices: list[np.ndarray], subjects: np.ndarray, ranks: Sequence[int], seed: int) -> Choice:
-    """The simplest way within noise of the best, by the Dice (n,) of the frames with each way; see
-    `simplest_within_noise` for ``ranks``.
+    """Choose the simplest option within noise of the best, by the Dice (n,) of the frames with each option;
+    see `simplest_within_noise` for ``ranks``.
     """
     names, groups = np.unique(subjects, return_inverse=True)
     sums = np.stack([by_subject(values, subjects)[0] for values in dices])
@@ -128,8 +128,8 @@ def choose(dices: list[np.ndarray], subjects: np.ndarray, ranks: Sequence[int], 
     place = simplest_within_noise(sums, sizes, ranks, seed)
     if len(names) == 1:
         return Choice(place, np.full(len(subjects), place))
-    without = [
+    leave_one_out = [
         simplest_within_noise(np.delete(sums, one, axis=1), np.delete(sizes, one), ranks, seed)
         for one in range(len(names))
     ]
-    return Choice(place, np.array(without)[groups])
+    return Choice(place, np.array(leave_one_out)[groups])

@@ -1,9 +1,9 @@
-"""The empty-mask classifier: P(mask not empty) from what the probability maps look like.
+"""Empty-mask classifier: P(mask not empty) from features of the probability maps.
 
-A logistic regression (scikit-learn) over `features.NAMES` and over how well the map lies where the
-training masks lie. With some forty patients a model of more freedom learns the patients. Maps that say
-P(pixel | there is a mask) look alike with and without one, so that of them only the head's presence counts:
-every other feature was measured to add nothing, or to take something.
+A logistic regression (scikit-learn) over `features.NAMES` and over how well the map's position matches
+the training masks. With some forty patients, a more flexible model overfits to the patients. Conditional maps,
+P(pixel | frame has a mask), look alike with and without a mask, so only the head's presence is used for them:
+measured, every other feature added nothing or reduced the score.
 """
 
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from kaggle_nerve.decision.evidence import Evidence
 from kaggle_nerve.maps.blending import from_log_odds
 
 PENALTY = 0.1
-"""C of the regression: the inverse of the weight of its L2 penalty."""
+"""C of the regression: the inverse weight of its L2 penalty."""
 
 PLACE = "place"
-"""The feature that the classifier adds: the mean of the training masks under the map."""
+"""Feature that the classifier adds: the mean of the training masks, weighted by the map."""
 
 ALL_NAMES = (*features.NAMES, PLACE)
 HEAD_ALONE = ("head",)
-"""What conditional maps are judged by: the head's presence, calibrated."""
+"""Feature for conditional maps: the head's presence, calibrated."""
 
 CROSS = 5
-"""Parts into which subjects are dealt to get a classifier's verdict on frames that it has not seen."""
+"""Number of cross-validation splits by subject for a classifier's predictions on unseen frames."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A fitted classifier. Numbers are for the features in the order of ``names``, of `ALL_NAMES`.
+    """Fitted classifier. Values are in the order of the features ``names``, a subset of `ALL_NAMES`.
 
     ``prior``: the mean true mask in a coarse grid.
     """
@@ -45,21 +45,21 @@ class Classifier:
     prior: tuple[tuple[float, ...], ...]
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
-        """P(mask not empty), float (n,)."""
+        """Return P(mask not empty), float (n,)."""
         values = (_columns(evidence, np.array(self.prior), self.names) - self.mean) / self.scale
         return from_log_odds((values * self.weights).sum(axis=1) + self.intercept)
 
 
 def fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> Classifier:
-    """Learn from frames whose truth is known, by the features ``names``."""
+    """Fit the classifier to frames with known truth, with the features ``names``."""
     prior = _prior(evidence)
     values = _columns(evidence, prior, names)
     mean, scale = values.mean(axis=0), values.std(axis=0)
-    # A feature that never changes here gets no weight, whatever it is elsewhere.
+    # A feature that is constant here gets no weight, regardless of its values elsewhere.
     scale[scale < 1e-6] = 1
     if evidence.present.all() or not evidence.present.any():
-        sure = 20.0 if evidence.present.all() else -20.0
-        weights, intercept = np.zeros(len(names)), sure
+        log_odds = 20.0 if evidence.present.all() else -20.0
+        weights, intercept = np.zeros(len(names)), log_odds
     else:
         model = LogisticRegression(C=PENALTY, max_iter=2000).fit((values - mean) / scale, evidence.present)
         weights, intercept = model.coef_[0], float(model.intercept_[0])
@@ -73,16 +73,16 @@ def fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> Classifier:
     )
 
 
-def cross_fitted(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> np.ndarray:
-    """P(mask not empty) of each frame by a classifier that saw none of its subject, (n,)."""
+def cross_fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> np.ndarray:
+    """Return P(mask not empty) of each frame by a classifier fitted without its subject, (n,)."""
     result = np.zeros(len(evidence))
-    for seen, unseen in parts(evidence.subjects):
-        result[unseen] = fit(evidence.take(seen), names)(evidence.take(unseen))
+    for train_rows, test_rows in subject_splits(evidence.subjects):
+        result[test_rows] = fit(evidence.take(train_rows), names)(evidence.take(test_rows))
     return result
 
 
-def parts(subjects: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(seen, unseen) row numbers of up to `CROSS` splits by subject; a single subject is split by frame."""
+def subject_splits(subjects: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (train, test) row numbers of up to `CROSS` splits by subject; a single subject is split by frame."""
     count = len(np.unique(subjects))
     groups = subjects if count > 1 else np.arange(len(subjects))
     splitter = GroupKFold(min(CROSS, len(np.unique(groups))))
@@ -90,7 +90,7 @@ def parts(subjects: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _prior(evidence: Evidence) -> np.ndarray:
-    """The mean true mask, 0 to 1, (height, width) of the coarse maps."""
+    """Compute the mean true mask, 0 to 1, (height, width) of the coarse maps."""
     masks = evidence.true_maps[evidence.present]
     shape = evidence.true_maps.shape[1:]
     return np.round(masks.mean(axis=0) / 255, 4) if len(masks) else np.zeros(shape)
@@ -98,8 +98,8 @@ def _prior(evidence: Evidence) -> np.ndarray:
 
 def _columns(evidence: Evidence, prior: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     maps = evidence.maps.reshape(len(evidence), -1).astype(np.float32)
-    # Summed row by row, so that a frame gets the same number alone as among thousands.
+    # Sum row by row, so that a frame gets the same value alone as among thousands.
     place = np.einsum("np,p->n", maps, prior.reshape(-1).astype(np.float32))
     values = np.column_stack([evidence.features, place / np.maximum(maps.sum(axis=1), 1)]).astype(float)
-    # Contiguous rows are summed in one order, whatever the number of rows.
+    # Contiguous rows are summed in the same order for any number of rows.
     return np.ascontiguousarray(values[:, [ALL_NAMES.index(name) for name in names]])

@@ -1,5 +1,5 @@
-"""What a decision makes of the out-of-fold frames, one by one. It is kept beside the decision, so that nobody has to
-measure the frames again to look at them."""
+"""Results of a decision on each out-of-fold frame, saved beside the decision so that they need not be measured
+again."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,31 +18,31 @@ from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 LEAST_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
-"""The least presences of a `Surface` of conditional maps."""
+"""Columns of a `Surface` of conditional maps: minimum presences."""
 
 COLUMNS = ["subject", "img", "area", "predicted_area", "presence", "dice"]
 
 
 @dataclass(frozen=True)
 class Surface:
-    """Mean Dice (thresholds, columns) by pixel threshold (`THRESHOLDS`) and by what ``label`` says of ``columns``."""
+    """Mean Dice (thresholds, columns) by pixel threshold (`THRESHOLDS`) and ``columns``, whose meaning is ``label``."""
 
     dice: np.ndarray
     columns: tuple[float, ...]
     label: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Convert to plain values for JSON."""
         return {"dice": self.dice.round(6).tolist(), "columns": list(self.columns), "label": self.label}
 
 
 @dataclass(frozen=True)
 class Review:
-    """``frames``: a row for each out-of-fold frame, by subject and img, with `COLUMNS`: the pixels of the true mask
-    and of the predicted one, P(mask not empty), and the Dice. The decision was learned on these very frames, so their
-    mean Dice is the in-sample figure.
+    """Review of a decision. ``frames``: a row for each out-of-fold frame, by subject and img, with `COLUMNS`: the
+    pixels of the true and of the predicted mask, P(mask not empty), and the Dice. The decision was learned on the
+    same frames, so their mean Dice is the in-sample figure.
 
-    ``surface``: what thresholds alone score on these frames.
+    ``surface``: the scores of thresholds alone on these frames.
     """
 
     frames: pd.DataFrame
@@ -59,14 +59,14 @@ def review(
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> Review:
-    """Decide every frame of ``stored``. ``evidence``: what `measure` found on them, measured here if it is None."""
-    how: dict[str, Any] = {"reporter": reporter, "workers": workers}
-    evidence = evidence or measure(stored, truths, **how)[0]
+    """Decide every frame of ``stored``. ``evidence``: the result of `measure` for them; None: measure here."""
+    options: dict[str, Any] = {"reporter": reporter, "workers": workers}
+    evidence = evidence or measure(stored, truths, **options)[0]
     cuts, rows = learned.cuts(evidence), np.arange(len(evidence))
     areas, shared = evidence.reached[rows, cuts], evidence.shared[rows, cuts]
     if shaper.steps:
         areas, shared = (
-            counts[0] for counts in shaping.counts(stored, truths, cuts, lambda row: [shaper], **how)
+            counts[0] for counts in shaping.counts(stored, truths, cuts, lambda row: [shaper], **options)
         )
     presence = learned.presence(evidence)
     frames = stored.table[["subject", "img"]].assign(
@@ -78,8 +78,8 @@ def review(
     return Review(frames, _surface(evidence, presence if stored.is_conditional else None))
 
 
-def some(stored: Predictions, rows: np.ndarray) -> Predictions:
-    """The predictions of some rows."""
+def select_rows(stored: Predictions, rows: np.ndarray) -> Predictions:
+    """Select the predictions of some rows."""
     return replace(
         stored,
         table=stored.table.iloc[rows],
@@ -89,7 +89,7 @@ def some(stored: Predictions, rows: np.ndarray) -> Predictions:
 
 
 def _surface(evidence: Evidence, presence: np.ndarray | None) -> Surface:
-    """By least area, or where ``presence`` (n,) is given by the least presence."""
+    """Score thresholds by minimum area, or, if ``presence`` (n,) is given, by minimum presence."""
     empty = np.where(evidence.present, 0.0, 1.0)
     columns = AREAS if presence is None else LEAST_PRESENCES
     rows = []

@@ -1,9 +1,9 @@
-"""Named refinements of one mask: what is known of a nerve's outline, as operations on pixels.
+"""Named refinements of one mask: prior knowledge of a nerve's outline, as operations on pixels.
 
-Each takes a mask, bool (height, width), and returns one of the same size; the array given is never
-changed and may be returned as it is. An empty mask stays empty and a non-empty one never becomes
-empty. All but ``ellipse`` act as if the frame went on, empty, beyond its border. Only the mask's
-bounding box and a margin are looked at: a fraction of a millisecond for a nerve in a full-size frame.
+Each takes a mask, bool (height, width), and returns one of the same size; the argument is never changed,
+but may be returned itself. An empty mask stays empty and a non-empty one never becomes empty. All but
+``ellipse`` act as if the frame continued, empty, beyond its border. Only the mask's bounding box and a
+margin are processed: a fraction of a millisecond for a nerve in a full-size frame.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +17,15 @@ from kaggle_nerve.errors import NerveError
 Operation = Callable[[np.ndarray], np.ndarray]
 
 CLOSING = 21
-"""Diameter of the closing's kernel in pixels, a fifth of a nerve's. True masks keep a Dice of 0.9992 with
-their closing by it (0.995 at worst, 367 masks): notches and gaps this narrow are not in them."""
+"""Diameter of the closing's kernel in pixels, a fifth of a nerve's. True masks have a Dice of 0.9992 with
+their closing (0.995 at worst, 367 masks): they have no notches and gaps this narrow."""
 
 SMOOTHING = 31
 """Width of the smoothing's Gaussian kernel in pixels: a deviation of 5, a tenth of a nerve's diameter."""
 
 
 def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
-    """Let an operation on uint8 0/1 see the bounding box with ``margin`` empty pixels around it only."""
+    """Restrict an operation on uint8 0/1 to the bounding box with ``margin`` empty pixels around it."""
 
     def decorate(operation: Operation) -> Operation:
         @wraps(operation)
@@ -35,13 +35,13 @@ def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
             if not width:
                 return mask
             box = pixels[top : top + height, left : left + width]
-            # Padding, not a wider cut: near the frame's border there is nothing to cut.
+            # Pad instead of cropping a wider box, which the frame's border may not allow.
             padded = cv2.copyMakeBorder(box, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
-            found = operation(padded)[margin : margin + height, margin : margin + width]
-            if not found.any():
+            refined = operation(padded)[margin : margin + height, margin : margin + width]
+            if not refined.any():
                 return mask
             result = np.zeros(mask.shape, bool)
-            result[top : top + height, left : left + width] = found
+            result[top : top + height, left : left + width] = refined
             return result
 
         return whole
@@ -51,7 +51,7 @@ def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
 
 @_near_the_mask(1)
 def fill(mask: np.ndarray) -> np.ndarray:
-    """The mask and its holes: background that no path of side-by-side pixels joins to the outside."""
+    """Fill holes: background that no path of side-by-side pixels joins to the outside."""
     outside = mask.copy()
     cv2.floodFill(outside, None, (0, 0), 2, flags=4)
     return outside != 2
@@ -59,43 +59,43 @@ def fill(mask: np.ndarray) -> np.ndarray:
 
 @_near_the_mask(0)
 def largest(mask: np.ndarray) -> np.ndarray:
-    """The component with the most pixels; pixels that touch at a corner are joined.
+    """Keep the component with the most pixels; pixels that touch at a corner are connected.
 
-    Of equally large ones, that which comes first when the frame is read row by row.
+    Of equally large ones, keep the first in row-by-row order.
     """
     count, labels, facts, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     if count == 2:
         return mask
     areas = facts[1:, cv2.CC_STAT_AREA]
-    chosen = 1 + np.flatnonzero(areas == areas.max())
-    if len(chosen) > 1:
-        # OpenCV leaves open in which order it numbers components.
-        chosen = labels.flat[np.isin(labels, chosen).argmax()]
-    return labels == chosen
+    labels_kept = 1 + np.flatnonzero(areas == areas.max())
+    if len(labels_kept) > 1:
+        # OpenCV does not specify the order of its component numbers.
+        labels_kept = labels.flat[np.isin(labels, labels_kept).argmax()]
+    return labels == labels_kept
 
 
 @_near_the_mask(CLOSING // 2 + 1)
 def close(mask: np.ndarray) -> np.ndarray:
-    """The morphological closing by a disc of ``CLOSING`` pixels: gaps that do not hold the disc fill up."""
+    """Apply a morphological closing by a disc of ``CLOSING`` pixels, which fills gaps narrower than the disc."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (CLOSING, CLOSING))
     return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel)
 
 
 @_near_the_mask(SMOOTHING // 2)
 def smooth(mask: np.ndarray) -> np.ndarray:
-    """The mask blurred by a Gaussian kernel ``SMOOTHING`` pixels wide and cut at one half.
+    """Blur the mask by a Gaussian kernel ``SMOOTHING`` pixels wide and threshold it at one half.
 
-    A mask too small to reach one half anywhere is returned as it is.
+    A mask too small to reach one half anywhere is returned unchanged.
     """
     return cv2.GaussianBlur(mask * np.uint8(255), (SMOOTHING, SMOOTHING), 0) > 127
 
 
 def ellipse(mask: np.ndarray) -> np.ndarray:
-    """The filled ellipse through the outline of the mask's largest component, in the least-squares sense.
+    """Fit a filled ellipse to the outline of the mask's largest component, by least squares.
 
     The fit is OpenCV's: A. W. Fitzgibbon and R. B. Fisher, A buyer's guide to conic fitting, 1995. The
-    mask is returned as it is where the outline has fewer than 5 points or gives no ellipse of this frame:
-    centred outside it, or longer than twice its diagonal.
+    mask is returned unchanged if the outline has fewer than 5 points, or if the ellipse is centred outside
+    the frame or longer than twice the frame's diagonal.
     """
     pixels = largest(mask).view(np.uint8) if mask.any() else _pixels(mask)
     outlines, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -103,25 +103,25 @@ def ellipse(mask: np.ndarray) -> np.ndarray:
         return mask
     centre, axes, angle = cv2.fitEllipse(outlines[0])
     height, width = mask.shape
-    # Comparisons that a NaN fails, as the fit to points on one line has them.
-    within = -0.5 <= centre[0] <= width - 0.5 and -0.5 <= centre[1] <= height - 0.5
-    if not (within and 0 < max(axes) <= 2 * np.hypot(height, width) and min(axes) >= 0):
+    # NaN, which the fit to points on one line returns, fails these comparisons.
+    is_centred_inside = -0.5 <= centre[0] <= width - 0.5 and -0.5 <= centre[1] <= height - 0.5
+    if not (is_centred_inside and 0 < max(axes) <= 2 * np.hypot(height, width) and min(axes) >= 0):
         return mask
-    drawn = np.zeros(mask.shape, np.uint8)
-    cv2.ellipse(drawn, (centre, axes, angle), 1, cv2.FILLED)
-    return drawn.view(bool) if drawn.any() else mask
+    filled = np.zeros(mask.shape, np.uint8)
+    cv2.ellipse(filled, (centre, axes, angle), 1, cv2.FILLED)
+    return filled.view(bool) if filled.any() else mask
 
 
 @_near_the_mask(0)
 def hull(mask: np.ndarray) -> np.ndarray:
-    """The convex hull of all pixels, components together: every pixel whose centre lies in the hull."""
+    """Fill the convex hull of all components together: every pixel whose centre lies in the hull."""
     height, width = mask.shape
     rows = np.flatnonzero(mask.any(axis=1))
     first = mask[rows].argmax(axis=1)
     last = width - 1 - mask[rows, ::-1].argmax(axis=1)
     ends = np.concatenate([np.stack([first, rows], axis=1), np.stack([last, rows], axis=1)])
     corners = cv2.convexHull(ends.astype(np.int32)).reshape(-1, 2)
-    # OpenCV's own filling draws the outline too, which bulges by rounding: the hull of a hull would grow.
+    # OpenCV's own filling also draws the outline, rounded outwards: the hull of a hull would grow.
     (x, y), (dx, dy) = corners.T, (np.roll(corners, -1, axis=0) - corners).T
     steps = np.arange(height)[:, None] - y
     on_edge = (steps * np.sign(dy) >= 0) & (abs(steps) <= abs(dy))
@@ -141,13 +141,13 @@ OPERATIONS: dict[str, Operation] = {
     "ellipse": ellipse,
     "hull": hull,
 }
-"""Every refinement by its name."""
+"""Refinements by name."""
 
 
 def refine(mask: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """The mask after the refinements ``names``, one after the other; no names, no change.
+    """Apply the refinements ``names`` to the mask, one after the other.
 
-    Raises NerveError for a name that ``OPERATIONS`` does not have, before anything is done.
+    Raise NerveError for a name that is not in ``OPERATIONS``, before applying any.
     """
     for name in names:
         if name not in OPERATIONS:
@@ -158,5 +158,5 @@ def refine(mask: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 def _pixels(mask: np.ndarray) -> np.ndarray:
-    """A boolean mask as OpenCV reads it: uint8 0/1, row by row in memory, without a copy where it can."""
+    """View a boolean mask as uint8 0/1, contiguous for OpenCV; copy it only if necessary."""
     return np.ascontiguousarray(mask, bool).view(np.uint8)

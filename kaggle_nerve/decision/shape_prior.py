@@ -1,9 +1,9 @@
-"""What nerve masks look like and where they lie: a linear model of true masks.
+"""Shape prior: a linear model of the shape and position of true masks.
 
 Principal components of masks shrunk to a small grid (T. F. Cootes et al., Active shape models, 1995,
-there of outline points). Few components allow only shapes that are mixtures of true masks. On
-patients that the components have not seen, true masks keep a Dice with their own reconstruction of
-about .92 with 20 components, .95 with 40 and .97 with 80: what a prediction cannot exceed by it.
+there of outline points). Few components allow only mixtures of true masks. On unseen patients, true masks
+have a Dice with their own reconstruction of about .92 with 20 components, .95 with 40 and .97 with 80: an
+upper limit for predictions with this prior.
 """
 
 import zipfile
@@ -27,10 +27,10 @@ GRID = (105, 145)
 
 @dataclass(frozen=True, eq=False)
 class ShapePrior:
-    """``mean``: float32 (rows, columns), the share of true masks that cover each cell of the grid.
+    """Shape prior. ``mean``: float32 (rows, columns), the share of true masks that cover each cell of the grid.
 
-    ``components``: float32 (k, rows, columns), orthonormal, largest variance first, every value one
-    that float16 holds. ``size``: (height, width) of the masks in pixels.
+    ``components``: float32 (k, rows, columns), orthonormal, largest variance first, every value exact in
+    float16. ``size``: (height, width) of the masks in pixels.
     """
 
     mean: np.ndarray
@@ -38,10 +38,10 @@ class ShapePrior:
     size: tuple[int, int]
 
     def apply(self, mask: np.ndarray) -> np.ndarray:
-        """The mixture of components nearest to ``mask``, bool ``size``, cut at one half.
+        """Find the mixture of components nearest to ``mask``, bool ``size``, thresholded at one half.
 
-        ``mask``: bool ``size``; it is returned as it is where the result would be empty, and where it
-        is empty itself. Raises NerveError for a mask of another size.
+        ``mask``: bool ``size``; it is returned unchanged if it is empty or the result would be. Raise
+        NerveError for a mask of another size.
         """
         if mask.shape != self.size:
             raise NerveError(f"This shape prior is for masks of {self.size}, got one of {mask.shape}.")
@@ -50,11 +50,11 @@ class ShapePrior:
         basis = self.components.reshape(-1, self.mean.size)
         offset = _shrunk(mask, self.mean.shape) - self.mean
         soft = self.mean + ((basis @ offset.reshape(-1)) @ basis).reshape(self.mean.shape)
-        found = cv2.resize(soft, self.size[::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
-        return found if found.any() else mask
+        result = cv2.resize(soft, self.size[::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
+        return result if result.any() else mask
 
     def save(self, path: Path) -> None:
-        """Write an .npz file, atomically: 30 kB a component at most, as float16."""
+        """Write an .npz file, atomically: at most 30 kB per component, as float16."""
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file, mean=self.mean, components=self.components.astype(np.float16), size=self.size
@@ -69,13 +69,13 @@ def fit(
     size: tuple[int, int] = SIZE,
     seed: int = 0,
 ) -> ShapePrior:
-    """Learn the prior from the run-length texts of true masks of ``size``; empty ones are left out.
+    """Learn the prior from the run-length encodings of true masks of ``size``; empty ones are ignored.
 
-    ``components``: how many are wanted; n masks have no more than n - 1. The same masks and seed give
-    the same prior, signs included. Holds n * rows * columns float32 in memory: 141 MB for all 2323
-    true masks of the competition.
+    ``components``: number of components, at most n - 1 for n masks. The same masks and seed give the same
+    prior, including signs. Memory: n * rows * columns float32, 141 MB for all 2323 true masks of the
+    competition.
 
-    Raises NerveError where no mask is left, and RunLengthError for a damaged text.
+    Raise NerveError if no mask is left, and RunLengthError for a damaged encoding.
     """
     texts = [text for text in texts if text]
     if not texts:
@@ -86,16 +86,16 @@ def fit(
     mean = shrunk.mean(axis=0)
     count = min(components, len(texts) - 1, mean.size)
     basis = np.empty((0, mean.size), np.float32)
-    # Masks that are all alike have a mean and no variance to divide by.
+    # Identical masks have no variance to divide by.
     if count > 0 and (shrunk != shrunk[0]).any():
         basis = PCA(count, svd_solver="randomized", random_state=seed).fit(shrunk).components_
-    # Rounded now, so that the prior that was saved and read back is this one to the last bit.
+    # Round to float16 now, so that a saved prior is identical when loaded.
     rounded = basis.astype(np.float16).astype(np.float32).reshape(-1, *grid)
     return ShapePrior(mean.reshape(grid), rounded, size)
 
 
 def load(path: Path) -> ShapePrior:
-    """Read what ``ShapePrior.save`` wrote; NerveError where the file is missing or damaged."""
+    """Load a prior written by ``ShapePrior.save``; raise NerveError if the file is missing or damaged."""
     if not path.is_file():
         raise NerveError(f"There is no shape prior at {path}.")
     try:
@@ -110,5 +110,5 @@ def load(path: Path) -> ShapePrior:
 
 
 def _shrunk(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """The share of each cell of ``grid`` that a mask of 0/1 covers, float32 from 0 to 1."""
+    """Return the share of each cell of ``grid`` that a mask of 0/1 covers, float32 from 0 to 1."""
     return cv2.resize(np.asarray(mask, np.float32), grid[::-1], interpolation=cv2.INTER_AREA)

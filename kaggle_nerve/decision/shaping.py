@@ -1,4 +1,4 @@
-"""The last step of a mask: shape operations, the shape prior, or the CRF, and what each would have scored."""
+"""Refine masks by shape operations, the shape prior or the CRF, and score each option."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +19,11 @@ from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 Images = Callable[[int], np.ndarray]
-"""Gives the frame of a row of the predictions, uint8 (height, width)."""
+"""Function from a row of the predictions to its frame, uint8 (height, width)."""
 
 PRIOR, CRF = "prior", "crf"
 COMPONENTS = 40
-"""Of the shape prior: with 20, true masks of unseen patients lose 0.08 Dice to their own reconstruction."""
+"""Components of the shape prior: with 20, reconstructing true masks of unseen patients costs 0.08 Dice."""
 
 SHAPES: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -35,43 +35,43 @@ SHAPES: dict[str, tuple[str, ...]] = {
     PRIOR: ("fill", "largest", PRIOR),
     CRF: (CRF, "fill", "largest"),
 }
-"""What may be done to a mask, from the simplest on."""
+"""Options to refine a mask, simplest first."""
 
 
 @dataclass(frozen=True)
 class Shaper:
-    """Finishes masks. ``steps``: the names of `shape.OPERATIONS`, `PRIOR` or `CRF`, in their order. Without a
-    ``prior``, for there was no mask to learn one from, the step `PRIOR` changes nothing.
+    """Refine masks. ``steps``: names of `shape.OPERATIONS`, `PRIOR` or `CRF`, in order. Without a ``prior``, which
+    needs at least one true mask, the step `PRIOR` changes nothing.
     """
 
     steps: tuple[str, ...] = ()
     prior: ShapePrior | None = None
     images: Images | None = None
 
-    def __call__(self, seen: np.ndarray, cut: int, row: int) -> np.ndarray:
-        """The mask, bool (height, width), of levels ``seen`` that reach ``cut``."""
-        mask = seen >= cut
+    def __call__(self, frame_levels: np.ndarray, cut: int, row: int) -> np.ndarray:
+        """Return the refined mask, bool (height, width), of the pixels of ``frame_levels`` that reach ``cut``."""
+        mask = frame_levels >= cut
         for step in self.steps:
             if step == CRF:
-                mask = self._refined(seen, cut, row)
+                mask = self._refined(frame_levels, cut, row)
             elif step == PRIOR:
                 mask = self.prior.apply(mask) if self.prior else mask
             else:
                 mask = shape.refine(mask, (step,))
         return mask
 
-    def _refined(self, seen: np.ndarray, cut: int, row: int) -> np.ndarray:
+    def _refined(self, frame_levels: np.ndarray, cut: int, row: int) -> np.ndarray:
         if self.images is None:
             raise NerveError("The CRF looks at the frames themselves; name their --data.")
-        # Seen from the cut: a pixel at it is as likely inside as outside.
-        odds = log_odds(levels.probability(seen)) - log_odds(levels.probability(cut - 0.5))
+        # Shift the odds so that a pixel at the cut has probability one half.
+        odds = log_odds(levels.probability(frame_levels)) - log_odds(levels.probability(cut - 0.5))
         probability = from_log_odds(odds).astype(np.float32)
         mask = crf.refine(probability, self.images(row)) >= 0.5
-        return mask if mask.any() else seen >= cut
+        return mask if mask.any() else frame_levels >= cut
 
 
 Shapers = Callable[[int], list[Shaper]]
-"""The ways to finish the mask of the frame of a row."""
+"""Function from a frame's row to its shapers, one per option."""
 
 
 def counts(
@@ -84,15 +84,15 @@ def counts(
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (shapers, n) of the frames' masks, and how many of them are in the true masks.
+    """Count the pixels (shapers, n) of the frames' masks, and those inside the true masks.
 
-    Each frame is masked from its cut (n,) on and finished by each shaper. A frame that is called empty stays so,
-    whatever the shape. ``way``: how the runs are combined.
+    Each frame's mask at its cut (n,) is refined by each shaper. A frame decided as empty stays empty with every
+    shape. ``way``: how the runs are combined.
     """
 
     def count(row: int) -> list[tuple[int, int]]:
-        seen = map_levels(stored, row, way and way(row))
-        masks = [shaper(seen, int(cuts[row]), row) for shaper in shapers(row)]
+        frame_levels = map_levels(stored, row, way and way(row))
+        masks = [shaper(frame_levels, int(cuts[row]), row) for shaper in shapers(row)]
         return [(int(mask.sum()), int(np.count_nonzero(truths.inside(row, mask)))) for mask in masks]
 
     kept = np.flatnonzero(cuts < levels.NOTHING)
@@ -104,25 +104,27 @@ def counts(
     return areas, shared
 
 
-def score(stored: Predictions, truths: Truths, cuts: np.ndarray, shapers: Shapers, **how: Any) -> np.ndarray:
-    """Dice (shapers, n) of the frames' masks, see `counts`."""
-    areas, shared = counts(stored, truths, cuts, shapers, **how)
+def score(
+    stored: Predictions, truths: Truths, cuts: np.ndarray, shapers: Shapers, **options: Any
+) -> np.ndarray:
+    """Compute the Dice (shapers, n) of the frames' masks; see `counts` for the arguments."""
+    areas, shared = counts(stored, truths, cuts, shapers, **options)
     return dice_of_counts(shared, truths.areas, areas)
 
 
-def cross_fitted_priors(texts: list[str], subjects: np.ndarray) -> list[ShapePrior | None]:
-    """For each frame a shape prior that has seen no true mask of its subject, None where none of the other
-    subjects has a mask. ``texts``: the true masks.
+def cross_fit_priors(texts: list[str], subjects: np.ndarray) -> list[ShapePrior | None]:
+    """Learn for each frame a shape prior without the true masks of its subject; None if the other subjects have no
+    masks. ``texts``: the true masks (run-length encoding).
     """
-    found: list[ShapePrior | None] = [None] * len(texts)
-    for seen, unseen in presence.parts(subjects):
-        masks = [texts[row] for row in seen if texts[row]]
+    priors: list[ShapePrior | None] = [None] * len(texts)
+    for train_rows, test_rows in presence.subject_splits(subjects):
+        masks = [texts[row] for row in train_rows if texts[row]]
         prior = learn_prior(masks) if masks else None
-        for row in unseen:
-            found[row] = prior
-    return found
+        for row in test_rows:
+            priors[row] = prior
+    return priors
 
 
 def learn_prior(texts: list[str]) -> ShapePrior:
-    """The shape prior of true masks, given as run-length texts."""
+    """Learn the shape prior from run-length encodings of true masks."""
     return shape_prior.fit(texts, COMPONENTS)

@@ -1,7 +1,7 @@
-"""A decision in words and tables, for people."""
+"""Describe a decision in words and tables."""
 
 from kaggle_nerve.decision import blends, candidates
-from kaggle_nerve.decision.decision import Decision, Untaught
+from kaggle_nerve.decision.decision import Decision, DefaultDecision
 from kaggle_nerve.decision.figures import Row
 from kaggle_nerve.decision.rule import Thresholds
 
@@ -9,8 +9,8 @@ TITLES = {"blends": "Blends", "rules": "Rules", "shapes": "Shapes"}
 BASELINES = {"blends": blends.BASELINE, "rules": candidates.BASELINE, "shapes": "none"}
 
 
-def told(decision: Decision) -> str:
-    """The rule and what it may be expected to score."""
+def summary(decision: Decision) -> str:
+    """Describe the rule and its expected score."""
     figures = decision.figures
     auc = "-" if figures.presence_auc is None else f"{figures.presence_auc:.3f}"
     return (
@@ -23,29 +23,29 @@ def told(decision: Decision) -> str:
 
 
 def comparison(decision: Decision) -> str:
-    """What the decision was chosen from, as tables."""
+    """Format the comparison that the decision was chosen from, as tables."""
     tables = [
-        f"{_heading(TITLES[what])}\n" + "\n".join(_row(row, BASELINES[what]) for row in rows) + "\n"
-        for what, rows in decision.comparison.items()
+        f"{_heading(TITLES[kind])}\n" + "\n".join(_row(row, BASELINES[kind]) for row in rows) + "\n"
+        for kind, rows in decision.comparison.items()
     ]
     ways = decision.reliability["presence"]
-    said = ", ".join(f"{how} {found.error:.3f}" for how, found in ways.items())
+    errors = ", ".join(f"{how} {reliability.error:.3f}" for how, reliability in ways.items())
     return "\n".join(
         [
             *tables,
-            f"Calibration error of presence: {said}",
+            f"Calibration error of presence: {errors}",
             f"{_taken(decision)} Differences are paired, from the row without one.\n",
         ]
     )
 
 
 def by_hand(decision: Decision) -> str:
-    """The choices that the user made, such as ``rule expected, shape none``."""
-    return ", ".join(f"{what} {name}" for what, name in decision.taken.items())
+    """List the choices that the user made, such as ``rule expected, shape none``."""
+    return ", ".join(f"{kind} {name}" for kind, name in decision.user_choices.items())
 
 
 def _taken(decision: Decision) -> str:
-    if not decision.taken:
+    if not decision.user_choices:
         return "* taken: the simplest within noise of the best."
     return (
         f"* taken: {by_hand(decision)} by hand (`kaggle-nerve tune --force` compares all again), else the simplest "
@@ -53,8 +53,8 @@ def _taken(decision: Decision) -> str:
     )
 
 
-def rule(decision: Decision | Untaught) -> str:
-    """How frames get their masks."""
+def rule(decision: Decision | DefaultDecision) -> str:
+    """Describe how frames get their masks."""
     learned = decision.learned.rule
     if isinstance(learned, Thresholds):
         confident = "" if learned.confident is None else f" of probability {learned.confident:g}"
@@ -64,17 +64,21 @@ def rule(decision: Decision | Untaught) -> str:
         )
     else:
         text = "the mask with the largest expected Dice, where it is worth more than an empty one"
-    said = f"Rule {decision.rule}: {text}"
+    sentence = f"Rule {decision.rule}: {text}"
     if decision.learned.classifier is not None:
-        said += "; presence by the classifier"
+        sentence += "; presence by the classifier"
     if decision.blend.method != "mean" or decision.blend.weights:
-        said += f"; runs combined by {_blend(decision)}"
+        sentence += f"; runs combined by {_blend(decision)}"
     if decision.shape != "none":
-        said += f"; shape {decision.shape}"
-    return f"{said}; {', '.join(decision.taken)} chosen by hand" if decision.taken else said
+        sentence += f"; shape {decision.shape}"
+    return (
+        f"{sentence}; {', '.join(decision.user_choices)} chosen by hand"
+        if decision.user_choices
+        else sentence
+    )
 
 
-def _blend(decision: Decision | Untaught) -> str:
+def _blend(decision: Decision | DefaultDecision) -> str:
     blend = decision.blend
     numbers = blend.weights or blend.thresholds
     return f"{blend.method} {', '.join(f'{number:g}' for number in numbers)}".rstrip()

@@ -41,7 +41,7 @@ def render(contents: Contents, *, reporter: Reporter = SILENT) -> str:
     return environment.get_template(TEMPLATE).render(
         page=contents,
         figures=oof.decision.figures if oof else None,
-        told=text.told(oof.decision) if oof else "",
+        told=text.summary(oof.decision) if oof else "",
         comparison=text.comparison(oof.decision) if oof else "",
         confusion=_confusion(oof) if oof else None,
         charts=charts,
