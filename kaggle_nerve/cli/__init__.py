@@ -1,4 +1,4 @@
-"""The command line: parses, calls one function, prints. Heavy modules are imported inside the commands."""
+"""The command line: parse, call one function, print. Heavy modules are imported inside the commands."""
 
 import errno
 import os
@@ -22,14 +22,14 @@ from kaggle_nerve.cli import (
 from kaggle_nerve.errors import NerveError
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENCV_LOG_LEVEL": "SILENT"}
-"""Keeps the frameworks' own lines from between ours; set before they are imported."""
+"""Silences the frameworks' own log lines; must be set before they are imported."""
 
 
 class Commands(click.Group):
-    """Turns what a user can act on into one sentence and exit code 1."""
+    """Reports errors that a user can act on as one sentence, with exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the work, not of the alphabet."""
+        """List the commands in the order of the workflow."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context):
@@ -88,7 +88,7 @@ for command in (
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     try:
         sys.exit(cli.main(prog_name="kaggle-nerve", standalone_mode=False) or 0)
     except click.ClickException as fault:

@@ -1,4 +1,4 @@
-"""audit."""
+"""The command `audit`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,34 +52,34 @@ def audit(data_dir: Path, out: Path, least: float, worst: int, workers: int, as_
     from kaggle_nerve.audit.audit import write
     from kaggle_nerve.cli.terminal import TerminalReporter
 
-    found = run_audit(data_dir, least=least, reporter=TerminalReporter(), workers=workers)
-    files = write(found, out)
+    result = run_audit(data_dir, least=least, reporter=TerminalReporter(), workers=workers)
+    files = write(result, out)
     if as_json:
-        worst_of_all = found.findings.groupby("kind", sort=False).head(worst).what
+        worst_findings = result.findings.groupby("kind", sort=False).head(worst).what
         options.print_json(
-            found.as_dict() | {"worst": worst_of_all.to_list(), "files": [str(path) for path in files]}
+            result.as_dict() | {"worst": worst_findings.to_list(), "files": [str(path) for path in files]}
         )
     else:
-        _print(found, files, worst, out)
+        _print(result, files, worst, out)
 
 
-def _print(found: "Audit", files: list[Path], worst: int, out: Path) -> None:
+def _print(result: "Audit", files: list[Path], worst: int, out: Path) -> None:
     from kaggle_nerve.audit.audit import DOUBTED
 
     click.echo(
-        f"{len(found.frames)} frames of {found.frames.subject.nunique()} subjects: {len(found.twins)} pairs "
-        f"correlate by {found.least:g} or more, {found.identical()} of them are equal in every pixel, "
-        f"{found.across()} are of two subjects."
+        f"{len(result.frames)} frames of {result.frames.subject.nunique()} subjects: {len(result.twins)} pairs "
+        f"correlate by {result.least:g} or more, {result.identical()} of them are equal in every pixel, "
+        f"{result.across()} are of two subjects."
     )
-    for kind, count in found.counts().items():
+    for kind, count in result.counts().items():
         click.echo(f"{kind:<18}{count:>5}")
-        for what in found.findings.what[found.findings.kind == kind][:worst]:
-            click.echo(f"  {what}")
+        for line in result.findings.what[result.findings.kind == kind][:worst]:
+            click.echo(f"  {line}")
     click.echo(f"Written to {out}: {', '.join(path.name for path in files)}")
     click.echo("All frames stay in training and in every score, labelled as they are.")
-    if len(found.doubted):
+    if len(result.doubted):
         click.echo(
-            f"{DOUBTED} marks {len(found.doubted)} contradicted frames. To let their losses count less (or, with "
+            f"{DOUBTED} marks {len(result.doubted)} contradicted frames. To let their losses count less (or, with "
             "training.noise=soft, to soften their presence targets):\n  kaggle-nerve train-folds --set "
             f"training.noise=weight --set training.noise_table={out / DOUBTED}"
         )

@@ -1,4 +1,4 @@
-"""fetch and verify."""
+"""The commands `fetch` and `verify`."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def fetch(data_dir: Path, force: bool, keep_archive: bool) -> None:
     from kaggle_nerve.kaggle_api.fetch import fetch as run_fetch
 
     reporter = TerminalReporter()
-    fetched = run_fetch(
+    result = run_fetch(
         data_dir,
         Client(),
         reporter=reporter,
@@ -33,7 +33,7 @@ def fetch(data_dir: Path, force: bool, keep_archive: bool) -> None:
         keep_archive=keep_archive,
         verify=lambda path: run_verify(path, reporter=reporter).problems,
     )
-    click.echo(str(fetched))
+    click.echo(str(result))
 
 
 @click.command()
@@ -51,21 +51,21 @@ def verify(data_dir: Path, workers: int, as_json: bool) -> None:
     from kaggle_nerve.cli.terminal import TerminalReporter
     from kaggle_nerve.data.verify import verify as run_verify
 
-    found = run_verify(data_dir, reporter=TerminalReporter(), workers=workers)
+    report = run_verify(data_dir, reporter=TerminalReporter(), workers=workers)
     if as_json:
-        options.print_json(found.as_dict())
+        options.print_json(report.as_dict())
     else:
         click.echo(
-            f"{found.train_frames} training frames of {found.subjects} subjects ({found.with_mask} with a mask), "
-            f"{found.train_masks} mask files, {found.test_frames} test frames"
+            f"{report.train_frames} training frames of {report.subjects} subjects ({report.with_mask} with a mask), "
+            f"{report.train_masks} mask files, {report.test_frames} test frames"
         )
-        for problem in found.problems[: options.SHOWN]:
+        for problem in report.problems[: options.SHOWN]:
             click.echo(problem)
-        options.echo_rest(len(found.problems))
-        if not found.problems:
-            whole = (
-                "the whole competition" if found.complete else "in order, though not the whole competition"
+        options.echo_rest(len(report.problems))
+        if not report.problems:
+            extent = (
+                "the whole competition" if report.complete else "in order, though not the whole competition"
             )
-            click.echo(f"{data_dir} is {whole}: every mask file equals its row of the CSV.")
-    if found.problems:
+            click.echo(f"{data_dir} is {extent}: every mask file equals its row of the CSV.")
+    if report.problems:
         raise click.exceptions.Exit(1)

@@ -1,4 +1,4 @@
-"""predict and tune."""
+"""The commands `predict` and `tune`."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import click
 
 from kaggle_nerve.cli import options
 
-# As decision.candidates and decision.shaping have them, whose import would slow down --help.
+# Copies of the lists in decision.candidates and decision.shaping, whose import would slow down --help.
 RULES = ("fixed", "area", "thresholds", "triplet", "classifier", "expected")
 SHAPES = ("none", "largest", "close", "smooth", "hull", "ellipse", "prior", "crf")
 
@@ -92,12 +92,12 @@ def _try_frames(
     load_keras()
     from kaggle_nerve.trial import try_frames
 
-    tried = try_frames(run, frames, out, data_dir, reporter=TerminalReporter(), workers=workers)
+    trials = try_frames(run, frames, out, data_dir, reporter=TerminalReporter(), workers=workers)
     if as_json:
-        options.print_json([found.as_dict() for found in tried])
+        options.print_json([trial.as_dict() for trial in trials])
         return
-    for found in tried:
-        click.echo(f"{found.frame}: presence {found.presence:.3f}, {found.verdict}; {found.overlay}")
+    for trial in trials:
+        click.echo(f"{trial.frame}: presence {trial.presence:.3f}, {trial.verdict}; {trial.overlay}")
 
 
 @click.command()
@@ -145,12 +145,12 @@ def tune(
     from kaggle_nerve.decision import text
     from kaggle_nerve.runs import decision_file, open_run
 
-    named = {"rule": rule, "shape": shape, "blend": blend}
+    choices = {"rule": rule, "shape": shape, "blend": blend}
     runs = [open_run(runs_dir, name) for name in run_names]
     decision = pipeline.learn_decision(
         runs,
         data_dir,
-        take={what: name for what, name in named.items() if name},
+        take={what: name for what, name in choices.items() if name},
         force=force,
         reporter=TerminalReporter(),
         workers=workers,
@@ -159,5 +159,5 @@ def tune(
         options.print_json(decision.as_dict())
         return
     click.echo(text.comparison(decision))
-    click.echo(text.told(decision))
+    click.echo(text.summary(decision))
     click.echo(f"Stored in {decision_file(runs)}")

@@ -1,4 +1,4 @@
-"""doctor: what is there, what is missing, what to do about it."""
+"""The command `doctor`: show what is installed, what is missing, and what to do about it."""
 
 import os
 import shutil
@@ -81,10 +81,12 @@ def _devices() -> dict[str, str]:
 def _credentials(advice: list[str]) -> dict[str, str]:
     from kaggle_nerve.kaggle_api.credentials import HOW_TO_GET, find
 
-    found = find()
-    if found is None:
+    credential = find()
+    if credential is None:
         advice.append(HOW_TO_GET)
-    return {"Kaggle credentials": "none" if found is None else f"{found.kind} from {found.where}"}
+    return {
+        "Kaggle credentials": "none" if credential is None else f"{credential.kind} from {credential.where}"
+    }
 
 
 def _data(data_dir: Path, advice: list[str]) -> dict[str, str]:

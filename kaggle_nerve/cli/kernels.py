@@ -1,4 +1,4 @@
-"""kernels: build, check, push, status, output, dataset."""
+"""The commands `kernels build`, `check`, `push`, `status`, `output` and `dataset`."""
 
 import tempfile
 from pathlib import Path
@@ -34,10 +34,10 @@ def build(out: Path) -> None:
     """
     from kaggle_nerve.notebooks.build import build
 
-    written = build(out)
-    for path in written:
+    paths = build(out)
+    for path in paths:
         click.echo(f"{out / path} is written")
-    if not written:
+    if not paths:
         click.echo(f"All notebooks in {out} are up to date.")
 
 
@@ -91,11 +91,11 @@ def push(
     from kaggle_nerve.kaggle_api.kernels import COMPLETE, SESSION
     from kaggle_nerve.kaggle_api.kernels import follow as watch
     from kaggle_nerve.kaggle_api.kernels import push as push_folder
-    from kaggle_nerve.notebooks.pushing import prepared
+    from kaggle_nerve.notebooks.pushing import prepare_kernel
 
     client = Client()
     with tempfile.TemporaryDirectory() as folder:
-        made = prepared(
+        kernel_folder = prepare_kernel(
             name,
             username(client),
             Path(folder),
@@ -103,7 +103,7 @@ def push(
             datasets=datasets,
             kernels=sources,
         )
-        pushed = push_folder(made, client)
+        pushed = push_folder(kernel_folder, client)
     click.echo(f"{pushed.ref} is pushed as version {pushed.version}; its page is {pushed.url}")
     if not follow:
         click.echo(f"`kaggle-nerve kernels status {pushed.ref} --follow` watches its session.")
@@ -187,8 +187,8 @@ def dataset(run_name: str, title: str, message: str, runs_dir: Path) -> None:
     from kaggle_nerve.runs import open_run
 
     folder = open_run(runs_dir, run_name).folder
-    shipped = ship(folder, Client(), title=title, message=message, reporter=TerminalReporter())
-    click.echo(f"Run {folder.name} is version {shipped.version} of the dataset {shipped.ref}: {shipped.url}")
+    version = ship(folder, Client(), title=title, message=message, reporter=TerminalReporter())
+    click.echo(f"Run {folder.name} is version {version.version} of the dataset {version.ref}: {version.url}")
 
 
 def _refuse_timeout_alone(timeout: float | None, follow: bool) -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and values that need parsing."""
+"""Options shared by several commands, and values that need parsing."""
 
 import json
 import os
@@ -50,12 +50,12 @@ workers_option = click.option(
 
 
 class Duration(click.ParamType):
-    """``90s``, ``30m``, ``1.5h`` or plain minutes such as ``45``; becomes seconds."""
+    """A duration such as ``90s``, ``30m``, ``1.5h``, or plain minutes such as ``45``; converts to seconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds of a text."""
+        """Convert a text to seconds."""
         if isinstance(value, float):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", value.strip())
@@ -65,32 +65,32 @@ class Duration(click.ParamType):
 
 
 def sample_or_default(sample: Path | None, data_dir: Path) -> Path | None:
-    """What `sample_option` says: the named file, else the one in ``data_dir``, else None.
+    """Return the file of `sample_option`: the named one, else the one in ``data_dir``, else None.
 
-    NerveError where the user named a --data that has none: the check would be weaker than was asked for.
+    Raises NerveError if the user named a --data that has none: the check would be weaker than requested.
     """
     if sample is not None:
         return sample
-    lying = data_dir / SAMPLE_CSV
-    if lying.is_file():
-        return lying
+    default = data_dir / SAMPLE_CSV
+    if default.is_file():
+        return default
     if click.get_current_context().get_parameter_source("data_dir") is ParameterSource.COMMANDLINE:
         raise NerveError(
-            f"{lying} is missing; name the competition's folder with --data, or the file with --sample."
+            f"{default} is missing; name the competition's folder with --data, or the file with --sample."
         )
     return None
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document on standard output."""
     click.echo(json.dumps(value, indent=2))
 
 
 SHOWN = 20
-"""Problems printed before the rest is only counted."""
+"""Maximum number of problems to print; the rest is only counted."""
 
 
 def echo_rest(count: int) -> None:
-    """Say how many problems were not printed."""
+    """Print how many problems were not shown."""
     if count > SHOWN:
         click.echo(f"... and {count - SHOWN} more.")

@@ -1,4 +1,4 @@
-"""rehearse: the whole job without Kaggle."""
+"""The command `rehearse`: the whole job without Kaggle."""
 
 import time
 from pathlib import Path
@@ -65,10 +65,10 @@ def rehearse(
              kaggle-nerve rehearse --data data/ultrasound-nerve-segmentation --preset small
              kaggle-nerve rehearse --serve --fault cut:times=2,after=1500000
     """
-    from kaggle_nerve.rehearsal import faults as known
+    from kaggle_nerve.rehearsal import faults as fault_injection
 
     if list_faults:
-        for name, meaning in known.FAULTS.items():
+        for name, meaning in fault_injection.FAULTS.items():
             click.echo(f"{name:<20} {meaning}")
         return
     if held_out is not None and data_dir is None:
@@ -84,22 +84,22 @@ def rehearse(
     from kaggle_nerve.storage import locked
 
     reporter = TerminalReporter()
-    parsed = [known.parse(text) for text in faults]
+    parsed_faults = [fault_injection.parse(text) for text in faults]
     folder = run.rehearsal_folder(work, data_dir, held_out, seed)
     served = run.prepare_competition(folder, data_dir, held_out, seed, reporter)
-    told = f"Another rehearsal runs in {folder}; end it, or take another folder with --work."
+    message = f"Another rehearsal runs in {folder}; end it, or take another folder with --work."
     with (
-        locked(folder / ".lock", told),
+        locked(folder / ".lock", message),
         RehearsalServer(served, folder / "server", port=port) as server,
     ):
-        for fault in parsed:
+        for fault in parsed_faults:
             server.faults.put(fault)
         if serve:
             _serve(server, folder)
             return
         load_keras(deterministic=settings.training.deterministic)
         with GentleInterrupt() as interrupt:
-            ended = run.rehearse(
+            result = run.rehearse(
                 server,
                 folder,
                 preset,
@@ -108,7 +108,7 @@ def rehearse(
                 reporter=reporter,
                 stop=interrupt.stop,
             )
-    _print(ended, data_dir is None or is_synthetic(data_dir), as_json)
+    _print(result, data_dir is None or is_synthetic(data_dir), as_json)
 
 
 def _serve(server: "RehearsalServer", folder: Path) -> None:
@@ -121,16 +121,16 @@ def _serve(server: "RehearsalServer", folder: Path) -> None:
         click.echo("Ended.", err=True)
 
 
-def _print(ended: "RehearsalResult", synthetic: bool, as_json: bool) -> None:
+def _print(result: "RehearsalResult", synthetic: bool, as_json: bool) -> None:
     if as_json:
         options.print_json(
             {
                 "synthetic": synthetic,
-                "public": ended.public,
-                "private": ended.private,
-                "all_empty": ended.empty.as_dict(),
-                "oof": ended.decision.figures.dice,
-                "csv": str(ended.csv),
+                "public": result.public,
+                "private": result.private,
+                "all_empty": result.empty.as_dict(),
+                "oof": result.decision.figures.dice,
+                "csv": str(result.csv),
             }
         )
         return
@@ -139,9 +139,9 @@ def _print(ended: "RehearsalResult", synthetic: bool, as_json: bool) -> None:
     click.echo("")
     if synthetic:
         click.echo("SYNTHETIC DATA: the scores below are of the phantom, not of the competition.")
-    click.echo(text.told(ended.decision))
+    click.echo(text.summary(result.decision))
     click.echo("")
     click.echo(f"{'':<18}{'public':>8}{'private':>9}")
-    click.echo(f"{'this submission':<18}{ended.public:8.4f}{ended.private:9.4f}")
-    click.echo(f"{'all-empty':<18}{ended.empty.public:8.4f}{ended.empty.private:9.4f}")
-    click.echo(f"\nThe submission is {ended.csv}, its row in {ended.csv.parent / 'ledger.csv'}")
+    click.echo(f"{'this submission':<18}{result.public:8.4f}{result.private:9.4f}")
+    click.echo(f"{'all-empty':<18}{result.empty.public:8.4f}{result.empty.private:9.4f}")
+    click.echo(f"\nThe submission is {result.csv}, its row in {result.csv.parent / 'ledger.csv'}")

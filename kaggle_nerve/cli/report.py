@@ -1,4 +1,4 @@
-"""report."""
+"""The command `report`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""submissions: list, refresh, compare, merge."""
+"""The commands `submissions list`, `refresh`, `compare` and `merge`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,17 +63,17 @@ def _plot(rows: list["Entry"], path: Path) -> None:
     from kaggle_nerve.storage import atomic_path
     from kaggle_nerve.submissions.ledger import FIGURES
 
-    shown = [row for row in rows if row.oof is not None and (row.public, row.private) != (None, None)]
-    if not shown:
+    scored = [row for row in rows if row.oof is not None and (row.public, row.private) != (None, None)]
+    if not scored:
         raise click.ClickException(
             "No submission has both an out-of-fold estimate and a score, so there is nothing to plot; "
             "`kaggle-nerve submissions refresh` takes new scores from Kaggle."
         )
-    table = pd.DataFrame([row.as_dict() for row in shown])
+    table = pd.DataFrame([row.as_dict() for row in scored])
     figure = scores(table.astype(dict.fromkeys(FIGURES, float)))
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
-    click.echo(f"{path} shows {len(shown)} of {len(rows)} submissions", err=True)
+    click.echo(f"{path} shows {len(scored)} of {len(rows)} submissions", err=True)
 
 
 @submissions.command()
@@ -87,8 +87,8 @@ def refresh(submissions_dir: Path) -> None:
     from kaggle_nerve.kaggle_api.client import Client
     from kaggle_nerve.submissions import ledger
 
-    changed = ledger.refresh(Client(), ledger.Ledger(submissions_dir / "ledger.csv"))
-    click.echo(f"{changed} rows of the ledger have new figures.")
+    count = ledger.refresh(Client(), ledger.Ledger(submissions_dir / "ledger.csv"))
+    click.echo(f"{count} rows of the ledger have new figures.")
 
 
 @submissions.command()
@@ -115,12 +115,12 @@ def compare(
     """
     from kaggle_nerve.submissions.compare import compare
 
-    found = compare(first, second, options.sample_or_default(sample, data_dir))
+    comparison = compare(first, second, options.sample_or_default(sample, data_dir))
     if as_json:
-        options.print_json({"first": str(first), "second": str(second)} | found.as_dict(worst))
+        options.print_json({"first": str(first), "second": str(second)} | comparison.as_dict(worst))
     else:
         click.echo(f"A  {first}\nB  {second}\n")
-        _print_comparison(found, worst)
+        _print_comparison(comparison, worst)
 
 
 @submissions.command()
@@ -149,44 +149,46 @@ def merge(
     from kaggle_nerve.cli.terminal import TerminalReporter
     from kaggle_nerve.submissions.merge import merge
 
-    done = merge(
+    result = merge(
         csvs, out, method, sample=options.sample_or_default(sample, data_dir), reporter=TerminalReporter()
     )
     if as_json:
-        options.print_json({"csv": str(out)} | done.as_dict())
+        options.print_json({"csv": str(out)} | result.as_dict())
     else:
-        _print_merged(done, out)
+        _print_merge_result(result, out)
 
 
-def _print_comparison(found: "Comparison", worst: int) -> None:
+def _print_comparison(comparison: "Comparison", worst: int) -> None:
     click.echo(f"{'frames':<10} {'mask in B':>10} {'none in B':>10}")
-    click.echo(f"{'mask in A':<10} {found.both_present:>10} {found.only_first:>10}")
-    click.echo(f"{'none in A':<10} {found.only_second:>10} {found.both_empty:>10}")
+    click.echo(f"{'mask in A':<10} {comparison.both_present:>10} {comparison.only_first:>10}")
+    click.echo(f"{'none in A':<10} {comparison.only_second:>10} {comparison.both_empty:>10}")
     click.echo(
-        f"\nPresence agrees on {found.presence_agreement:.2%} of {found.frames} frames; "
-        f"A has a mask on {found.first_share:.2%}, B on {found.second_share:.2%}."
+        f"\nPresence agrees on {comparison.presence_agreement:.2%} of {comparison.frames} frames; "
+        f"A has a mask on {comparison.first_share:.2%}, B on {comparison.second_share:.2%}."
     )
     where_both = (
-        "" if found.dice_where_both is None else f", {found.dice_where_both:.4f} where both have a mask"
+        ""
+        if comparison.dice_where_both is None
+        else f", {comparison.dice_where_both:.4f} where both have a mask"
     )
     click.echo(
-        f"Mean Dice {found.dice:.4f} over all frames{where_both}; {found.identical} rows are identical."
+        f"Mean Dice {comparison.dice:.4f} over all frames{where_both}; {comparison.identical} rows are identical."
     )
-    shown = found.differences[:worst]
-    if shown:
-        click.echo(f"\nThe worst {len(shown)} of {len(found.differences)} frames that differ:")
+    frames = comparison.differences[:worst]
+    if frames:
+        click.echo(f"\nThe worst {len(frames)} of {len(comparison.differences)} frames that differ:")
         click.echo(f"{'img':>7} {'Dice':>7} {'pixels in A':>12} {'pixels in B':>12}")
-        for frame in shown:
+        for frame in frames:
             click.echo(f"{frame.img:>7} {frame.dice:>7.4f} {frame.first_area:>12} {frame.second_area:>12}")
 
 
-def _print_merged(done: "MergeResult", out: Path) -> None:
+def _print_merge_result(result: "MergeResult", out: Path) -> None:
     click.echo(f"{'with mask':>9} {'weight':>7} {'Dice with the consensus':>24}  file")
-    for voter in done.voters:
+    for voter in result.voters:
         click.echo(f"{voter.share:>9.2%} {voter.weight:>7.4f} {voter.dice:>24.4f}  {voter.path}")
-    ties = f", {done.ties} of them a tie" if done.ties else ""
-    click.echo(f"The files disagree on whether there is a mask on {done.disputed} frames{ties}.")
-    click.echo(f"{out}: {done.frames} rows, {done.non_empty} with a mask, by {done.method}")
+    ties = f", {result.ties} of them a tie" if result.ties else ""
+    click.echo(f"The files disagree on whether there is a mask on {result.disputed} frames{ties}.")
+    click.echo(f"{out}: {result.frames} rows, {result.non_empty} with a mask, by {result.method}")
 
 
 def _short(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""submit, validate, score."""
+"""The commands `submit`, `validate` and `score`."""
 
 from pathlib import Path
 
@@ -114,9 +114,9 @@ def validate(csv: Path, sample: Path | None, data_dir: Path, as_json: bool) -> N
             click.echo(f"{csv}: {fault}")
         options.echo_rest(len(report.faults))
     else:
-        against = f"the ids of {sample}" if sample else "ids 1 to the number of rows (no sample was given)"
+        basis = f"the ids of {sample}" if sample else "ids 1 to the number of rows (no sample was given)"
         click.echo(
-            f"{csv} is valid: {report.rows} rows, {report.non_empty} with a mask; checked against {against}."
+            f"{csv} is valid: {report.rows} rows, {report.non_empty} with a mask; checked against {basis}."
         )
     if report.faults:
         raise click.exceptions.Exit(1)
@@ -134,11 +134,11 @@ def score(csv: Path, solution: Path, as_json: bool) -> None:
     """
     from kaggle_nerve.competition import submission
 
-    found = submission.score(csv, solution)
+    scores = submission.score(csv, solution)
     if as_json:
-        options.print_json(found.as_dict())
+        options.print_json(scores.as_dict())
         return
-    click.echo(f"Mean Dice {found.all:.5f} over {found.frames} frames")
-    for name, value in (("public", found.public), ("private", found.private)):
+    click.echo(f"Mean Dice {scores.all:.5f} over {scores.frames} frames")
+    for name, value in (("public", scores.public), ("private", scores.private)):
         if value is not None:
             click.echo(f"{name:<8} {value:.5f}")

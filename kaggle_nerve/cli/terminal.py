@@ -1,4 +1,4 @@
-"""What a terminal shows of long work, and Ctrl-C that lets an epoch finish."""
+"""Progress on a terminal, and a Ctrl-C that lets the epoch finish."""
 
 import logging
 import os
@@ -15,16 +15,16 @@ from kaggle_nerve.progress import Bar, LoggedBar, Reporter
 
 
 def load_keras(*, deterministic: bool = False) -> None:
-    """Import Keras and wake its device without the backend's start-up lines.
+    """Import Keras and initialise its device without the backend's start-up lines.
 
-    TensorFlow writes them before its log level counts, straight to the process's standard error. They
-    are shown where the import fails. Of several GPUs none is woken: who wakes them takes their memory,
-    and each is for a process of its own. ``deterministic`` counts from the first use of the device.
+    TensorFlow writes them straight to the process's standard error before its log level takes effect. They
+    are shown if the import fails. With several GPUs none is initialised: doing so takes its memory, and each
+    GPU is for a process of its own. ``deterministic`` takes effect at the first use of the device.
     """
-    # Several models are each traced once, of which TensorFlow warns as of one that is traced again and again.
+    # TensorFlow warns of repeated tracing when several models are each traced once.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr_copy = os.dup(2)
     with tempfile.TemporaryFile() as lines:
         os.dup2(lines.fileno(), 2)
         try:
@@ -36,11 +36,11 @@ def load_keras(*, deterministic: bool = False) -> None:
                 keras.ops.convert_to_numpy(keras.ops.zeros(1))
         except BaseException:
             lines.seek(0)
-            os.write(kept, lines.read())
+            os.write(stderr_copy, lines.read())
             raise
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr_copy, 2)
+            os.close(stderr_copy)
 
 
 class LiveBar(Bar):
@@ -50,11 +50,11 @@ class LiveBar(Bar):
         self._bar = tqdm(desc=label, total=total, unit=unit, file=sys.stderr, dynamic_ncols=True)
 
     def update(self, steps: int = 1) -> None:
-        """Count."""
+        """Advance the bar."""
         self._bar.update(steps)
 
     def note(self, text: str) -> None:
-        """Show beside the bar."""
+        """Show ``text`` beside the bar."""
         self._bar.set_postfix_str(text)
 
     def expect(self, total: int) -> None:
@@ -63,43 +63,43 @@ class LiveBar(Bar):
         self._bar.refresh()
 
     def close(self) -> None:
-        """End the bar where it stands."""
+        """Close the bar at its current position."""
         self._bar.close()
 
 
 class TerminalReporter(Reporter):
-    """Bars and lines on standard error, so that standard output holds the answer alone."""
+    """Reports bars and lines on standard error, so that standard output holds only the result."""
 
     def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
-        """A new bar."""
+        """Return a new bar."""
         if sys.stderr.isatty():
             return LiveBar(label, total, unit)
         return LoggedBar(label, total, unit, lambda line: click.echo(line, err=True))
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         tqdm.write(text, file=sys.stderr)
 
 
 class GentleInterrupt:
-    """Ctrl-C once asks for a stop after the epoch, twice stops at once. A context manager."""
+    """Context manager for Ctrl-C: once requests a stop after the epoch, twice stops at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.stop_requested = False
 
     def __enter__(self) -> "GentleInterrupt":
-        self._before = signal.signal(signal.SIGINT, self._ask)
+        self._before = signal.signal(signal.SIGINT, self._request_stop)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, self._before)
 
     def stop(self) -> bool:
-        """Whether a stop was asked for."""
-        return self.asked
+        """Tell whether a stop was requested."""
+        return self.stop_requested
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stop_requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.stop_requested = True
         click.echo("\nFinishing this epoch, then stopping; press Ctrl-C again to stop at once.", err=True)

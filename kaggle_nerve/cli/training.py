@@ -1,4 +1,4 @@
-"""presets and train-folds."""
+"""The commands `presets` and `train-folds`."""
 
 import dataclasses
 import json
@@ -30,14 +30,16 @@ def presets(name: str | None, as_json: bool) -> None:
         click.echo(dump(settings).strip())
         _print_layers(settings)
         return
-    listed = {each: load_preset(each) for each in preset_names()}
+    all_settings = {preset: load_preset(preset) for preset in preset_names()}
     if as_json:
-        options.print_json({each: settings.flat() for each, settings in listed.items()})
+        options.print_json({preset: settings.flat() for preset, settings in all_settings.items()})
         return
-    wide = max(map(len, listed))
-    for each, settings in listed.items():
+    width = max(map(len, all_settings))
+    for preset, settings in all_settings.items():
         size = "x".join(map(str, settings.size))
-        click.echo(f"{each:<{wide}}  {size:>8}  {settings.training.epochs:>3} epochs  {settings.description}")
+        click.echo(
+            f"{preset:<{width}}  {size:>8}  {settings.training.epochs:>3} epochs  {settings.description}"
+        )
 
 
 def _print_layers(settings: Settings) -> None:
@@ -46,16 +48,16 @@ def _print_layers(settings: Settings) -> None:
     load_keras()
     from kaggle_nerve.models import registry, summary
 
-    # What a network consists of needs no file of weights.
-    bare = dataclasses.replace(settings.model, weights="none")
-    model = registry.build(dataclasses.replace(settings, model=bare))
+    # Listing the layers needs no weights file.
+    model_settings = dataclasses.replace(settings.model, weights="none")
+    model = registry.build(dataclasses.replace(settings, model=model_settings))
     rows = [(*row[:3], f"{row.parameters:,}") for row in summary.layer_table(model)]
     rows = [("layer", "kind", "output", "parameters"), *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     click.echo("")
     for name, kind, shape, parameters in rows:
-        words = f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {shape:<{widths[2]}}"
-        click.echo(f"{words}  {parameters:>{widths[3]}}")
+        line = f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {shape:<{widths[2]}}"
+        click.echo(f"{line}  {parameters:>{widths[3]}}")
     counts = summary.parameter_counts(model)
     click.echo(f"{counts.trainable + counts.fixed:,} parameters, {counts.trainable:,} of them trained")
 
@@ -69,7 +71,7 @@ class Fold(click.IntRange):
         super().__init__(0)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number as an integer, or ``all``."""
+        """Return the number as an integer, or ``all``."""
         return value if value == ALL else super().convert(value, param, ctx)
 
 
@@ -140,7 +142,7 @@ def train_folds(
     if seed is not None:
         changes += (f"seed={seed}",)
     if start_from is not None:
-        # Quoted: a run may have a name that TOML would read as a date.
+        # Quoted: TOML would parse some run names as dates.
         changes += (f"training.start={json.dumps(start_from)}",)
     if deterministic:
         changes += ("training.deterministic=true",)
@@ -170,8 +172,8 @@ def train_folds(
         except run_folds.FoldsError as fault:
             run, results, failures = fault.run, fault.results, fault.failures
     if as_json:
-        told = [{key: _json_number(value) for key, value in vars(result).items()} for result in results]
-        options.print_json({"run": run.name, "folds": told, "failures": failures})
+        rows = [{key: _json_number(value) for key, value in vars(result).items()} for result in results]
+        options.print_json({"run": run.name, "folds": rows, "failures": failures})
     else:
         for result in results:
             click.echo(result.sentence)
@@ -185,5 +187,5 @@ def train_folds(
 
 
 def _json_number(value: Any) -> Any:
-    """None for NaN, which JSON has not."""
+    """Replace NaN by None, since JSON has no NaN."""
     return None if isinstance(value, float) and math.isnan(value) else value
