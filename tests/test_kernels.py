@@ -13,9 +13,9 @@ import pytest
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.notebooks import build as building
 from kaggle_nerve.notebooks import closure as closures
-from kaggle_nerve.notebooks.notebook import notebook, paste
+from kaggle_nerve.notebooks.notebook import build_notebook, build_paste
 from kaggle_nerve.notebooks.plans import PLANS, TRAIN
-from kaggle_nerve.notebooks.pushing import prepared
+from kaggle_nerve.notebooks.pushing import prepare_kernel
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 
@@ -122,7 +122,7 @@ def test_what_a_notebook_must_not_import_is_refused_with_the_way_there():
 
 
 def test_a_pasted_cell_holds_each_file_as_it_is(files):
-    tree = ast.parse(paste(TRAIN, files))
+    tree = ast.parse(build_paste(TRAIN, files))
     calls = [
         node.value for node in tree.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
     ]
@@ -142,7 +142,7 @@ def test_texts_that_would_end_a_literal_early_survive():
         closures.File("kaggle_nerve/storage.py", 'b = "\\n"  # \\\n'),
     ]
     written = {}
-    body = [node for node in ast.parse(paste(TRAIN, odd)).body if "write(" in ast.unparse(node)[:6]]
+    body = [node for node in ast.parse(build_paste(TRAIN, odd)).body if "write(" in ast.unparse(node)[:6]]
     for node in body:
         exec(compile(ast.Module([node], []), "x", "exec"), {"write": written.__setitem__})
     assert written == {file.path: file.text for file in odd}
@@ -159,14 +159,14 @@ def test_metadata_says_no_internet_and_which_machine():
 
 
 def test_what_is_pushed_is_what_kernels_holds(tmp_path):
-    prepared("nerve-explore", "somebody", tmp_path)
+    prepare_kernel("nerve-explore", "somebody", tmp_path)
     pushed = (tmp_path / "nerve-explore.ipynb").read_bytes()
     assert pushed == (KERNELS / "nerve-explore" / "nerve-explore.ipynb").read_bytes()
 
 
 def test_settings_and_attachments_of_a_pushed_kernel(tmp_path):
     settings = {"PRESET": "small", "HOURS": "5", "CHANGES": '["training.epochs=3"]'}
-    prepared(
+    prepare_kernel(
         "nerve-train-folds", "me", tmp_path, settings=settings, datasets=["me/weights"], kernels=["me/other"]
     )
     told = json.loads((tmp_path / "kernel-metadata.json").read_text())
@@ -200,7 +200,7 @@ def test_settings_and_attachments_of_a_pushed_kernel(tmp_path):
     ],
 )
 def test_values_of_settings(tmp_path, kernel, name, text, value):
-    prepared(kernel, "me", tmp_path, settings={name: text})
+    prepare_kernel(kernel, "me", tmp_path, settings={name: text})
     values = {}
     exec("".join(json.loads((tmp_path / f"{kernel}.ipynb").read_text())["cells"][1]["source"]), values)
     assert (values[name], type(values[name])) == (value, type(value))
@@ -225,7 +225,7 @@ def test_values_of_settings(tmp_path, kernel, name, text, value):
 )
 def test_values_that_the_session_would_fail_on_are_refused(tmp_path, kernel, name, text, wanted):
     with pytest.raises(NerveError) as told:
-        prepared(kernel, "me", tmp_path, settings={name: text})
+        prepare_kernel(kernel, "me", tmp_path, settings={name: text})
     assert f"Setting {name} of kernel {kernel} cannot be {text!r}: write {wanted}" in str(told.value)
 
 
@@ -241,19 +241,19 @@ def test_values_that_the_session_would_fail_on_are_refused(tmp_path, kernel, nam
 )
 def test_settings_that_training_refuses_are_refused_before_a_session_begins(tmp_path, name, text, wanted):
     with pytest.raises(NerveError, match=wanted):
-        prepared("nerve-train-folds", "me", tmp_path, settings={name: text})
+        prepare_kernel("nerve-train-folds", "me", tmp_path, settings={name: text})
 
 
 def test_wrong_names_are_refused(tmp_path):
     with pytest.raises(NerveError, match="There is no kernel 'nerve'; there are nerve-train-folds"):
-        prepared("nerve", "me", tmp_path)
+        prepare_kernel("nerve", "me", tmp_path)
     with pytest.raises(NerveError, match="has no setting 'EPOCHS'; it has PRESET, FOLDS, HOURS"):
-        prepared("nerve-train-folds", "me", tmp_path, settings={"EPOCHS": "3"})
+        prepare_kernel("nerve-train-folds", "me", tmp_path, settings={"EPOCHS": "3"})
     with pytest.raises(NerveError, match="write it as owner/name"):
-        prepared("nerve-train-folds", "me", tmp_path, datasets=["weights"])
+        prepare_kernel("nerve-train-folds", "me", tmp_path, datasets=["weights"])
 
 
 def test_every_floor_has_its_heading(files):
-    assert notebook(TRAIN, files)
+    assert build_notebook(TRAIN, files)
     explored = closures.closure(PLANS["nerve-explore"].entry)
-    assert notebook(PLANS["nerve-explore"], explored)
+    assert build_notebook(PLANS["nerve-explore"], explored)

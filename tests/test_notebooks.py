@@ -9,7 +9,7 @@ import pytest
 from notebook_support import Kaggle, code_cells, failure, make_kernel, with_settings
 from training_support import numbers
 
-from kaggle_nerve.notebooks.build import generated
+from kaggle_nerve.notebooks.build import generate
 from kaggle_nerve.phantom import write_competition
 from kaggle_nerve.runs import open_run
 
@@ -64,7 +64,7 @@ def package(kernel, data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def texts():
-    return generated()
+    return generate()
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Builds the notebooks in top-level ``kernels/`` from the package's own sources."""
+"""Build the notebooks in top-level ``kernels/`` from the package's own sources."""

@@ -1,4 +1,4 @@
-"""Writing and checking the generated files of all kernels."""
+"""Write and check the generated files of all kernels."""
 
 import json
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from pathlib import Path
 from kaggle_nerve.competition.facts import SLUG
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.notebooks.closure import closure
-from kaggle_nerve.notebooks.notebook import digest, holds, notebook, paste
+from kaggle_nerve.notebooks.notebook import build_notebook, build_paste, contains, digest
 from kaggle_nerve.notebooks.plans import PLANS, Plan
 from kaggle_nerve.storage import write_text
 
 OWNER = "INSERT_YOUR_USER_NAME"
-"""In the place of the owner until a kernel is pushed."""
+"""Placeholder for the owner until a kernel is pushed."""
 
 METADATA, PASTE = "kernel-metadata.json", "paste.py"
 
 
 @dataclass(frozen=True)
 class Drift:
-    """A file under ``kernels/`` that is not what the package generates; ``why`` names what differs."""
+    """A file under ``kernels/`` that differs from what the package generates; ``why`` names the difference."""
 
     path: str
     why: str
@@ -28,21 +28,21 @@ class Drift:
         return f"{self.path} {self.why}"
 
 
-def generated() -> dict[str, str]:
-    """Every generated file of every kernel: path below ``kernels/`` -> text."""
-    found, closures = {}, {plan.entry: closure(plan.entry) for plan in PLANS.values()}
+def generate() -> dict[str, str]:
+    """Generate every file of every kernel: path below ``kernels/`` -> text."""
+    texts, closures = {}, {plan.entry: closure(plan.entry) for plan in PLANS.values()}
     for plan in PLANS.values():
         files = closures[plan.entry]
-        found[f"{plan.name}/{METADATA}"] = metadata(plan)
-        found[f"{plan.name}/{plan.name}.ipynb"] = notebook(plan, files)
-        found[f"{plan.name}/{PASTE}"] = paste(plan, files)
-    return found
+        texts[f"{plan.name}/{METADATA}"] = metadata(plan)
+        texts[f"{plan.name}/{plan.name}.ipynb"] = build_notebook(plan, files)
+        texts[f"{plan.name}/{PASTE}"] = build_paste(plan, files)
+    return texts
 
 
 def build(folder: Path) -> list[str]:
-    """Write what differs or is missing below ``folder``; returns its paths."""
+    """Write the files below ``folder`` that differ or are missing; return their paths."""
     written = []
-    for path, text in generated().items():
+    for path, text in generate().items():
         if _read(folder / path) != text:
             write_text(folder / path, text)
             written.append(path)
@@ -50,21 +50,23 @@ def build(folder: Path) -> list[str]:
 
 
 def check(folder: Path) -> list[Drift]:
-    """What differs below ``folder`` from what `build` would write; nothing if all is well."""
-    found = []
-    for path, text in generated().items():
-        there = _read(folder / path)
-        if there is None:
-            found.append(Drift(path, "is missing"))
-        elif there != text:
-            found.append(Drift(path, _difference(path, there)))
-    return found + [Drift(name, "is no kernel of this package: delete it") for name in _strangers(folder)]
+    """List the differences between ``folder`` and what `build` would write."""
+    drifts = []
+    for path, text in generate().items():
+        existing = _read(folder / path)
+        if existing is None:
+            drifts.append(Drift(path, "is missing"))
+        elif existing != text:
+            drifts.append(Drift(path, _difference(path, existing)))
+    return drifts + [
+        Drift(name, "is no kernel of this package: delete it") for name in _unknown_kernels(folder)
+    ]
 
 
 def metadata(plan: Plan, owner: str = OWNER) -> str:
-    """The text of kernel-metadata.json, in the official client's words."""
-    # Internet is named, since the client turns it on where nothing is said.
-    told = {
+    """Return the text of kernel-metadata.json, with the official client's keys."""
+    # enable_internet is explicit because the client's default is True.
+    values = {
         "id": f"{owner}/{plan.name}",
         "title": plan.title,
         "code_file": f"{plan.name}.ipynb",
@@ -80,40 +82,41 @@ def metadata(plan: Plan, owner: str = OWNER) -> str:
         "kernel_sources": [],
         "model_sources": [],
     }
-    return json.dumps(told, indent=2) + "\n"
+    return json.dumps(values, indent=2) + "\n"
 
 
-def plan_of(name: str) -> Plan:
-    """The kernel ``name``; NerveError for an unknown one."""
+def find_plan(name: str) -> Plan:
+    """Return the kernel ``name``. Raises NerveError for an unknown one."""
     if name not in PLANS:
         raise NerveError(f"There is no kernel {name!r}; there are {', '.join(PLANS)}.")
     return PLANS[name]
 
 
 def _read(path: Path) -> str | None:
-    # Bytes that are no text differ from what is generated, as any other change does.
+    # Bytes that are not UTF-8 count as a difference, like any other change.
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
-def _strangers(folder: Path) -> list[str]:
-    """Folders with a kernel's files that are no kernel's: what an older version wrote."""
+def _unknown_kernels(folder: Path) -> list[str]:
+    """List folders with kernel files that are no kernel of this version, left by an older one."""
     return sorted(
-        inside.name
-        for inside in folder.glob("*/")
-        if inside.name not in PLANS
-        and any((inside / file).is_file() for file in (METADATA, PASTE, f"{inside.name}.ipynb"))
+        subfolder.name
+        for subfolder in folder.glob("*/")
+        if subfolder.name not in PLANS
+        and any((subfolder / file).is_file() for file in (METADATA, PASTE, f"{subfolder.name}.ipynb"))
     )
 
 
-def _difference(path: str, there: str) -> str:
-    """Which modules of the package a notebook has otherwise: those that changed since, or were edited in it."""
+def _difference(path: str, text: str) -> str:
+    """Name the modules whose text in a notebook differs: changed in the package since, or edited in the
+    notebook."""
     if path.endswith(METADATA):
         return "differs from kaggle_nerve/notebooks/plans.py"
-    files = closure(plan_of(path.split("/")[0]).entry)
-    stale = [file.path for file in files if digest(file) not in there]
+    files = closure(find_plan(path.split("/")[0]).entry)
+    stale = [file.path for file in files if digest(file) not in text]
     if stale:
         return f"is older than {', '.join(stale)}"
-    edited = [file.path for file in files if not holds(there, file)]
+    edited = [file.path for file in files if not contains(text, file)]
     if edited:
         return f"has {', '.join(edited)} changed by hand"
     return "differs from kaggle_nerve/notebooks/plans.py or notebook.py"

@@ -1,4 +1,4 @@
-"""Which of the package's files a kernel needs: its entry, whatever that imports, and the presets."""
+"""Find the package files that a kernel needs: its entry module, everything that it imports, and the presets."""
 
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -10,10 +10,10 @@ import grimp
 PACKAGE = "kaggle_nerve"
 
 PRESETS = "kaggle_nerve.presets"
-"""Read as files by `kaggle_nerve.settings.files`, so that no import leads there."""
+"""Read as files by `kaggle_nerve.settings.files`, so no import leads there."""
 
 FORBIDDEN = ("click", "kaggle", "kagglesdk", "requests")
-"""What Kaggle's image lacks, or cannot be imported without a network."""
+"""Packages that Kaggle's image lacks, or that cannot be imported without a network."""
 
 
 @dataclass(frozen=True)
@@ -24,60 +24,64 @@ class File:
     text: str
 
     @property
-    def floor(self) -> str:
-        """The package or module right below the root that it belongs to, as ``data``; '' is the root itself."""
-        inside = self.path.split("/")[1:]
-        name = inside[0].removesuffix(".py")
+    def package(self) -> str:
+        """Its package or module directly below the root, such as ``data``; '' is the root itself."""
+        parts = self.path.split("/")[1:]
+        name = parts[0].removesuffix(".py")
         return "" if name == "__init__" else name
 
 
 def closure(entry: str) -> list[File]:
-    """The files that module ``entry`` needs, what is built upon before what builds on it.
+    """List the files that module ``entry`` needs, dependencies first.
 
-    Imports inside functions count, those for type checking alone do not. Raises ValueError where
-    something is among them that a notebook must not import: a defect of the package.
+    Imports inside functions count, imports for type checking do not. Raises ValueError for an import that a
+    notebook must not have: a defect of the package.
     """
     graph = grimp.build_graph(
         PACKAGE, include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
     )
-    found = _reached(graph, entry)
-    for bad in FORBIDDEN:
-        if bad in found:
-            chain = " -> ".join(graph.find_shortest_chain(entry, bad) or (entry, "...", bad))
-            raise ValueError(f"A notebook must not import {bad}, and {entry} does: {chain}.")
-    modules = sorted(module for module in found if _is_ours(module))
-    order = {floor: place for place, floor in enumerate(_floors(graph, modules))}
+    needed = _find_modules(graph, entry)
+    for forbidden in FORBIDDEN:
+        if forbidden in needed:
+            chain = " -> ".join(graph.find_shortest_chain(entry, forbidden) or (entry, "...", forbidden))
+            raise ValueError(f"A notebook must not import {forbidden}, and {entry} does: {chain}.")
+    modules = sorted(module for module in needed if _is_ours(module))
+    order = {package: position for position, package in enumerate(_sort_packages(graph, modules))}
     return [
         file
-        for module in sorted(modules, key=lambda name: (order[_floor(name)], name))
+        for module in sorted(modules, key=lambda name: (order[_package_of(name)], name))
         for file in _files(module)
     ]
 
 
-def _reached(graph: grimp.ImportGraph, entry: str) -> set[str]:
-    """``entry``, the presets, all that they import, and the packages around all of them."""
-    found, waiting = set(), {entry, PRESETS}
-    while waiting:
-        module = waiting.pop()
-        found.add(module)
+def _find_modules(graph: grimp.ImportGraph, entry: str) -> set[str]:
+    """Return ``entry``, the presets, all that they import, and the packages around all of them."""
+    modules, queue = set(), {entry, PRESETS}
+    while queue:
+        module = queue.pop()
+        modules.add(module)
         parent = module.rpartition(".")[0]
-        waiting |= graph.find_modules_directly_imported_by(module) | ({parent} if parent else set())
-        waiting -= found
-    return found
+        queue |= graph.find_modules_directly_imported_by(module) | ({parent} if parent else set())
+        queue -= modules
+    return modules
 
 
-def _floors(graph: grimp.ImportGraph, modules: list[str]) -> list[str]:
-    below: dict[str, set[str]] = {_floor(module): set() for module in modules}
+def _sort_packages(graph: grimp.ImportGraph, modules: list[str]) -> list[str]:
+    dependencies: dict[str, set[str]] = {_package_of(module): set() for module in modules}
     for module in modules:
         imported = {
-            _floor(name) for name in graph.find_modules_directly_imported_by(module) if _is_ours(name)
+            _package_of(name) for name in graph.find_modules_directly_imported_by(module) if _is_ours(name)
         }
-        # The root's own __init__ is imported before all else.
-        below[_floor(module)] |= (imported | {PACKAGE}) - {_floor(module)}
-    return list(TopologicalSorter({floor: sorted(below[floor]) for floor in sorted(below)}).static_order())
+        # The root's __init__ is imported first.
+        dependencies[_package_of(module)] |= (imported | {PACKAGE}) - {_package_of(module)}
+    return list(
+        TopologicalSorter(
+            {package: sorted(dependencies[package]) for package in sorted(dependencies)}
+        ).static_order()
+    )
 
 
-def _floor(module: str) -> str:
+def _package_of(module: str) -> str:
     return ".".join(module.split(".")[:2])
 
 
@@ -92,4 +96,4 @@ def _files(module: str) -> list[File]:
         paths = [path / "__init__.py", *sorted(path.glob("*.toml"))]
     else:
         paths = [path / "__init__.py" if path.is_dir() else path.with_suffix(".py")]
-    return [File(one.relative_to(root).as_posix(), one.read_text(encoding="utf-8")) for one in paths]
+    return [File(file.relative_to(root).as_posix(), file.read_text(encoding="utf-8")) for file in paths]

@@ -1,4 +1,4 @@
-"""A kernel's notebook, and the same as the text of a single cell."""
+"""Build a kernel's notebook, and the same as a single cell."""
 
 import hashlib
 import itertools
@@ -12,9 +12,9 @@ from kaggle_nerve.notebooks.closure import File
 from kaggle_nerve.notebooks.plans import Plan
 
 DIGITS = 16
-"""Of each file's SHA-256 in the notebook: enough to tell a changed one."""
+"""Digits of each file's SHA-256 in the notebook, enough to detect a change."""
 
-ABOUT_FLOORS = {
+HEADINGS = {
     "": "the package",
     "errors": "the one exception for people",
     "devices": "processors and GPUs",
@@ -36,7 +36,7 @@ ABOUT_FLOORS = {
     "audit": "labels to doubt",
     "session": "what the last cells call",
 }
-"""What the headings say above the files of a package."""
+"""Headings above the files of a package."""
 
 FACTS = """
 # What this notebook is made of: version, and of each file that the cells below write the beginning of its SHA-256.
@@ -76,11 +76,11 @@ def write(path, text):
 """.strip()
 
 HIDDEN = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}
-"""Kaggle and JupyterLab show such a cell folded, so that the notebook reads from top to bottom."""
+"""Makes Kaggle and JupyterLab fold a cell, so that the notebook stays readable from top to bottom."""
 
 
-def notebook(plan: Plan, files: Sequence[File]) -> str:
-    """The text of ``<name>.ipynb``: the same bytes for the same sources."""
+def build_notebook(plan: Plan, files: Sequence[File]) -> str:
+    """Return the text of ``<name>.ipynb``: the same bytes for the same sources."""
     cells = [
         _markdown("title", _title(plan)),
         _code("settings", plan.settings),
@@ -90,27 +90,27 @@ def notebook(plan: Plan, files: Sequence[File]) -> str:
         ),
         _code("facts", _facts(files), HIDDEN),
     ]
-    for floor, group in itertools.groupby(files, lambda file: file.floor):
-        heading = f"### `kaggle_nerve{'.' if floor else ''}{floor}`: {ABOUT_FLOORS[floor]}"
-        cells.append(_markdown(f"floor-{floor or 'root'}", heading))
-        cells += [_code(_slug(file.path), _writing(file), HIDDEN) for file in group]
+    for package, group in itertools.groupby(files, lambda file: file.package):
+        heading = f"### `kaggle_nerve{'.' if package else ''}{package}`: {HEADINGS[package]}"
+        cells.append(_markdown(f"floor-{package or 'root'}", heading))
+        cells += [_code(_slug(file.path), _write_cell(file), HIDDEN) for file in group]
     cells += [_markdown("run", "## Run"), _code("check", CHECK)]
-    for place, (title, code) in enumerate(plan.runs, 1):
-        cells += [_markdown(f"run-{place}-title", f"### {title}"), _code(f"run-{place}", code)]
+    for number, (title, code) in enumerate(plan.runs, 1):
+        cells += [_markdown(f"run-{number}-title", f"### {title}"), _code(f"run-{number}", code)]
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    made = {
+    document = {
         "cells": cells,
         "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
         "nbformat": 4,
         "nbformat_minor": 5,
     }
-    return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
-def paste(plan: Plan, files: Sequence[File]) -> str:
-    """The same as one cell: for an empty notebook into which it is pasted."""
+def build_paste(plan: Plan, files: Sequence[File]) -> str:
+    """Return the same as one cell, to be pasted into an empty notebook."""
     parts = [
-        _commented(_title(plan)),
+        _comment_out(_title(plan)),
         plan.settings,
         f"# {NOTHING}",
         _facts(files),
@@ -122,15 +122,15 @@ def paste(plan: Plan, files: Sequence[File]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def holds(text: str, file: File) -> bool:
-    """Whether ``text``, a notebook's or a pasted cell's, has the file as it is."""
-    lines = json.dumps(_lines(_writing(file)), indent=1, ensure_ascii=False)
-    # Sources stand three levels deep in the notebook's JSON.
+def contains(text: str, file: File) -> bool:
+    """Tell whether ``text``, a notebook or a pasted cell, contains the file unchanged."""
+    lines = json.dumps(_lines(_write_cell(file)), indent=1, ensure_ascii=False)
+    # Sources are nested three levels deep in the notebook's JSON.
     return lines.replace("\n", "\n   ") in text or _write_call(file) in text
 
 
-def _writing(file: File) -> str:
-    """The cell that writes a file; its own last line end is written by the magic."""
+def _write_cell(file: File) -> str:
+    """Return the cell that writes a file; the magic adds the final newline."""
     return f"%%writefile {file.path}\n{file.text.removesuffix(chr(10))}"
 
 
@@ -151,12 +151,12 @@ def _facts(files: Sequence[File]) -> str:
 
 
 def digest(file: File) -> str:
-    """The beginning of a file's SHA-256, in hexadecimal."""
+    """Return the first digits of a file's SHA-256, in hexadecimal."""
     return hashlib.sha256(file.text.encode()).hexdigest()[:DIGITS]
 
 
 def _literal(file: File) -> str:
-    """The text as Python would read it back, as readable as the file itself."""
+    """Return the text as a Python literal, a raw string if possible."""
     if "'''" in file.text or "\r" in file.text or not file.text.endswith("\n"):
         return repr(file.text) if file.text else '""'
     return f"r'''{file.text}'''"
@@ -182,9 +182,9 @@ def _lines(text: str) -> list[str]:
 
 
 def _slug(path: str) -> str:
-    """A cell's id: letters, digits, - and _ , 64 at most."""
+    """Return a cell's id: letters, digits, - and _ , at most 64."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", path.removeprefix("kaggle_nerve/"))[-64:]
 
 
-def _commented(text: str) -> str:
+def _comment_out(text: str) -> str:
     return "\n".join(f"# {line.lstrip('# ')}".rstrip() for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""The kernels: what each is for, the settings at its top, the module that it needs, and the cells that run it."""
+"""The kernels: purpose, settings cell, required module, and the cells that run it."""
 
 from dataclasses import dataclass
 from textwrap import dedent
@@ -6,9 +6,9 @@ from textwrap import dedent
 
 @dataclass(frozen=True)
 class Plan:
-    """A kernel. ``settings`` is the cell that belongs to the user, ``runs`` are title and code of the last ones.
+    """A kernel. ``settings`` is the cell that the user edits, ``runs`` are title and code of the last cells.
 
-    ``entry`` is the module whose imports the notebook carries. ``gpu``: whether it asks for one.
+    ``entry`` is the module whose imports the notebook contains. ``gpu``: whether it requests one.
     """
 
     name: str
