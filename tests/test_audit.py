@@ -247,7 +247,7 @@ def test_sheets_show_pairs_side_by_side(data):
 
 def test_the_notebook_shows_the_same_pairs(data, tmp_path, monkeypatch, capsys):
     shown = []
-    monkeypatch.setattr(explore, "here", lambda: Places(data.parent, tmp_path / "working"))
+    monkeypatch.setattr(explore, "find_places", lambda: Places(data.parent, tmp_path / "working"))
     monkeypatch.setattr(explore, "display", shown.append)
     explore.Exploration().show_contradictions()
     assert "1 of 4 frames with a mask have a twin without one" in capsys.readouterr().out

@@ -61,7 +61,7 @@ def test_elsewhere_than_on_kaggle_inputs_lie_beside_the_folder(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(placing, "KAGGLE", tmp_path / "none")
     monkeypatch.setenv("KAGGLE_NERVE_CACHE", "/elsewhere")
-    found = placing.here()
+    found = placing.find_places()
     assert (found.working, found.input) == (tmp_path, tmp_path.parent / "input")
 
 

@@ -1,1 +1,1 @@
-"""What runs in a Kaggle notebook in the command line's place: the generated notebooks' last cells call it."""
+"""Entry points for Kaggle notebooks: the last cells of the generated notebooks call them."""

@@ -1,4 +1,4 @@
-"""Pictures of the data and of an attached run, one function a cell."""
+"""Show the data and an attached run in pictures, one method per cell."""
 
 import io
 from typing import Any
@@ -19,21 +19,21 @@ from kaggle_nerve.pictures import charts
 from kaggle_nerve.pictures.sheet import Tile, sheet
 from kaggle_nerve.runs import Run, open_run
 from kaggle_nerve.session.console import ConsoleReporter
-from kaggle_nerve.session.places import attached_runs, find_data, here, take_over
+from kaggle_nerve.session.places import attached_runs, copy_attached_runs, find_data, find_places
 
 
 class Exploration:
-    """The data and, where one is attached, a run: ``run`` names it, None takes the first.
+    """The data and, if one is attached, a run: ``run`` names it, None takes the first.
 
-    Every method shows a figure and prints what it says in a line.
+    Every method shows a figure, and some print a line about it.
     """
 
     def __init__(self, run: str | None = None, seed: int = 0):
-        self.places, self.reporter, self.seed = here(), ConsoleReporter(), seed
+        self.places, self.reporter, self.seed = find_places(), ConsoleReporter(), seed
         self.data = find_data(self.places)
         self.layout = locate(self.data)
         self.frames = training_frames(self.layout)
-        self.run = self._run(run)
+        self.run = self._open_run(run)
         present = self.frames.has_mask
         self.reporter.say(
             f"{len(self.frames)} training frames of {self.frames.subject.nunique()} subjects in {self.data}; "
@@ -41,49 +41,49 @@ class Exploration:
         )
 
     def show_frames(self, count: int = 12) -> None:
-        """Frames drawn at random, half of them with a mask, which is outlined."""
+        """Show random frames, half of them with a mask, which is outlined."""
         halves = [
             group.sample(min(len(group), count // 2), random_state=self.seed)
             for _, group in self.frames.groupby("has_mask")
         ]
-        chosen = pd.concat(halves).sort_values(["subject", "img"])
-        tiles = [
-            self._tile(row, f"{row.subject}_{row.img}, {row.area} pixels") for row in chosen.itertuples()
-        ]
+        rows = pd.concat(halves).sort_values(["subject", "img"])
+        tiles = [self._tile(row, f"{row.subject}_{row.img}, {row.area} pixels") for row in rows.itertuples()]
         self._show(sheet(tiles, "Training frames; the nerve outlined where it is marked"))
 
     def show_balance(self) -> None:
-        """How many frames of each subject have a mask."""
+        """Show how many frames of each subject have a mask."""
         self._show(charts.balance(self.frames))
 
     def show_contradictions(self, count: int = 4) -> None:
-        """The likest pairs of frames of which one has a mask and the other has none."""
+        """Show the most similar pairs of frames of which one has a mask and the other has none."""
         cache = open_training(self.layout, twins.SIZE, reporter=self.reporter)
-        labelled = contradictions.compare_labels(twins.twins(cache, reporter=self.reporter), self.frames)
-        found = contradictions.contradictions(labelled, self.frames)
-        found = found[found.kind == contradictions.AGAINST_NONE]
+        pairs = contradictions.compare_labels(twins.twins(cache, reporter=self.reporter), self.frames)
+        conflicts = contradictions.contradictions(pairs, self.frames)
+        conflicts = conflicts[conflicts.kind == contradictions.AGAINST_NONE]
+        count_with_twin = conflicts.row.nunique()
         self.reporter.say(
-            f"{found.row.nunique()} of {self.frames.has_mask.sum()} frames with a mask have a twin without one (grey "
+            f"{count_with_twin} of {self.frames.has_mask.sum()} frames with a mask have a twin without one (grey "
             f"levels correlate by {twins.LEAST:g} or more)."
         )
-        if len(found):
-            self._show(doubts_sheet(found, self.frames, read_grey, 2 * count))
+        if len(conflicts):
+            self._show(doubts_sheet(conflicts, self.frames, read_grey, 2 * count))
 
     def show_curves(self) -> None:
-        """The run's loss and score, epoch by epoch, of unfinished folds, too."""
-        run = self._attached()
+        """Show the run's loss and score by epoch, also of unfinished folds."""
+        run = self._run_or_hint()
         if run is None:
             return
-        read = {str(fold.number): charts.read_history(fold.history) for fold in run.begun_folds()}
-        histories = {name: history for name, history in read.items() if history is not None}
+        all_histories = {str(fold.number): charts.read_history(fold.history) for fold in run.begun_folds()}
+        histories = {name: history for name, history in all_histories.items() if history is not None}
         if histories:
             self._show(charts.curves(histories))
         else:
             self.reporter.say(f"Run {run.name} has no finished epoch yet, so there are no curves.")
 
     def show_worst(self, count: int = 12) -> None:
-        """Out-of-fold frames with the lowest Dice: what was missed, invented, or drawn elsewhere."""
-        run = self._attached()
+        """Show out-of-fold frames with the lowest Dice: false negatives, false positives, and misplaced
+        masks."""
+        run = self._run_or_hint()
         if run is None:
             return
         if not run.finished_folds():
@@ -95,11 +95,11 @@ class Exploration:
             f"Of {len(frames)} out-of-fold frames {(frames.dice == 0).sum()} score 0: a mask that was missed, or one "
             "where there is none."
         )
-        drawn = frames[frames.dice < 1].assign(
+        wrong_frames = frames[frames.dice < 1].assign(
             kind=lambda table: (table.area > 0) + 2 * (table.predicted_area > 0)
         )
-        # A third of each kind: missed, invented, drawn elsewhere; of equal ones not all of the first subject.
-        shuffled = drawn.sample(frac=1, random_state=self.seed)
+        # A third each: false negatives, false positives, misplaced. Shuffled, so that ties mix subjects.
+        shuffled = wrong_frames.sample(frac=1, random_state=self.seed)
         kinds = [group.nsmallest(-(-count // 3), "dice") for _, group in shuffled.groupby("kind")]
         worst = pd.concat(kinds)
         worst = worst.assign(predicted=pipeline.out_of_fold_masks(decision, run, self.layout, worst.index))
@@ -114,14 +114,14 @@ class Exploration:
         ]
         self._show(sheet(tiles, "Missed, invented, drawn elsewhere: true outline blue, predicted orange"))
 
-    def _run(self, name: str | None) -> Run | None:
+    def _open_run(self, name: str | None) -> Run | None:
         folders = attached_runs(self.places, self.data)
         if name is None and not folders:
             return None
-        take_over(self.places, self.data)
+        copy_attached_runs(self.places, self.data)
         return open_run(self.places.runs, name or folders[0].name)
 
-    def _attached(self) -> Run | None:
+    def _run_or_hint(self) -> Run | None:
         if self.run is None:
             self.reporter.say(
                 "No run is attached; add the output of nerve-train-folds with 'Add Input' to see its own."
@@ -133,7 +133,7 @@ class Exploration:
         return Tile(read_grey(frame.path), title, outlines)
 
     def _show(self, figure: Figure) -> None:
-        # As a picture: which figures a notebook shows by itself depends on its backend.
-        made = io.BytesIO()
-        figure.savefig(made, format="png", dpi=80)
-        display(Image(made.getvalue()))
+        # As a PNG: whether a notebook shows a figure by itself depends on the backend.
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=80)
+        display(Image(buffer.getvalue()))

@@ -1,4 +1,4 @@
-"""Where things lie in a Kaggle notebook: attached inputs, which cannot be written to, and the working folder."""
+"""Folders of a Kaggle notebook: attached inputs, which are read-only, and the working folder."""
 
 import os
 import tempfile
@@ -16,25 +16,26 @@ KAGGLE = Path("/kaggle")
 
 @dataclass(frozen=True)
 class Places:
-    """``input`` holds whatever is attached; what is written into ``working`` is the notebook's output."""
+    """``input`` holds everything attached; files written into ``working`` are the notebook's output."""
 
     input: Path
     working: Path
 
     @property
     def runs(self) -> Path:
-        """The folder of runs, as `kaggle-nerve` has it on a laptop."""
+        """Folder of runs, with the same layout as that of `kaggle-nerve` elsewhere."""
         return self.working / "runs"
 
     @property
     def submission(self) -> Path:
-        """The file that a notebook submits."""
+        """File that a notebook submits."""
         return self.working / "submission.csv"
 
 
-def here() -> Places:
-    """The places of this notebook: Kaggle's, elsewhere those beside the current folder. Caches go to neither."""
-    # Inputs are read-only, and what is in the working folder counts against what Kaggle keeps.
+def find_places() -> Places:
+    """Return this notebook's folders: Kaggle's, or else those beside the current folder. Caches go to
+    neither."""
+    # Inputs are read-only, and the working folder counts against Kaggle's limit on output.
     os.environ.setdefault(FOLDER_VARIABLE, str(Path(tempfile.gettempdir()) / "kaggle-nerve"))
     working = KAGGLE / "working"
     if not working.is_dir():
@@ -43,29 +44,30 @@ def here() -> Places:
 
 
 def find_data(places: Places) -> Path:
-    """The competition's folder: where Kaggle puts it, or wherever its training table lies.
+    """Return the competition's folder: where Kaggle puts it, or wherever its training table is.
 
-    NerveError where it is not attached.
+    Raises NerveError if it is not attached.
     """
-    known = [places.input / "competitions" / facts.SLUG, places.input / facts.SLUG]
-    found = [folder for folder in known if (folder / facts.TRAIN_CSV).is_file()]
-    found += sorted(path.parent for path in places.input.rglob(facts.TRAIN_CSV)) if not found else []
-    if not found:
+    candidates = [places.input / "competitions" / facts.SLUG, places.input / facts.SLUG]
+    folders = [folder for folder in candidates if (folder / facts.TRAIN_CSV).is_file()]
+    folders += sorted(path.parent for path in places.input.rglob(facts.TRAIN_CSV)) if not folders else []
+    if not folders:
         raise NerveError(
             f"The competition's data is not attached: there is no {facts.TRAIN_CSV} under {places.input}; press "
             f"'Add Input' and choose the competition {facts.SLUG} (accept its rules first)."
         )
-    return found[0]
+    return folders[0]
 
 
 def attached_runs(places: Places, data: Path) -> list[Path]:
-    """Folders of runs among the inputs but ``data``, sorted: a dataset's, or another notebook's output."""
-    found = {path.parent for path in places.input.rglob(SETTINGS) if not path.is_relative_to(data)}
-    return sorted(folder for folder in found if (folder / ENVIRONMENT).is_file())
+    """List folders of runs among the inputs outside ``data``, sorted: a dataset's, or another notebook's
+    output."""
+    folders = {path.parent for path in places.input.rglob(SETTINGS) if not path.is_relative_to(data)}
+    return sorted(folder for folder in folders if (folder / ENVIRONMENT).is_file())
 
 
-def take_over(places: Places, data: Path) -> list[str]:
-    """Copy what attached runs have, finished folds and begun ones, into the working folder's runs.
+def copy_attached_runs(places: Places, data: Path) -> list[str]:
+    """Copy finished and unfinished folds of attached runs into the working folder's runs.
 
     Returns a line for each run.
     """
