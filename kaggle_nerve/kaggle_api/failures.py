@@ -226,8 +226,8 @@ LONGEST = 300
 
 @dataclass(frozen=True)
 class Wording:
-    """How to describe failures of one kind of object: its own failures, its page on Kaggle (with ``{slug}``),
-    and the option that selects another folder."""
+    """Descriptions of the failures of one kind of object: its own failures, its page on Kaggle (with
+    ``{slug}``), and the option that selects another folder."""
 
     answers: tuple[Failure, ...]
     page: str
