@@ -64,7 +64,7 @@ def model_settings(*changes: str) -> ModelSettings:
 def seen(*changes: str, size: tuple[int, int] = (45, 62)) -> keras.Model:
     """From frames to what the encoder is given."""
     frames = keras.Input((*size, 1))
-    return keras.Model(frames, encoders.prepared(frames, model_settings(*changes), ((9, 10), (1, 1))))
+    return keras.Model(frames, encoders.preprocess(frames, model_settings(*changes), ((9, 10), (1, 1))))
 
 
 def write_published(application: keras.Model, path) -> None:
@@ -252,7 +252,7 @@ def test_folds_side_by_side_take_turns_at_the_download(tmp_path, monkeypatch):
 
     monkeypatch.setattr(keras.utils, "get_file", download)
     with ThreadPoolExecutor(3) as pool:
-        asked = [pool.submit(weights._cached, CHEAP, tmp_path / "none") for _ in range(3)]
+        asked = [pool.submit(weights._cached_path, CHEAP, tmp_path / "none") for _ in range(3)]
         assert [one.result() for one in asked] == [path] * 3
     assert most == [1, 1, 1]
 
@@ -351,7 +351,7 @@ def test_the_pyramids_parameters_equal_a_count_by_hand():
     # Width 4, no batch norm, maps of 3, 5 and 7 channels: a pyramid of 16, a head of 8.
     maps = [keras.Input((8, 12, 3)), keras.Input((4, 6, 5)), keras.Input((2, 3, 7))]
     settings = model_settings("width=4", "batch_norm=false")
-    model = keras.Model(maps, fpn.merged(fpn.pyramid(maps, settings), settings))
+    model = keras.Model(maps, fpn.merge(fpn.pyramid(maps, settings), settings))
     assert model.output.shape == (None, 8, 12, 8)
     laterals = (3 + 1) * 16 + (5 + 1) * 16 + (7 + 1) * 16
     smooth = 3 * (9 * 16 + 1) * 16
@@ -361,7 +361,7 @@ def test_the_pyramids_parameters_equal_a_count_by_hand():
 
 def test_the_atrous_pyramids_parameters_equal_a_count_by_hand():
     tensor = keras.Input((4, 6, 3))
-    model = keras.Model(tensor, deeplab.pooled(tensor, 5, model_settings("batch_norm=false")))
+    model = keras.Model(tensor, deeplab.pyramid_pooling(tensor, 5, model_settings("batch_norm=false")))
     assert model.output.shape == (None, 4, 6, 5)
     point = (3 + 1) * 5
     atrous = (9 + 1) * 3 + (3 + 1) * 5
@@ -377,7 +377,7 @@ def test_atrous_rates_are_shares_of_the_map():
 def test_an_atrous_convolution_looks_as_far_as_its_rate():
     tensor = keras.Input((9, 11, 1))
     settings = model_settings("batch_norm=false", "activation=relu")
-    model = keras.Model(tensor, deeplab.separable(tensor, 1, settings, "atrous", rate=3))
+    model = keras.Model(tensor, deeplab.separable_convolution(tensor, 1, settings, "atrous", rate=3))
     for layer in model.layers:
         if layer.weights:
             layer.set_weights([np.ones_like(layer.get_weights()[0]), np.zeros(1)])

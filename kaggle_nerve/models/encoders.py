@@ -11,19 +11,19 @@ from kaggle_nerve.models import blocks, efficientnet_lite, weights
 from kaggle_nerve.settings import ModelSettings
 
 STRIDES = (2, 4, 8, 16, 32)
-"""The maps that ``features`` gives: each is 1/stride of the padded frame."""
+"""Strides of the maps from ``features``: each is 1/stride of the padded frame."""
 
 RED_GREEN_BLUE = (0.485, 0.456, 0.406)
 DEVIATIONS = (0.229, 0.224, 0.225)
-"""Mean and deviation of ImageNet's images, in red, green, blue, of a full range of 1."""
+"""Mean and deviation of ImageNet's images, in red, green, blue, for a full range of 1."""
 
 BLUE_GREEN_RED = (103.939 / 255, 116.779 / 255, 123.68 / 255)
-"""The means that networks converted from Caffe, which swaps the channels, were trained with."""
+"""Means of networks converted from Caffe, which swaps the channels."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What an encoder's first convolution was trained to see: ``scale`` x colour + ``offset``.
+    """Input that an encoder was trained on: ``scale`` x colour + ``offset``.
 
     Colours are from 0 to 1; ``mean`` and ``deviation`` are those of ImageNet's colours, in the order of
     the encoder's channels.
@@ -35,11 +35,11 @@ class Preprocessing:
     offset: tuple[float, ...]
 
     def of_grey(self) -> tuple[list[float], list[float]]:
-        """Scale and offset of each channel for grey values from 0 to 1, taken as colours."""
+        """Return scale and offset of each channel for grey values from 0 to 1, used as colours."""
         return list(self.scale), list(self.offset)
 
     def of_standardised(self) -> tuple[list[float], list[float]]:
-        """Scale and offset for values of mean 0 and deviation 1, which get those of ImageNet's colours."""
+        """Return scale and offset that give values of mean 0 and deviation 1 those of ImageNet's colours."""
         scale = [factor * deviation for factor, deviation in zip(self.scale, self.deviation, strict=True)]
         offset = [
             factor * mean + shift
@@ -54,7 +54,7 @@ STANDARD = Preprocessing(
     tuple(1 / deviation for deviation in DEVIATIONS),
     tuple(-mean / deviation for mean, deviation in zip(RED_GREEN_BLUE, DEVIATIONS, strict=True)),
 )
-"""Each channel less its mean, by its deviation: EfficientNet, EfficientNetV2-B0 to B3, ConvNeXt."""
+"""Each channel minus its mean, divided by its deviation: EfficientNet, EfficientNetV2-B0 to B3, ConvNeXt."""
 
 SYMMETRIC = Preprocessing(RED_GREEN_BLUE, DEVIATIONS, (255 / 128,) * 3, (-1.0,) * 3)
 """From -1 to 1: EfficientNetV2-S."""
@@ -65,16 +65,15 @@ LITE = Preprocessing(RED_GREEN_BLUE, DEVIATIONS, (255 / 128,) * 3, (-127 / 128,)
 CAFFE = Preprocessing(
     BLUE_GREEN_RED, DEVIATIONS[::-1], (255.0,) * 3, tuple(-255 * mean for mean in BLUE_GREEN_RED)
 )
-"""Blue, green, red, each less its mean, in steps of 1/255: ResNet50."""
+"""Blue, green, red, each minus its mean, in a range of 255: ResNet50."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """How an encoder is built, what it was trained to see, and the layer it begins at.
+    """Constructor of an encoder, its preprocessing, and the layer that it begins at.
 
-    ``application`` takes ``input_shape`` and ``options``. An application's own preprocessing layers are left
-    out in favour of ``Preprocessing``; where it cannot be built without them, ``first`` names the layer
-    that comes after them.
+    ``application`` takes ``input_shape`` and ``options``. ``Preprocessing`` replaces the application's own
+    preprocessing layers; if it cannot be built without them, ``first`` names the layer that follows them.
     """
 
     application: Callable[..., keras.Model]
@@ -85,7 +84,7 @@ class Encoder:
 
 PLAIN = {"include_top": False, "weights": None}
 BARE = PLAIN | {"include_preprocessing": False}
-"""Without classifier, weights and preprocessing, in the words of keras.applications."""
+"""Arguments of keras.applications for networks without classifier, weights and preprocessing."""
 
 ENCODERS = {
     # Tan, Le 2021, arXiv:2104.00298
@@ -94,8 +93,8 @@ ENCODERS = {
     "efficientnetv2-b2": Encoder(applications.EfficientNetV2B2, STANDARD, BARE),
     "efficientnetv2-b3": Encoder(applications.EfficientNetV2B3, STANDARD, BARE),
     "efficientnetv2-s": Encoder(applications.EfficientNetV2S, SYMMETRIC, BARE),
-    # Tan, Le 2019, arXiv:1905.11946. Keras scales its input twice where it loads ImageNet's weights and
-    # not at all where it loads none, so that only our own preprocessing is the same in both cases.
+    # Tan, Le 2019, arXiv:1905.11946. Keras scales its input twice if it loads ImageNet's weights, and not
+    # at all if it loads none. Our own preprocessing is the same in both cases.
     "efficientnet-b1": Encoder(applications.EfficientNetB1, STANDARD, PLAIN, "stem_conv_pad"),
     # He and others 2015, arXiv:1512.03385
     "resnet50": Encoder(applications.ResNet50, CAFFE, PLAIN),
@@ -105,23 +104,23 @@ ENCODERS = {
         name: Encoder(partial(efficientnet_lite.build, name), LITE, {}) for name in efficientnet_lite.VARIANTS
     },
 }
-"""By the name that settings use."""
+"""Encoders by their name in the settings."""
 
 
 def features(
     frames: keras.KerasTensor, settings: ModelSettings, size: tuple[int, int]
 ) -> tuple[list[keras.KerasTensor], blocks.Margins]:
-    """Feature maps of ``settings.encoder`` at strides 2, 4, 8, 16 and 32, and the margins to crop later.
+    """Compute the maps of ``settings.encoder`` at strides 2, 4, 8, 16 and 32; return them and the margins to crop.
 
     ``frames``: (batch, height, width, 1) of ``size``, grey values from 0 to 255; a map is (batch,
-    h / stride, w / stride, channels), h and w being ``size`` with the margins. The encoder is one layer,
-    named ``encoder``. A map is the last of its resolution before the block that halves it begins to widen
-    it; the coarsest is the application's own output.
+    h / stride, w / stride, channels), where h and w are ``size`` with the margins. The encoder is one
+    layer, named ``encoder``. A map is the last of its resolution before the block that halves it begins to
+    expand it; the coarsest is the application's own output.
 
-    ConvNeXt begins at stride 4; its map at stride 2 is a convolution of ours on what the encoder sees.
+    ConvNeXt begins at stride 4; its map at stride 2 is our own convolution of the encoder's input.
     """
     margins = blocks.margins(size, STRIDES[-1], settings.window)
-    tensor = prepared(frames, settings, margins)
+    tensor = preprocess(frames, settings, margins)
     encoder = build(settings.encoder, tuple(tensor.shape[1:]), settings.weights)
     freeze(encoder, settings.frozen)
     maps = encoder(tensor)
@@ -130,29 +129,28 @@ def features(
     return list(maps), margins
 
 
-def prepared(
+def preprocess(
     frames: keras.KerasTensor, settings: ModelSettings, margins: blocks.Margins
 ) -> keras.KerasTensor:
-    """Grey ``frames`` as the three channels that the encoder was trained to see, padded with zeros.
+    """Convert grey ``frames`` to the three channels that the encoder was trained on, padded with zeros.
 
-    ``normalise`` ``unit`` takes grey for a colour; ``image`` gives each frame the mean and deviation of
-    ImageNet's images first. 0 is what the encoder's own convolutions pad with, and what ImageNet's mean
-    colour becomes (for EfficientNetV2-S, a quarter of a deviation above it).
+    ``normalise`` ``unit`` uses grey values as colours; ``image`` first gives each frame the mean and
+    deviation of ImageNet's images. The encoder's own convolutions pad with 0, too, which corresponds to
+    ImageNet's mean colour (for EfficientNetV2-S, to a quarter of a deviation above it).
     """
     preprocessing = ENCODERS[settings.encoder].preprocessing
     standardised = settings.normalise == "image"
     scale, offset = preprocessing.of_standardised() if standardised else preprocessing.of_grey()
-    tensor = blocks.normalised(frames, settings.normalise)
+    tensor = blocks.normalise(frames, settings.normalise)
     tensor = layers.Concatenate(name="three_channels")([tensor] * 3)
     tensor = layers.Rescaling(scale, offset, name="as_imagenet")(tensor)
-    return blocks.with_margins(tensor, margins)
+    return blocks.apply_margins(tensor, margins)
 
 
 def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:
-    """The encoder ``name`` for preprocessed colours of ``shape``, with the weights that ``where`` names.
+    """Build the encoder ``name`` for preprocessed colours of ``shape``, with the weights that ``where`` names.
 
-    Its outputs are the maps at those of the strides 2 to 32 that it has, finest first. Raises NerveError
-    as ``weights.load`` does.
+    Its outputs are its maps at strides 2 to 32, finest first. Raise NerveError as ``weights.load`` does.
     """
     encoder = ENCODERS[name]
     application = encoder.application(input_shape=shape, **encoder.options)
@@ -162,7 +160,7 @@ def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:
 
 
 def freeze(encoder: keras.Model, count: int) -> None:
-    """Keep the weights and statistics of ``encoder``, as `build` makes it, up to its map number ``count`` (from 1)."""
+    """Freeze the weights and statistics of ``encoder``, from `build`, up to its map number ``count`` (from 1)."""
     if not count:
         return
     last = encoder.outputs[min(count, len(encoder.outputs)) - 1]
@@ -177,7 +175,7 @@ def _maps(application: keras.Model) -> list[keras.KerasTensor]:
     last: dict[int, keras.KerasTensor] = {}
     for operation in application.operations:
         shape = operation.output.shape
-        # The layers that widen a block's channels before its stride belong to the next resolution.
+        # The layers that expand a block's channels before its stride belong to the next resolution.
         if len(shape) != 4 or "expand" in operation.name:
             continue
         for stride in STRIDES:

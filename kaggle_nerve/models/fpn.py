@@ -8,22 +8,22 @@ from kaggle_nerve.settings import ModelSettings
 
 
 def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
-    """An FPN for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
+    """Build an FPN for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
 
-    The pyramid has 4 x ``width`` channels and the head 2 x ``width``, at most ``widest``: those of the
-    papers, 256 and 128, for a ``width`` of 64. As in the papers it has the encoder's strides 4 to 32, and
-    the mask is computed at a quarter of the frame. Coarser masks of deep supervision and hypercolumns
-    read the pyramid.
+    The pyramid has 4 x ``width`` channels and the head 2 x ``width``, at most ``widest``; a ``width`` of 64
+    gives the papers' 256 and 128. As in the papers, it has the encoder's strides 4 to 32, and the mask is
+    computed at a quarter of the frame's size. Coarser masks of deep supervision and hypercolumns read the
+    pyramid.
     """
     frames = keras.Input((*size, 1), name="frames")
-    found = downward.features(frames, size, settings)
-    levels = pyramid([*found.skips[1:], found.bottom], settings)
+    features = downward.features(frames, size, settings)
+    levels = pyramid([*features.skips[1:], features.bottom], settings)
     outputs = heads.outputs(
-        merged(levels, settings),
-        found.deepest,
+        merge(levels, settings),
+        features.deepest,
         settings,
-        found.margins,
-        2 * found.stem,
+        features.margins,
+        2 * features.stem,
         deep=levels[1:],
         columns=levels[1:],
     )
@@ -31,30 +31,30 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
 
 
 def pyramid(maps: list[keras.KerasTensor], settings: ModelSettings) -> list[keras.KerasTensor]:
-    """``maps``, finest first and each half of the one before, with what the coarser ones know added.
+    """Add coarser features to finer ``maps``, given finest first, each half of the previous one.
 
-    Each becomes (batch, h, w, 4 x ``width``): a 1x1 convolution of it plus the coarser sum, enlarged,
-    and a 3x3 convolution over the sum. Unlike the paper's, the latter is normalised and activated.
+    Each map becomes (batch, h, w, 4 x ``width``): its 1x1 convolution plus the enlarged coarser sum, then
+    a 3x3 convolution of the total. Unlike the paper's, the latter has a norm and an activation.
     """
     channels = min(4 * settings.width, settings.widest)
     levels: list[keras.KerasTensor] = []
-    above = None
+    coarser = None
     for level in reversed(range(len(maps))):
         total = layers.Conv2D(channels, 1, name=f"lateral{level}")(maps[level])
-        if above is not None:
-            above = layers.UpSampling2D(name=f"enlarge{level}")(above)
-            total = layers.Add(name=f"sum{level}")([total, above])
-        # The sums have any scale, and masks may be read from them directly: logits beyond 16 or so come
-        # out as exactly 0 or 1 for the loss, which then has no gradient on backends other than TensorFlow.
+        if coarser is not None:
+            coarser = layers.UpSampling2D(name=f"enlarge{level}")(coarser)
+            total = layers.Add(name=f"sum{level}")([total, coarser])
+        # The sums have any scale, and masks may be read from them directly: logits beyond about 16 become
+        # exactly 0 or 1 for the loss, which then has no gradient on backends other than TensorFlow.
         levels.append(blocks.convolution(total, channels, settings, f"smooth{level}"))
-        above = total
+        coarser = total
     return levels[::-1]
 
 
-def merged(levels: list[keras.KerasTensor], settings: ModelSettings) -> keras.KerasTensor:
-    """The sum of all ``levels``, finest first, at the resolution of the first.
+def merge(levels: list[keras.KerasTensor], settings: ModelSettings) -> keras.KerasTensor:
+    """Sum all ``levels``, finest first, at the resolution of the first.
 
-    As the head of panoptic FPN (Kirillov and others 2019, arXiv:1901.02446): each level is convolved and
+    As in the head of panoptic FPN (Kirillov and others 2019, arXiv:1901.02446), each level is convolved and
     enlarged twofold, bilinearly, until it has that resolution; the finest is convolved once.
     """
     channels = min(2 * settings.width, settings.widest)

@@ -1,7 +1,7 @@
-"""Layers that Keras has not: max pooling that remembers where, its inverse, and batch normalisation in one kernel.
+"""Layers that Keras lacks: max pooling with positions, its inverse, and batch normalisation in one kernel.
 
-The first two as SegNet passes them from encoder to decoder (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561).
-The third is the one place in the networks that names a framework.
+SegNet passes the positions from encoder to decoder (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561).
+Only the batch normalisation depends on a particular framework; nothing else in the networks does.
 """
 
 from typing import Any
@@ -12,17 +12,17 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("kaggle_nerve")
 class PoolWithPositions(keras.layers.Layer):
-    """2x2 max pooling that also returns which pixel of each window was taken.
+    """2x2 max pooling that also returns the position of each window's maximum.
 
     Input: (batch, h, w, channels), h and w even. Output: the largest values and their positions, both
     (batch, h/2, w/2, channels); positions are uint8: 0 and 1 for the upper row, 2 and 3 for the lower.
-    Of equal values the first is taken, and it alone receives the gradient.
+    Of equal values the first is the maximum, and only it receives the gradient.
 
     Example: [[1, 7], [7, 3]] gives the value 7 at the position 1.
     """
 
     def call(self, tensor: Any) -> tuple[Any, Any]:
-        """(values, positions) of ``tensor``."""
+        """Return (values, positions) of ``tensor``."""
         upper, upper_right = _larger(tensor[:, ::2, ::2], tensor[:, ::2, 1::2])
         lower, lower_right = _larger(tensor[:, 1::2, ::2], tensor[:, 1::2, 1::2])
         values, below = _larger(upper, lower)
@@ -32,7 +32,7 @@ class PoolWithPositions(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("kaggle_nerve")
 class Unpool(keras.layers.Layer):
-    """The inverse of ``PoolWithPositions``: each value at its position in a 2x2 window, 0 elsewhere.
+    """Inverse of ``PoolWithPositions``: each value at its position in a 2x2 window, 0 elsewhere.
 
     Input: values and positions, both (batch, h, w, channels). Output: (batch, 2h, 2w, channels).
 
@@ -40,7 +40,7 @@ class Unpool(keras.layers.Layer):
     """
 
     def call(self, values: Any, positions: Any) -> Any:
-        """``values`` spread over windows of twice the height and width."""
+        """Place ``values`` in windows, for twice the height and width."""
         _, height, width, channels = values.shape
         pixels = [ops.where(positions == place, values, ops.zeros_like(values)) for place in range(4)]
         upper, lower = ops.stack(pixels[:2], axis=3), ops.stack(pixels[2:], axis=3)
@@ -49,16 +49,16 @@ class Unpool(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("kaggle_nerve")
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` of (batch, height, width, channels), the same but faster in training."""
+    """Drop-in `keras.layers.BatchNormalization` of (batch, height, width, channels), faster in training."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalise by the batch's own statistics in training, else by the moving ones."""
+        """Normalise by the batch's own statistics in training, otherwise by the moving ones."""
         if not training or not self.trainable or mask is not None:
             return super().call(inputs, training=training, mask=mask)
-        made = _batch_normalised(inputs, self.gamma, self.beta, self.epsilon)
-        if made is None:
+        normalised = _batch_normalise(inputs, self.gamma, self.beta, self.epsilon)
+        if normalised is None:
             return super().call(inputs, training=training, mask=mask)
-        outputs, *statistics = made
+        outputs, *statistics = normalised
         for moving, value in zip((self.moving_mean, self.moving_variance), statistics, strict=True):
             moving.assign(
                 moving * self.momentum + keras.ops.cast(value, moving.dtype) * (1.0 - self.momentum)
@@ -67,19 +67,19 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def _larger(first: Any, second: Any) -> tuple[Any, Any]:
-    """The larger of two tensors, and where it is the second."""
-    chosen = second > first
-    return ops.where(chosen, second, first), chosen
+    """Return the elementwise maximum of two tensors, and a mask of where it is the second."""
+    is_second = second > first
+    return ops.where(is_second, second, first), is_second
 
 
-def _batch_normalised(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any] | None:
-    """(outputs, mean, variance) of ``inputs`` (batch, height, width, channels) normalised by their own statistics.
+def _batch_normalise(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any] | None:
+    """Normalise ``inputs`` (batch, height, width, channels) by their own statistics: (outputs, mean, variance).
 
-    The variance is the biased one, as Keras keeps it. None on backends that have no such kernel or do
-    not need it: there the compiler fuses the operations.
+    The variance is the biased one, as in Keras. Return None on backends without such a kernel, or without
+    need for it because the compiler fuses the operations.
 
-    Keras writes it as a dozen elementwise operations. On a processor they cost as much as a third of the
-    convolutions between them, for memory is read anew by each; PyTorch, which has one kernel, was that much faster.
+    Keras uses a dozen elementwise operations. On a processor they take a third of the time of the convolutions
+    between them, since each reads the memory again; PyTorch, which has one kernel, was that much faster.
     """
     if keras.backend.backend() != "tensorflow":
         return None

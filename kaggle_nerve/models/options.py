@@ -1,4 +1,4 @@
-"""Options that an architecture or an encoder has no use for are refused, not passed over."""
+"""Reject options that would have no effect with an architecture or an encoder."""
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import ModelSettings
@@ -7,16 +7,16 @@ UNUSED = {
     "fpn": ("block", "scse", "skip", "skip_dropout"),
     "deeplabv3+": ("block", "scse", "skip", "skip_dropout", "hypercolumns", "deep_supervision"),
 }
-"""What an architecture has no use for."""
+"""Options without effect, by architecture."""
 
 UNUSED_BY_ENCODERS = ("down", "stem")
-"""What a pretrained encoder, in the place of the downward half, has none for."""
+"""Options without effect with a pretrained encoder, which replaces the downward half."""
 
 
 def check(settings: ModelSettings) -> None:
-    """Raise NerveError, in one sentence, for an option that is set and would do nothing.
+    """Raise NerveError, in one sentence, for an option that is set but would have no effect.
 
-    ``depth`` passes with a pretrained encoder, which always halves five times: every preset has one.
+    ``depth`` is allowed with a pretrained encoder, although that always halves five times: every preset sets it.
     """
     architecture = f'model.architecture = "{settings.architecture}"'
     _refuse(settings, UNUSED.get(settings.architecture, ()), architecture)
@@ -25,17 +25,17 @@ def check(settings: ModelSettings) -> None:
 
 
 def _refuse(settings: ModelSettings, keys: tuple[str, ...], owner: str) -> None:
-    usual = ModelSettings()
+    defaults = ModelSettings()
     for key in keys:
-        value, default = getattr(settings, key), getattr(usual, key)
+        value, default = getattr(settings, key), getattr(defaults, key)
         if value != default:
             raise NerveError(
-                f"model.{key} = {_written(value)} does nothing with {owner}; set it to {_written(default)}."
+                f"model.{key} = {_format(value)} does nothing with {owner}; set it to {_format(default)}."
             )
 
 
-def _written(value: object) -> str:
-    """As in a file of settings."""
+def _format(value: object) -> str:
+    """Format a value as in a settings file."""
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)

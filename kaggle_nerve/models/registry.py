@@ -1,4 +1,4 @@
-"""Architectures by the name that presets use."""
+"""Architectures by their name in presets."""
 
 from collections.abc import Callable
 
@@ -17,9 +17,9 @@ ARCHITECTURES: dict[str, Callable[[tuple[int, int], ModelSettings], keras.Model]
 
 
 def build(settings: Settings) -> keras.Model:
-    """The untrained network of ``settings``, at its working size.
+    """Build the untrained network of ``settings``, at its working size.
 
-    Raises NerveError for options that the architecture or the encoder has no use for.
+    Raise NerveError for options without effect on the architecture or the encoder.
     """
     options.check(settings.model)
     return ARCHITECTURES[settings.model.architecture](settings.size, settings.model)

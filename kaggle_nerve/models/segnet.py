@@ -10,24 +10,24 @@ from kaggle_nerve.settings import ModelSettings
 
 
 def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
-    """A SegNet for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
+    """Build a SegNet for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
 
-    Each unpooling puts values where its pooling took them from. With ``skip`` ``plain`` the decoder
-    learns nothing else of the encoder; ``residual`` and ``attention`` join the encoder's features, too.
-    Raises NerveError for what a SegNet cannot have: strided convolutions or a pretrained encoder.
+    Each unpooling puts values back at the positions of its pooling. With ``skip`` ``plain``, the decoder gets
+    nothing else from the encoder; ``residual`` and ``attention`` concatenate the encoder's features, too.
+    Raise NerveError for strided convolutions and pretrained encoders, which have no pooling positions.
     """
     _check(settings)
     frames = keras.Input((*size, 1), name="frames")
-    tensor, margins = downward.prepared(frames, size, settings)
+    tensor, margins = downward.preprocess(frames, size, settings)
     channels = blocks.level_channels(settings, settings.depth + 1)
     features, positions = [], []
     for level in range(settings.depth):
         tensor = blocks.block(tensor, channels[level], settings, f"down{level}")
         features.append(tensor)
-        tensor, taken = PoolWithPositions(name=f"pool{level}")(tensor)
-        positions.append(taken)
+        tensor, pool_positions = PoolWithPositions(name=f"pool{level}")(tensor)
+        positions.append(pool_positions)
     tensor = blocks.block(tensor, channels[-1], settings, "bottom")
-    bottom = downward.dropped(tensor, settings)
+    bottom = downward.dropout(tensor, settings)
     levels = _decoder(bottom, features, positions, settings)
     deepest = [bottom, features[-1]]
     outputs = heads.outputs(
@@ -42,12 +42,12 @@ def _decoder(
     positions: list[keras.KerasTensor],
     settings: ModelSettings,
 ) -> list[keras.KerasTensor]:
-    """The upward half's features at each resolution, finest first."""
+    """Build the upward half; return its features at each resolution, finest first."""
     channels = blocks.level_channels(settings, settings.depth)
     levels = []
     for level in reversed(range(settings.depth)):
         coarse = tensor
-        # A value for each position: as many channels as were pooled.
+        # Unpooling needs a value for each position: as many channels as were pooled.
         pooled = features[level].shape[-1]
         tensor = blocks.convolution(coarse, pooled, settings, f"narrow{level}", kernel=1)
         tensor = Unpool(name=f"unpool{level}")(tensor, positions[level])

@@ -1,4 +1,4 @@
-"""Batch-normalisation statistics of given weights: weights that were averaged never saw a batch."""
+"""Recompute batch-normalisation statistics, which averaged weights lack."""
 
 from collections.abc import Iterable, Iterator
 
@@ -19,7 +19,7 @@ def recompute(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
     sums = [np.zeros(variable.shape, np.float64) for norm in norms for variable in _moving(norm)]
     count = 0
     for norm in norms:
-        norm.momentum = 0.0  # a pass leaves its own batch's statistics, and no older ones
+        norm.momentum = 0.0  # each pass replaces the statistics by those of its own batch
     try:
         for frames in batches:
             model(frames, training=True)

@@ -1,4 +1,4 @@
-"""What a network consists of, as a table."""
+"""Summary of a network as a table."""
 
 from typing import NamedTuple
 
@@ -15,17 +15,17 @@ class Row(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Parameters that training changes by gradients, and those that it does not (such as moving means)."""
+    """Number of parameters trained by gradients, and of the others (such as moving means)."""
 
     trainable: int
     fixed: int
 
 
 def layer_table(model: keras.Model) -> list[Row]:
-    """A row for each layer of ``model``, in order; a network within it, such as an encoder, is one row.
+    """List a row for each layer of ``model``, in order; a nested network, such as an encoder, is one row.
 
     The shape is without the batch: ``24 x 32 x 8``, or ``1`` for a single number; several outputs are
-    parted by commas.
+    separated by commas.
     """
     return [
         Row(layer.name, type(layer).__name__, _shape(layer), layer.count_params()) for layer in model.layers
@@ -33,7 +33,7 @@ def layer_table(model: keras.Model) -> list[Row]:
 
 
 def parameter_counts(model: keras.Model) -> Counts:
-    """The parameters of ``model``."""
+    """Count the parameters of ``model``."""
     trainable = sum(_size(weight) for weight in model.trainable_weights)
     return Counts(trainable, model.count_params() - trainable)
 

