@@ -163,7 +163,7 @@ ABOVE = 0.25
 
 
 def margins(size: tuple[int, int], multiple: int, window: float = 1.0) -> Margins:
-    """Compute margins that make the sides of ``size`` divisible by ``multiple`` and keep at least a share of ``window``.
+    """Compute margins that make the sides of ``size`` divisible by ``multiple`` and keep at least ``window`` of them.
 
     Example: (80, 112) becomes (64, 96) with multiple 32 and window 0.8: 4 rows are cropped above, 12 below,
     and 8 columns on each side.
