@@ -29,7 +29,7 @@ import kaggle_nerve.models  # noqa: F401 - makes the networks' own layers known
 from kaggle_nerve.pipeline import learn_decision
 from kaggle_nerve.runs import Run, open_run
 from kaggle_nerve.settings import Settings, load_preset, preset_names
-from kaggle_nerve.storage import completed, read_json, write_json, write_text
+from kaggle_nerve.storage import read_completion, read_json, write_json, write_text
 
 PLACE = "<!-- {name} -->"
 HEAD = (
@@ -90,7 +90,7 @@ def train(preset: str, args: argparse.Namespace) -> Run:
         command += ["--set", change]
     if not args.all_folds:
         command += ["--fold", "0"]
-    if not completed(args.runs / preset / "fold-0") or args.all_folds:
+    if not read_completion(args.runs / preset / "fold-0") or args.all_folds:
         subprocess.run(command, check=True)
     return open_run(args.runs, preset)
 
@@ -101,7 +101,7 @@ def measure(run: Run, args: argparse.Namespace) -> Row:
     import pandas as pd
 
     folder = run.finished_folds()[0].folder
-    done, history = completed(folder), pd.read_csv(folder / "history.csv")
+    done, history = read_completion(folder), pd.read_csv(folder / "history.csv")
     # One rule for all networks, so that the table compares these alone.
     figures = learn_decision([run], args.data, take={"rule": "thresholds", "shape": "none"}).figures
     model = keras.saving.load_model(folder / "model.keras", compile=False)

@@ -1,4 +1,4 @@
-"""Arrays that are filled a chunk at a time, on disk, and go on where a killed process stopped."""
+"""Arrays on disk that are filled in chunks and can be resumed after a kill."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,10 @@ from kaggle_nerve.storage import write_text
 
 
 class GrowingArrays:
-    """Memory-mapped arrays ``<name>.npy`` in ``folder``, named ``<name>.partial.npy`` until whole.
+    """Memory-mapped arrays ``<name>.npy`` in ``folder``, named ``<name>.partial.npy`` until complete.
 
-    ``shapes``: name -> (shape, dtype), all with the same first length. ``key`` says what they are
-    made from: a partial array of another key is started anew. After each chunk call `note`, at the
-    end `finish`.
+    ``shapes``: name -> (shape, dtype), all with the same first length. ``key`` identifies their inputs: a
+    partial array with another key is started again. Call `note` after each chunk, and `finish` at the end.
     """
 
     def __init__(self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], type]], key: str):
@@ -25,7 +24,7 @@ class GrowingArrays:
         self.arrays = {name: self._open(name, *shapes[name]) for name in shapes}
 
     def note(self, rows: int) -> None:
-        """Say that the first ``rows`` rows are filled, once they are on disk."""
+        """Flush the arrays, then record that the first ``rows`` rows are filled."""
         for array in self.arrays.values():
             array.flush()
         write_text(self._pointer, json.dumps({"rows": rows, "key": self.key}))
@@ -44,11 +43,11 @@ class GrowingArrays:
         except (FileNotFoundError, ValueError):
             return 0
         for name in shapes:
-            # A kill inside `finish` leaves some arrays under their final names: take them back.
+            # A kill inside `finish` leaves some arrays under their final names: rename them back.
             if not self._partial(name).is_file() and self._final(name).is_file():
                 self._final(name).replace(self._partial(name))
-        whole = all(self._partial(name).is_file() for name in shapes)
-        return stored["rows"] if whole and stored["key"] == self.key else 0
+        all_exist = all(self._partial(name).is_file() for name in shapes)
+        return stored["rows"] if all_exist and stored["key"] == self.key else 0
 
     def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
         if self.done:

@@ -1,8 +1,8 @@
-"""What computes: accelerators, the precision that suits them, determinism, memory.
+"""Accelerators, their preferred precision, determinism and memory.
 
-The one module that asks TensorFlow or JAX themselves, since Keras has no word for these things. Both
-are imported within the functions: to import one takes seconds, and to wake its devices takes memory
-that another process may need.
+This module uses TensorFlow or JAX directly, since Keras does not expose these things. Both are imported
+within the functions: an import takes seconds, and initialising devices takes memory that another process
+may need.
 """
 
 import functools
@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PATIENCE = 120.0
-"""Seconds that a driver may take to list its devices."""
+"""Timeout in seconds for a driver to list its devices."""
 
 SHARED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-"""Lets several processes use one accelerator: TensorFlow and JAX would else take all of its memory."""
+"""Variables that let processes share an accelerator: by default TensorFlow and JAX allocate all of its memory."""
 
 DETERMINISTIC_XLA = "--xla_gpu_deterministic_ops=true"
 
@@ -25,16 +25,16 @@ _LIST = "import json, keras; print(json.dumps(keras.distribution.list_devices())
 
 
 @functools.cache
-def visible() -> tuple[str, ...]:
-    """The GPUs that this session may use, by the backend's names for them, such as ``gpu:0``.
+def visible_gpus() -> tuple[str, ...]:
+    """List the GPUs that this session may use, by the backend's names, such as ``gpu:0``.
 
-    A short process of its own asks the backend, since whoever lists devices takes their memory. That
-    takes seconds, so nobody asks where there is no driver, or CUDA_VISIBLE_DEVICES hides every GPU.
+    A short subprocess asks the backend, since listing devices allocates their memory. That takes seconds, so
+    it is skipped if there is no driver, or if CUDA_VISIBLE_DEVICES hides every GPU.
     """
-    if not _device_files() or _named() == []:
+    if not _device_files() or _allowed_gpus() == []:
         return ()
     try:
-        told = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", _LIST],
             env={**os.environ, **SHARED},
             stdin=subprocess.DEVNULL,
@@ -43,52 +43,52 @@ def visible() -> tuple[str, ...]:
             timeout=PATIENCE,
             check=True,
         )
-        names = json.loads(told.stdout.splitlines()[-1])
+        names = json.loads(completed.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        # Whoever computes in this process will meet the fault, and the backend's own words for it.
+        # Computing in this process will raise the same fault, with the backend's own message.
         return ()
     return tuple(name for name in names if name.split(":")[0].lower() in ("gpu", "cuda"))
 
 
-def several() -> tuple[str, ...]:
-    """The GPUs where more than one is visible, else none. Takes no time where there cannot be two."""
-    named = _named()
-    most = len(_device_files()) if named is None else len(named)
-    return visible() if most > 1 and len(visible()) > 1 else ()
+def multiple_gpus() -> tuple[str, ...]:
+    """List the GPUs if more than one is visible, else none. Immediate if there cannot be two."""
+    allowed = _allowed_gpus()
+    limit = len(_device_files()) if allowed is None else len(allowed)
+    return visible_gpus() if limit > 1 and len(visible_gpus()) > 1 else ()
 
 
 def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
-    """Environment variables of process number ``slot`` (from 0) of ``jobs`` that compute side by side.
+    """Return environment variables for process number ``slot`` (from 0) of ``jobs`` parallel ones.
 
-    With ``gpus`` visible ones each process sees one of them, and shares it where there are more
-    processes. Without, each gets its share of the processor's cores.
+    With ``gpus`` visible GPUs, each process sees one of them, shared if there are more processes. Without
+    GPUs, each process gets its share of the processor's cores.
     """
     if gpus:
         index = slot % gpus
-        named = _named()
-        own = {"CUDA_VISIBLE_DEVICES": str(index) if named is None else named[index]}
+        allowed = _allowed_gpus()
+        own = {"CUDA_VISIBLE_DEVICES": str(index) if allowed is None else allowed[index]}
         return own | SHARED if jobs > gpus else own
     if jobs == 1:
         return {}
     threads = str(max(1, _cores() // jobs))
-    # NPROC is what XLA's processor client goes by, for JAX.
+    # XLA's processor client, for JAX, reads NPROC.
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
     return dict.fromkeys(names, threads)
 
 
 def preferred_precision() -> str:
-    """The Keras dtype policy that suits this process's device.
+    """Return the preferred Keras dtype policy for this process's device.
 
     ``mixed_bfloat16`` on TPUs and from compute capability 8.0, where bfloat16 is as fast as float16 and
     needs no loss scale; ``mixed_float16`` on 7.x, the first with tensor cores; else ``float32``: on a
-    processor bfloat16 was measured to be many times slower.
+    processor, bfloat16 was measured to be many times slower.
     """
     kind, capability = _device()
     return precision_of(kind, capability)
 
 
 def precision_of(kind: str, capability: tuple[int, int] | None) -> str:
-    """As `preferred_precision`, of a device of ``kind`` (``cpu``, ``gpu``, ``tpu``) and compute capability."""
+    """Do as `preferred_precision` for a device ``kind`` (``cpu``, ``gpu``, ``tpu``) and compute capability."""
     if kind == "tpu" or (kind == "gpu" and capability is not None and capability >= (8, 0)):
         return "mixed_bfloat16"
     if kind == "gpu" and capability is not None and capability >= (7, 0):
@@ -97,10 +97,10 @@ def precision_of(kind: str, capability: tuple[int, int] | None) -> str:
 
 
 def make_deterministic() -> None:
-    """Make the backend compute the same again from the same seeds, for the rest of this process.
+    """Make the backend deterministic for the rest of this process.
 
-    TensorFlow is told so; JAX on a GPU goes by a flag of XLA that counts only before the device is
-    first used, and its processor needs none. Seeds are the caller's matter.
+    TensorFlow has a setting for this; JAX on a GPU reads a flag of XLA that only takes effect before the
+    device is first used, and needs nothing on a processor. The caller sets the seeds.
     """
     import keras
 
@@ -113,20 +113,20 @@ def make_deterministic() -> None:
 
 
 def deterministic_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What has to be in the environment of a deterministic process, from its start: XLA's flags."""
+    """Return the environment variables that a deterministic process needs from its start: XLA's flags."""
     flags = environment.get("XLA_FLAGS", "").split()
     return {"XLA_FLAGS": " ".join(flags if DETERMINISTIC_XLA in flags else [*flags, DETERMINISTIC_XLA])}
 
 
 def names() -> list[str]:
-    """This process's devices, by the backend's names. Wakes them."""
+    """List this process's devices, by the backend's names. This initialises them."""
     import keras
 
     return keras.distribution.list_devices()
 
 
 def peak_memory() -> int | None:
-    """The most bytes that were in use on this process's first accelerator; None where nobody counts."""
+    """Return the peak memory in bytes on this process's first accelerator; None if the backend does not report it."""
     import keras
 
     if keras.backend.backend() == "tensorflow":
@@ -144,45 +144,45 @@ def peak_memory() -> int | None:
 
 
 def _device() -> tuple[str, tuple[int, int] | None]:
-    """Kind and compute capability of this process's first device."""
+    """Return kind and compute capability of this process's first device."""
     import keras
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        found = tf.config.list_physical_devices("GPU")
-        if not found:
+        gpus = tf.config.list_physical_devices("GPU")
+        if not gpus:
             return "cpu", None
-        return "gpu", tf.config.experimental.get_device_details(found[0]).get("compute_capability")
+        return "gpu", tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
     if keras.backend.backend() == "jax":
         import jax
 
         device = jax.local_devices()[0]
-        told = getattr(device, "compute_capability", None)
-        major, _, minor = told.partition(".") if isinstance(told, str) else ("", "", "")
+        text = getattr(device, "compute_capability", None)
+        major, _, minor = text.partition(".") if isinstance(text, str) else ("", "", "")
         numbers = (int(major), int(minor)) if major else None
         return "gpu" if device.platform in ("gpu", "cuda") else device.platform, numbers
     return "cpu", None
 
 
 def _device_files() -> list[Path]:
-    """One file for each GPU that a driver has found; WSL has one for all."""
+    """List the device files: one for each GPU of the driver; on WSL, one for all."""
     return [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]
 
 
-def _named() -> list[str] | None:
-    """The GPUs that CUDA_VISIBLE_DEVICES allows, None where it says nothing."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is None:
+def _allowed_gpus() -> list[str] | None:
+    """List the GPUs allowed by CUDA_VISIBLE_DEVICES; None if it is not set."""
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
         return None
-    listed = [name.strip() for name in told.split(",")]
-    # As CUDA reads it: what follows the first name that is none does not count.
-    first_bad = next((place for place, name in enumerate(listed) if name in ("", "-1")), len(listed))
-    return listed[:first_bad]
+    names = [name.strip() for name in value.split(",")]
+    # As in CUDA: names after the first invalid one are ignored.
+    first_bad = next((place for place, name in enumerate(names) if name in ("", "-1")), len(names))
+    return names[:first_bad]
 
 
 def _cores() -> int:
-    """The cores that this process may run on."""
+    """Count the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,13 +1,13 @@
-"""The one exception that a user is meant to read."""
+"""The exception for errors that a user can act on."""
 
 
 class NerveError(Exception):
-    """A fault somebody can act on. ``str()`` is one sentence: what is wrong, where, what to do.
+    """An error that the user can act on. ``str()`` is one sentence: what is wrong, where, what to do.
 
-    The command line prints it without a traceback and exits with 1. Anything else that is raised
-    is a defect of this package.
+    The command line prints it without a traceback and exits with 1. Any other exception is a defect of
+    this package.
     """
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows: IPython asks for it."""
+        """Return the lines that IPython shows in a notebook instead of a traceback."""
         return [f"{type(self).__name__}: {self}"]

@@ -1,7 +1,7 @@
-"""How library code tells of long work without printing: it is handed a Reporter.
+"""Report the progress of long work without printing: library code gets a Reporter.
 
-The default reports nothing. The command line passes one that draws bars on standard error, a notebook one
-that prints a line now and then.
+The default is silent. The command line passes one that draws bars on standard error, a notebook one that
+prints a line now and then.
 """
 
 import time
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class Bar:
-    """One running count. Use as a context manager; this base class shows nothing."""
+    """Progress bar. Use as a context manager; this base class shows nothing."""
 
     def update(self, steps: int = 1) -> None:
         """Count ``steps`` more units as done."""
@@ -18,7 +18,7 @@ class Bar:
         """Show ``text`` beside the bar, such as the current loss."""
 
     def expect(self, total: int) -> None:
-        """Change the number of units that there are in all."""
+        """Change the total number of units."""
 
     def close(self) -> None:
         """Finish the bar."""
@@ -31,55 +31,57 @@ class Bar:
 
 
 class Reporter:
-    """Makes bars and takes messages; this base class is silent."""
+    """Reporter of bars and messages; this base class is silent."""
 
     def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
-        """A bar of ``total`` units (None: unknown)."""
+        """Open a bar of ``total`` units (None: unknown)."""
         return Bar()
 
     def say(self, text: str) -> None:
-        """Tell the user one line."""
+        """Show the user one line."""
 
 
 SILENT = Reporter()
 
 
-class LoggedBar(Bar):
-    """For a log: a line now and then instead of a bar that redraws itself. ``write`` gets the lines."""
+class LogBar(Bar):
+    """Bar for a log: prints a line now and then instead of redrawing. ``write`` gets the lines."""
 
-    EVERY = 30.0
-    """Seconds between two lines."""
+    INTERVAL = 30.0
+    """Minimum seconds between two lines."""
 
     def __init__(self, label: str, total: int | None, unit: str, write: Callable[[str], None]):
         self.label, self.total, self.unit, self.write, self.done = label, total, unit, write, 0
-        self.started = self.told = time.monotonic()
+        self.started = self.last_line = time.monotonic()
 
     def update(self, steps: int = 1) -> None:
-        """Count; write a line if the last one is old."""
+        """Count; write a line if the last one is older than `INTERVAL`."""
         self.done += steps
-        if time.monotonic() - self.told >= self.EVERY:
-            self.told = time.monotonic()
-            self._tell("")
+        if time.monotonic() - self.last_line >= self.INTERVAL:
+            self.last_line = time.monotonic()
+            self._write_line("")
 
     def note(self, text: str) -> None:
-        """Write it on a line of its own."""
-        self.told = time.monotonic()
-        self._tell(f", {text}")
+        """Write a line with ``text``."""
+        self.last_line = time.monotonic()
+        self._write_line(f", {text}")
 
     def expect(self, total: int) -> None:
         """Change the total."""
         self.total = total
 
     def close(self) -> None:
-        """Write how it ended."""
-        self._tell("")
+        """Write the last line."""
+        self._write_line("")
 
-    def _tell(self, more: str) -> None:
+    def _write_line(self, suffix: str) -> None:
         seconds = time.monotonic() - self.started
-        whole = f"/{self.total}" if self.total else ""
-        left = (
+        total_text = f"/{self.total}" if self.total else ""
+        left_text = (
             f", {seconds * (self.total - self.done) / self.done:.0f} s left"
             if self.total and self.done and self.total != self.done
             else ""
         )
-        self.write(f"{self.label}: {self.done}{whole} {self.unit}s in {seconds:.0f} s{left}{more}")
+        self.write(
+            f"{self.label}: {self.done}{total_text} {self.unit}s in {seconds:.0f} s{left_text}{suffix}"
+        )

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, completion markers, digests, locks."""
+"""Write files atomically; completion markers, digests and locks."""
 
 import hashlib
 import json
@@ -18,9 +18,9 @@ COMPLETE = "complete.json"
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; it takes ``path``'s place if the block succeeds.
+    """Yield a temporary path in the same folder; it replaces ``path`` if the block succeeds.
 
-    A reader, and a later run after a kill, sees the old file or the new one, never a part.
+    A reader, and a later run after a kill, sees the old file or the new one, never a partial one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".{path.name}")
@@ -42,12 +42,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically. NaN is refused: JSON has none."""
+    """Write ``value`` as indented JSON, atomically. Raise ValueError for NaN, which JSON lacks."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a damaged one is a NerveError that names it."""
+    """Read a JSON file; raise NerveError, naming the file, if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as fault:
@@ -55,12 +55,12 @@ def read_json(path: Path) -> Any:
 
 
 def mark_complete(folder: Path, facts: dict[str, Any]) -> None:
-    """Say that the work in ``folder`` is finished; ``facts`` are its inputs' digests and figures."""
+    """Mark the work in ``folder`` as finished; ``facts`` are its inputs' digests and figures."""
     write_json(folder / COMPLETE, facts)
 
 
-def completed(folder: Path) -> dict[str, Any] | None:
-    """The facts of finished work in ``folder``, or None while it is unfinished."""
+def read_completion(folder: Path) -> dict[str, Any] | None:
+    """Read the facts of finished work in ``folder``; None while it is unfinished."""
     marker = folder / COMPLETE
     return read_json(marker) if marker.is_file() else None
 
@@ -71,28 +71,28 @@ def reopen(folder: Path) -> None:
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_text(*parts: str) -> str:
-    """SHA-256 of some strings, in hexadecimal; the parts are kept apart."""
+    """Compute the SHA-256 of several strings, in hexadecimal; where one ends and the next begins matters."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 @contextmanager
-def locked(path: Path, told: str, patience: float = 0) -> Iterator[None]:
-    """Hold the lock file ``path``; NerveError ``told`` where another process holds it for ``patience`` seconds.
+def hold_lock(path: Path, message: str, patience: float = 0) -> Iterator[None]:
+    """Hold the lock file ``path``; raise NerveError ``message`` if another process holds it for ``patience`` seconds.
 
-    The system frees the lock of a process that was killed.
+    The operating system releases the lock of a killed process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=patience)
     except Timeout as fault:
-        raise NerveError(told) from fault
+        raise NerveError(message) from fault
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from kaggle_nerve.kaggle_api.disk import explain_full_disk
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.runs.adopting import adopt
 from kaggle_nerve.settings import load_preset, save_settings
-from kaggle_nerve.storage import locked, mark_complete, write_json
+from kaggle_nerve.storage import hold_lock, mark_complete, write_json
 
 DONE, BEGUN = "done", "begun"
 
@@ -105,7 +105,7 @@ def test_a_fold_that_is_being_trained_is_left_alone(tmp_path: Path, mine: Path) 
     source = make_run(tmp_path / "input", {0: DONE}, mark="theirs")
     here = make_run(mine, {0: BEGUN}, mark="mine")
     told = "Another process works on"
-    with locked(here / "fold-0" / ".lock", "taken"), pytest.raises(NerveError, match=told):
+    with hold_lock(here / "fold-0" / ".lock", "taken"), pytest.raises(NerveError, match=told):
         adopt(source, mine)
     assert marks(here) == {"fold-0": "mine"}
 

@@ -20,7 +20,7 @@ from kaggle_nerve.prediction.forward import ModelOutput, probabilities
 from kaggle_nerve.prediction.held_out import predict_oof
 from kaggle_nerve.prediction.stored import open_oof, open_test
 from kaggle_nerve.runs import Run, open_run
-from kaggle_nerve.storage import completed
+from kaggle_nerve.storage import read_completion
 from kaggle_nerve.training.run_folds import train_folds
 
 FIGURES = ["presence", "agreement", "spread"]
@@ -110,7 +110,7 @@ def test_other_training_data_is_refused(runs_dir, tmp_path):
     run = open_run(runs_dir, "small@flips")
     with pytest.raises(NerveError, match="Fold 0 of run small@flips was trained on other data"):
         predict_oof(run, tmp_path / "other")
-    assert not any(completed(run.fold(fold).oof_folder) for fold in (0, 1))
+    assert not any(read_completion(run.fold(fold).oof_folder) for fold in (0, 1))
 
 
 @pytest.mark.parametrize("combine", blending.METHODS)
@@ -151,7 +151,7 @@ def test_an_interrupted_prediction_goes_on_with_all_its_columns(data, runs_dir, 
     monkeypatch.setattr(ensemble, "probabilities", few)
     with pytest.raises(Interrupted):
         predict_test(run, data, force=True)
-    assert not completed(run.test_folder)
+    assert not read_completion(run.test_folder)
     assert asked == [2, 2, 2, 2]  # two chunks, by two folds
     asked.clear()
     predict_test(run, data)

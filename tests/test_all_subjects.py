@@ -21,7 +21,7 @@ from kaggle_nerve.report.gather import gather
 from kaggle_nerve.runs import Fold, FoldResult, adopting
 from kaggle_nerve.settings import apply_changes, load_preset
 from kaggle_nerve.settings.schema import ALL
-from kaggle_nerve.storage import completed, mark_complete
+from kaggle_nerve.storage import mark_complete, read_completion
 from kaggle_nerve.training import run_folds
 from kaggle_nerve.training.fold import train_fold
 from kaggle_nerve.training.run_folds import train_folds
@@ -60,7 +60,7 @@ def test_it_is_trained_on_every_frame_and_scored_on_none(trained):
     assert [row["dice"] for row in rows] == [""] * 4
     assert {path.name for path in folder.iterdir()} >= {"model.keras", "history.csv", "complete.json"}
     assert not list(folder.glob("oof*"))
-    assert "dice" not in completed(folder)
+    assert "dice" not in read_completion(folder)
 
 
 def test_the_decision_is_that_of_the_folds(trained):
@@ -73,7 +73,7 @@ def test_the_decision_is_that_of_the_folds(trained):
 
 def test_the_ensemble_has_its_model_and_the_scale_of_the_folds(trained, data):
     predict_test(trained, data)
-    assert completed(trained.test_folder)["folds"] == [0, 1, ALL]
+    assert read_completion(trained.test_folder)["folds"] == [0, 1, ALL]
     frames = np.load(next(path for path in data.glob(".cache/*/frames.npy") if len(np.load(path)) == 5))
     options = {"batch": 5, "tta": "hflip"}
     alone = [next(probabilities(load_fold(trained.fold(fold)), frames, **options)) for fold in (0, 1, ALL)]
@@ -160,7 +160,7 @@ def test_it_goes_on_where_it_was_stopped(data, tmp_path):
 
 def test_a_run_from_elsewhere_brings_it(trained, tmp_path):
     adopting.adopt(trained.folder, tmp_path)
-    assert completed(tmp_path / "run" / "fold-all")
+    assert read_completion(tmp_path / "run" / "fold-all")
 
 
 @pytest.mark.parametrize("folds", ["5+all", "42/5+all"])

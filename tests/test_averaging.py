@@ -10,7 +10,7 @@ from training_support import fold_job, history, settings
 
 from kaggle_nerve.data.batches import Batches
 from kaggle_nerve.models import registry
-from kaggle_nerve.storage import completed
+from kaggle_nerve.storage import read_completion
 from kaggle_nerve.training import averaging, checkpoint, optimisers
 from kaggle_nerve.training.checkpoint import Checkpoint, State
 from kaggle_nerve.training.fold import train_fold
@@ -179,7 +179,7 @@ def test_a_fold_killed_before_its_pointer_was_replaced_ends_as_an_undisturbed_on
     for value, expected in zip(weights_of(one), weights_of(two), strict=True):
         np.testing.assert_allclose(value, expected, atol=5e-3)
     assert not (one / "checkpoint").exists()
-    done = completed(one)
+    done = read_completion(one)
     rows = {int(row["epoch"]): float(row["dice"]) for row in history(one) if row["dice"]}
     assert done["best_dice"] == pytest.approx(max(rows.values()), abs=1e-5)
     assert done["average"] == way

@@ -7,7 +7,7 @@ import pytest
 from kaggle_nerve.data.augment import augment
 from kaggle_nerve.data.batches import Batches
 from kaggle_nerve.data.doubted import Marks
-from kaggle_nerve.data.sampling import dealt, drawn, most_batches
+from kaggle_nerve.data.sampling import arrange_batches, draw_rows, most_batches
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import AugmentationSettings
 from kaggle_nerve.training.losses import MaskLoss
@@ -254,7 +254,7 @@ def test_no_more_batches_can_be_dealt_than_that():
 def test_dealing_keeps_all_rows_and_parts_their_groups():
     groups = np.repeat(np.arange(5), [8, 8, 5, 2, 1])
     for seed in range(30):
-        order = dealt(np.random.default_rng(seed), np.arange(24), groups, 3)
+        order = arrange_batches(np.random.default_rng(seed), np.arange(24), groups, 3)
         assert sorted(order) == list(range(24))
         assert all(len(set(batch)) == 3 for batch in groups[order].reshape(8, 3))
         # The first two have as many rows as there are batches, so they are in each.
@@ -266,7 +266,7 @@ def test_dealing_mixes_subjects():
     groups = np.repeat(np.arange(6), 20)
     met = np.zeros((6, 6))
     for seed in range(30):
-        order = dealt(np.random.default_rng(seed), np.arange(120), groups, 2)
+        order = arrange_batches(np.random.default_rng(seed), np.arange(120), groups, 2)
         for one, other in groups[order].reshape(60, 2):
             met[min(one, other), max(one, other)] += 1
     shares = met[np.triu_indices(6, 1)] / met.sum()
@@ -276,7 +276,7 @@ def test_dealing_mixes_subjects():
 
 def test_drawing_ends_where_no_group_has_room():
     groups = np.array([0, 0, 0, 1])
-    found = drawn(np.random.default_rng(0), [(np.arange(4), 9)], groups, room=2)
+    found = draw_rows(np.random.default_rng(0), [(np.arange(4), 9)], groups, room=2)
     assert len(found) == 4
     assert sorted(groups[found]) == [0, 0, 1, 1]
     assert len(set(found[groups[found] == 0])) == 2

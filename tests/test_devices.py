@@ -28,40 +28,40 @@ def machine(monkeypatch, tmp_path):
         return calls
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    devices.visible.cache_clear()
+    devices.visible_gpus.cache_clear()
     yield make
-    devices.visible.cache_clear()
+    devices.visible_gpus.cache_clear()
 
 
 def test_without_a_driver_nobody_is_asked(machine):
     calls = machine(0, "gpu:0")
-    assert devices.visible() == devices.several() == ()
+    assert devices.visible_gpus() == devices.multiple_gpus() == ()
     assert not calls.exists()
 
 
 def test_gpus_are_those_that_the_backend_lists_and_it_is_asked_once(machine):
     calls = machine(2, "cpu:0", "gpu:0", "gpu:1")
-    assert devices.visible() == devices.several() == ("gpu:0", "gpu:1")
+    assert devices.visible_gpus() == devices.multiple_gpus() == ("gpu:0", "gpu:1")
     assert calls.read_text() == "x\n"
 
 
 def test_one_gpu_is_not_several_and_costs_no_question(machine):
     calls = machine(1, "gpu:0")
-    assert devices.several() == ()
+    assert devices.multiple_gpus() == ()
     assert not calls.exists()
-    assert devices.visible() == ("gpu:0",)
+    assert devices.visible_gpus() == ("gpu:0",)
 
 
 def test_a_backend_that_cannot_list_has_no_gpus(machine):
     machine(2, "gpu:0", "gpu:1", code=1)
-    assert devices.visible() == ()
+    assert devices.visible_gpus() == ()
 
 
 @pytest.mark.parametrize("hidden", ["", "-1", "-1,0,1"])
 def test_hidden_gpus_are_not_asked_for(machine, monkeypatch, hidden):
     calls = machine(2, "gpu:0", "gpu:1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    assert devices.visible() == ()
+    assert devices.visible_gpus() == ()
     assert not calls.exists()
 
 

@@ -106,7 +106,7 @@ def test_a_run_without_an_epoch_has_no_curves(begun, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("gpus", "preset"), [((), "small"), (("gpu:0", "gpu:1"), "default")])
 def test_the_preset_follows_the_machine(monkeypatch, gpus, preset):
-    monkeypatch.setattr(devices, "visible", lambda: gpus)
+    monkeypatch.setattr(devices, "visible_gpus", lambda: gpus)
     told = training.ConsoleReporter()
     settings, name = training._settings(None, None, [], told)
     assert name == preset

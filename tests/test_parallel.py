@@ -18,7 +18,7 @@ from training_support import Told, history, many_epochs, settings
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import open_oof
 from kaggle_nerve.progress import Bar, Reporter
-from kaggle_nerve.storage import completed
+from kaggle_nerve.storage import read_completion
 from kaggle_nerve.training import parallel
 from kaggle_nerve.training.run_folds import FoldsError, train_folds
 from kaggle_nerve.training.worker import PipeReporter, Replay
@@ -113,7 +113,7 @@ def test_a_killed_fold_and_a_crashed_one_leave_the_third_alone_and_are_trained_l
         train_folds(data, tmp_path, "run", chosen, jobs=3, stop=kill_fold_2)
     kept = epochs(tmp_path, 2)
     assert [result.fold for result in caught.value.results] == [0]
-    assert completed(tmp_path / "run" / "fold-0")
+    assert read_completion(tmp_path / "run" / "fold-0")
     crashed, ended = str(caught.value).splitlines()
     assert crashed.startswith("Fold 1 failed (IsADirectoryError: ")
     assert ended.startswith("Fold 2 ended with signal 9 (out of memory?); its log: ")

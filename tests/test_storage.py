@@ -5,7 +5,14 @@ import pytest
 
 from kaggle_nerve.arrays import GrowingArrays
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.storage import atomic_path, completed, mark_complete, read_json, write_json, write_text
+from kaggle_nerve.storage import (
+    atomic_path,
+    mark_complete,
+    read_completion,
+    read_json,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -41,9 +48,9 @@ def test_nan_is_never_written(tmp_path):
 
 
 def test_completion(tmp_path):
-    assert completed(tmp_path) is None
+    assert read_completion(tmp_path) is None
     mark_complete(tmp_path, {"key": "a"})
-    assert completed(tmp_path) == {"key": "a"}
+    assert read_completion(tmp_path) == {"key": "a"}
 
 
 SHAPES = {"first": ((5, 2), np.uint8), "second": ((5,), np.float32)}

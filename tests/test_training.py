@@ -25,7 +25,7 @@ from kaggle_nerve.pipeline import learn_decision, prepare
 from kaggle_nerve.prediction.ensemble import predict_test
 from kaggle_nerve.prediction.stored import ensemble_scale, open_oof, open_test
 from kaggle_nerve.runs import open_run
-from kaggle_nerve.storage import completed, digest_file, mark_complete
+from kaggle_nerve.storage import digest_file, mark_complete, read_completion
 from kaggle_nerve.training import averaging, logs, validation
 from kaggle_nerve.training import job as jobs
 from kaggle_nerve.training.checkpoint import Checkpoint, State
@@ -69,7 +69,7 @@ def test_a_run_leaves_what_the_design_promises(trained):
             "tensorboard",
         }
         assert list((folder / "tensorboard").iterdir())
-        assert len(history(trained.fold(fold).folder)) == completed(folder)["epochs"] == 8
+        assert len(history(trained.fold(fold).folder)) == read_completion(folder)["epochs"] == 8
     environment = json.loads((trained.folder / "environment.json").read_text())
     assert environment["backend"] == keras.backend.backend()
 
@@ -190,7 +190,7 @@ def test_the_ensemble_is_the_mean_of_its_folds_and_is_not_redone(trained, data):
     predict_test(trained, data, reporter=told, force=True)
     assert told.bars == ["Predicting"]
     # A fold that was trained again has another model, so its part of the mean is of no use.
-    facts = completed(trained.fold(0).folder)
+    facts = read_completion(trained.fold(0).folder)
     assert facts["model"] == digest_file(trained.fold(0).model)
     assert ensemble_scale(trained) is not None
     mark_complete(trained.fold(0).folder, facts | {"model": "another"})
@@ -215,7 +215,7 @@ def test_an_interrupted_fold_goes_on_as_if_nothing_had_happened(data, tmp_path):
     asked = iter([False, True])
     _, results = train_folds(data, tmp_path, "run", settings(), fold=0, stop=lambda: next(asked))
     assert [(result.finished, result.epochs) for result in results] == [(False, 2)]
-    assert not completed(tmp_path / "run" / "fold-0")
+    assert not read_completion(tmp_path / "run" / "fold-0")
     run, results = train_folds(data, tmp_path, "run", settings(), fold=0)
     assert results[0].finished
     undisturbed, _ = train_folds(data, tmp_path, "other", settings(), fold=0)
@@ -284,7 +284,7 @@ def test_kill_9_while_predicting_ends_as_if_nothing_had_happened(trained, data):
     wanted, table = np.array(open_test(trained).parts[0]), pd.read_csv(trained.test_folder / "index.csv")
     words = [str(data), str(trained.folder.parent), trained.name]
     kill_when([PREDICT, *words], (trained.test_folder / "partial.json").is_file)
-    assert completed(trained.test_folder) is None
+    assert read_completion(trained.test_folder) is None
     with pytest.raises(NerveError, match="has no test probabilities"):
         open_test(trained)
     predict_test(trained, data)
@@ -313,7 +313,7 @@ def test_a_time_budget_ends_cleanly_with_the_schedule_at_its_end(data, tmp_path)
     rows = history(run.fold(0).folder)
     assert 1 <= len(rows) < 5000
     assert float(rows[-1]["learning_rate"]) < 0.2 * run.settings.optimiser.learning_rate
-    assert completed(run.fold(0).folder)
+    assert read_completion(run.fold(0).folder)
     assert open_oof(open_run(tmp_path, "run"))
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from decision_support import stored, write_run
 
-from kaggle_nerve.storage import completed, mark_complete, write_text
+from kaggle_nerve.storage import mark_complete, read_completion, write_text
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_a_choice_by_hand_stays_until_all_is_compared_again(root):
 def trained_again(fold: Path) -> None:
     """As if the fold had been deleted and trained: another model, other predictions."""
     np.save(fold / "oof.npy", np.load(fold / "oof.npy") * np.float16(0.9))
-    mark_complete(fold, completed(fold) | {"model": "another"})
+    mark_complete(fold, read_completion(fold) | {"model": "another"})
 
 
 def test_a_fold_that_was_trained_again_is_learned_from_anew(root):

@@ -73,7 +73,7 @@ def _devices() -> dict[str, str]:
         "backend": keras.backend.backend(),
         "devices": ", ".join(devices.names()),
         "automatic precision": devices.preferred_precision(),
-        "folds side by side": str(max(1, len(devices.several()))),
+        "folds side by side": str(max(1, len(devices.multiple_gpus()))),
         "processors": str(os.cpu_count()),
     }
 

@@ -81,7 +81,7 @@ def rehearse(
     from kaggle_nerve.phantom import is_synthetic
     from kaggle_nerve.rehearsal import run
     from kaggle_nerve.rehearsal.server import RehearsalServer
-    from kaggle_nerve.storage import locked
+    from kaggle_nerve.storage import hold_lock
 
     reporter = TerminalReporter()
     parsed_faults = [fault_injection.parse(text) for text in faults]
@@ -89,7 +89,7 @@ def rehearse(
     served = run.prepare_competition(folder, data_dir, held_out, seed, reporter)
     message = f"Another rehearsal runs in {folder}; end it, or take another folder with --work."
     with (
-        locked(folder / ".lock", message),
+        hold_lock(folder / ".lock", message),
         RehearsalServer(served, folder / "server", port=port) as server,
     ):
         for fault in parsed_faults:

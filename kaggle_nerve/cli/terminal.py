@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from kaggle_nerve import devices
-from kaggle_nerve.progress import Bar, LoggedBar, Reporter
+from kaggle_nerve.progress import Bar, LogBar, Reporter
 
 
 def load_keras(*, deterministic: bool = False) -> None:
@@ -32,7 +32,7 @@ def load_keras(*, deterministic: bool = False) -> None:
 
             if deterministic:
                 devices.make_deterministic()
-            if not devices.several():
+            if not devices.multiple_gpus():
                 keras.ops.convert_to_numpy(keras.ops.zeros(1))
         except BaseException:
             lines.seek(0)
@@ -74,7 +74,7 @@ class TerminalReporter(Reporter):
         """Return a new bar."""
         if sys.stderr.isatty():
             return LiveBar(label, total, unit)
-        return LoggedBar(label, total, unit, lambda line: click.echo(line, err=True))
+        return LogBar(label, total, unit, lambda line: click.echo(line, err=True))
 
     def say(self, text: str) -> None:
         """Print one line."""

@@ -24,7 +24,7 @@ def read_bytes(path: Path) -> bytes:
         raise NerveError(f"cannot read {path}: {fault.strerror}; check the path") from fault
 
 
-def unreadable(data: bytes) -> tuple[int | None, str] | None:
+def find_unreadable(data: bytes) -> tuple[int | None, str] | None:
     """Line (None: the whole file) and reason why the bytes are no text at all; None if they are text."""
     if not data.strip():
         return None, "the file is empty"
@@ -50,6 +50,6 @@ def lines(data: bytes) -> list[str]:
     return text.removesuffix("\n").split("\n")
 
 
-def shown(text: str) -> str:
+def quote(text: str) -> str:
     """``text`` in quotes for a message, cut where it is long."""
     return repr(text if len(text) <= 40 else text[:37] + "...")

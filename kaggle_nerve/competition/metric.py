@@ -48,7 +48,7 @@ def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
     >>> dice(np.array([[1, 1, 0]]), np.array([[0, 1, 0]]))
     0.6666666666666666
     """
-    truth, predicted = rle.checked_mask(truth) != 0, rle.checked_mask(predicted) != 0
+    truth, predicted = rle.check_mask(truth) != 0, rle.check_mask(predicted) != 0
     if truth.shape != predicted.shape:
         raise NerveError(
             f"cannot compare masks of {truth.shape} and {predicted.shape} (height, width); "

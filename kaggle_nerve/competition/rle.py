@@ -34,7 +34,7 @@ def encode(mask: np.ndarray) -> str:
     >>> encode(np.array([[0, 1, 1], [0, 1, 0]], np.uint8))
     '3 3'
     """
-    mask = checked_mask(mask)
+    mask = check_mask(mask)
     if mask.size == 0:
         return ""
     # Seen as unsigned bytes or words, "not 0" is "above 0" whatever the type was.
@@ -138,7 +138,7 @@ def intersection(
     return int((covered_before(ends_of_second) - covered_before(starts_of_second)).sum())
 
 
-def checked_mask(mask: np.ndarray) -> np.ndarray:
+def check_mask(mask: np.ndarray) -> np.ndarray:
     """``mask`` as it came, if it is a two-dimensional array of booleans or whole numbers.
 
     Raises RunLengthError otherwise. Floating point is refused because it is nearly always a

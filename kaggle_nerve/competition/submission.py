@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from kaggle_nerve.competition import csv_text, metric, rle
-from kaggle_nerve.competition.csv_text import shown
+from kaggle_nerve.competition.csv_text import quote
 from kaggle_nerve.competition.facts import SUBMISSION_HEADER
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.storage import atomic_path
@@ -142,7 +142,7 @@ def check(path: Path, sample: Path | None = None) -> Report:
     def found(line: int | None, message: str) -> None:
         faults.append(Fault(line, message))
 
-    if unreadable := csv_text.unreadable(data):
+    if unreadable := csv_text.find_unreadable(data):
         return Report(path, 0, 0, 0, (Fault(*unreadable),))
     if data.startswith(csv_text.BYTE_ORDER_MARK):
         found(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM")
@@ -156,7 +156,7 @@ def check(path: Path, sample: Path | None = None) -> Report:
     if not has_header:
         found(1, f"the header is missing; the first line must be {HEADER}")
     elif lines[0] != HEADER:
-        found(1, f"the header is {shown(lines[0])}; it must be {HEADER}")
+        found(1, f"the header is {quote(lines[0])}; it must be {HEADER}")
     frames: list[tuple[int, int]] = []
     rows = non_empty = pixels = 0
     for line, text in enumerate(lines[has_header:], 1 + has_header):
@@ -194,13 +194,13 @@ def _row(text: str) -> tuple[int | None, str, list[str]]:
     number, run_lengths = fields[0], "".join(fields[1:2])
     if _FRAME_NUMBER.fullmatch(number):
         return int(number), run_lengths, complaints
-    complaints.append(f"the frame number is {shown(number)}; it must be a whole number, such as 12")
+    complaints.append(f"the frame number is {quote(number)}; it must be a whole number, such as 12")
     return None, run_lengths, complaints
 
 
 def _reading(run_lengths: str, fault: Exception) -> str:
     if run_lengths.strip().lower() in _WORDS_FOR_NOTHING:
-        return f"the mask is {shown(run_lengths)}; an empty mask is nothing after the comma"
+        return f"the mask is {quote(run_lengths)}; an empty mask is nothing after the comma"
     return str(fault)
 
 
@@ -250,17 +250,17 @@ def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
 def _read(path: Path, further: bool) -> pd.DataFrame:
     """``further``: whether other columns may stand beside img and pixels."""
     data = csv_text.read_bytes(path)
-    if unreadable := csv_text.unreadable(data):
+    if unreadable := csv_text.find_unreadable(data):
         raise NerveError(f"cannot read {path}: {Fault(*unreadable)}")
     header, *rows = ([field.strip(" \"'") for field in line.split(",")] for line in csv_text.lines(data))
     suits = set(header) >= set(SUBMISSION_HEADER) if further else tuple(header) == SUBMISSION_HEADER
     if not suits or len(set(header)) < len(header):
         wanted = f"{HEADER}, with other columns beside these two if you like" if further else HEADER
-        raise NerveError(f"cannot read {path}: the header is {shown(','.join(header))}; it must be {wanted}")
+        raise NerveError(f"cannot read {path}: the header is {quote(','.join(header))}; it must be {wanted}")
     img = header.index("img")
     for line, fields in enumerate(rows, 2):
         if fields != [""] and (len(fields) != len(header) or not _FRAME_NUMBER.fullmatch(fields[img])):
-            row, wanted = shown(",".join(fields)), ",".join(header)
+            row, wanted = quote(",".join(fields)), ",".join(header)
             raise NerveError(f"cannot read {path}: line {line} is {row}; it must be {wanted}")
     table = pd.DataFrame([fields for fields in rows if fields != [""]], columns=header, dtype="str")
     return table.astype({"img": np.int64})

@@ -1,1 +1,1 @@
-"""From the competition's files to arrays: frames, cache, folds, batches, and the synthetic phantom."""
+"""Read the competition's files into arrays: frames, cache, folds and batches."""

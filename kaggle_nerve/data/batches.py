@@ -1,4 +1,4 @@
-"""Training batches for Keras: which frames an epoch shows, changed at random, the same for a seed."""
+"""Training batches for Keras: sampled and augmented frames, reproducible from a seed."""
 
 from typing import Any
 
@@ -7,20 +7,19 @@ import numpy as np
 
 from kaggle_nerve.data.augment import augment
 from kaggle_nerve.data.doubted import Marks
-from kaggle_nerve.data.sampling import dealt, drawn, most_batches
+from kaggle_nerve.data.sampling import arrange_batches, draw_rows, most_batches
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import AugmentationSettings
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of one epoch at a time; `start_epoch` chooses it.
+    """Batches of one epoch at a time; `start_epoch` selects the epoch.
 
-    A batch is ``(frames, targets)`` with float32 frames (batch, height, width, 1) from 0 to 255. Of the
-    targets, ``presence`` is (batch, 1), 0 or 1 (between them where a doubted label is softened), and
-    every other one the masks: of the frames' shape, from 0 to 1. Where labels are weighted, a third
-    part has for each output the frames' weights, float32 (batch,). Everything random follows from
-    (seed, epoch, position), so a resumed run sees what an undisturbed one would have seen, in whatever
-    thread a batch is made.
+    A batch is ``(frames, targets)`` with float32 frames (batch, height, width, 1) from 0 to 255. The target
+    ``presence`` is (batch, 1), 0 or 1 (in between for a softened doubted label); every other target is the
+    masks, in the frames' shape, from 0 to 1. If labels are weighted, a third item has the frames' weights for
+    each output, float32 (batch,). Everything random depends on (seed, epoch, position) only, so a resumed run
+    gets the same batches as an uninterrupted one, regardless of the thread that prepares a batch.
     """
 
     def __init__(
@@ -37,11 +36,11 @@ class Batches(keras.utils.PyDataset):
         subjects: np.ndarray | None = None,
         noise: Marks | None = None,
     ):
-        """``frames`` and ``masks`` are uint8 (n, height, width); ``rows`` those to train on.
+        """Prepare batches of ``rows`` of ``frames`` and ``masks``, uint8 (n, height, width).
 
-        ``ranges`` None shows the frames as they are. ``outputs`` are the network's. With ``subjects``
-        (n,) no two frames of a batch are of one subject: NerveError where there are fewer of them than
-        ``batch``. ``noise`` says which labels are doubted.
+        ``ranges`` None: no augmentation. ``outputs`` are the network's. With ``subjects`` (n,), a batch has at
+        most one frame per subject; raise NerveError if there are fewer subjects than ``batch``. ``noise``
+        holds the weights and targets of doubted labels.
         """
         super().__init__(workers=1)
         self.frames, self.masks, self.has_mask, self.rows = frames, masks, has_mask, rows
@@ -49,9 +48,9 @@ class Batches(keras.utils.PyDataset):
         self.outputs, self.noise = outputs, noise or Marks()
         self.epoch, self.order = 0, rows
         self.natural_rate = float(has_mask[rows].mean())
-        self.apart = subjects is not None
+        self.one_per_subject = subjects is not None
         self._groups = np.zeros(len(frames), int)
-        # The last, smaller batch is left out: another frame is left out in each epoch, and one shape compiles once.
+        # Drop the last, smaller batch: each epoch drops other frames, and a single shape compiles only once.
         self._count = len(rows) // self.batch
         if subjects is not None:
             self._groups = np.unique(subjects, return_inverse=True)[1]
@@ -61,19 +60,23 @@ class Batches(keras.utils.PyDataset):
     def start_epoch(self, epoch: int, positive_rate: float | None = None) -> None:
         """Draw the order of ``epoch``; ``positive_rate`` is its share of frames with a mask (None: natural).
 
-        Where subjects are kept apart, those with a mask may be too few for a high rate; then it is as
-        high as can be.
+        With one frame per subject in a batch, there may be too few frames with a mask for a high rate; the rate
+        is then as high as possible.
         """
         self.epoch = epoch
         random = np.random.default_rng((self.seed, 1, epoch))
-        total = self._count * self.batch if self.apart else len(self.rows)
+        total = self._count * self.batch if self.one_per_subject else len(self.rows)
         wanted = [(self.rows, total)]
         if positive_rate is not None and self.natural_rate not in (0, 1):
             present = self.has_mask[self.rows]
             positive, negative = self.rows[present], self.rows[~present]
             wanted = [(positive, round(total * positive_rate)), (negative, total), (positive, total)]
-        rows = drawn(random, wanted, self._groups, room=self._count if self.apart else total)
-        self.order = dealt(random, rows, self._groups, self.batch) if self.apart else random.permutation(rows)
+        rows = draw_rows(random, wanted, self._groups, room=self._count if self.one_per_subject else total)
+        self.order = (
+            arrange_batches(random, rows, self._groups, self.batch)
+            if self.one_per_subject
+            else random.permutation(rows)
+        )
 
     def __len__(self) -> int:
         return self._count
@@ -89,8 +92,8 @@ class Batches(keras.utils.PyDataset):
                 frame, mask = augment(frame, mask, random, self.ranges)
             frames[place, ..., 0], masks[place, ..., 0] = frame, mask
         masks /= 255
-        there = self.has_mask if self.noise.presence is None else self.noise.presence
-        presence = there[rows].astype(np.float32)[:, None]
+        all_presence = self.has_mask if self.noise.presence is None else self.noise.presence
+        presence = all_presence[rows].astype(np.float32)[:, None]
         targets = {name: presence if name == "presence" else masks for name in self.outputs}
         if self.noise.weights is None:
             return frames, targets

@@ -1,9 +1,9 @@
-"""Frames and masks at the working size, as memory-mapped uint8 arrays built once.
+"""Cache frames and masks at the working size as memory-mapped uint8 arrays.
 
 A cache is a folder: ``frames.npy`` (n, height, width), for training frames ``masks.npy`` of the same
 shape (255 times the share of a working pixel that the mask covers), ``index.csv`` and
-``manifest.json``. Its name holds the size and a digest of the files it was made from, so that other
-data, or changed data, is another cache.
+``manifest.json``. Its name contains the size and a digest of the source files, so that other or changed
+data gets another cache.
 """
 
 import os
@@ -23,23 +23,23 @@ from kaggle_nerve.data.frames import Layout, test_frames, training_frames
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.storage import completed, digest_text, mark_complete, write_json, write_text
+from kaggle_nerve.storage import digest_text, mark_complete, read_completion, write_json, write_text
 
 FOLDER_VARIABLE = "KAGGLE_NERVE_CACHE"
-"""Names the folder of caches, which else lie beside the data."""
+"""Environment variable for the folder of caches, by default beside the data."""
 
 FORMAT = "1"
 CHUNK = 128
-"""Frames between two notes of how far a build has come; a killed build loses at most these."""
+"""Frames between two saves of a build's progress; a killed build loses at most these."""
 
 
 @dataclass(frozen=True)
 class Cache:
-    """The arrays of one part of the data, opened read-only.
+    """Arrays of the training or the test frames, opened read-only.
 
-    ``source``: digest of the data, the same wherever it was unpacked. ``frames``: uint8 (n, height,
-    width). ``masks``: the same shape, or None for test frames. ``table``: the rows' frames as
-    `training_frames` or `test_frames` gives them.
+    ``source``: digest of the data, independent of its folder. ``frames``: uint8 (n, height, width).
+    ``masks``: the same shape, or None for test frames. ``table``: the table of the frames from
+    `training_frames` or `test_frames`.
     """
 
     folder: Path
@@ -52,24 +52,24 @@ class Cache:
 def open_training(
     layout: Layout, size: tuple[int, int], *, reporter: Reporter = SILENT, workers: int = 2
 ) -> Cache:
-    """The cache of the training frames at ``size`` (height, width), built if need be."""
+    """Open the cache of the training frames at ``size`` (height, width); build it if it is missing."""
     return _open(training_frames(layout), layout, size, facts.TRAIN_FOLDER, reporter, workers)
 
 
 def open_test(
     layout: Layout, size: tuple[int, int], *, reporter: Reporter = SILENT, workers: int = 2
 ) -> Cache:
-    """The cache of the test frames at ``size`` (height, width), built if need be."""
+    """Open the cache of the test frames at ``size`` (height, width); build it if it is missing."""
     return _open(test_frames(layout), layout, size, facts.TEST_FOLDER, reporter, workers)
 
 
 def training_source(layout: Layout) -> str:
-    """The ``source`` that a cache of the training frames would have, without building one."""
+    """Compute the ``source`` of a cache of the training frames, without building it."""
     return _source(training_frames(layout), facts.TRAIN_FOLDER)
 
 
 def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """``image`` (uint8) at ``size`` (height, width), each pixel the mean of those it stands for."""
+    """Shrink ``image`` (uint8) to ``size`` (height, width) by averaging pixels."""
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
 
 
@@ -86,9 +86,9 @@ def _open(
     folder = _root(layout) / f"{size[0]}x{size[1]}-{digest[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     with_masks = part == facts.TRAIN_FOLDER
-    # The lock makes a second process wait for the first one's arrays instead of writing beside it.
+    # The lock makes a second process wait for the first one's arrays instead of building them, too.
     with FileLock(folder / ".lock"):
-        if not completed(folder):
+        if not read_completion(folder):
             _build(folder, table, size, with_masks, digest, reporter, workers)
             _describe(folder, table, size, part, source)
     masks = np.load(folder / "masks.npy", mmap_mode="r") if with_masks else None
@@ -131,9 +131,9 @@ def _read(row: Any, size: tuple[int, int], with_mask: bool) -> list[np.ndarray]:
 def _describe(folder: Path, table: pd.DataFrame, size: tuple[int, int], part: str, source: str) -> None:
     columns = [name for name in ("subject", "img", "area") if name in table]
     write_text(folder / "index.csv", table[columns].to_csv(index=False))
-    facts_of_it = {"format": FORMAT, "part": part, "size": list(size), "frames": len(table), "source": source}
-    write_json(folder / "manifest.json", facts_of_it)
-    mark_complete(folder, facts_of_it)
+    manifest = {"format": FORMAT, "part": part, "size": list(size), "frames": len(table), "source": source}
+    write_json(folder / "manifest.json", manifest)
+    mark_complete(folder, manifest)
 
 
 def _source(table: pd.DataFrame, part: str) -> str:
@@ -142,15 +142,15 @@ def _source(table: pd.DataFrame, part: str) -> str:
 
 
 def _digest(table: pd.DataFrame, size: tuple[int, int], source: str) -> str:
-    # A file that was changed in place may keep its size, so its time counts here.
+    # A file changed in place may keep its size, so include its modification time.
     times = [str(path.stat().st_mtime_ns) for path in table.path]
     return digest_text(FORMAT, str(tuple(size)), source, *times)
 
 
 def _root(layout: Layout) -> Path:
-    """The folder that KAGGLE_NERVE_CACHE names; else beside the data, or in the user's where that is read-only."""
-    if named := os.environ.get(FOLDER_VARIABLE):
-        return Path(named)
+    """Return the folder in KAGGLE_NERVE_CACHE; else one beside the data, or the user's cache if that is read-only."""
+    if folder := os.environ.get(FOLDER_VARIABLE):
+        return Path(folder)
     beside = layout.root / ".cache"
     try:
         beside.mkdir(exist_ok=True)

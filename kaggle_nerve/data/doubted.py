@@ -1,4 +1,4 @@
-"""Frames whose labels are doubted: the table that `audit` writes, and what training makes of it."""
+"""Frames with doubted labels: read the table from `audit` and turn it into weights and targets for training."""
 
 import csv
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import TrainingSettings
 
 COLUMNS = ("subject", "img", "weight", "presence")
-"""A marked frame; what share of its losses counts; the presence target in place of 0 or 1. Both 0 to 1."""
+"""Marked frame, weight of its losses, and presence target instead of 0 or 1. Both values are from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What becomes of each row of a cache; None: of no row anything.
+    """Loss weights and presence targets of a cache's rows; None: unchanged.
 
-    ``weights``: float32 (n,), the share of its losses that counts, 1 for frames that are not marked.
-    ``presence``: float32 (n,), the presence target, 0 or 1 for frames that are not marked.
+    ``weights``: float32 (n,), the weight of each row's losses, 1 for unmarked frames.
+    ``presence``: float32 (n,), the presence target, 0 or 1 for unmarked frames.
     """
 
     weights: np.ndarray | None = None
@@ -28,9 +28,9 @@ class Marks:
 
 
 def marks(settings: TrainingSettings, table: pd.DataFrame) -> Marks | None:
-    """The marks that ``settings`` want for the frames of ``table`` (subject, img, has_mask); None: none.
+    """Return the marks for the frames of ``table`` (subject, img, has_mask); None if ``settings`` use none.
 
-    Raises NerveError where there is no table of doubted labels, or a fault in it.
+    Raise NerveError if the table of doubted labels is missing or faulty.
     """
     if settings.noise == "none":
         return None
@@ -44,33 +44,33 @@ def marks(settings: TrainingSettings, table: pd.DataFrame) -> Marks | None:
 
 
 def read(path: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and presence target, float32 (n,), of each row of ``table`` (subject, img, has_mask).
+    """Read weight and presence target, float32 (n,), of each row of ``table`` (subject, img, has_mask).
 
-    The file has `COLUMNS`, in any order and among others, and lists marked frames only. Raises
-    NerveError with the line of an unknown frame, one listed twice, or a value that is none from 0 to 1.
+    The file has `COLUMNS`, in any order and possibly among others, and lists marked frames only. Raise
+    NerveError, with the line, for an unknown frame, a duplicate, or a value that is not from 0 to 1.
     """
     places = {frame: row for row, frame in enumerate(zip(table.subject, table.img, strict=True))}
     weights = np.ones(len(table), np.float32)
     presence = table.has_mask.to_numpy(np.float32, copy=True)
-    seen: dict[tuple[int, int], int] = {}
+    line_of: dict[tuple[int, int], int] = {}
     for line, values in _rows(path):
         frame = _frame(values)
         if frame is None or frame not in places:
-            shown = csv_text.shown(f"{values['subject']}_{values['img']}")
+            frame_text = csv_text.quote(f"{values['subject']}_{values['img']}")
             raise NerveError(
-                f"{path}, line {line}: {shown} is no training frame; run `kaggle-nerve audit` again."
+                f"{path}, line {line}: {frame_text} is no training frame; run `kaggle-nerve audit` again."
             )
         name = f"{frame[0]}_{frame[1]}"
-        if frame in seen:
+        if frame in line_of:
             raise NerveError(
-                f"{path}, line {line}: frame {name} stands in line {seen[frame]} already; keep one of the two."
+                f"{path}, line {line}: frame {name} stands in line {line_of[frame]} already; keep one of the two."
             )
-        seen[frame] = line
+        line_of[frame] = line
         for column, array in (("weight", weights), ("presence", presence)):
             value = _number(values, column)
             if value is None or not 0 <= value <= 1:
                 raise NerveError(
-                    f"{path}, line {line}: {column} of frame {name} is {csv_text.shown(values[column])}; write a "
+                    f"{path}, line {line}: {column} of frame {name} is {csv_text.quote(values[column])}; write a "
                     f"number from 0 to 1."
                 )
             array[places[frame]] = value
@@ -78,13 +78,13 @@ def read(path: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and values of each row that is not blank."""
+    """Return line number and values of each row that is not blank."""
     if not path.is_file():
         raise NerveError(
             f"There is no file {path}; write it with `kaggle-nerve audit` or mend training.noise_table."
         )
     data = csv_text.read_bytes(path)
-    if fault := csv_text.unreadable(data):
+    if fault := csv_text.find_unreadable(data):
         raise NerveError(f"{path}: {fault[1]}; write it anew with `kaggle-nerve audit`.")
     reader = csv.DictReader(csv_text.lines(data), restval="")
     missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
@@ -97,7 +97,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _frame(values: dict[str, str]) -> tuple[int, int] | None:
-    """Subject and img; None if one of them is no integer."""
+    """Return subject and img; None if one of them is not an integer."""
     try:
         return int(values["subject"]), int(values["img"])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which subjects are held out when. Frames of one patient leak, so a subject is never on both sides."""
+"""Assign subjects to folds. Frames of one patient leak, so a subject is never in both train and held-out."""
 
 from pathlib import Path
 
@@ -11,18 +11,18 @@ from kaggle_nerve.settings.schema import ALL, AND_ALL, FoldName
 from kaggle_nerve.storage import write_text
 
 ALWAYS_TRAIN = -1
-"""The fold of subjects that a plain hold-out never holds out."""
+"""Fold number of the subjects that a plain hold-out never holds out."""
 
 COLUMNS = ["subject", "fold", "frames", "with_mask"]
 
 
 def assign(frames: pd.DataFrame, folds: str, seed: int) -> pd.DataFrame:
-    """One row per subject: subject, fold, frames, with_mask.
+    """Assign folds; return one row per subject: subject, fold, frames, with_mask.
 
-    ``frames`` has subject and has_mask; ``folds`` is a number K, or TRAIN/HELD for one hold-out
-    (scaled where the data has another number of subjects); `AND_ALL` at its end changes nothing here. Both
-    are stratified by the subject's positive rate: subjects are ranked by it, and each group of neighbours
-    is dealt over the folds.
+    ``frames`` has subject and has_mask; ``folds`` is a number K, or TRAIN/HELD for one hold-out (scaled if
+    the data has another number of subjects); `AND_ALL` at its end is ignored here. Both are stratified by
+    the subject's positive rate: subjects are ranked by it, and each group of neighbours is distributed over
+    the folds.
     """
     per_subject = frames.groupby("subject").has_mask.agg(["size", "sum"]).reset_index()
     per_subject.columns = ["subject", "frames", "with_mask"]
@@ -33,14 +33,14 @@ def assign(frames: pd.DataFrame, folds: str, seed: int) -> pd.DataFrame:
 
 
 def count(folds: pd.DataFrame) -> int:
-    """How many folds are held out (1 for a plain hold-out)."""
+    """Count the folds (1 for a plain hold-out)."""
     return int(folds.fold.max()) + 1
 
 
 def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: FoldName) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of the training and of the held-out frames of ``fold``, both rising; of `ALL` none is held out.
+    """Return the rows of the training and the held-out frames of ``fold``, both ascending; `ALL` holds out none.
 
-    Raises NerveError where a subject stands on both sides, or has no fold.
+    Raise NerveError if a subject is on both sides or has no fold.
     """
     if fold == ALL:
         return np.arange(len(frames)), np.empty(0, int)
@@ -49,16 +49,16 @@ def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: FoldName) -> tuple[np
     unknown = set(frames.subject) - set(folds.subject)
     if unknown:
         raise NerveError(f"Subject {min(unknown)} has no fold in folds.csv; the data is not the run's own.")
-    held = set(folds.subject[folds.fold == fold])
-    trained = set(folds.subject[folds.fold != fold])
-    if held & trained:
+    held_subjects = set(folds.subject[folds.fold == fold])
+    train_subjects = set(folds.subject[folds.fold != fold])
+    if held_subjects & train_subjects:
         raise NerveError(
-            f"Subject {min(held & trained)} is in fold {fold} and outside it: a leak; mend folds.csv."
+            f"Subject {min(held_subjects & train_subjects)} is in fold {fold} and outside it: a leak; mend folds.csv."
         )
-    inside = frames.subject.isin(held).to_numpy()
-    if inside.all() or not inside.any():
+    is_held = frames.subject.isin(held_subjects).to_numpy()
+    if is_held.all() or not is_held.any():
         raise NerveError(f"Fold {fold} leaves no frames to train on or none to validate on; use other folds.")
-    return np.flatnonzero(~inside), np.flatnonzero(inside)
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
 def save(folds: pd.DataFrame, path: Path) -> None:
@@ -67,16 +67,18 @@ def save(folds: pd.DataFrame, path: Path) -> None:
 
 
 def load(path: Path) -> pd.DataFrame:
-    """Read folds.csv. NerveError for a wrong header, a subject with two folds, or a gap in the folds."""
+    """Read folds.csv; raise NerveError for a wrong header, a subject with two folds, or a gap in the folds."""
     try:
         folds = pd.read_csv(path)
     except (OSError, ValueError) as fault:
         raise NerveError(f"{path} cannot be read ({fault}); restore it or start another run.") from fault
     if list(folds.columns) != COLUMNS:
         raise NerveError(f"{path} must have the columns {','.join(COLUMNS)}.")
-    twice = folds.subject[folds.subject.duplicated()]
-    if len(twice):
-        raise NerveError(f"{path} puts subject {twice.iloc[0]} into two folds: a leak; keep one row each.")
+    duplicates = folds.subject[folds.subject.duplicated()]
+    if len(duplicates):
+        raise NerveError(
+            f"{path} puts subject {duplicates.iloc[0]} into two folds: a leak; keep one row each."
+        )
     numbers = set(folds.fold) - {ALWAYS_TRAIN}
     if not numbers or numbers != set(range(max(numbers) + 1)):
         raise NerveError(f"{path} must number its folds from 0 without a gap.")
@@ -91,8 +93,8 @@ def _k_folds(rates: np.ndarray, folds: int, seed: int) -> np.ndarray:
     strata = _strata(rates, folds)
     fold = np.empty(len(rates), int)
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    for number, (_, held) in enumerate(splitter.split(strata, strata)):
-        fold[held] = number
+    for number, (_, held_rows) in enumerate(splitter.split(strata, strata)):
+        fold[held_rows] = number
     return fold
 
 
@@ -110,6 +112,6 @@ def _hold_out(rates: np.ndarray, folds: str, seed: int) -> np.ndarray:
 
 
 def _strata(rates: np.ndarray, width: int) -> np.ndarray:
-    """Subjects of like positive rate share a stratum of ``width`` members (the last one may be wider)."""
+    """Group subjects of similar positive rate into strata of ``width`` members (the last may be larger)."""
     ranks = np.argsort(np.argsort(rates, kind="stable"), kind="stable")
     return np.minimum(ranks // width, max(len(rates) // width - 1, 0))

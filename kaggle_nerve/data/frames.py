@@ -1,4 +1,4 @@
-"""The competition's frames as tables: what lies in a data directory, and what the CSV says of it."""
+"""Tables of the competition's frames, from a data directory and its CSV."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from kaggle_nerve.errors import NerveError
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of a data directory lie. ``train_csv`` and ``sample_csv`` may be missing files."""
+    """Paths in a data directory. The files ``train_csv`` and ``sample_csv`` may be missing."""
 
     root: Path
     train: Path
@@ -22,16 +22,16 @@ class Layout:
 
 
 def locate(data_dir: Path) -> Layout:
-    """The layout of ``data_dir``; old unpackings with ``train/train/`` inside are understood.
+    """Return the layout of ``data_dir``, with or without a nested ``train/train/``.
 
-    Raises NerveError where there is no such directory or no training folder in it.
+    Raise NerveError if there is no such directory or no training folder in it.
     """
     root = Path(data_dir)
     if not root.is_dir():
         raise NerveError(
             f"There is no data directory {root}; run `kaggle-nerve fetch` or name it with --data."
         )
-    train, test = (_unnested(root / name) for name in (facts.TRAIN_FOLDER, facts.TEST_FOLDER))
+    train, test = (_unnest(root / name) for name in (facts.TRAIN_FOLDER, facts.TEST_FOLDER))
     if not train.is_dir():
         raise NerveError(
             f"{root} has no folder {facts.TRAIN_FOLDER}/; run `kaggle-nerve fetch` or mend --data."
@@ -40,7 +40,7 @@ def locate(data_dir: Path) -> Layout:
 
 
 def read_train_csv(path: Path) -> pd.DataFrame:
-    """``train_masks.csv`` as subject, img (int) and pixels (str, empty where there is no mask)."""
+    """Read ``train_masks.csv`` as subject, img (int) and pixels (str, empty for an empty mask)."""
     if not path.is_file():
         raise NerveError(f"{path} is missing; run `kaggle-nerve fetch` again.")
     try:
@@ -54,17 +54,17 @@ def read_train_csv(path: Path) -> pd.DataFrame:
         ) from fault
     if table.empty:
         raise NerveError(f"{path} has no rows; fetch it again.")
-    twice = table[table.duplicated(["subject", "img"])]
-    if len(twice):
-        row = twice.iloc[0]
+    duplicates = table[table.duplicated(["subject", "img"])]
+    if len(duplicates):
+        row = duplicates.iloc[0]
         raise NerveError(f"{path} has frame {row.subject}_{row.img} twice; fetch it again.")
     return table
 
 
 def training_frames(layout: Layout) -> pd.DataFrame:
-    """One row per row of the CSV: subject, img, path, mask_path, pixels, has_mask, area (pixels).
+    """Return one row per row of the CSV: subject, img, path, mask_path, pixels, has_mask, area (pixels).
 
-    Sorted by subject and img. Raises NerveError where a frame of the CSV has no file.
+    Sorted by subject and img. Raise NerveError if a frame of the CSV has no file.
     """
     table = read_train_csv(layout.train_csv).sort_values(["subject", "img"], ignore_index=True)
     stems = table.subject.astype(str) + "_" + table.img.astype(str)
@@ -84,20 +84,20 @@ def training_frames(layout: Layout) -> pd.DataFrame:
 
 
 def test_frames(layout: Layout) -> pd.DataFrame:
-    """One row per test frame: img, path; in rising order of img, whatever the names' text order."""
+    """Return one row per test frame: img, path; sorted by img as a number."""
     if not layout.test.is_dir():
         raise NerveError(f"{layout.root} has no folder {facts.TEST_FOLDER}/; run `kaggle-nerve fetch` again.")
-    found = [(int(match["img"]), path) for path in layout.test.iterdir() if (match := _test_name(path))]
-    if not found:
+    frames = [(int(match["img"]), path) for path in layout.test.iterdir() if (match := _test_name(path))]
+    if not frames:
         raise NerveError(f"{layout.test} has no test frames; run `kaggle-nerve fetch` again.")
-    found.sort()
-    return pd.DataFrame({"img": [img for img, _ in found], "path": [path for _, path in found]})
+    frames.sort()
+    return pd.DataFrame({"img": [img for img, _ in frames], "path": [path for _, path in frames]})
 
 
 def _test_name(path: Path) -> re.Match[str] | None:
     return facts.TEST_FRAME.match(path.name)
 
 
-def _unnested(folder: Path) -> Path:
+def _unnest(folder: Path) -> Path:
     inner = folder / folder.name
     return inner if inner.is_dir() else folder

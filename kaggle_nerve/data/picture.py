@@ -1,27 +1,27 @@
-"""Reading anybody's ultrasound picture as a grey frame: other sizes, depths and colours than the competition's."""
+"""Read any ultrasound picture as a grey frame, with other sizes, bit depths and colours than the competition's."""
 
 import os
 from pathlib import Path
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a damaged file is our sentence, not OpenCV's lines
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # for a damaged file we raise our own error
 
 import cv2
 import numpy as np
 
 from kaggle_nerve.errors import NerveError
 
-LEAST = 16
-"""Pixels in each direction that a frame has at least."""
+MIN_SIDE = 16
+"""Minimum height and width of a frame in pixels."""
 
 DEPTHS = (8, 10, 12, 14, 16)
-"""Bits a pixel that scanners use; files hold the larger ones in 16."""
+"""Bits per pixel of scanners; files store those above 8 in 16."""
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A TIFF or PNG of 8 or 16 bits, grey or colour, as uint8 grey (height, width), at its own size.
+    """Read a TIFF or PNG of 8 or 16 bits, grey or colour, as uint8 grey (height, width), at its own size.
 
-    Of a file with several pages it is the first. 16 bits are taken for the smallest of `DEPTHS` that holds
-    the largest value; transparency is ignored. NerveError names a file that is no such picture.
+    Read the first of several pages. For 16 bits, the depth is the smallest of `DEPTHS` that holds the largest
+    value; transparency is ignored. Raise NerveError, naming the file, if it is not such a picture.
     """
     data = _bytes(path)
     try:
@@ -33,9 +33,9 @@ def read_picture(path: Path) -> np.ndarray:
     if image.dtype not in (np.uint8, np.uint16):
         raise NerveError(f"{path} has pixels of type {image.dtype}; save it with 8 or 16 bits a pixel.")
     height, width = image.shape[:2]
-    if min(height, width) < LEAST:
+    if min(height, width) < MIN_SIDE:
         raise NerveError(
-            f"{path} is {width}x{height} pixels; a frame has at least {LEAST} in each direction."
+            f"{path} is {width}x{height} pixels; a frame has at least {MIN_SIDE} in each direction."
         )
     return _eight_bits(_grey(image))
 

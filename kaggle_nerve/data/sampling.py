@@ -1,4 +1,4 @@
-"""Which frames an epoch shows and in what order, with subjects kept apart if wanted. Rows are integers."""
+"""Sample and order the frames of an epoch, optionally with one frame per subject in a batch. Rows are integers."""
 
 from collections.abc import Iterable
 
@@ -6,26 +6,26 @@ import numpy as np
 
 
 def most_batches(counts: np.ndarray, batch: int) -> int:
-    """How many batches of ``batch`` frames of as many subjects can be dealt, each frame once at most.
+    """Return the largest number of batches of ``batch`` frames from distinct subjects, using a frame at most once.
 
-    ``counts``: frames of each subject. m batches can, if the subjects, giving m frames at most, fill them.
+    ``counts``: frames of each subject. m batches are possible if subjects with at most m frames each fill them.
     """
     numbers = np.arange(1, counts.sum() // batch + 1)
     enough = np.minimum(counts[:, None], numbers).sum(axis=0) >= numbers * batch
     return int(numbers[enough].max(initial=0))
 
 
-def drawn(
+def draw_rows(
     random: np.random.Generator,
     wanted: Iterable[tuple[np.ndarray, int]],
     groups: np.ndarray,
     room: int,
 ) -> np.ndarray:
-    """Rows drawn in turn: for each (rows, total) from ``rows``, until there are ``total`` in all.
+    """Draw rows: for each (rows, total) in turn, draw from ``rows`` until there are ``total`` rows in all.
 
-    Each row is drawn as often as any other, give or take one, as long as its group has room:
-    ``groups`` holds the group (0, 1, ...) of each row, and none is drawn more than ``room`` times. Where
-    no group has room left, the total is not reached.
+    Each row is drawn as often as any other, plus or minus one, as long as its group has room: ``groups``
+    holds the group (0, 1, ...) of each row, and each group is drawn at most ``room`` times. If no group has
+    room left, the total is not reached.
     """
     left = np.full(groups.max() + 1, room)
     result = np.empty(0, int)
@@ -40,11 +40,13 @@ def drawn(
     return result
 
 
-def dealt(random: np.random.Generator, rows: np.ndarray, groups: np.ndarray, batch: int) -> np.ndarray:
-    """``rows`` in an order in which no two of any ``batch`` (a divisor of their number) share a group.
+def arrange_batches(
+    random: np.random.Generator, rows: np.ndarray, groups: np.ndarray, batch: int
+) -> np.ndarray:
+    """Order ``rows`` so that no two in a batch share a group; ``batch`` divides their number.
 
     No group may have more rows than there are batches. Each batch is drawn by systematic sampling with
-    chances in proportion to what each group has left, so big groups last as long as small ones.
+    probabilities proportional to the rows left in each group, so large groups last as long as small ones.
     """
     rows = random.permutation(rows)
     rows = rows[np.argsort(groups[rows], kind="stable")]
@@ -53,17 +55,19 @@ def dealt(random: np.random.Generator, rows: np.ndarray, groups: np.ndarray, bat
     order = np.empty(len(rows), int)
     for number in range(len(rows) // batch):
         batches_left = len(rows) // batch - number
-        # No group is longer than the step between two points, so none is hit twice.
+        # No group is longer than the step between two points, so each group is hit at most once.
         points = random.integers(batches_left) + batches_left * np.arange(batch)
         shuffled = random.permutation(len(left))
-        chosen = shuffled[np.searchsorted(np.cumsum(left[shuffled]), points, side="right")]
-        left[chosen] -= 1
-        order[number * batch : (number + 1) * batch] = random.permutation(rows[starts[chosen] + left[chosen]])
+        batch_groups = shuffled[np.searchsorted(np.cumsum(left[shuffled]), points, side="right")]
+        left[batch_groups] -= 1
+        order[number * batch : (number + 1) * batch] = random.permutation(
+            rows[starts[batch_groups] + left[batch_groups]]
+        )
     return order
 
 
 def _repeats(values: np.ndarray) -> np.ndarray:
-    """How many times each value has occurred before it."""
+    """Count how often each value occurs before its position."""
     order = np.argsort(values, kind="stable")
     ranked = values[order]
     result = np.empty(len(values), int)

@@ -1,9 +1,9 @@
-"""Reading a frame or a mask from its TIFF file, refusing by name whatever is not one."""
+"""Read a frame or a mask from its TIFF file; reject other files with an error that names them."""
 
 import os
 from pathlib import Path
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a damaged file is our sentence, not OpenCV's lines
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # for a damaged file we raise our own error
 
 import cv2
 import numpy as np
@@ -15,10 +15,10 @@ AGAIN = "delete it and run `kaggle-nerve fetch` again"
 
 
 def read_grey(path: Path, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """The pixels of an 8-bit grey TIFF as uint8 of ``size`` (height, width).
+    """Read the pixels of an 8-bit grey TIFF as uint8 of ``size`` (height, width).
 
-    Raises NerveError, naming the file, where it is missing, truncated or damaged, 16-bit, coloured,
-    or of another size.
+    Raise NerveError, naming the file, if it is missing, truncated or damaged, 16-bit, coloured, or of
+    another size.
     """
     try:
         data = path.read_bytes()

@@ -91,7 +91,7 @@ def fetch(
     work = data_dir / WORK
     with explain_full_disk(data_dir), _lock(data_dir):
         _require_same_source(data_dir, client)
-        facts = storage.completed(work)
+        facts = storage.read_completion(work)
         if facts is not None and not force and _is_intact(data_dir, facts):
             return FetchResult(data_dir, client.where, facts["files"], facts["bytes"], was_complete=True)
         client.credential()  # fails early if there is none
@@ -225,7 +225,7 @@ def _lock(data_dir: Path) -> AbstractContextManager[None]:
         f"Another fetch works on {data_dir} at this moment: wait until it has ended, or choose another "
         "folder with --data."
     )
-    return storage.locked(data_dir / WORK / "lock", message)
+    return storage.hold_lock(data_dir / WORK / "lock", message)
 
 
 def _move(source: Path, destination: Path) -> None:

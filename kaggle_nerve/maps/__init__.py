@@ -1,1 +1,1 @@
-"""The probability map: its levels, its way to full size, several maps become one, an ensemble's brought to scale."""
+"""Probability maps: quantise, enlarge, combine, and match an ensemble's to those of a single fold."""

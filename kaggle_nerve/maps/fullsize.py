@@ -1,4 +1,4 @@
-"""From working size back to the competition's: resize probabilities first, decide afterwards.
+"""Resize from working size to the competition's: resize probabilities first, threshold afterwards.
 
 Thresholding at working size and enlarging the mask costs up to 0.04 Dice.
 """
@@ -11,40 +11,40 @@ from kaggle_nerve.competition.facts import SIZE
 
 
 def enlarge(probability: np.ndarray, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A probability map (height, width) of any float type at ``size``, as float32 from 0 to 1."""
+    """Resize a probability map (height, width) of any float type to ``size``, as float32 from 0 to 1."""
     return cv2.resize(np.asarray(probability, np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 class Truths:
-    """True masks held as the flat positions of their pixels: a few kilobytes a frame."""
+    """True masks, stored as the flat positions of their pixels: a few kilobytes per frame."""
 
     def __init__(self, pixels: list[str], size: tuple[int, int] = SIZE):
-        """``pixels``: the run-length encodings, '' where there is no mask."""
+        """Decode ``pixels``, the run-length encodings; '' is an empty mask."""
         self.size = size
-        self._where = [np.flatnonzero(rle.decode(text, size)).astype(np.int32) for text in pixels]
-        self.areas = np.array([len(where) for where in self._where])
+        self._positions = [np.flatnonzero(rle.decode(text, size)).astype(np.int32) for text in pixels]
+        self.areas = np.array([len(positions) for positions in self._positions])
 
     def __len__(self) -> int:
-        return len(self._where)
+        return len(self._positions)
 
     def inside(self, row: int, values: np.ndarray) -> np.ndarray:
-        """The pixels of ``values`` (height, width) that lie in true mask ``row``, flat."""
-        return values.reshape(-1)[self._where[row]]
+        """Return the pixels of ``values`` (height, width) inside true mask ``row``, flat."""
+        return values.reshape(-1)[self._positions[row]]
 
     def mask(self, row: int) -> np.ndarray:
-        """True mask ``row`` as bool (height, width)."""
+        """Return true mask ``row`` as bool (height, width)."""
         mask = np.zeros(self.size, bool)
-        mask.reshape(-1)[self._where[row]] = True
+        mask.reshape(-1)[self._positions[row]] = True
         return mask
 
     def counts(self, row: int, full: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted area and intersection with true mask ``row`` at each threshold (rising), in pixels.
+        """Count predicted area and intersection with true mask ``row`` at each threshold (ascending), in pixels.
 
-        ``full``: the probability map at full size. A pixel is in the mask where it is >= the threshold.
+        ``full``: the probability map at full size. A pixel is in the mask if it is >= the threshold.
         """
         flat = full.reshape(-1)
         candidates = flat[flat >= thresholds[0]]
-        inside = flat[self._where[row]]
+        inside = flat[self._positions[row]]
         return _at_least(candidates, thresholds), _at_least(inside, thresholds)
 
 

@@ -16,7 +16,7 @@ from kaggle_nerve.prediction.forward import ModelOutput, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, Run, TestFacts
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import digest_text, locked, write_text
+from kaggle_nerve.storage import digest_text, hold_lock, write_text
 
 FORMAT = "2"
 """Version of the stored predictions: older ones are predicted again."""
@@ -34,7 +34,7 @@ def predict_test(
     since, or one was trained again, predict everything again.
     """
     message = f"Another process predicts with run {run.name}; wait for it."
-    with locked(run.test_folder / LOCK, message):
+    with hold_lock(run.test_folder / LOCK, message):
         return _predict(run, data_dir, force, reporter, workers)
 
 

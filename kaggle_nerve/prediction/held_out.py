@@ -14,7 +14,7 @@ from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, OofFacts, Run
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import atomic_path, digest_file, locked, write_text
+from kaggle_nerve.storage import atomic_path, digest_file, hold_lock, write_text
 
 
 def predict_oof(
@@ -29,7 +29,7 @@ def predict_oof(
     if not run.views:
         return
     message = f"Another process predicts the held-out frames of run {run.name}; wait for it."
-    with locked(run.views_folder / LOCK, message):
+    with hold_lock(run.views_folder / LOCK, message):
         inputs = {fold: _inputs(fold) for fold in run.needs_finished_folds()}
         missing = [fold for fold in inputs if force or fold.oof_facts() != inputs[fold]]
         if not missing:

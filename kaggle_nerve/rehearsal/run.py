@@ -20,7 +20,7 @@ from kaggle_nerve.rehearsal.competitions.holdout import hold_out
 from kaggle_nerve.rehearsal.competitions.served import ServedCompetition, open_packed, pack
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.settings import Settings
-from kaggle_nerve.storage import completed, digest_text
+from kaggle_nerve.storage import digest_text, read_completion
 from kaggle_nerve.submissions.ledger import Ledger
 from kaggle_nerve.submissions.origin import make_origin
 from kaggle_nerve.submissions.upload import upload
@@ -55,7 +55,7 @@ def prepare_competition(
     source, served = folder / "competition", folder / "served"
     if data_dir is not None:
         solution = hold_out(data_dir, source, held_out, seed, reporter=reporter)
-    elif completed(served):
+    elif read_completion(served):
         return open_packed(served)
     else:
         solution = write_competition(source, **PHANTOM, seed=seed, reporter=reporter)

@@ -7,7 +7,7 @@ from pathlib import Path
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs.run import LOCK, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import load_settings
-from kaggle_nerve.storage import completed, locked
+from kaggle_nerve.storage import hold_lock, read_completion
 
 
 def adopt(source: Path, runs_dir: Path) -> list[str]:
@@ -69,7 +69,9 @@ def _take(source: Path, target: Path) -> str:
     for folder in folders:
         message = f"Another process works on {target / folder.name}: wait until it has ended, and run again."
         with (
-            locked(target / folder.name / LOCK, message) if (target / folder.name).exists() else nullcontext()
+            hold_lock(target / folder.name / LOCK, message)
+            if (target / folder.name).exists()
+            else nullcontext()
         ):
             _copy(folder, target / folder.name)
     names = ", ".join(folder.name for folder in folders) or "nothing new"
@@ -79,9 +81,9 @@ def _take(source: Path, target: Path) -> str:
 def _is_ahead(folder: Path, target: Path) -> bool:
     """Return whether a folder of a run is further along than the one of the same name in ``target``."""
     mine = target / folder.name
-    if completed(mine):
+    if read_completion(mine):
         return False
-    return bool(completed(folder)) or (is_begun(folder) and not is_begun(mine)) or not mine.exists()
+    return bool(read_completion(folder)) or (is_begun(folder) and not is_begun(mine)) or not mine.exists()
 
 
 def _run(folder: Path) -> Run:

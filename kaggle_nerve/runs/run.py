@@ -19,7 +19,7 @@ from kaggle_nerve.runs.facts import (
 )
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.settings.schema import ALL, FoldName
-from kaggle_nerve.storage import completed, locked, mark_complete, read_json, reopen
+from kaggle_nerve.storage import hold_lock, mark_complete, read_completion, read_json, reopen
 
 SETTINGS = "settings.toml"
 """File that marks a folder as a run's."""
@@ -136,7 +136,7 @@ class Run:
 
     def test_facts(self) -> TestFacts | None:
         """Read the inputs of the test predictions; None while they are unfinished."""
-        stored = completed(self.test_folder)
+        stored = read_completion(self.test_folder)
         if not stored:
             return None
         # An early version recorded the folds' numbers only, not their models.
@@ -205,7 +205,7 @@ class Fold:
 
     def facts(self) -> FoldFacts | None:
         """Read the facts of the finished fold; None while it is unfinished."""
-        facts = completed(self.folder)
+        facts = read_completion(self.folder)
         return read_facts(FoldFacts, facts) if facts else None
 
     def needs_facts(self) -> FoldFacts:
@@ -237,16 +237,16 @@ class Fold:
             self.number, False, state.epoch, state.best_epoch, max(0.0, state.best_dice), average
         )
 
-    def locked(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Lock the fold against training by other processes; raise NerveError if one trains it already."""
         who = f"fold {self.number} of run {self.run.name}"
-        return locked(
+        return hold_lock(
             self.folder / LOCK, f"Another process trains {who}; wait for it, or name another --fold."
         )
 
     def oof_facts(self) -> OofFacts | None:
         """Read the inputs of the out-of-fold predictions; None while they are unfinished."""
-        facts = completed(self.oof_folder)
+        facts = read_completion(self.oof_folder)
         return read_facts(OofFacts, facts) if facts else None
 
     def needs_oof_facts(self) -> OofFacts:
@@ -290,4 +290,4 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 def is_begun(folder: Path) -> bool:
     """Return whether the fold in ``folder`` has a checkpoint or a finished first stage."""
     stages = folder, folder / WARM
-    return any(state_file(stage).is_file() for stage in stages) or completed(folder / WARM) is not None
+    return any(state_file(stage).is_file() for stage in stages) or read_completion(folder / WARM) is not None

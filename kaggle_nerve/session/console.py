@@ -1,6 +1,6 @@
 """Print a notebook's progress as occasional lines, since its log is kept."""
 
-from kaggle_nerve.progress import Bar, LoggedBar, Reporter
+from kaggle_nerve.progress import Bar, LogBar, Reporter
 
 
 class ConsoleReporter(Reporter):
@@ -8,7 +8,7 @@ class ConsoleReporter(Reporter):
 
     def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
         """Return a new bar."""
-        return LoggedBar(label, total, unit, self.say)
+        return LogBar(label, total, unit, self.say)
 
     def say(self, text: str) -> None:
         """Print one line, unbuffered."""

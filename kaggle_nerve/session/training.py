@@ -84,7 +84,7 @@ def _settings(
 ) -> tuple[Settings, str]:
     """Return the settings to train with, and the run's name."""
     if preset is None:
-        gpus = len(devices.visible())
+        gpus = len(devices.visible_gpus())
         preset = WITH_GPU if gpus else WITHOUT_GPU
         reporter.say(f"Preset {preset}: {'there is no GPU' if not gpus else f'for {gpus} GPU(s)'}.")
     fold_change = () if folds is None else (f"folds={folds}",)

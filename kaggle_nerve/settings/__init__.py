@@ -1,7 +1,7 @@
-"""Presets and run settings: TOML in, frozen dataclasses out, every mistake named.
+"""Read presets and run settings from TOML into frozen dataclasses, with an error for every mistake.
 
-A preset is a TOML file in ``kaggle_nerve/presets``; a run keeps the settings it was made with in
-``settings.toml``. Keys have one spelling, ``section.key``.
+A preset is a TOML file in ``kaggle_nerve/presets``; a run stores its own settings in
+``settings.toml``. Keys are written ``section.key``.
 """
 
 from kaggle_nerve.settings.files import default_name, load_preset, load_settings, preset_names, save_settings

@@ -1,4 +1,4 @@
-"""Presets, which lie in the package, and the settings that a run was made with."""
+"""Load presets from the package, and load and save a run's settings."""
 
 from importlib import resources
 from pathlib import Path
@@ -10,13 +10,13 @@ from kaggle_nerve.storage import write_text
 
 
 def preset_names() -> list[str]:
-    """The names of the presets in the package, sorted."""
+    """List the names of the presets in the package, sorted."""
     files = resources.files("kaggle_nerve.presets").iterdir()
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
 
 def load_preset(name: str, changes: tuple[str, ...] = ()) -> Settings:
-    """The preset ``name`` with ``KEY=VALUE`` changes. NerveError for an unknown name, key or value."""
+    """Load the preset ``name`` with ``KEY=VALUE`` changes; raise NerveError for an unknown name, key or value."""
     if name not in preset_names():
         hint = nearest(name, preset_names())
         raise NerveError(f"No preset is called {name!r}{hint}; `kaggle-nerve presets` lists them.")
@@ -25,7 +25,7 @@ def load_preset(name: str, changes: tuple[str, ...] = ()) -> Settings:
 
 
 def default_name(preset: str, settings: Settings) -> str:
-    """What a run of these settings is called: as the preset, with a tag where some were changed, so that two
+    """Return the default name of a run: that of the preset, with a tag if settings were changed, so that two
     variants never mix.
     """
     changed = settings.digest() != load_preset(preset).digest()
@@ -33,7 +33,7 @@ def default_name(preset: str, settings: Settings) -> str:
 
 
 def load_settings(path: Path) -> Settings:
-    """The settings that a run was made with."""
+    """Load a run's settings."""
     if not path.is_file():
         raise NerveError(f"{path} is missing, so this is not a run; name a run made by `train-folds`.")
     return parse(path.read_text(encoding="utf-8"), str(path))

@@ -1,4 +1,4 @@
-"""What can be set, with its range and its default."""
+"""Settings, with their ranges and defaults."""
 
 import dataclasses
 import json
@@ -31,13 +31,13 @@ TTA: tuple[str, ...] = get_args(Tta)
 COMBINE: tuple[str, ...] = get_args(Combine)
 
 ALL: Final = "all"
-"""In place of a fold's number: the fold that holds nobody out. Its model is trained on every subject."""
+"""Name, instead of a number, of the fold that holds nobody out: its model is trained on every subject."""
 
 FoldName = int | Literal["all"]
 """A fold's number from 0, or `ALL`."""
 
 AND_ALL = "+all"
-"""The end of the setting ``folds`` where that fold is trained, too."""
+"""Suffix of the setting ``folds`` that adds the fold `ALL`."""
 
 LATER = {
     "prediction.combine": "mean",
@@ -49,12 +49,12 @@ LATER = {
     "augmentation.gain": 0.0,
     "augmentation.sharpness": 0.0,
 }
-"""Keys younger than stored runs, and the value that those were made with: it leaves their digests as they were."""
+"""Keys added later, with the value implied for older runs; that value is left out of digests to keep them stable."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The least and the largest value of a number, both allowed."""
+    """Minimum and maximum of a number, both allowed."""
 
     low: float
     high: float
@@ -68,15 +68,14 @@ Weight = Annotated[float, Range(0, 100)]
 class ModelSettings:
     """The network. Channels double at each of ``depth`` poolings, from ``width`` up to ``widest``.
 
-    ``skip``: how the encoder's features reach the decoder: as they are, through a residual 1x1 branch
-    or through an attention gate (for ``segnet``, whose decoder unpools, ``plain`` means not at all).
-    ``encoder`` takes the place of the downward half; ``weights`` are its pretrained ones: ``none``,
-    ``imagenet``, or a file; of its five resolutions the ``frozen`` finest keep them as they
-    are. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the deepest features.
-    ``presence_pool``: how the presence head averages features over the frame: the ``mean`` of the deepest, or,
-    with ``attention``, also means of these and of less deep ones with a weight for each place.
-    ``window``: the share of height and width that the network sees at least, in the middle of the columns and a
-    little above that of the rows. Outside it no pixel is in a mask.
+    ``skip``: connection from encoder to decoder: plain, with a residual 1x1 branch, or with an attention
+    gate (for ``segnet``, whose decoder unpools, ``plain`` means no connection). ``encoder`` replaces the
+    downward half; ``weights`` are its pretrained ones: ``none``, ``imagenet``, or a file; the ``frozen``
+    finest of its five resolutions are not trained. ``skip_dropout`` drops whole channels of the skips,
+    ``dropout`` of the deepest features. ``presence_pool``: how the presence head averages features over the
+    frame: the ``mean`` of the deepest, or, with ``attention``, also means of these and of less deep ones with
+    a weight per position. ``window``: the minimum share of height and width that the network sees, centred
+    horizontally and slightly above the centre vertically. Outside it, masks are empty.
     """
 
     architecture: Literal["unet", "unet++", "segnet", "fpn", "deeplabv3+"] = "unet"
@@ -105,16 +104,15 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Weights of the mask's losses and of the presence head's, and what shapes them.
+    """Weights and parameters of the losses of the mask and of the presence head.
 
-    ``smooth``: pixels that smooth the Dice and Tversky ratios. Tversky counts a false pixel
-    ``tversky_alpha`` times and a missed one ``tversky_beta`` times. ``focal_gamma`` is the exponent of
-    focal and focal Tversky loss. ``deep``: weight of each coarser mask of deep supervision, against the
-    next finer one.
+    ``smooth``: pixels that smooth the Dice and Tversky ratios. Tversky loss weights false pixels by
+    ``tversky_alpha`` and missed ones by ``tversky_beta``. ``focal_gamma`` is the exponent of focal and focal
+    Tversky loss. ``deep``: weight of each coarser mask of deep supervision, relative to the next finer one.
 
-    ``empty_frames``: what the mask's losses count on a frame without a mask. With 0 the map learns from
-    frames with a mask alone, and says P(pixel in the mask | there is a mask); the presence head says
-    whether there is one. With 1 the map says both at once.
+    ``empty_frames``: weight of the mask's losses on a frame without a mask. With 0, the map learns from
+    frames with a mask only and predicts P(pixel in the mask | frame has a mask), while the presence head
+    predicts whether there is one. With 1, the map predicts both at once.
     """
 
     dice: Weight = 1.0
@@ -134,13 +132,13 @@ class LossSettings:
 
     @property
     def is_conditional(self) -> bool:
-        """Whether maps say P(pixel in the mask | there is a mask), not P(pixel in the mask)."""
+        """Whether maps are P(pixel in the mask | frame has a mask), not P(pixel in the mask)."""
         return self.empty_frames == 0
 
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """How weights change. ``warmup`` is a share of the run.
+    """Optimiser and learning-rate schedule. ``warmup`` is a share of the run.
 
     ``schedule``: ``cosine`` falls to 0 once; ``cyclic`` falls to 0 ``cycles`` times; ``step`` multiplies
     by ``factor`` after each of ``steps`` equal parts; ``plateau`` multiplies by ``factor`` after
@@ -162,23 +160,23 @@ class OptimiserSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Epochs, batches, when to stop, and which weights are kept.
+    """Epochs, batches, early stopping, and the final weights.
 
-    ``positive_rate`` is the share of frames with a mask in the first epoch; it falls in a straight
-    line to the training set's own share over ``positive_share`` of the run (0 keeps the natural share).
-    ``one_per_subject``: no two frames of a batch come from one subject. ``patience`` counts epochs
-    without a better validation score; 0 never stops early.
+    ``positive_rate`` is the share of frames with a mask in the first epoch; it falls linearly to the
+    training set's own share over ``positive_share`` of the run (0 keeps the natural share).
+    ``one_per_subject``: a batch has at most one frame per subject. ``patience`` is the number of epochs
+    without a better validation score before training stops; 0 never stops early.
 
     ``average``: ``best`` keeps the best epoch; ``ema`` an exponential mean over the steps with
     ``ema_decay``; ``swa`` the mean over the epochs of the last ``swa_share`` of the run; ``top`` the mean
     of the ``top`` best epochs' weights; ``snapshots`` an ensemble of the ends of the learning rate's
-    cycles. ``precision``: ``auto`` takes what suits the device.
+    cycles. ``precision``: ``auto`` depends on the device.
 
     ``warm_size`` (height, width), if not [0, 0], trains the first ``warm_share`` of the epochs at that
-    size. ``start`` is a model file, or a run whose fold of the same number is taken, to start from.
-    ``noise``: what to do with the frames that the table ``noise_table`` (``audit`` writes it) marks:
-    ``weight`` counts them less, ``soft`` softens their presence target. ``jit`` lets XLA compile the
-    network where that is faster.
+    size. ``start`` is a model file to start from, or a run, of which the fold of the same number is used.
+    ``noise``: how to treat the frames marked in the table ``noise_table`` (written by ``audit``): ``weight``
+    reduces their weight, ``soft`` softens their presence target. ``jit`` lets XLA compile the network
+    where that is faster.
     """
 
     epochs: Annotated[int, Range(1, 10000)] = 30
@@ -203,21 +201,21 @@ class TrainingSettings:
 
     @property
     def jit_compile(self) -> str | bool:
-        """What Keras is told. Its ``auto`` compiles on JAX and on GPUs, but not TensorFlow on a processor,
-        whose own kernels were measured to be faster than what XLA makes there.
+        """Keras's setting. Its ``auto`` compiles on JAX and on GPUs, but not with TensorFlow on a processor,
+        whose own kernels were measured to be faster there than XLA's.
         """
         return "auto" if self.jit else False
 
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """Ranges of the random changes, drawn uniformly for each frame.
+    """Ranges of the augmentation, drawn uniformly for each frame.
 
     Flips are probabilities; ``rotate`` is in degrees; ``shift`` a share of the frame; ``scale`` and
     ``gamma`` are the largest factor (1.2: from 1/1.2 to 1.2); ``contrast`` a share around 1;
     ``brightness`` and ``noise`` (its standard deviation) are shares of the full range of grey. ``elastic``
-    bends the frame smoothly by at most this share of it; ``gain`` brightens and darkens its regions
-    smoothly, by at most this share; ``sharpness`` is the share of the finest details that is added or taken.
+    deforms the frame smoothly by at most this share of it; ``gain`` brightens and darkens its regions
+    smoothly, by at most this share; ``sharpness`` is the share of the finest details to add or remove.
     """
 
     hflip: Share = 0.5
@@ -236,12 +234,12 @@ class AugmentationSettings:
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How frames are predicted, out-of-fold and test alike.
+    """Prediction of out-of-fold and test frames.
 
-    ``tta`` adds the mirrored view, or (``flips``) all four of left-right and up-down, or (``scales``) both
-    left-right ones at zoom 0.9, 1 and 1.1. ``combine``: how the views of a frame, and a run's folds on a
-    test frame, become one: the mean of probabilities or of their log-odds, or a mean in which those count
-    most that agree with the others on this frame.
+    ``tta`` (test-time augmentation) adds the mirrored view, or (``flips``) all four of left-right and up-down,
+    or (``scales``) both left-right ones at zoom 0.9, 1 and 1.1. ``combine``: how to combine the views of a
+    frame, and a run's folds on a test frame: the mean of probabilities or of their log-odds, or a mean with
+    more weight for those that agree with the others on this frame.
     """
 
     tta: Tta = "hflip"
@@ -251,10 +249,10 @@ class PredictionSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides what a run computes.
+    """All settings of a run.
 
     ``size`` is (height, width); ``folds`` is the number of patient-grouped folds, or TRAIN/HELD
-    (such as ``42/5``) for one plain hold-out of subjects; with ``+all`` at its end (``3+all``) a model of
+    (such as ``42/5``) for one plain hold-out of subjects; with ``+all`` at its end (``3+all``), a model of
     all subjects joins the ensemble.
     """
 
@@ -275,20 +273,20 @@ class Settings:
         return self.folds.endswith(AND_ALL)
 
     def flat(self) -> dict[str, Any]:
-        """``section.key`` -> value, in the order of the file."""
+        """Return ``section.key`` -> value, in the order of the file."""
         return dict(_flatten(self))
 
     def difference(self, other: "Settings") -> tuple[str, Any, Any] | None:
-        """The first key, but for the description, whose values differ, and both values; None where none does."""
+        """Return the first key with different values, and both values, ignoring the description; None if all agree."""
         theirs = other.flat()
-        differing = (
+        differing_keys = (
             key for key, value in self.flat().items() if key != "description" and theirs[key] != value
         )
-        key = next(differing, None)
+        key = next(differing_keys, None)
         return None if key is None else (key, self.flat()[key], theirs[key])
 
     def digest(self) -> str:
-        """SHA-256 of what the run computes; the description does not count."""
+        """Compute the SHA-256 of the settings without the description."""
         values = {
             key: value
             for key, value in self.flat().items()

@@ -1,4 +1,4 @@
-"""Settings as TOML: reading, changing, writing; an unknown key is an error that names the nearest known one."""
+"""Read, change and write settings as TOML; an error for an unknown key suggests the nearest known one."""
 
 import dataclasses
 import difflib
@@ -13,7 +13,7 @@ from kaggle_nerve.settings.schema import Settings
 
 
 def parse(text: str, source: str) -> Settings:
-    """Settings from TOML; ``source`` names it in errors."""
+    """Parse settings from TOML; ``source`` names it in errors."""
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as fault:
@@ -22,7 +22,7 @@ def parse(text: str, source: str) -> Settings:
 
 
 def apply_changes(settings: Settings, changes: tuple[str, ...]) -> Settings:
-    """``settings`` with ``section.key=value`` changes, values written as in TOML (bare words are text)."""
+    """Apply ``section.key=value`` changes to ``settings``, with values as in TOML (bare words are text)."""
     values: dict[str, Any] = {}
     for change in changes:
         key, equals, text = change.partition("=")
@@ -33,7 +33,7 @@ def apply_changes(settings: Settings, changes: tuple[str, ...]) -> Settings:
 
 
 def dump(settings: Settings) -> str:
-    """``settings`` as TOML text that ``parse`` reads back to an equal value."""
+    """Format ``settings`` as TOML text that ``parse`` reads back to an equal value."""
     lines, section = [], ""
     for key, value in settings.flat().items():
         head, _, name = key.rpartition(".")
@@ -63,7 +63,7 @@ def _replace(settings: Settings, values: dict[str, Any], source: str) -> Setting
         section, _, name = key.rpartition(".")
         owner = getattr(settings, section) if section else settings
         declared = next(item for item in dataclasses.fields(owner) if item.name == name)
-        sections.setdefault(section, {})[name] = _checked(declared.type, value, key, source)
+        sections.setdefault(section, {})[name] = _convert(declared.type, value, key, source)
     top = sections.pop("", {})
     for section, inner in sections.items():
         top[section] = dataclasses.replace(getattr(settings, section), **inner)
@@ -72,8 +72,8 @@ def _replace(settings: Settings, values: dict[str, Any], source: str) -> Setting
     return changed
 
 
-def _checked(kind: Any, value: Any, key: str, source: str) -> Any:
-    """``value`` as ``kind`` (what the settings are annotated with) wants it; NerveError for one that does not fit."""
+def _convert(kind: Any, value: Any, key: str, source: str) -> Any:
+    """Convert ``value`` to ``kind``, the annotation of its setting; raise NerveError if it does not fit."""
     bounds, choices = None, ()
     if get_origin(kind) is Annotated:
         kind, bounds = get_args(kind)
@@ -103,13 +103,13 @@ def _check_together(settings: Settings, source: str) -> None:
             f"{source}: folds = {settings.folds!r} must be a number from 2, or TRAIN/HELD such as 42/5, each alone "
             "or with +all behind it."
         )
-    for requirement in _together(settings):
+    for requirement in _requirements(settings):
         if not requirement[0]:
             raise NerveError(f"{source}: {requirement[1]}")
 
 
-def _together(settings: Settings) -> list[tuple[bool, str]]:
-    """(whether it holds, what is wrong where it does not) for keys that lean on each other."""
+def _requirements(settings: Settings) -> list[tuple[bool, str]]:
+    """List (whether it holds, error message) for requirements between keys."""
     model, loss, training = settings.model, settings.loss, settings.training
     mask_losses = [
         loss.dice,
@@ -193,7 +193,7 @@ def _parse_value(text: str) -> Any:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """``; did you mean ...?`` for the known word most like ``word``, or nothing."""
+    """Return ``; did you mean ...?`` for the known word most similar to ``word``, or ''."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
     if not close:
         tails = {name.rpartition(".")[2]: name for name in known}

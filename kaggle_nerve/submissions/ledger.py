@@ -125,12 +125,12 @@ class Ledger:
     def upload_lock(self) -> Iterator[None]:
         """Allow one upload at a time from this folder: two could send the same file."""
         message = f"Another upload from {self.path.parent} is at work: run the same command again when it has ended."
-        with storage.locked(self.path.with_name(".upload.lock"), message, 0):
+        with storage.hold_lock(self.path.with_name(".upload.lock"), message, 0):
             yield
 
     def _change(self, change: Callable[[list[Entry]], list[Entry]]) -> None:
         message = f"Another process holds {self.path}: run the same command again when it has ended."
-        with storage.locked(self.path.with_name(".ledger.lock"), message, PATIENCE):
+        with storage.hold_lock(self.path.with_name(".ledger.lock"), message, PATIENCE):
             storage.write_text(self.path, _format(change(self.rows())))
 
     def _text(self) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.runs import Run, join_names
-from kaggle_nerve.storage import digest_file, digest_text, locked, read_json, write_json
+from kaggle_nerve.storage import digest_file, digest_text, hold_lock, read_json, write_json
 from kaggle_nerve.submissions.ledger import PATIENCE, Origin
 
 NOTES = ".origins.json"
@@ -26,7 +26,7 @@ def record_origin(csv: Path, origin: Origin, submissions_dir: Path) -> None:
     message = (
         f"Another process holds {submissions_dir / NOTES}: run the same command again when it has ended."
     )
-    with locked(submissions_dir / ".origins.lock", message, PATIENCE):
+    with hold_lock(submissions_dir / ".origins.lock", message, PATIENCE):
         write_json(submissions_dir / NOTES, _notes(submissions_dir) | {digest_file(csv): asdict(origin)})
 
 

@@ -11,7 +11,7 @@ from kaggle_nerve.prediction.held_out import predict_held_out
 from kaggle_nerve.runs import FoldFacts, FoldResult
 from kaggle_nerve.runs.facts import FIGURES
 from kaggle_nerve.settings.schema import ALL
-from kaggle_nerve.storage import atomic_path, completed, digest_file, mark_complete
+from kaggle_nerve.storage import atomic_path, digest_file, mark_complete, read_completion
 from kaggle_nerve.training import averaging, start
 from kaggle_nerve.training.checkpoint import Checkpoint, State
 from kaggle_nerve.training.environment import record_environment
@@ -30,7 +30,7 @@ def train_fold(job: FoldJob, jobs: int = 1) -> FoldResult:
     The fold `ALL` has no out-of-fold predictions. Raise NerveError if another process trains the fold.
     """
     fold = job.fold
-    with fold.locked():
+    with fold.lock():
         if fold.facts():
             Checkpoint(fold.folder).remove()  # a kill may have left it
             return fold.result()
@@ -86,7 +86,7 @@ def _first_model(stage: Stage, precision: str) -> keras.Model:
 def _warm_up(stage: Stage) -> Path | None:
     """Train at the smaller size; return the file of the last epoch's weights, None if the user stopped."""
     weights, checkpoint = _warm_weights(stage.folder), Checkpoint(stage.folder)
-    if not completed(stage.folder):
+    if not read_completion(stage.folder):
         restored = checkpoint.restore(stage.settings)
         if restored is None:
             precision = resolve_precision(stage.settings)

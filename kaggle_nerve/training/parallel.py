@@ -115,7 +115,7 @@ class SideBySide:
     ):
         self._data_dir, self._jobs, self._deadline = data_dir, jobs, deadline
         self._reporter, self._stop = reporter, stop
-        self._gpus = len(devices.visible())
+        self._gpus = len(devices.visible_gpus())
         self._events: Events = queue.Queue()
         self._running: dict[Worker, Replay] = {}
         self._failures: dict[FoldName, NerveError] = {}

@@ -65,7 +65,7 @@ def train_folds(
             settings.training.start, runs_dir
         )  # check now: later, a typo would leave an empty run behind
     frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
-    jobs = jobs or max(1, len(devices.several()))
+    jobs = jobs or max(1, len(devices.multiple_gpus()))
     machine = environment(_devices(jobs))
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
@@ -128,7 +128,7 @@ def _place(fold: FoldName) -> float:
 
 def _devices(jobs: int) -> list[str]:
     """Return the names of this session's devices; do not initialise them here if worker processes will use them."""
-    return list(devices.visible()) or ["cpu:0"] if jobs > 1 else devices.names()
+    return list(devices.visible_gpus()) or ["cpu:0"] if jobs > 1 else devices.names()
 
 
 def _numbers(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:

@@ -12,7 +12,7 @@ from kaggle_nerve.data import folds
 from kaggle_nerve.data.frames import Layout, locate, training_frames
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.storage import completed, digest_text, mark_complete, write_text
+from kaggle_nerve.storage import digest_text, mark_complete, read_completion, write_text
 
 SOLUTION = "solution.csv"
 ORIGIN = "origin.csv"
@@ -38,7 +38,7 @@ def hold_out(
             f"{subjects} of {count} subjects cannot be held out; leave at least one to train on."
         )
     key = digest_text(str(layout.root.resolve()), str(subjects), str(seed), *table.pixels)
-    marker = completed(out)
+    marker = read_completion(out)
     if marker and marker["key"] == key:
         return pd.read_csv(out / SOLUTION, keep_default_na=False, dtype={"pixels": str})
     if out.exists():

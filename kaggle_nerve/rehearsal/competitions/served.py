@@ -91,7 +91,7 @@ def pack(
     sources = _sources(data_dir)
     solution = _complete_solution(solution, data_dir / facts.SAMPLE_CSV)
     identity = _identity(data_dir, sources, solution, slug)
-    marker = storage.completed(out)
+    marker = storage.read_completion(out)
     if marker is None or marker["made_from"] != identity or not (out / f"{slug}.zip").is_file():
         (out / storage.COMPLETE).unlink(missing_ok=True)
         members = _write_archive(data_dir, sources, out / f"{slug}.zip", reporter)
@@ -112,7 +112,7 @@ def pack(
 
 def open_packed(out: Path) -> ServedCompetition:
     """Open what ``pack`` made in ``out`` earlier. Raises NerveError if it is not complete."""
-    marker = storage.completed(out)
+    marker = storage.read_completion(out)
     if marker is None:
         raise NerveError(f"{out} holds no complete rehearsal data; make it with pack().")
     members = tuple(Member(name, size) for name, size in marker["members"])
