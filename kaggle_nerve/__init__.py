@@ -51,7 +51,7 @@ _PLACES = {
     "prepare": "pipeline:prepare",
     "score": "competition.submission:score",
     "train_folds": "training.run_folds:train_folds",
-    "write_phantom": "data.phantom:write_competition",
+    "write_phantom": "phantom:write_competition",
 }
 
 

@@ -65,7 +65,7 @@ def test_help_loads_nothing_heavy():
 
 @pytest.mark.parametrize(
     "module", ["competition.rle", "competition.submission", "decision.tune", "decision.masks", "data.cache",
-               "data.phantom", "data.folds", "kaggle_api.fetch", "kaggle_api.submit", "prediction.stored"],
+               "phantom", "data.folds", "kaggle_api.fetch", "submissions.upload", "prediction.stored"],
 )  # fmt: skip
 def test_no_deep_learning_framework_behind_the_wall(module):
     script = f"import sys, kaggle_nerve.{module}; print('keras' in sys.modules, 'tensorflow' in sys.modules)"

@@ -1,6 +1,6 @@
 """Final weights of a fold: the best epoch's, a mean of weights, or an ensemble (``training.average``).
 
-Only ``best`` selects on the same fold that scores it. Batch-norm statistics fit one set of weights, so
+``best`` and ``top`` select epochs on the same fold that then scores them. Batch-norm statistics fit one set of weights, so
 averaged weights get new statistics.
 """
 
