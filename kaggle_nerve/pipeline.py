@@ -1,4 +1,4 @@
-"""From finished folds to a valid CSV: the stages that `submit` runs where they are missing."""
+"""Turn finished folds into a valid CSV: the stages that `submit` runs if their results are missing."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ from kaggle_nerve.runs import Run, decision_file, join_names, sort_runs
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A finished CSV, the decision behind it, and what `submission.check` found (no faults)."""
+class PreparedSubmission:
+    """A finished CSV, the decision behind it, and the report of `submission.check` (without faults)."""
 
     csv: Path
     decision: Decision
@@ -45,11 +45,11 @@ def learn_decision(
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> Decision:
-    """The decision for a run, or for the blend of several: read back where its inputs are unchanged.
+    """Learn the decision for a run, or for a blend of several; read the stored one if its inputs are unchanged.
 
-    ``take`` names choices that are the user's (see `tune.tune`), and makes the decision anew. They are added to
-    earlier ones and hold for later predictions of the runs, too, until ``force`` compares everything again.
-    NerveError where ``data_dir`` has other frames than the runs were trained on.
+    ``take`` holds choices of the user (see `tune.tune`), with which the decision is learned again. They are added
+    to earlier ones and stay in force for later predictions of the runs, until ``force`` compares everything again.
+    Raise NerveError if ``data_dir`` has other frames than the runs were trained on.
     """
     runs = sort_runs(runs)
     for run in runs:
@@ -69,7 +69,7 @@ def learn_decision(
         )
         take = earlier.user_choices | (take or {})
     layout = locate(data_dir)
-    needs_own_data(runs, layout)
+    require_own_data(runs, layout)
     crf = bool(take) and take.get("shape") == shaping.CRF
     decision = tuning.tune(
         stored,
@@ -90,7 +90,7 @@ def learn_decision(
 def review_of(
     decision: Decision, run: Run, layout: Layout, *, reporter: Reporter = SILENT, workers: int = 2
 ) -> Review:
-    """What the decision of ``run`` makes of its out-of-fold frames: kept since it was learned, or measured now."""
+    """Return the review of ``run``'s decision on its out-of-fold frames, stored with it or measured now."""
     if decision.review is not None:
         return decision.review
     stored = open_oof(run)
@@ -106,23 +106,23 @@ def review_of(
 
 
 def out_of_fold_masks(decision: Decision, run: Run, layout: Layout, rows: np.ndarray) -> list[str]:
-    """The masks (run-length encoding) that the decision gives some out-of-fold frames: rows of `review_of`."""
+    """Compute the decision's masks (run-length encoding) for some out-of-fold frames, by their rows in `review_of`."""
     stored = select_rows(open_oof(run), rows)
     images = training_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
     return [text for _, text in encode_masks(stored, decision, images=images)]
 
 
-def needs_own_data(runs: list[Run], layout: Layout) -> None:
-    """NerveError where the training frames in ``layout`` are not those that ``runs`` were trained on.
+def require_own_data(runs: list[Run], layout: Layout) -> None:
+    """Raise NerveError if the training frames in ``layout`` are not those that ``runs`` were trained on.
 
-    Where no frames are there, only their masks, nothing is asked.
+    If there are no frames, only their masks, nothing is checked.
     """
     if fault := _other_data(runs, layout):
         raise NerveError(f"{fault[:-1]}; name its own with --data.")
 
 
 def _other_data(runs: list[Run], layout: Layout) -> str | None:
-    """A sentence where the training frames in ``layout`` are not those that ``runs`` were trained on."""
+    """Return a sentence if the training frames in ``layout`` are not those that ``runs`` were trained on, else None."""
     if any(layout.train.glob("*_*.tif")):
         source = training_source(layout)
         for run in runs:
@@ -132,7 +132,7 @@ def _other_data(runs: list[Run], layout: Layout) -> str | None:
 
 
 def _earlier(path: Path, reporter: Reporter) -> Decision | None:
-    """The decision that lies there; None where there is none of this version."""
+    """Load the stored decision; None if it is missing, damaged or of another version."""
     if not path.is_file():
         return None
     try:
@@ -144,9 +144,9 @@ def _earlier(path: Path, reporter: Reporter) -> Decision | None:
 
 def prepare(
     runs: list[Run], data_dir: Path, out: Path, *, reporter: Reporter = SILENT, workers: int = 2
-) -> Prepared:
-    """Predict and tune where that is missing, write ``out``, and check it against the sample."""
-    # Keras is imported only where a prediction may be missing.
+) -> PreparedSubmission:
+    """Predict and tune if results are missing, write ``out``, and check it against the sample."""
+    # Import Keras only if predictions may be missing.
     from kaggle_nerve.prediction.ensemble import predict_test
     from kaggle_nerve.prediction.held_out import predict_oof
 
@@ -163,7 +163,7 @@ def prepare(
     report.raise_if_faulty()
     if warning := share_warning(report.share, decision.figures.true_share):
         reporter.say(f"Warning: in the submission, {warning}")
-    return Prepared(out, decision, report)
+    return PreparedSubmission(out, decision, report)
 
 
 def _tell_missing_folds(run: Run, reporter: Reporter) -> None:
@@ -176,18 +176,18 @@ def _tell_missing_folds(run: Run, reporter: Reporter) -> None:
 
 
 def training_images(layout: Layout, stored: Predictions) -> Images:
-    """The frames of out-of-fold predictions, for the CRF."""
+    """Return a reader of the frames of out-of-fold predictions, for the CRF."""
     rows = stored.table[["subject", "img"]].to_numpy()
     return lambda row: read_grey(layout.train / "{}_{}.tif".format(*rows[row]))
 
 
 def test_images(layout: Layout, stored: Predictions) -> Images:
-    """The frames of test predictions, for the CRF."""
+    """Return a reader of the frames of test predictions, for the CRF."""
     imgs = stored.table.img.to_numpy()
     return lambda row: read_grey(layout.test / f"{imgs[row]}.tif")
 
 
 def new_csv(submissions_dir: Path, runs: list[Run]) -> Path:
-    """``<timestamp>__<run>.csv`` in the submissions folder, the time in UTC."""
+    """Return the path ``<timestamp>__<run>.csv`` in the submissions folder, with the time in UTC."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return submissions_dir / f"{stamp}__{join_names(runs)}.csv"

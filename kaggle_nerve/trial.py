@@ -1,4 +1,4 @@
-"""A run tried on single pictures: for each its mask, and an overlay to look at."""
+"""Try a run on single pictures: predict a mask for each, and draw an overlay."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -28,11 +28,10 @@ OTHER_KINDS = {".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"}
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run says about a picture.
+    """Prediction for a picture.
 
-    ``mask``: bool, of the picture's own (height, width). ``presence``: P(mask not empty), 0 to 1, at the scale that
-    decisions are made on. ``area``: pixels of the mask at the competition's size, 0 where the picture is called
-    empty.
+    ``mask``: bool, of the picture's own (height, width). ``presence``: P(mask not empty), 0 to 1, at the scale used
+    for decisions. ``area``: pixels of the mask at the competition's size, 0 for an empty mask.
     """
 
     mask: np.ndarray
@@ -41,11 +40,11 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What a run says about a picture, and where that lies.
+class SavedPrediction:
+    """Prediction for a picture, with the paths of the picture, its overlay and its mask.
 
-    ``presence``: P(mask not empty), 0 to 1, at the scale that decisions are made on. ``area``: pixels of
-    the mask at the competition's size, 0 where the picture is called empty.
+    ``presence``: P(mask not empty), 0 to 1, at the scale used for decisions. ``area``: pixels of the mask
+    at the competition's size, 0 for an empty mask.
     """
 
     frame: Path
@@ -56,11 +55,11 @@ class Tried:
 
     @property
     def verdict(self) -> str:
-        """In words."""
+        """The prediction in words."""
         return f"mask of {self.area} pixels at {WIDTH}x{HEIGHT}" if self.area else "empty"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Convert to plain values for JSON."""
         return {
             "frame": str(self.frame),
             "presence": round(self.presence, 6),
@@ -81,9 +80,9 @@ def predict(
 ) -> list[Prediction]:
     """Predict pictures of any size: paths of TIFF or PNG files, or grey arrays, uint8 (height, width).
 
-    Frames are decided as `submit` does: see `prediction.single` for the scale. The decision is learned from the
-    frames in ``data_dir`` if that has not been done; without them it is a plain threshold. NerveError names what
-    cannot be read.
+    Frames are decided as in `submit`: see `prediction.single` for the scale. The decision is learned from the
+    frames in ``data_dir`` if there is none yet; without them, it is a plain threshold. Raise NerveError, naming
+    the file, if a picture cannot be read.
     """
     arrays = [picture if isinstance(picture, np.ndarray) else read_picture(picture) for picture in pictures]
     for array in arrays:
@@ -93,7 +92,7 @@ def predict(
                 "(height, width)."
             )
     decision = _decision(run, data_dir, reporter, workers)
-    # Keras is imported only once there is something to predict.
+    # Import Keras only once there is something to predict.
     from kaggle_nerve.prediction.single import predict_frames, resize_mask
 
     stored = predict_frames(run, arrays, reporter=reporter)
@@ -118,38 +117,39 @@ def try_frames(
     *,
     reporter: Reporter = SILENT,
     workers: int = 2,
-) -> list[Tried]:
+) -> list[SavedPrediction]:
     """Predict the pictures ``frames``, of any size, and write for each an overlay and its mask as PNG.
 
     The overlay shows the picture at its own size with the predicted outline, and the verdict below it; the
-    mask has 0 and 255 at the same size. For a single picture ``out`` may be the overlay's own path, ending
-    in .png, and the mask lies beside it, as ``out-mask.png``; else it is a folder. Frames are decided as
-    `submit` does: see `prediction.single` for the scale. NerveError names what cannot be read or written.
+    mask has 0 and 255 at the same size. For a single picture, ``out`` may be the overlay's own path, ending
+    in .png, with the mask beside it as ``out-mask.png``; otherwise it is a folder. Frames are decided as in
+    `submit`: see `prediction.single` for the scale. Raise NerveError, naming the file, if one cannot be read
+    or written.
     """
     targets = _targets(frames, out)
     pictures = [read_picture(path) for path in frames]
-    done = []
-    for path, picture, found, places in zip(
+    saved = []
+    for path, picture, prediction, paths in zip(
         frames,
         pictures,
         predict(run, pictures, data_dir, reporter=reporter, workers=workers),
         targets,
         strict=True,
     ):
-        tried = Tried(path, found.presence, found.area, *places)
-        caption = f"presence {tried.presence:.2f}, {tried.verdict}"
-        _write(tried.overlay, overlay(picture, [(found.mask, PREDICTED)], caption))
-        _write(tried.mask, found.mask.astype(np.uint8) * 255)
-        done.append(tried)
-    return done
+        record = SavedPrediction(path, prediction.presence, prediction.area, *paths)
+        caption = f"presence {record.presence:.2f}, {record.verdict}"
+        _write(record.overlay, overlay(picture, [(prediction.mask, PREDICTED)], caption))
+        _write(record.mask, prediction.mask.astype(np.uint8) * 255)
+        saved.append(record)
+    return saved
 
 
 def _decision(run: Run, data_dir: Path, reporter: Reporter, workers: int) -> Decision | DefaultDecision:
-    """The run's decision, learned where the data for it is there; else one that looks at no data."""
+    """Learn or load the run's decision; without data, use a stored one or the default."""
     try:
         decision = pipeline.learn_decision([run], data_dir, reporter=reporter, workers=workers)
     except NerveError as fault:
-        decision = _lying(run) or default_decision(run.settings.loss.is_conditional)
+        decision = _stored_decision(run) or default_decision(run.settings.loss.is_conditional)
         if isinstance(decision, DefaultDecision):
             reporter.say(f"Run {run.name} has no learned decision, and none can be learned now: {fault}")
         else:
@@ -161,8 +161,8 @@ def _decision(run: Run, data_dir: Path, reporter: Reporter, workers: int) -> Dec
     return decision
 
 
-def _lying(run: Run) -> Decision | None:
-    """The decision that lies in the run's folder, whatever it was learned on."""
+def _stored_decision(run: Run) -> Decision | None:
+    """Load the decision in the run's folder, regardless of what it was learned on."""
     try:
         return decisions.load(run.decision_file) if run.decision_file.is_file() else None
     except NerveError:
@@ -170,7 +170,7 @@ def _lying(run: Run) -> Decision | None:
 
 
 def _targets(frames: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
-    """Where the overlay and the mask of each frame go."""
+    """Return the paths of the overlay and the mask of each frame."""
     suffix = out.suffix.lower()
     if out.is_dir() or suffix not in {".png", *OTHER_KINDS}:
         targets = [(out / f"{path.stem}-overlay.png", out / f"{path.stem}-mask.png") for path in frames]
@@ -186,9 +186,9 @@ def _targets(frames: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
 
 def _refuse_overwriting(frames: Sequence[Path], targets: list[tuple[Path, Path]]) -> None:
     written = Counter(path for pair in targets for path in pair)
-    taken = {path.resolve() for path in frames}
+    frame_paths = {path.resolve() for path in frames}
     for path, times in written.items():
-        if path.resolve() in taken:
+        if path.resolve() in frame_paths:
             raise NerveError(f"{path} would overwrite a frame; name another --out.")
         if times > 1:
             raise NerveError(f"{path} would be written for several frames; give them different names.")

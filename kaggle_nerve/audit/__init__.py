@@ -1,1 +1,1 @@
-"""Labels to doubt: near-identical frames, contradictions, suspicious masks; the tables and sheets of them."""
+"""Find doubtful labels: near-identical frames, contradictions, suspicious masks; write tables and contact sheets."""

@@ -1,4 +1,4 @@
-"""The audit of a data directory's labels: near-identical frames, contradictions, suspicious masks, and its files."""
+"""Audit the labels of a data directory for near-identical frames, contradictions and suspicious masks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,19 +22,18 @@ KINDS = (
     suspicious.HOLES,
     suspicious.PLACE,
 )
-"""Kinds of findings, in the order of their weight."""
+"""Kinds of findings, most important first."""
 
 FINDINGS, TWINS, DOUBTED = "findings.csv", "twins.csv", "doubted.csv"
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """Result of an audit.
 
-    ``frames``: those of `training_frames`. ``twins``: pairs of rows, as `contradictions.compare_labels` gives
-    them. ``findings``: kind, row, other (NaN for a single mask), correlation, difference, dice, what;
-    the worst of each kind first. ``doubted``: the table that training reads. ``least``: the
-    correlation from which frames are twins.
+    ``frames``: those of `training_frames`. ``twins``: pairs of rows from `contradictions.compare_labels`.
+    ``findings``: kind, row, other (NaN for a single mask), correlation, difference, dice, what; the worst of
+    each kind first. ``doubted``: the table that training reads. ``least``: the minimum correlation of twins.
     """
 
     frames: pd.DataFrame
@@ -44,20 +43,20 @@ class Audit:
     least: float
 
     def counts(self) -> dict[str, int]:
-        """Findings of each kind."""
+        """Count the findings of each kind."""
         return {kind: int((self.findings.kind == kind).sum()) for kind in KINDS}
 
     def identical(self) -> int:
-        """Twins whose every pixel is equal."""
+        """Count the twins that are equal in every pixel."""
         return int((self.twins.difference == 0).sum())
 
     def across(self) -> int:
-        """Twins of two subjects."""
+        """Count the twins of two different subjects."""
         subjects = self.frames.subject.to_numpy()
         return int((subjects[self.twins.row] != subjects[self.twins.other]).sum())
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures, ready for JSON."""
+        """Convert the figures to plain values for JSON."""
         return {
             "frames": len(self.frames),
             "subjects": int(self.frames.subject.nunique()),
@@ -76,14 +75,14 @@ def audit(
 ) -> Audit:
     """Compare the training frames of ``data_dir`` with each other and with their labels.
 
-    ``least``: correlation of grey levels from which two frames are twins. Raises NerveError where
-    there is no data, or a frame cannot be read.
+    ``least``: minimum correlation of the grey levels of twins. Raise NerveError if there is no data, or a
+    frame cannot be read.
     """
     cache = open_training(locate(data_dir), twins.SIZE, reporter=reporter, workers=workers)
     frames = cache.table
-    found = twins.twins(cache, least, reporter=reporter, workers=workers)
-    labelled = contradictions.compare_labels(found, frames)
-    parts = [contradictions.contradictions(labelled, frames), suspicious.suspicious(frames)]
+    pairs = twins.twins(cache, least, reporter=reporter, workers=workers)
+    labelled_pairs = contradictions.compare_labels(pairs, frames)
+    parts = [contradictions.contradictions(labelled_pairs, frames), suspicious.suspicious(frames)]
     order = {kind: place for place, kind in enumerate(KINDS)}
     findings = pd.DataFrame(
         [row for part in parts for row in part.to_dict("records")], columns=parts[0].columns
@@ -91,40 +90,42 @@ def audit(
     findings = findings.sort_values(
         "kind", key=lambda kinds: kinds.map(order), kind="stable", ignore_index=True
     )
-    return Audit(frames, labelled, findings, contradictions.training_table(labelled, frames), least)
+    return Audit(
+        frames, labelled_pairs, findings, contradictions.training_table(labelled_pairs, frames), least
+    )
 
 
-def write(found: Audit, out: Path) -> list[Path]:
-    """Write ``found`` to the folder ``out``: three tables and a contact sheet for each kind of findings.
+def write(result: Audit, out: Path) -> list[Path]:
+    """Write ``result`` to the folder ``out``: three tables and a contact sheet for each kind of findings.
 
-    An earlier audit's files give way. Returns the files' paths, the tables first.
+    Replace an earlier audit's files. Return the files' paths, the tables first.
     """
     tables = {
-        FINDINGS: _named(found.findings, found.frames),
-        TWINS: _named(found.twins.replace({"kind": {"": "agree"}}), found.frames),
-        DOUBTED: found.doubted,
+        FINDINGS: _named(result.findings, result.frames),
+        TWINS: _named(result.twins.replace({"kind": {"": "agree"}}), result.frames),
+        DOUBTED: result.doubted,
     }
     for name, table in tables.items():
         write_text(out / name, table.to_csv(index=False))
-    return [*(out / name for name in tables), *_write_sheets(found, out)]
+    return [*(out / name for name in tables), *_write_sheets(result, out)]
 
 
-def _write_sheets(found: Audit, out: Path) -> list[Path]:
-    written = []
+def _write_sheets(result: Audit, out: Path) -> list[Path]:
+    paths = []
     for kind in KINDS:
         path = out / f"sheet-{kind.replace(' ', '-')}.png"
-        rows = found.findings[found.findings.kind == kind]
+        rows = result.findings[result.findings.kind == kind]
         if rows.empty:
             path.unlink(missing_ok=True)
             continue
         with atomic_path(path) as temporary:
-            doubts_sheet(rows, found.frames, read_grey).savefig(temporary, format="png", dpi=100)
-        written.append(path)
-    return written
+            doubts_sheet(rows, result.frames, read_grey).savefig(temporary, format="png", dpi=100)
+        paths.append(path)
+    return paths
 
 
 def _named(table: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
-    """``table`` with frames by subject, img and area (pixels) in place of row and other."""
+    """Replace row and other in ``table`` by the frames' subject, img and area (pixels)."""
     columns: dict[str, Any] = {"kind": table.kind}
     for rows, prefix in ((table.row, ""), (table.other, "other_")):
         of_row = frames[["subject", "img", "area"]].reindex(rows).astype("Int64").reset_index(drop=True)

@@ -1,7 +1,7 @@
-"""Contradictions: near-identical frames whose labels do not go together, and the table that training makes of them.
+"""Contradictions: near-identical frames with conflicting labels, and the table that training reads.
 
-No frame is left out of a score for them: that took public code's validation from 0.643 to 0.729, and its
-private score from 0.669 to 0.666 (haochunchang).
+Contradictory frames are not excluded from scores: that raised a public notebook's validation from 0.643 to
+0.729, but lowered its private score from 0.669 to 0.666 (haochunchang).
 """
 
 from typing import Any
@@ -15,13 +15,13 @@ from kaggle_nerve.data.doubted import COLUMNS
 AGAINST_NONE, DISAGREE = "mask against none", "outlines disagree"
 
 APART = 2 / 3
-"""Dice of two masks below which they disagree: fewer pixels are in both than in one of them. Of 45 pairs of
-real masks on twins (mean 0.82) that is so in 4: one outline takes in a structure that the other leaves out. Two
-masks drawn at random from one patient have 0.41 on the mean."""
+"""Dice of two masks below which they disagree: fewer pixels are in both than in only one of them. Of 45 pairs of
+real masks on twins (mean 0.82), 4 disagree: one outline includes a structure that the other excludes. Two random
+masks of one patient have a mean of 0.41."""
 
 
 def compare_labels(twins: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
-    """``twins`` with dice of their masks (1 where both are empty) and kind: how they contradict, or "".
+    """Add to ``twins`` the dice of their masks (1 if both are empty) and the kind of contradiction, or "".
 
     ``twins`` has row and other, the rows of ``frames`` (pixels, has_mask).
     """
@@ -29,32 +29,32 @@ def compare_labels(twins: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
     pixels, has_mask = frames.pixels.to_numpy(), frames.has_mask.to_numpy(bool)
     texts = zip(pixels[row], pixels[other], strict=True)
     dice = np.array([dice_of_texts(*pair) for pair in texts], float)
-    unlike = has_mask[row] != has_mask[other]
-    kind = np.where(unlike, AGAINST_NONE, np.where(dice < APART, DISAGREE, ""))
+    differs = has_mask[row] != has_mask[other]
+    kind = np.where(differs, AGAINST_NONE, np.where(dice < APART, DISAGREE, ""))
     return twins.assign(dice=dice, kind=kind)
 
 
 def contradictions(labelled: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
-    """The contradictory ones of ``labelled`` (see `compare_labels`), one finding a pair.
+    """Select the contradictory pairs of ``labelled`` (see `compare_labels`), one finding per pair.
 
-    Columns: kind, row, other, correlation, difference, dice, what (a sentence). Of a mask against none
-    ``row`` has the mask; the likest pairs come first. Of outlines the worst Dice comes first.
+    Columns: kind, row, other, correlation, difference, dice, what (a sentence). For a mask against none,
+    ``row`` has the mask, and the most similar pairs come first. For outlines, the worst Dice comes first.
     """
-    found = labelled[labelled.kind != ""].copy()
-    turned = (found.kind == AGAINST_NONE) & ~frames.has_mask.to_numpy(bool)[found.row.to_numpy(int)]
-    found.loc[turned, ["row", "other"]] = found.loc[turned, ["other", "row"]].to_numpy()
-    apart = found.dice.where(found.kind == DISAGREE, 0)
-    found = found.assign(apart=apart).sort_values(["kind", "apart"], kind="stable", ignore_index=True)
-    found["what"] = [_sentence(pair, frames) for pair in found.itertuples()]
-    return found[["kind", "row", "other", "correlation", "difference", "dice", "what"]]
+    pairs = labelled[labelled.kind != ""].copy()
+    swapped = (pairs.kind == AGAINST_NONE) & ~frames.has_mask.to_numpy(bool)[pairs.row.to_numpy(int)]
+    pairs.loc[swapped, ["row", "other"]] = pairs.loc[swapped, ["other", "row"]].to_numpy()
+    sort_key = pairs.dice.where(pairs.kind == DISAGREE, 0)
+    pairs = pairs.assign(apart=sort_key).sort_values(["kind", "apart"], kind="stable", ignore_index=True)
+    pairs["what"] = [_sentence(pair, frames) for pair in pairs.itertuples()]
+    return pairs[["kind", "row", "other", "correlation", "difference", "dice", "what"]]
 
 
 def training_table(labelled: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
-    """What training shall make of the frames that a twin contradicts, with the columns of `doubted.read`.
+    """Build the table of weights and targets for frames that a twin contradicts, with the columns of `doubted.read`.
 
-    A frame and its twins are a group. Its presence target is the share of the group that has a mask;
-    its weight is the share that does not contradict it. Twins of twins do not count: from one to the
-    next, a chain of them leads through all that a patient's probe saw.
+    A frame and its twins form a group. Its presence target is the share of the group that has a mask; its
+    weight is the share that does not contradict it. Twins of twins do not count: a chain of them can connect
+    all frames of a patient.
     """
     row, other = labelled.row.to_numpy(int), labelled.other.to_numpy(int)
     has_mask = frames.has_mask.to_numpy(float)
@@ -71,7 +71,7 @@ def training_table(labelled: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame
 
 
 def name_of(frame: Any) -> str:
-    """A frame as its file is called, such as 8_56."""
+    """Return a frame's name as in its file name, such as 8_56."""
     return f"{frame.subject}_{frame.img}"
 
 

@@ -13,17 +13,17 @@ from kaggle_nerve.data.overlay import PREDICTED, TRUE
 from kaggle_nerve.pictures.sheet import Tile, sheet
 
 MOST = 24
-"""Frames on a sheet: those of the worst findings."""
+"""Maximum number of frames on a sheet, from the worst findings."""
 
 
 def doubts_sheet(
     findings: pd.DataFrame, frames: pd.DataFrame, read: Callable[..., np.ndarray], most: int = MOST
 ) -> Figure:
-    """A sheet of the first of ``findings``, all of one kind: ``most`` frames, thus half as many pairs.
+    """Draw a sheet of the first of ``findings``, all of one kind: ``most`` frames, or half as many pairs.
 
     ``findings`` has kind, row, and for pairs other, correlation and dice; ``frames`` are those of
-    `training_frames`, ``read`` gives the picture at a path. Own outlines are blue; where two outlines
-    disagree, each frame shows the other's in orange, too.
+    `training_frames`, ``read`` returns the picture at a path. Own outlines are blue; if two outlines
+    disagree, each frame also shows the other's in orange.
     """
     kind, together = findings.kind.iloc[0], 1 if findings.other.isna().all() else 2
     shown = findings.head(most // together)

@@ -1,1 +1,1 @@
-"""What Kaggle fixed: the competition's facts, run-length encoding, metric and submission format."""
+"""Competition rules: its facts, run-length encoding, metric and submission format."""

@@ -1,4 +1,4 @@
-"""CSV files that somebody else may have written: their bytes, what makes them unreadable, their lines."""
+"""Read the lines of CSV files from any source, and explain why a file is unreadable."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ _MAGIC = (
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file. Raises NerveError where it cannot be opened."""
+    """Read the whole file; raise NerveError if it cannot be opened."""
     try:
         return path.read_bytes()
     except OSError as fault:
@@ -25,12 +25,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def find_unreadable(data: bytes) -> tuple[int | None, str] | None:
-    """Line (None: the whole file) and reason why the bytes are no text at all; None if they are text."""
+    """Return the line (None: the whole file) and the reason why the bytes are not text; None if they are text."""
     if not data.strip():
         return None, "the file is empty"
-    for magic, what in _MAGIC:
+    for magic, problem in _MAGIC:
         if data.startswith(magic):
-            return None, f"the file {what}"
+            return None, f"the file {problem}"
     try:
         data.decode("utf-8")
         at = data.find(b"\0")
@@ -42,14 +42,14 @@ def find_unreadable(data: bytes) -> tuple[int | None, str] | None:
 
 
 def lines(data: bytes) -> list[str]:
-    """The lines of readable bytes without their ends (LF, CRLF or CR) and without a byte-order mark.
+    """Split readable bytes into lines without their ends (LF, CRLF or CR) and without a byte-order mark.
 
-    The last line may lack its end. str.splitlines is no help: it also splits at form feeds and the like.
+    The last line may lack its end. str.splitlines would also split at form feeds and the like.
     """
     text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     return text.removesuffix("\n").split("\n")
 
 
 def quote(text: str) -> str:
-    """``text`` in quotes for a message, cut where it is long."""
+    """Quote ``text`` for a message; shorten it if it is long."""
     return repr(text if len(text) <= 40 else text[:37] + "...")

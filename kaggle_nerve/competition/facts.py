@@ -1,13 +1,13 @@
-"""The competition's fixed facts, each with where it comes from. Nothing else repeats them.
+"""Fixed facts of the competition, with their sources. No other module repeats them.
 
 Sources: the competition's data and evaluation pages (``kaggle.com/c/ultrasound-nerve-segmentation``),
-and counts taken from its ``train_masks.csv``.
+and counts from its ``train_masks.csv``.
 """
 
 import re
 
 SLUG = "ultrasound-nerve-segmentation"
-"""The competition's name in addresses and in the Kaggle API."""
+"""Name of the competition in URLs and in the Kaggle API."""
 
 HEIGHT, WIDTH = 420, 580
 """Pixels of every frame. Data page: 580 wide, 420 high, 8-bit grey, LZW-compressed TIFF."""
@@ -18,32 +18,32 @@ SIZE = (HEIGHT, WIDTH)
 TRAIN_FOLDER, TEST_FOLDER = "train", "test"
 
 TRAIN_FRAME = re.compile(r"^(?P<subject>[1-9]\d*)_(?P<img>[1-9]\d*)\.tif$")
-"""A training frame's file name. Data page: ``subject_imageNum.tif``."""
+"""File name of a training frame. Data page: ``subject_imageNum.tif``."""
 
 TRAIN_MASK = re.compile(r"^(?P<subject>[1-9]\d*)_(?P<img>[1-9]\d*)_mask\.tif$")
-"""A training mask's file name, beside its frame; its pixels are 0 or 255."""
+"""File name of a training mask, beside its frame; its pixels are 0 or 255."""
 
 TEST_FRAME = re.compile(r"^(?P<img>[1-9]\d*)\.tif$")
-"""A test frame's file name: it does not tell the subject."""
+"""File name of a test frame, without the subject."""
 
 TRAIN_CSV = "train_masks.csv"
 TRAIN_HEADER = ("subject", "img", "pixels")
 
 SAMPLE_CSV = "sample_submission.csv"
 SUBMISSION_HEADER = ("img", "pixels")
-"""Data page. Rows are in rising order of ``img``; an empty mask has nothing after the comma."""
+"""Header (data page). Rows are in ascending order of ``img``; an empty mask has nothing after the comma."""
 
 TRAIN_FRAMES, TRAIN_SUBJECTS, TRAIN_WITH_MASK = 5635, 47, 2323
 """Counted in ``train_masks.csv``: 42 subjects with 120 frames, 5 with 119."""
 
 TEST_FRAMES = 5508
-"""Rows of ``sample_submission.csv``; the subjects are others than the training ones (data page)."""
+"""Rows of ``sample_submission.csv``; the subjects differ from the training ones (data page)."""
 
 PUBLIC_SHARE = 0.2
 """Share of the test frames behind the public score (leaderboard page)."""
 
 SESSION_HOURS = 12.0
-"""After which Kaggle ends a notebook and throws away what it wrote (documentation of Kaggle's notebooks)."""
+"""Time limit after which Kaggle ends a notebook and discards its output (documentation of Kaggle's notebooks)."""
 
 SMALLEST_MASK = 2684
 """Pixels of the smallest training mask that is not empty, counted in ``train_masks.csv``."""

@@ -1,7 +1,7 @@
-"""The competition's metric: the mean over frames of Dice, where two empty masks agree perfectly.
+"""The competition's metric: mean Dice over frames, where two empty masks score 1.
 
-Dice of a frame is ``2 |X and Y| / (|X| + |Y|)``, and 1 if both masks are empty. So one pixel on a
-frame that should be empty costs that frame its whole point.
+Dice of a frame is ``2 |X and Y| / (|X| + |Y|)``, and 1 if both masks are empty. So a single pixel on a
+frame without a true mask reduces that frame's score from 1 to 0.
 """
 
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ Runs = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Score:
-    """What a submission scores. Means are in [0, 1], or None where no frame belongs to the part.
+    """Score of a submission. Means are in [0, 1], or None if the part has no frames.
 
     Attributes:
-        all: mean Dice of all frames that count.
+        all: mean Dice of all scored frames.
         public, private: the same for the frames of that ``Usage``; None if the solution has no such column.
-        frames: how many frames count; with a ``Usage`` column those that are Public or Private.
+        frames: number of scored frames; with a ``Usage`` column, those that are Public or Private.
         per_frame: table with the columns ``img``, ``usage`` ("public", "private" or ""), ``dice``,
             ``intersection``, ``truth_area`` and ``predicted_area`` (pixels), in the solution's order.
     """
@@ -36,14 +36,14 @@ class Score:
     per_frame: pd.DataFrame = field(repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures alone, ready for JSON."""
+        """Convert the figures to plain values for JSON."""
         return {"all": self.all, "public": self.public, "private": self.private, "frames": self.frames}
 
 
 def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Dice of two masks of the same (height, width), in [0, 1]; what is not 0 belongs to the mask.
+    """Compute Dice of two masks of the same (height, width), in [0, 1]; non-zero pixels belong to the mask.
 
-    Raises NerveError where the shapes differ or a mask is not one (see ``rle.checked_mask``).
+    Raise NerveError if the shapes differ or an array is not a mask (see ``rle.check_mask``).
 
     >>> dice(np.array([[1, 1, 0]]), np.array([[0, 1, 0]]))
     0.6666666666666666
@@ -59,37 +59,37 @@ def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def dice_of_counts(intersection: Any, truth_area: Any, predicted_area: Any) -> np.ndarray:
-    """Dice from pixel counts: arrays, or numbers, of shapes that broadcast; float64 in [0, 1].
+    """Compute Dice from pixel counts: numbers, or arrays whose shapes broadcast; float64 in [0, 1].
 
-    The counts are believed: none is negative and the intersection exceeds neither area.
+    The counts are not checked: none may be negative, and the intersection may not exceed either area.
 
     >>> dice_of_counts([1, 0, 0], [2, 0, 0], [1, 0, 5]).tolist()
     [0.6666666666666666, 1.0, 0.0]
     """
-    both = np.add(truth_area, predicted_area, dtype=np.float64)
-    twice = np.multiply(2.0, intersection, dtype=np.float64)
-    twice, both = np.broadcast_arrays(twice, both)
-    return np.divide(twice, both, out=np.ones(both.shape), where=both > 0)
+    areas = np.add(truth_area, predicted_area, dtype=np.float64)
+    doubled = np.multiply(2.0, intersection, dtype=np.float64)
+    doubled, areas = np.broadcast_arrays(doubled, areas)
+    return np.divide(doubled, areas, out=np.ones(areas.shape), where=areas > 0)
 
 
 def dice_of_texts(truth: str, predicted: str, size: tuple[int, int] = SIZE) -> float:
-    """Dice of two masks given as run-length texts, without drawing them. Raises rle.RunLengthError."""
+    """Compute Dice of two run-length encodings without decoding them; raise rle.RunLengthError for a faulty one."""
     return float(dice_of_counts(*counts_of_texts(truth, predicted, size)))
 
 
 def counts_of_texts(truth: str, predicted: str, size: tuple[int, int] = SIZE) -> tuple[int, int, int]:
-    """(intersection, truth area, predicted area) in pixels of two masks given as run-length texts."""
+    """Count (intersection, truth area, predicted area) in pixels of two run-length encodings."""
     return _counts(rle.runs(truth, size), rle.runs(predicted, size))
 
 
 def score(submission: pd.DataFrame, solution: pd.DataFrame, size: tuple[int, int] = SIZE) -> Score:
     """Score a submission (columns ``img``, ``pixels``) against the true masks.
 
-    ``solution`` has ``img``, ``pixels`` and perhaps ``Usage``: then frames marked Public or Private
-    count, and others (such as Ignored) do not. Both tables come from ``submission.read`` and
-    ``submission.read_solution``; their rows may stand in different orders.
+    ``solution`` has ``img``, ``pixels`` and optionally ``Usage``: then only frames marked Public or Private
+    are scored, not others (such as Ignored). The tables come from ``submission.read`` and
+    ``submission.read_solution``; their rows may be in different orders.
 
-    Raises NerveError if the frames of the two differ or repeat, or a text that counts is faulty.
+    Raise NerveError if the frames of the two differ or repeat, or if a scored encoding is faulty.
     """
     truth, predicted = _by_frame(solution, "solution"), _by_frame(submission, "submission")
     _refuse_other_frames(truth.index, predicted.index)
@@ -100,16 +100,16 @@ def score(submission: pd.DataFrame, solution: pd.DataFrame, size: tuple[int, int
         usage = pd.Series("", index=truth.index)
     rows = zip(truth.index, truth["pixels"], predicted["pixels"].loc[truth.index], strict=True)
     counts = [
-        _counts(_runs("solution", img, true, size), _runs("submission", img, guess, size))
-        for img, true, guess in rows
+        _counts(_runs("solution", img, true_text, size), _runs("submission", img, predicted_text, size))
+        for img, true_text, predicted_text in rows
     ]
     counts = np.array(counts, np.int64).reshape(-1, 3)
     values = dice_of_counts(*counts.T)
     per_frame = pd.DataFrame({"img": truth.index, "usage": usage.to_numpy(), "dice": values})
     per_frame[["intersection", "truth_area", "predicted_area"]] = counts
 
-    def mean(chosen: np.ndarray) -> float | None:
-        return float(values[chosen].mean()) if chosen.any() else None
+    def mean(part_rows: np.ndarray) -> float | None:
+        return float(values[part_rows].mean()) if part_rows.any() else None
 
     return Score(
         all=mean(np.ones(len(values), bool)),
@@ -120,26 +120,28 @@ def score(submission: pd.DataFrame, solution: pd.DataFrame, size: tuple[int, int
     )
 
 
-def _by_frame(table: pd.DataFrame, what: str) -> pd.DataFrame:
+def _by_frame(table: pd.DataFrame, table_name: str) -> pd.DataFrame:
     for column in ("img", "pixels"):
         if column not in table:
-            raise NerveError(f"the {what} has no column {column!r}; its header must begin with img,pixels")
+            raise NerveError(
+                f"the {table_name} has no column {column!r}; its header must begin with img,pixels"
+            )
     repeated = table["img"][table["img"].duplicated()]
     if len(repeated):
-        raise NerveError(f"the {what} has frame {repeated.iloc[0]} more than once; keep one row of it")
+        raise NerveError(f"the {table_name} has frame {repeated.iloc[0]} more than once; keep one row of it")
     return table.set_index("img")
 
 
 def _refuse_other_frames(truth: pd.Index, predicted: pd.Index) -> None:
     missing, unknown = truth.difference(predicted), predicted.difference(truth)
-    complaints = [
-        f"{what} {len(frames)} frames ({', '.join(map(str, frames[:5]))}{', ...' * (len(frames) > 5)})"
-        for what, frames in (("lacks", missing), ("has besides", unknown))
+    differences = [
+        f"{problem} {len(frames)} frames ({', '.join(map(str, frames[:5]))}{', ...' * (len(frames) > 5)})"
+        for problem, frames in (("lacks", missing), ("has besides", unknown))
         if len(frames)
     ]
-    if complaints:
+    if differences:
         raise NerveError(
-            f"the submission does not belong to the solution: it {' and '.join(complaints)}; "
+            f"the submission does not belong to the solution: it {' and '.join(differences)}; "
             "score it against the solution of the same frames"
         )
 

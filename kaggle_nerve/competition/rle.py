@@ -1,8 +1,8 @@
-"""Run-length text of masks: ``start length start length ...``, as the competition's CSV files hold it.
+"""Run-length encoding of masks: ``start length start length ...``, as in the competition's CSV files.
 
-Pixels are counted from 1, column after column (top to bottom, then left to right), so a pixel's
-number is ``column * height + row + 1``. Starts rise and runs never share a pixel. An empty mask is
-the empty text. Numbers are separated by one space.
+Pixels are numbered from 1 in column-major order (top to bottom, then left to right), so a pixel's number
+is ``column * height + row + 1``. Starts are ascending and runs do not overlap. An empty mask is the empty
+text. Numbers are separated by one space.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,17 +19,17 @@ _GROUPS = (20, 16, 10, 8, 5, 4, 3, 2, 1)
 
 
 class RunLengthError(NerveError):
-    """A run-length text, or a mask to be written as one, that breaks the rules; it says which and where."""
+    """A run-length encoding, or a mask to encode, breaks the rules; the message says which one and where."""
 
 
 def encode(mask: np.ndarray) -> str:
-    """The run-length text of one mask.
+    """Encode one mask as run-length text.
 
-    ``mask`` is (height, width), of booleans or whole numbers; whatever is not 0 belongs to the mask.
-    Any memory layout will do. The result is canonical: touching runs are one run, also where a run
-    goes on from the bottom of a column to the top of the next.
+    ``mask`` is (height, width), of booleans or integers, in any memory layout; non-zero pixels belong to
+    the mask. The result is canonical: touching runs are merged, also from the bottom of a column to the top
+    of the next.
 
-    Raises RunLengthError for an array that is not two-dimensional, or of floating point numbers.
+    Raise RunLengthError for an array that is not two-dimensional, or of floating point numbers.
 
     >>> encode(np.array([[0, 1, 1], [0, 1, 0]], np.uint8))
     '3 3'
@@ -37,7 +37,7 @@ def encode(mask: np.ndarray) -> str:
     mask = check_mask(mask)
     if mask.size == 0:
         return ""
-    # Seen as unsigned bytes or words, "not 0" is "above 0" whatever the type was.
+    # Viewed as unsigned integers, "not 0" is "above 0" for every type.
     unsigned = f"u{mask.itemsize}"
     if mask.flags.f_contiguous:
         edges = _edges_along_lines(mask.T.view(unsigned))
@@ -50,18 +50,18 @@ def encode(mask: np.ndarray) -> str:
 
 
 def encode_many(masks: Iterable[np.ndarray]) -> list[str]:
-    """The texts of an (n, height, width) array, or of any iterable of masks, which is read one by one.
+    """Encode an (n, height, width) array, or any iterable of masks, one by one.
 
-    Raises RunLengthError as ``encode`` does, with the position of the mask counted from 0.
+    Raise RunLengthError as ``encode`` does, with the position of the mask counted from 0.
     """
     return [_numbered(encode, index, mask) for index, mask in enumerate(masks)]
 
 
 def decode(text: str, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """The mask of one run-length text: uint8 of 0 and 1, shape ``size`` = (height, width).
+    """Decode one run-length text to a mask: uint8 of 0 and 1, shape ``size`` = (height, width).
 
-    The array is writable and lies column by column in memory (Fortran order), as the text does.
-    Runs may touch. Every other departure from the format raises RunLengthError: see ``runs``.
+    The array is writable and column-major in memory (Fortran order). Runs may touch. Raise RunLengthError
+    for every other deviation from the format: see ``runs``.
 
     >>> decode("3 3", (2, 3)).tolist()
     [[0, 1, 1], [0, 1, 0]]
@@ -73,9 +73,9 @@ def decode(text: str, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def decode_many(texts: Iterable[str], size: tuple[int, int] = SIZE) -> np.ndarray:
-    """The masks of many texts: uint8 of 0 and 1, shape (n, height, width), 244 kB for each at full size.
+    """Decode many texts to masks: uint8 of 0 and 1, shape (n, height, width), 244 kB each at full size.
 
-    Raises RunLengthError as ``decode`` does, with the position of the text counted from 0.
+    Raise RunLengthError as ``decode`` does, with the position of the text counted from 0.
     """
     texts = list(texts)
     height, width = size
@@ -86,10 +86,10 @@ def decode_many(texts: Iterable[str], size: tuple[int, int] = SIZE) -> np.ndarra
 
 
 def runs(text: str, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray]:
-    """The runs of a text as (starts, lengths), int64 arrays of one entry per run.
+    """Parse a text into runs (starts, lengths), int64 arrays with one entry per run.
 
-    Here starts count from **0**, column after column. The text is checked completely: RunLengthError
-    names what is not text, not a whole number, a stray space, an odd count of numbers, a start or
+    Here starts count from **0**, in column-major order. The text is checked completely: raise RunLengthError
+    for anything but text, a word that is not an integer, a stray space, an odd count of numbers, a start or
     length below 1, a run past the last pixel of ``size``, and runs that are unsorted or overlap.
     """
     if not isinstance(text, str):
@@ -103,7 +103,7 @@ def runs(text: str, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarra
         numbers = np.fromstring(text, np.int64, sep=" ")
         if numbers.size % 2 == 0 and numbers.size == text.count(" ") + 1:
             total = size[0] * size[1]
-            # The largest number is looked at first: sums of numbers up to 2**63 would wrap around.
+            # Check the largest number first: sums of numbers up to 2**63 would wrap around.
             if numbers.min() >= 1 and numbers.max() <= total:
                 starts, lengths = numbers[::2] - 1, numbers[1::2]
                 ends = starts + lengths
@@ -113,7 +113,7 @@ def runs(text: str, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarra
 
 
 def area(text: str, size: tuple[int, int] = SIZE) -> int:
-    """Pixels in the mask of a text, without drawing it; the text is checked as in ``runs``."""
+    """Count the pixels in the mask of a text without decoding it; the text is checked as in ``runs``."""
     return int(runs(text, size)[1].sum())
 
 
@@ -121,14 +121,14 @@ def intersection(
     first: tuple[np.ndarray, np.ndarray],
     second: tuple[np.ndarray, np.ndarray],
 ) -> int:
-    """Pixels that two masks share, from their (starts, lengths) as ``runs`` gives them."""
+    """Count the pixels that two masks share, from their (starts, lengths) as returned by ``runs``."""
     if not first[0].size or not second[0].size:
         return 0
     starts, lengths = first
     covered = np.cumsum(lengths)
 
     def covered_before(positions: np.ndarray) -> np.ndarray:
-        # All runs that start earlier, less what the last of them has at or after the position.
+        # All runs that start earlier, minus the part of the last one at or after the position.
         last = np.searchsorted(starts, positions) - 1
         overhang = np.maximum(starts[last] + lengths[last] - positions, 0)
         return np.where(last < 0, 0, covered[last] - overhang)
@@ -139,10 +139,10 @@ def intersection(
 
 
 def check_mask(mask: np.ndarray) -> np.ndarray:
-    """``mask`` as it came, if it is a two-dimensional array of booleans or whole numbers.
+    """Return ``mask`` if it is a two-dimensional array of booleans or integers, else raise RunLengthError.
 
-    Raises RunLengthError otherwise. Floating point is refused because it is nearly always a
-    probability map that was not thresholded, of which every pixel would count.
+    Floating point is rejected because it is nearly always a probability map without a threshold, of which
+    every pixel would count.
     """
     mask = np.asarray(mask)
     if mask.ndim != 2:
@@ -155,15 +155,15 @@ def check_mask(mask: np.ndarray) -> np.ndarray:
 
 
 def _edges_across_lines(rows: np.ndarray) -> np.ndarray:
-    """Where a row-major mask begins and ends, in turn, going down its columns: rising positions from 0.
+    """Find where runs begin and end, alternating, down the columns of a row-major mask: ascending positions from 0.
 
-    Comparing each row with the next and sorting the few hits is far cheaper than turning the image:
-    memory is read in the order in which it lies.
+    Comparing each row with the next and sorting the few changes is far faster than transposing the image,
+    since memory is read in order.
     """
     height, width = rows.shape
-    first, stop, largest = _touched(rows)
+    first, stop, largest = _nonzero_range(rows)
     on_border = first == 0 or stop == height
-    # One empty row more on either side shows the mask's upper and lower edge.
+    # One more empty row on either side is needed for the mask's upper and lower edge.
     first, stop = max(first - 1, 0), min(stop + 1, height)
     hits = _changes(rows[first:stop].reshape(-1), width, largest)
     # A hit at row * width + column is an edge at column * height + row + 1, below the pixel it names.
@@ -171,8 +171,8 @@ def _edges_across_lines(rows: np.ndarray) -> np.ndarray:
     edges = (hits - row * width) * height + row
     edges += first + 1
     if on_border:
-        # What lies on the image's own border has no neighbour to differ from. A run that goes on in
-        # the next column would end and begin at the same place: it does neither.
+        # Pixels on the image's own border have no neighbour to differ from. A run that continues in the
+        # next column would end and begin at the same position, so the two cancel out.
         top, bottom = np.flatnonzero(rows[0]), np.flatnonzero(rows[-1])
         border = np.setxor1d(top * height, (bottom + 1) * height, assume_unique=True)
         edges = np.concatenate([edges, border])
@@ -181,8 +181,8 @@ def _edges_across_lines(rows: np.ndarray) -> np.ndarray:
 
 
 def _edges_along_lines(columns: np.ndarray) -> np.ndarray:
-    """The same for the transposed view of a column-major mask: it lies in memory as the text runs."""
-    first, stop, largest = _touched(columns)
+    """Do the same for the transposed view of a column-major mask, whose memory order is that of the text."""
+    first, stop, largest = _nonzero_range(columns)
     flat = columns[first:stop].reshape(-1)
     begin, end = np.flatnonzero(flat[:1]), np.flatnonzero(flat[-1:]) + flat.size
     edges = np.concatenate([begin, _changes(flat, 1, largest) + 1, end])
@@ -190,27 +190,27 @@ def _edges_along_lines(columns: np.ndarray) -> np.ndarray:
 
 
 def _changes(flat: np.ndarray, step: int, largest: int) -> np.ndarray:
-    """Positions of a flat unsigned mask where it is entered or left by the pixel ``step`` further on."""
+    """Find the positions of a flat unsigned mask whose pixel ``step`` further on differs in being in the mask."""
     hits = np.flatnonzero(flat[step:] != flat[:-step])
     if largest > 1:
-        # A step between two values that both belong to the mask is none.
+        # Ignore changes between two values that both belong to the mask.
         hits = hits[(flat[hits] > 0) != (flat[hits + step] > 0)]
     return hits
 
 
-def _touched(lines: np.ndarray) -> tuple[int, int, int]:
-    """First and stop of a stretch of lines that holds all pixels but zeros, and the largest pixel.
+def _nonzero_range(lines: np.ndarray) -> tuple[int, int, int]:
+    """Return first and stop of a range of lines with all non-zero pixels, and the largest pixel value.
 
-    Several lines are looked at together, because NumPy takes the maximum of a few long rows much
-    faster than that of many short ones; the stretch may be that much too long.
+    Lines are examined in groups, because NumPy computes the maximum of a few long rows much faster than that
+    of many short ones; the range may therefore be slightly too long.
     """
     count, length = lines.shape
     group = next(size for size in _GROUPS if count % size == 0)
     largest = np.maximum.reduce(lines.reshape(count // group, group * length), axis=1).tolist()
-    touched = [index for index, value in enumerate(largest) if value]
-    if not touched:
+    nonzero_groups = [index for index, value in enumerate(largest) if value]
+    if not nonzero_groups:
         return 0, 0, 0
-    return touched[0] * group, (touched[-1] + 1) * group, max(largest)
+    return nonzero_groups[0] * group, (nonzero_groups[-1] + 1) * group, max(largest)
 
 
 def _fill(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
@@ -221,7 +221,7 @@ def _fill(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
     edges[::2], edges[1::2] = starts, starts + lengths
     values = np.zeros(edges.size - 1, np.uint8)
     values[::2] = 1
-    # From the first run's start to the last one's end, ones and gaps in turn.
+    # From the first run's start to the last one's end, ones and zeros alternate.
     flat[edges[0] : edges[-1]] = np.repeat(values, np.diff(edges))
 
 

@@ -1,4 +1,4 @@
-"""Says in words what is wrong with a run-length text. Slow, and only needed for a faulty one."""
+"""Explain what is wrong with a run-length text. Slow, and only needed for a faulty one."""
 
 import re
 
@@ -7,9 +7,9 @@ _DIGITS_AT_MOST = 30
 
 
 def explain(text: str, size: tuple[int, int]) -> str:
-    """The first fault of a text that breaks the rules of ``rle`` for masks of ``size`` (height, width).
+    """Describe the first fault of a text that breaks the rules of ``rle`` for masks of ``size`` (height, width).
 
-    Numbers and runs are counted from 1, and starts are given as they stand in the text.
+    Numbers and runs are counted from 1, and starts are those in the text.
     """
     words = text.split(" ")
     if "" in words:
@@ -39,7 +39,7 @@ def explain(text: str, size: tuple[int, int]) -> str:
 
 
 def _number(word: str) -> int:
-    # Python refuses to read numbers of thousands of digits. They are all too large, or below 1, alike.
+    # Python refuses to parse numbers with thousands of digits. They are all too large, or below 1, anyway.
     if len(word) > _DIGITS_AT_MOST:
         return -1 if word.startswith("-") else 10**_DIGITS_AT_MOST
     return int(word)

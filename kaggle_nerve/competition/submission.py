@@ -1,9 +1,9 @@
-"""Submission files: write, read, and check down to the last byte.
+"""Submission files: write, read, and check every byte.
 
-``write`` gives the one form that is beyond doubt: UTF-8 without a byte-order mark, ``\\n`` line ends,
-header ``img,pixels``, one row for each frame in rising order, nothing quoted, nothing after the comma
-for an empty mask. ``check`` calls every departure from it a fault, except a missing end of the last
-line. ``read`` is for looking at files at home and forgives what does not change their meaning.
+``write`` produces the strictest form: UTF-8 without a byte-order mark, ``\\n`` line ends, header
+``img,pixels``, one row per frame in ascending order, no quotes, nothing after the comma for an empty mask.
+``check`` reports every deviation from it as a fault, except a missing end of the last line. ``read`` is
+tolerant: it accepts deviations that do not change the meaning.
 """
 
 import operator
@@ -30,7 +30,7 @@ _WORDS_FOR_NOTHING = {"nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nil",
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: its line (from 1, the header's) or None where it is the whole file's, and what is wrong."""
+    """One fault: its line (the header is line 1; None: the whole file), and a message."""
 
     line: int | None
     message: str
@@ -41,7 +41,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``check`` found: rows below the header, those with a readable mask, their pixels, and the faults."""
+    """Result of ``check``: rows below the header, those with a readable mask, their pixels, and the faults."""
 
     path: Path
     rows: int
@@ -51,16 +51,16 @@ class Report:
 
     @property
     def share(self) -> float:
-        """Share of the rows that have a mask, in [0, 1]; 0 where there are no rows."""
+        """Share of the rows that have a mask, in [0, 1]; 0 without rows."""
         return self.non_empty / self.rows if self.rows else 0.0
 
     @property
     def mean_area(self) -> float:
-        """Mean pixels of the masks that are not empty and not faulty; 0 where there are none."""
+        """Mean pixels of the masks that are neither empty nor faulty; 0 without such masks."""
         return self.pixels / self.non_empty if self.non_empty else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Figures and faults, ready for JSON."""
+        """Convert figures and faults to plain values for JSON."""
         return {
             "rows": self.rows,
             "non_empty": self.non_empty,
@@ -70,7 +70,7 @@ class Report:
         }
 
     def raise_if_faulty(self) -> None:
-        """Raise a NerveError that tells the first fault and how to see the others."""
+        """Raise a NerveError with the first fault and the way to list the others, if there are faults."""
         if self.faults:
             more = len(self.faults) - 1
             others = f" (and {more} more; kaggle-nerve validate lists them)" if more else ""
@@ -78,10 +78,10 @@ class Report:
 
 
 def write(path: Path, rows: Iterable[tuple[int, str]]) -> None:
-    """Write (frame number, run-length text) pairs as a submission, in rising order, whole or not at all.
+    """Write (frame number, run-length text) pairs as a submission, in ascending order, atomically.
 
-    The pairs may come in any order and from a generator. Raises NerveError, and leaves what was at
-    ``path`` alone, for no pairs at all, a number below 1 or given twice, and a faulty text.
+    The pairs may come in any order and from a generator. Raise NerveError, and leave an existing file
+    unchanged, for no pairs at all, a number below 1 or a duplicate, and a faulty text.
     """
     texts: dict[int, str] = {}
     for number, text in rows:
@@ -103,25 +103,25 @@ def write(path: Path, rows: Iterable[tuple[int, str]]) -> None:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A submission as a table: ``img`` (int64) and ``pixels`` (text, "" for an empty mask), as they stand.
+    """Read a submission as a table: ``img`` (int64) and ``pixels`` (text, "" for an empty mask), in file order.
 
-    Accepts byte-order marks, CRLF, quotes and any order; texts are not decoded. Raises NerveError
-    with the line for what is no table of frames.
+    Accept byte-order marks, CRLF, quotes and any order; do not decode texts. Raise NerveError, with the
+    line, if the file is not a table of frames.
     """
     return _read(path, further=False)
 
 
 def read_solution(path: Path) -> pd.DataFrame:
-    """The true masks as a table: as ``read``, and whatever further columns the file has, such as ``Usage``, as text.
+    """Read the true masks as a table: as ``read``, plus all other columns of the file, such as ``Usage``, as text.
 
-    The columns may stand in any order.
+    The columns may be in any order.
     """
     return _read(path, further=True)
 
 
 def score(path: Path, solution: Path) -> metric.Score:
     """Score the submission file at ``path`` with the competition's metric against the solution file (see
-    `read_solution`). NerveError for a faulty file, and where the two are of other frames.
+    `read_solution`). Raise NerveError for a faulty file, and if the two have different frames.
     """
     return metric.score(read(path), read_solution(solution))
 
@@ -129,9 +129,9 @@ def score(path: Path, solution: Path) -> metric.Score:
 def check(path: Path, sample: Path | None = None) -> Report:
     """Find every fault of a submission file.
 
-    With ``sample``, the competition's sample_submission.csv, its frames are expected in its order;
-    without it, frames 1 to the largest found, with no gap. Faults in the file are in the report;
-    NerveError is raised only for a file that cannot be opened, or an unusable ``sample``.
+    With ``sample``, the competition's sample_submission.csv, expect its frames in its order; without it,
+    frames 1 to the largest in the file, without gaps. Faults in the file are in the report; raise NerveError
+    only for a file that cannot be opened, or an unusable ``sample``.
     """
     data = csv_text.read_bytes(path)
     expected = None if sample is None else read(sample)["img"].tolist()
@@ -139,24 +139,24 @@ def check(path: Path, sample: Path | None = None) -> Report:
         raise NerveError(f"{sample} has no rows below its header; fetch the competition's files again")
     faults: list[Fault] = []
 
-    def found(line: int | None, message: str) -> None:
+    def add_fault(line: int | None, message: str) -> None:
         faults.append(Fault(line, message))
 
     if unreadable := csv_text.find_unreadable(data):
         return Report(path, 0, 0, 0, (Fault(*unreadable),))
     if data.startswith(csv_text.BYTE_ORDER_MARK):
-        found(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM")
+        add_fault(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM")
     if b"\r" in data:
         ends, line = data.count(b"\r"), data[: data.index(b"\r")].count(b"\n") + 1
-        found(
+        add_fault(
             line, f"line ends are CR or CRLF (Windows), {ends} in all; save the file with LF (Unix) line ends"
         )
     lines = csv_text.lines(data)
     has_header = _FRAME_NUMBER.fullmatch(lines[0].partition(",")[0]) is None
     if not has_header:
-        found(1, f"the header is missing; the first line must be {HEADER}")
+        add_fault(1, f"the header is missing; the first line must be {HEADER}")
     elif lines[0] != HEADER:
-        found(1, f"the header is {quote(lines[0])}; it must be {HEADER}")
+        add_fault(1, f"the header is {quote(lines[0])}; it must be {HEADER}")
     frames: list[tuple[int, int]] = []
     rows = non_empty = pixels = 0
     for line, text in enumerate(lines[has_header:], 1 + has_header):
@@ -169,18 +169,18 @@ def check(path: Path, sample: Path | None = None) -> Report:
                 pixels += rle.area(run_lengths)
                 non_empty += 1
             except rle.RunLengthError as fault:
-                complaints.append(_reading(run_lengths, fault))
+                complaints.append(_mask_complaint(run_lengths, fault))
         for complaint in complaints:
-            found(line, complaint)
+            add_fault(line, complaint)
     if not rows:
-        found(None, "there are no rows below the header")
+        add_fault(None, "there are no rows below the header")
     faults.extend(_faults_of_frames(frames, expected))
     faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
     return Report(path, rows, non_empty, pixels, tuple(faults))
 
 
 def _row(text: str) -> tuple[int | None, str, list[str]]:
-    """Frame number, run-length text and complaints about one line."""
+    """Parse one line: frame number, run-length text and complaints."""
     if not text.strip():
         return None, "", ["the line is blank; delete it"]
     complaints = []
@@ -198,14 +198,14 @@ def _row(text: str) -> tuple[int | None, str, list[str]]:
     return None, run_lengths, complaints
 
 
-def _reading(run_lengths: str, fault: Exception) -> str:
+def _mask_complaint(run_lengths: str, fault: Exception) -> str:
     if run_lengths.strip().lower() in _WORDS_FOR_NOTHING:
         return f"the mask is {quote(run_lengths)}; an empty mask is nothing after the comma"
     return str(fault)
 
 
 def _faults_of_frames(frames: list[tuple[int, int]], expected: list[int] | None) -> list[Fault]:
-    """Unknown, repeated, misplaced and missing frames. ``frames`` holds (line, img) as they stand."""
+    """Find unknown, repeated, misplaced and missing frames. ``frames`` holds (line, img) in file order."""
     place = None if expected is None else {img: index for index, img in enumerate(expected)}
     faults, line_of, misplaced, furthest = [], {}, [], None
     for line, img in frames:
@@ -238,7 +238,7 @@ def _faults_of_frames(frames: list[tuple[int, int]], expected: list[int] | None)
 
 
 def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
-    """Numbers as (first, last) of each unbroken stretch, rising."""
+    """Group numbers into (first, last) of each unbroken range, ascending."""
     ranges: list[tuple[int, int]] = []
     for number in sorted(numbers):
         joins = bool(ranges) and ranges[-1][1] == number - 1
@@ -248,13 +248,13 @@ def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
 
 
 def _read(path: Path, further: bool) -> pd.DataFrame:
-    """``further``: whether other columns may stand beside img and pixels."""
+    """Read a table of frames; ``further``: allow other columns beside img and pixels."""
     data = csv_text.read_bytes(path)
     if unreadable := csv_text.find_unreadable(data):
         raise NerveError(f"cannot read {path}: {Fault(*unreadable)}")
     header, *rows = ([field.strip(" \"'") for field in line.split(",")] for line in csv_text.lines(data))
-    suits = set(header) >= set(SUBMISSION_HEADER) if further else tuple(header) == SUBMISSION_HEADER
-    if not suits or len(set(header)) < len(header):
+    is_valid = set(header) >= set(SUBMISSION_HEADER) if further else tuple(header) == SUBMISSION_HEADER
+    if not is_valid or len(set(header)) < len(header):
         wanted = f"{HEADER}, with other columns beside these two if you like" if further else HEADER
         raise NerveError(f"cannot read {path}: the header is {quote(','.join(header))}; it must be {wanted}")
     img = header.index("img")

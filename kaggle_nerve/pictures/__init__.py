@@ -1,1 +1,1 @@
-"""Figures of frames, labels and runs, by matplotlib: for notebooks and reports. Nothing is shown or written here."""
+"""Matplotlib figures of frames, labels and runs, for notebooks and reports. They are neither shown nor saved here."""

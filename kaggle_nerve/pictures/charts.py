@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 WITH, WITHOUT = "#2a7f9e", "#c9ced6"
-"""Frames with a mask, and without."""
+"""Colours of frames with a mask, and without."""
 
 SIDES = {"public": ("#2a7f9e", "o"), "private": ("#d1603d", "D")}
 """Colour and marker of the leaderboard's two sides."""
 
 
 def balance(frames: pd.DataFrame) -> Figure:
-    """Frames with and without a mask of each subject; ``frames`` has subject and area (pixels)."""
+    """Plot each subject's frames with and without a mask; ``frames`` has subject and area (pixels)."""
     present = (frames.area > 0).groupby(frames.subject).agg(["sum", "count"]).sort_values("sum")
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     axes = figure.add_subplot()
@@ -33,7 +33,7 @@ def balance(frames: pd.DataFrame) -> Figure:
 
 
 def read_history(path: Path) -> pd.DataFrame | None:
-    """A fold's history.csv; None where there is none, or none of its epochs."""
+    """Read a fold's history.csv; None if it is missing or has no epochs."""
     try:
         history = pd.read_csv(path)
     except (FileNotFoundError, pd.errors.EmptyDataError):
@@ -42,16 +42,16 @@ def read_history(path: Path) -> pd.DataFrame | None:
 
 
 def curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """As `draw_curves`, a figure of its own."""
+    """Plot `draw_curves` in a new figure."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     draw_curves(figure, histories)
     return figure
 
 
 def draw_curves(figure: Figure, histories: Mapping[str, pd.DataFrame]) -> None:
-    """Training loss and the competition's score of the held-out subjects, by fold.
+    """Plot training loss and the competition's metric on the held-out subjects, by fold.
 
-    ``histories``: fold -> its history.csv, with epoch, loss and dice (NaN where an epoch was not scored).
+    ``histories``: fold -> its history.csv, with epoch, loss and dice (NaN for unscored epochs).
     """
     loss, score = figure.subplots(1, 2)
     for fold, rows in histories.items():
@@ -67,10 +67,10 @@ def draw_curves(figure: Figure, histories: Mapping[str, pd.DataFrame]) -> None:
 
 
 def scores(submitted: pd.DataFrame) -> Figure:
-    """What submissions scored against what was expected of them, each at its out-of-fold estimate.
+    """Plot submissions' leaderboard scores against their out-of-fold estimates.
 
-    ``submitted``: run, oof, oof_low, oof_high, public, private; NaN where a figure is not known. On the
-    diagonal the estimate came true; bars are its interval over patients.
+    ``submitted``: run, oof, oof_low, oof_high, public, private; NaN for unknown figures. On the diagonal,
+    the score equals the estimate; bars are its interval over patients.
     """
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     axes = figure.add_subplot()
@@ -90,7 +90,7 @@ def scores(submitted: pd.DataFrame) -> Figure:
 
 
 def _square(axes: Axes) -> None:
-    """The same range both ways, and the diagonal."""
+    """Use the same range for both axes, and draw the diagonal."""
     limits = [*axes.get_xlim(), *axes.get_ylim()]
     low, high = min(limits), max(limits)
     axes.plot([low, high], [low, high], color="#888888", linewidth=1, linestyle="--", zorder=0)
@@ -98,7 +98,7 @@ def _square(axes: Axes) -> None:
 
 
 def _label(axes: Axes, submitted: pd.DataFrame) -> None:
-    """The run's name at the higher score of each submission; once for a file that was sent again."""
+    """Label each submission's higher score with the run's name; once for a file submitted repeatedly."""
     height = submitted[list(SIDES)].max(axis=1)
     shown = submitted.assign(height=height).dropna(subset=["oof", "height"])
     for row in shown.drop_duplicates(["run", "oof", "height"]).itertuples():

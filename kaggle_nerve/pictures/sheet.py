@@ -1,4 +1,4 @@
-"""Frames side by side, with the outlines of masks drawn over them."""
+"""Contact sheets of frames, with the outlines of masks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 WIDTH = 3.4
-"""Inches of a frame."""
+"""Width of a frame in inches."""
 
 GAP = 0.08
-"""Width of the gap after tiles that belong together, in frames."""
+"""Width of the gap between groups of tiles, in frames."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Tile:
 
 
 def sheet(tiles: Sequence[Tile], title: str = "", columns: int = 4, together: int = 1) -> Figure:
-    """A contact sheet of ``tiles``, row by row; after every ``together`` of them there is a gap.
+    """Draw a contact sheet of ``tiles``, row by row, with a gap after every ``together`` of them.
 
     ``columns`` is a multiple of ``together``.
     """

@@ -156,7 +156,7 @@ def _unfinished(fold: FoldRow) -> str:
 
 
 def _out_of_fold(run: Run, layout: Layout, reporter: Reporter, workers: int) -> OutOfFold:
-    pipeline.needs_own_data([run], layout)
+    pipeline.require_own_data([run], layout)
     options: dict[str, Any] = {"reporter": reporter, "workers": workers}
     decision = pipeline.learn_decision([run], layout.root, **options)
     review = pipeline.review_of(decision, run, layout, **options)

@@ -1,7 +1,7 @@
 """Final weights of a fold: the best epoch's, a mean of weights, or an ensemble (``training.average``).
 
-``best`` and ``top`` select epochs on the same fold that then scores them. Batch-norm statistics fit one set of weights, so
-averaged weights get new statistics.
+``best`` and ``top`` select epochs on the same fold that then scores them. Batch-norm statistics fit one set
+of weights, so averaged weights get new statistics.
 """
 
 from collections.abc import Iterable, Iterator
