@@ -1,7 +1,7 @@
 """The phantom: a synthetic competition in the real format. No pixel of it comes from a patient.
 
-It stands in for the competition's data in the demo, in rehearsals and in tests. Every directory of
-it carries a marker, ``synthetic.json``, which :func:`is_synthetic` reads.
+It replaces the competition's data in the demo, in rehearsals and in tests. Each of its directories has a
+marker, ``synthetic.json``, which :func:`is_synthetic` reads.
 """
 
 from kaggle_nerve.phantom.marker import MARKER, is_synthetic

@@ -1,4 +1,4 @@
-"""One frame and its mask: tissue, organs, probe and speckle put together."""
+"""Render one frame and its mask from tissue, organs, probe and speckle."""
 
 import cv2
 import numpy as np
@@ -10,23 +10,23 @@ from kaggle_nerve.phantom.subject import STAND_INS, Look, Subject, away_from, dr
 from kaggle_nerve.phantom.tissue import CANVAS, MARGIN, Tissue, cut_slice, grow_tissue, speckle
 
 _SLICES = 4
-"""The nerve's fascicles are arranged anew this often along the neck."""
+"""Number of arrangements of the nerve's fascicles along the neck."""
 
 _TOP = 40
-"""Rows that an outline keeps from the frame's top edge before the probe moves by some twenty."""
+"""Minimum rows between an outline and the frame's top edge, before the probe moves by about twenty."""
 
 
 def meet_subject(seed: int, number: int) -> tuple[Subject, Tissue]:
-    """Subject ``number`` of the set drawn from ``seed``, and their tissue."""
+    """Draw subject ``number`` of the set with ``seed``, and their tissue."""
     rng = stream(Stream.SUBJECT, seed, number)
     subject = draw_subject(rng)
     return subject, grow_tissue(subject, rng)
 
 
 def render(subject: Subject, tissue: Tissue, shot: Shot) -> tuple[np.ndarray, np.ndarray]:
-    """The frame and its mask, both uint8 (420, 580); the mask is 0 or 255.
+    """Render the frame and its mask, both uint8 (420, 580); the mask is 0 or 255.
 
-    Depends on nothing but the arguments: the same shot always gives the same bytes.
+    The result depends on the arguments only: the same shot always gives the same bytes.
     """
     rng = stream(Stream.FRAME, *shot.seed)
     echo = cut_slice(tissue, shot.position)
@@ -47,7 +47,7 @@ def render(subject: Subject, tissue: Tissue, shot: Shot) -> tuple[np.ndarray, np
 
 
 def _draw_nerve(echo: np.ndarray, rng: np.random.Generator, subject: Subject, shot: Shot) -> np.ndarray:
-    """Draw the nerve; its outline's inside, uint8 (CANVAS), 0 or 255."""
+    """Draw the nerve; return its mask, uint8 (CANVAS), 0 or 255."""
     home = subject.home
     shape = stream(Stream.NERVE, home.seed, int(shot.position * _SLICES))
     outline = anatomy.draw_outline(
@@ -58,21 +58,21 @@ def _draw_nerve(echo: np.ndarray, rng: np.random.Generator, subject: Subject, sh
     )
     y, x = _near_home(rng, subject)
     y = max(y, _TOP + MARGIN - outline[:, 1].min())
-    # It fades towards its end, where frames are hard to call.
+    # It fades towards its end, where frames are hard to classify.
     contrast = home.contrast * np.interp(shot.edge, [0, 0.12], [0.55, 1.0])
     anatomy.draw_nerve(echo, shape, outline, y, x, home.fascicles, contrast)
     return anatomy.fill_outline(CANVAS, outline, y, x)
 
 
 def _draw_stand_in(echo: np.ndarray, rng: np.random.Generator, subject: Subject) -> None:
-    """Draw what lies at the nerve's place in a frame without one: at times something round and dark."""
+    """Draw a structure, sometimes round and dark, at the nerve's place in a frame without a nerve."""
     kind = subject.stand_in if rng.random() < 0.6 else str(rng.choice(STAND_INS))
     y, x = _near_home(rng, subject)
     _draw_organ(echo, rng, kind, y, x)
 
 
 def _draw_bystander(echo: np.ndarray, rng: np.random.Generator, subject: Subject) -> None:
-    """Draw something elsewhere, whether there is a nerve or not."""
+    """Draw a structure elsewhere, with or without a nerve in the frame."""
     y, x = away_from(rng, subject.home, lowest=300)
     _draw_organ(echo, rng, str(rng.choice(STAND_INS)), y + MARGIN, x + MARGIN)
 
@@ -89,7 +89,7 @@ def _draw_organ(echo: np.ndarray, rng: np.random.Generator, kind: str, y: float,
 
 
 def _draw_vessels(echo: np.ndarray, rng: np.random.Generator, subject: Subject, shot: Shot) -> None:
-    """Draw the subject's vessels, which beat and drift a little from slice to slice."""
+    """Draw the subject's vessels, which pulsate and drift slightly from slice to slice."""
     for vessel in subject.vessels:
         y, x = vessel.y + rng.normal(0, 3), vessel.x + 40 * (shot.position - 0.5) + rng.normal(0, 3)
         radius = vessel.radius * rng.uniform(0.88, 1.12)
@@ -97,13 +97,13 @@ def _draw_vessels(echo: np.ndarray, rng: np.random.Generator, subject: Subject, 
 
 
 def _near_home(rng: np.random.Generator, subject: Subject) -> tuple[float, float]:
-    """A place (y, x) on the canvas near the subject's nerve."""
+    """Draw a random place (y, x) on the canvas near the subject's nerve."""
     dy, dx = np.clip(rng.normal(0, (7, 10)), -20, 20)
     return subject.home.y + MARGIN + float(dy), subject.home.x + MARGIN + float(dx)
 
 
 def _fade(echo: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarray:
-    """Take off what depth and poor contact cost, add the frame's own gain: decibels."""
+    """Apply the losses from depth and poor contact, and the frame's own gain: decibels."""
     rows = np.linspace(0, look.attenuation, HEIGHT, dtype=np.float32)[:, np.newaxis]
     across = (np.arange(WIDTH) - look.shadow_x - rng.normal(0, 8)) / look.shadow_width
     shadow = look.shadow_depth * np.exp(-0.5 * across**2)
@@ -111,6 +111,6 @@ def _fade(echo: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarray:
 
 
 def _retake(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The frame once more, with the faint noise of another capture."""
+    """Return the frame with the faint noise of another capture."""
     noise = rng.normal(0, 0.6, frame.shape)
     return np.clip(np.round(frame + noise), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The sign by which later stages tell a synthetic data directory from the real one."""
+"""Marker that distinguishes a synthetic data directory from the real one."""
 
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ that competition's. Scores reached here say nothing about scores on Kaggle.
 
 
 def is_synthetic(data_dir: Path) -> bool:
-    """Whether the frames in ``data_dir`` are a phantom's."""
+    """Return whether the frames in ``data_dir`` are a phantom's."""
     path = Path(data_dir) / MARKER
     return path.is_file() and bool(read_json(path).get("synthetic"))
 
 
 def open_marker(out: Path, settings: dict[str, Any]) -> None:
-    """Make ``out`` and mark it as synthetic and unfinished, before its first frame is written.
+    """Create ``out`` and mark it as synthetic and unfinished, before its first frame is written.
 
-    An unfinished or finished phantom of the same settings is taken over: it gets the same bytes
-    again. Raises NerveError where ``out`` holds anything else, or cannot be written.
+    A phantom of the same settings, finished or not, is overwritten with the same bytes. Raise NerveError if
+    ``out`` holds anything else, or cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)

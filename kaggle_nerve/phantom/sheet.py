@@ -1,4 +1,4 @@
-"""A picture of the phantom for the docs: ``python -m kaggle_nerve.phantom.sheet docs/phantom.png``."""
+"""Draw a picture of the phantom for the docs: ``python -m kaggle_nerve.phantom.sheet docs/phantom.png``."""
 
 import sys
 from pathlib import Path
@@ -17,13 +17,13 @@ _TILE = (308, 223)
 _GAP, _HEAD = 6, 34
 _OUTLINE = (0, 200, 255)
 _GREYS = 24
-"""Grey levels of the picture: speckle does not compress, and nobody tells so many apart."""
+"""Grey levels of the picture: speckle compresses badly, and more levels would not be visible."""
 
 
 def draw_sheet(path: Path, seed: int = 0) -> None:
     """Write a PNG with 12 frames of 12 subjects: 6 with the nerve outlined, then 6 without one.
 
-    Raises NerveError where ``path`` cannot be written.
+    Raise NerveError if ``path`` cannot be written.
     """
     tiles = [_draw_tile(seed, shot) for shot in _choose(seed)]
     rows = [np.hstack(tiles[start : start + _COLUMNS]) for start in range(0, len(tiles), _COLUMNS)]
@@ -36,18 +36,18 @@ def draw_sheet(path: Path, seed: int = 0) -> None:
 
 
 def _choose(seed: int) -> list[Shot]:
-    """One frame of each of 12 subjects: 6 with a clear nerve and its mask, then 6 without."""
+    """Choose one frame of each of 12 subjects: 6 with a clear nerve and its mask, then 6 without."""
     half = _ROWS * _COLUMNS // 2
     shots = plan_train(seed, subjects=4 * half, frames=20)
     clear = {shot.subject: shot for shot in shots if shot.labelled and shot.edge > 0.05}
     with_nerve = [clear[subject] for subject in sorted(clear)[:half]]
-    shown = {shot.subject for shot in with_nerve}
-    empty = {shot.subject: shot for shot in shots if not shot.nerve and shot.subject not in shown}
+    nerve_subjects = {shot.subject for shot in with_nerve}
+    empty = {shot.subject: shot for shot in shots if not shot.nerve and shot.subject not in nerve_subjects}
     return with_nerve + [empty[subject] for subject in sorted(empty)[:half]]
 
 
 def _draw_tile(seed: int, shot: Shot) -> np.ndarray:
-    """A small frame with its outline: uint8 (height, width, 3)."""
+    """Draw a small frame with its outline: uint8 (height, width, 3)."""
     frame, mask = render(*meet_subject(seed, shot.subject), shot)
     small = cv2.resize(frame, _TILE, interpolation=cv2.INTER_AREA).astype(np.float32)
     steps = np.round(small / 255 * (_GREYS - 1)) / (_GREYS - 1) * 255
@@ -59,7 +59,7 @@ def _draw_tile(seed: int, shot: Shot) -> np.ndarray:
 
 
 def _head(width: int) -> np.ndarray:
-    """The title over the frames: uint8 (height, width, 3)."""
+    """Draw the title above the frames: uint8 (height, width, 3)."""
     head = np.full((_HEAD, width, 3), 255, np.uint8)
     cv2.putText(head, TITLE, (4, 23), cv2.FONT_HERSHEY_SIMPLEX, 0.62, (0, 0, 0), 1, cv2.LINE_AA)
     note = "above: nerve outlined; below: no nerve"

@@ -1,4 +1,4 @@
-"""A subject: how their tissue lies, where their nerve is, and how the machine was set for them."""
+"""A subject: their tissue, the place of their nerve, and the machine's settings."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ EMPTY_SHARE = 0.588
 """Share of frames without a mask: 3312 of the 5635 real training frames."""
 
 LOWEST_RATE, HIGHEST_RATE = 0.02, 0.90
-"""Bounds of a subject's share of frames with a mask; the real ones run from 0.017 to 0.89."""
+"""Bounds of a subject's share of frames with a mask; the real ones range from 0.017 to 0.89."""
 
 STAND_INS = ("nothing", "vessel", "muscle", "clump")
 
@@ -18,7 +18,7 @@ _RATE_ALPHA, _RATE_BETA = 1.46, 2.11
 
 @dataclass(frozen=True)
 class Look:
-    """The machine's settings. Levels are decibels, 0 is white; lengths are pixels."""
+    """Settings of the machine. Levels are in decibels, 0 is white; lengths are in pixels."""
 
     gain: float
     dynamic_range: float
@@ -30,16 +30,16 @@ class Look:
     lateral: float
     """Standard deviation of the point spread sideways."""
     smoothing: float
-    """How far the machine averages speckle away, as a multiple of the point spread."""
+    """Width of the machine's speckle averaging, as a multiple of the point spread."""
     shadow_x: float
     shadow_width: float
     shadow_depth: float
-    """Decibels lost in the middle of the shadow of a badly coupled stretch of the probe."""
+    """Decibels lost in the middle of the shadow of a badly coupled part of the probe."""
 
 
 @dataclass(frozen=True)
 class Home:
-    """Where the subject's nerve lies in the frame, and what it is like."""
+    """Place and appearance of the subject's nerve in the frame."""
 
     y: float
     x: float
@@ -50,14 +50,14 @@ class Home:
     """Radians from the x axis to the long axis."""
     fascicles: int
     contrast: float
-    """How clearly the nerve stands out, 0 to 1."""
+    """Contrast of the nerve, 0 to 1."""
     seed: int
-    """What the nerve's own shape is drawn from."""
+    """Seed of the nerve's own shape."""
 
 
 @dataclass(frozen=True)
 class Vessel:
-    """A vessel that all slices cut."""
+    """A vessel that is visible in all slices."""
 
     y: float
     x: float
@@ -85,11 +85,11 @@ class Subject:
     """Decibels of the tissue's fibres."""
     vessels: tuple[Vessel, ...]
     stand_in: str
-    """What mostly lies at the nerve's place where there is no nerve: one of STAND_INS."""
+    """Most frequent structure at the nerve's place in frames without a nerve: one of STAND_INS."""
 
 
 def draw_subject(rng: np.random.Generator) -> Subject:
-    """A random subject."""
+    """Draw a random subject."""
     depths = np.cumsum([rng.uniform(9, 16), *rng.uniform([18, 26, 55, 70], [34, 52, 95, 120])])
     levels = [-12, *rng.uniform([-23, -27, -25, -28, -34], [-16, -20, -19, -21, -26])]
     home = _draw_home(rng)
@@ -141,7 +141,7 @@ def _draw_vessel(rng: np.random.Generator, home: Home) -> Vessel:
 
 
 def away_from(rng: np.random.Generator, home: Home, lowest: float) -> tuple[float, float]:
-    """A place (y, x) in the frame, above the row ``lowest``, that leaves the nerve its room."""
+    """Draw a place (y, x) in the frame, above the row ``lowest`` and away from the nerve."""
     while True:
         y, x = rng.uniform(110, lowest), rng.uniform(30, 550)
         if np.hypot(y - home.y, x - home.x) > 125:
@@ -149,27 +149,27 @@ def away_from(rng: np.random.Generator, home: Home, lowest: float) -> tuple[floa
 
 
 def positive_counts(rng: np.random.Generator, subjects: int, frames: int) -> np.ndarray:
-    """How many of each subject's ``frames`` have a mask: int array (subjects,).
+    """Draw the number of each subject's ``frames`` with a mask: int array (subjects,).
 
-    Subjects differ as the real ones do (a beta distribution); their sum is the real share of the
-    whole set, to the frame, where the bounds of a subject allow it.
+    Subjects vary like the real ones (a beta distribution); their sum matches the real share of the whole set
+    to the frame, if the bounds of a subject allow it.
     """
     rates = rng.beta(_RATE_ALPHA, _RATE_BETA, size=subjects)
     rates = _with_mean(rates, 1 - EMPTY_SHARE)
     wanted = round(subjects * frames * (1 - EMPTY_SHARE))
     counts = np.floor(rates * frames).astype(int)
-    # The largest remainders get the frames that rounding down has lost.
+    # The largest remainders get the frames that were lost by rounding down.
     largest = np.argsort(-(rates * frames - counts), kind="stable")
     counts[largest[: wanted - counts.sum()]] += 1
     return counts
 
 
 def _with_mean(rates: np.ndarray, mean: float) -> np.ndarray:
-    """The rates moved along the logistic curve, within the bounds, until their mean is ``mean``."""
+    """Shift the rates along the logistic curve, within the bounds, until their mean is ``mean``."""
     logits = np.log(np.clip(rates, 1e-3, 1 - 1e-3) / (1 - np.clip(rates, 1e-3, 1 - 1e-3)))
-    low, high, moved = -12.0, 12.0, rates
+    low, high, shifted = -12.0, 12.0, rates
     for _ in range(60):
         middle = (low + high) / 2
-        moved = np.clip(1 / (1 + np.exp(-(logits + middle))), LOWEST_RATE, HIGHEST_RATE)
-        low, high = (middle, high) if moved.mean() < mean else (low, middle)
-    return moved
+        shifted = np.clip(1 / (1 + np.exp(-(logits + middle))), LOWEST_RATE, HIGHEST_RATE)
+        low, high = (middle, high) if shifted.mean() < mean else (low, middle)
+    return shifted

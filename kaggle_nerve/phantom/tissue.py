@@ -1,4 +1,4 @@
-"""Tissue without organs: curved layers, fascia, fibres; and speckle, which turns echo into a frame."""
+"""Tissue without organs: curved layers, fascia, fibres; and speckle, which turns the echo into a frame."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from kaggle_nerve.competition.facts import HEIGHT, WIDTH
 from kaggle_nerve.phantom.subject import Look, Subject
 
 MARGIN = 48
-"""Pixels that the canvas is larger than a frame on every side, so that the probe can move."""
+"""Margin of the canvas around a frame in pixels, so that the probe can move."""
 
 CANVAS = (HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN)
 """(height, width) of the canvas on which a subject's tissue is drawn."""
@@ -29,7 +29,7 @@ class Tissue:
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], down: float, across: float) -> np.ndarray:
-    """A Gaussian field of mean 0 and variance 1: float32 (shape).
+    """Draw a Gaussian field of mean 0 and variance 1: float32 (shape).
 
     ``down`` and ``across`` are its correlation lengths in pixels (standard deviation of the kernel).
     """
@@ -43,7 +43,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], down: float, 
 
 
 def grow_tissue(subject: Subject, rng: np.random.Generator) -> Tissue:
-    """Lay out the subject's layers and fibres on the canvas."""
+    """Draw the subject's layers and fibres on the canvas."""
     flat_rows = _flat_rows(subject, rng)
     return Tissue(
         layers=_layers(subject, flat_rows, rng),
@@ -53,26 +53,26 @@ def grow_tissue(subject: Subject, rng: np.random.Generator) -> Tissue:
 
 
 def cut_slice(tissue: Tissue, position: float) -> np.ndarray:
-    """The tissue's echo at a ``position`` (0 to 1) along the neck: decibels, float32 (CANVAS).
+    """Compute the tissue's echo at a ``position`` (0 to 1) along the neck: decibels, float32 (CANVAS).
 
-    The two fields are mixed with weights on a circle, so that a slice halfway is as crisp as any.
+    The two fields are mixed with weights on a circle, so that all slices have the same contrast.
     """
     angle = 0.45 * np.pi * position
-    mixed = cv2.addWeighted(tissue.fibres[0], np.cos(angle), tissue.fibres[1], np.sin(angle), 0)
-    # Bright fibres stand out of their surroundings; there are no equally black ones.
-    crests = np.maximum(mixed - np.float32(0.6), 0)
+    echo = cv2.addWeighted(tissue.fibres[0], np.cos(angle), tissue.fibres[1], np.sin(angle), 0)
+    # Bright fibres stand out from their surroundings; there are no equally dark ones.
+    crests = np.maximum(echo - np.float32(0.6), 0)
     crests *= crests
-    mixed = cv2.scaleAdd(crests, 0.35, mixed)
-    mixed *= tissue.strength
-    mixed += tissue.layers
-    return mixed
+    echo = cv2.scaleAdd(crests, 0.35, echo)
+    echo *= tissue.strength
+    echo += tissue.layers
+    return echo
 
 
 def speckle(echo: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarray:
-    """What the machine shows of an ``echo`` in decibels: uint8 (height, width).
+    """Turn an ``echo`` in decibels into the machine's picture: uint8 (height, width).
 
-    Scatterers with random phase are blurred by the point spread; the length of the sum has a
-    Rayleigh distribution in even tissue. It is averaged a little, log-compressed and mapped to grey.
+    Scatterers with random phase are blurred by the point spread; the amplitude of the sum has a Rayleigh
+    distribution in uniform tissue. It is slightly averaged, log-compressed and mapped to grey.
     """
     amplitude = cv2.exp(echo * np.float32(np.log(10) / 20))
     spread = {"ksize": (0, 0), "sigmaX": look.lateral, "sigmaY": look.axial}
@@ -91,24 +91,24 @@ def speckle(echo: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarra
 
 
 def _to_grey(decibels: np.ndarray, look: Look) -> np.ndarray:
-    """Decibels to grey: gain, dynamic range, gamma. uint8 (height, width)."""
+    """Map decibels to grey by gain, dynamic range and gamma: uint8 (height, width)."""
     linear = decibels * np.float32(1 / look.dynamic_range)
     linear += np.float32(look.gain / look.dynamic_range + 1)
     return cv2.convertScaleAbs(cv2.pow(np.clip(linear, 0, 1), look.gamma), alpha=255)
 
 
 def _flat_rows(subject: Subject, rng: np.random.Generator) -> np.ndarray:
-    """The row that every pixel would have if the layers were flat: float32 (CANVAS)."""
+    """Compute the row that each pixel would have if the layers were flat: float32 (CANVAS)."""
     sideways = (_COLUMNS - WIDTH / 2) / (WIDTH / 2)
     bend = subject.tilt * (_COLUMNS - WIDTH / 2) - subject.arch * (1 - sideways**2)
     waves = 0.8 * smooth_noise(rng, CANVAS, 70, 120) + 0.5 * smooth_noise(rng, CANVAS, 28, 55)
-    # The probe presses the skin flat: the waves begin below it.
+    # The probe flattens the skin: the waves begin below it.
     below = np.clip(_ROWS / 120, 0.08, 1)
     return _ROWS - below * (bend + subject.waviness * waves)
 
 
 def _layers(subject: Subject, flat_rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Level of every pixel's layer, large dark and bright patches, and the fascia between layers."""
+    """Draw each pixel's layer level, large dark and bright patches, and the fascia between layers."""
     edges = np.repeat(subject.depths, 2) + np.tile([-4.0, 4.0], len(subject.depths))
     levels = np.repeat(subject.levels, 2)[1:-1]
     field = np.interp(flat_rows, edges, levels).astype(np.float32)
@@ -119,9 +119,9 @@ def _layers(subject: Subject, flat_rows: np.ndarray, rng: np.random.Generator) -
 
 
 def _bellies(field: np.ndarray, flat_rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Cut dark muscle bellies with bright edges into ``field``: decibels (CANVAS).
+    """Draw dark muscle bellies with bright edges into ``field``: decibels (CANVAS).
 
-    They lie where a smooth field is high; its contour is their edge.
+    They lie where a random smooth field is positive; its zero contour is their edge.
     """
     height = smooth_noise(rng, CANVAS, 20, 42) - rng.uniform(0.25, 0.7)
     sideways, down = cv2.Sobel(height, cv2.CV_32F, 1, 0) / 8, cv2.Sobel(height, cv2.CV_32F, 0, 1) / 8
@@ -129,13 +129,13 @@ def _bellies(field: np.ndarray, flat_rows: np.ndarray, rng: np.random.Generator)
     distance = height / slope
     deep = np.clip((flat_rows - 25) / 30, 0, 1)
     field -= deep * 8.0 / (1 + np.exp(-np.clip(distance, -20, 20)))
-    # An edge across the beam sends back more than one along it.
+    # An edge perpendicular to the beam reflects more than a parallel one.
     swell = np.clip(13 * np.abs(down) / slope - 3 + 6 * smooth_noise(rng, CANVAS, 20, 30), 0, 17)
     return field + deep * swell * np.exp(-0.5 * np.clip(distance / 1.8, -9, 9) ** 2)
 
 
 def _fascia(flat_rows: np.ndarray, depth: float, rng: np.random.Generator) -> np.ndarray:
-    """A bright line along a layer's edge, which swells, thins and breaks off. Decibels (CANVAS)."""
+    """Draw a bright line of varying width, with gaps, along a layer's edge: decibels (CANVAS)."""
     along = smooth_noise(rng, (1, CANVAS[1]), 1, 40)
     wander = 2.5 * smooth_noise(rng, (1, CANVAS[1]), 1, 30)
     offset = (flat_rows - depth - wander) / rng.uniform(1.6, 3.0)
@@ -143,7 +143,7 @@ def _fascia(flat_rows: np.ndarray, depth: float, rng: np.random.Generator) -> np
 
 
 def _fibres(flat_rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Fibres that follow the layers: unit variance, float32 (CANVAS)."""
+    """Draw fibres that follow the layers: unit variance, float32 (CANVAS)."""
     tall = CANVAS[0] + 160
     fine = smooth_noise(rng, (tall, CANVAS[1]), 1.7, 8)
     long = smooth_noise(rng, (tall, CANVAS[1]), 2.4, 32)
@@ -154,7 +154,7 @@ def _fibres(flat_rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _fibre_strength(subject: Subject, flat_rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Fibres are strong in fat and fascia, weaker in muscle and in the deep: decibels (CANVAS)."""
+    """Draw the fibres' strength, high in fat and fascia, lower in muscle and at depth: decibels (CANVAS)."""
     patches = np.clip(1 + 0.3 * smooth_noise(rng, CANVAS, 25, 45), 0.4, 1.6)
     deep = np.interp(flat_rows, [0, 60, 250, 420], [0.9, 1.0, 0.95, 0.6]).astype(np.float32)
     return subject.streaks * patches * deep

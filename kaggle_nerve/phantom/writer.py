@@ -1,4 +1,4 @@
-"""The phantom on disk, in the layout in which Kaggle ships the competition."""
+"""Write the phantom to disk in the layout of Kaggle's competition data."""
 
 import os
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from kaggle_nerve.progress import SILENT, Bar, Reporter
 from kaggle_nerve.storage import write_text
 
 _LZW = 5
-"""The TIFF compression of the real files (value of tag 259)."""
+"""TIFF compression of the real files (value of tag 259)."""
 
 
 def write_competition(
@@ -38,15 +38,15 @@ def write_competition(
 ) -> pd.DataFrame:
     """Write a synthetic competition into ``out`` and return the test set's solution.
 
-    ``frames`` and ``test_frames`` count the frames of one subject (``test_frames`` None: as many as
-    ``frames``); the real set has 47 subjects of 120. 58.8 % of all frames have no mask, in either
-    split. The test subjects are others than the training ones, their frames mixed and numbered from
-    1. ``workers`` threads make the frames (None: one per core); they change nothing of the bytes,
-    which depend on ``seed``, 0 or more, and the counts.
+    ``frames`` and ``test_frames`` are the numbers of frames per subject (``test_frames`` None: the same as
+    ``frames``); the real set has 47 subjects of 120. 58.8 % of all frames have no mask, in either split.
+    The test subjects differ from the training ones; their frames are mixed and numbered from 1. ``workers``
+    threads render the frames (None: one per core); the bytes depend only on ``seed``, 0 or more, and the
+    counts.
 
-    The solution has the columns img (int, rising) and pixels (str, "" where there is no mask); it
-    is not written to ``out``. Raises NerveError for counts below 1 or a negative seed, and where
-    ``out`` holds anything but this very phantom, or cannot be written.
+    The solution has the columns img (int, ascending) and pixels (str, "" for an empty mask); it is not
+    written to ``out``. Raise NerveError for counts below 1 or a negative seed, and if ``out`` holds anything
+    but the same phantom, or cannot be written.
     """
     test_frames = frames if test_frames is None else test_frames
     counts = {
@@ -81,7 +81,7 @@ def _make(
     pool: ThreadPoolExecutor,
     bar: Bar,
 ) -> list[str]:
-    """Make and write every shot, a subject at a time; the masks' run lengths in the shots' order."""
+    """Render and write all shots, subject by subject; return the masks' run-length encodings in the shots' order."""
     pixels = {}
     by_subject = sorted(shots, key=lambda shot: shot.subject)
     for number, group in groupby(by_subject, key=lambda shot: shot.subject):
@@ -96,7 +96,7 @@ def _make(
 def _develop(
     subject: Subject, tissue: Tissue, write: Callable[[Shot, np.ndarray, np.ndarray], None], shot: Shot
 ) -> str:
-    """Make one frame and write it; its mask's run lengths."""
+    """Render one frame and write it; return its mask's run-length encoding."""
     frame, mask = render(subject, tissue, shot)
     write(shot, frame, mask)
     return rle.encode(mask > 0)
