@@ -160,7 +160,7 @@ def judged(
     found = nested.judge(candidate, known)
     seconds = None if seconds is None else seconds + time.perf_counter() - started
     values = None if held is None else dice(held, candidate.learn(known).cuts(held))
-    return Step(name, found.dice, found.kept, values, seconds)
+    return Step(name, found.dice, found.keeps_mask, values, seconds)
 
 
 def shaped(bench: Bench, frames: Frames, held: Frames, known: Evidence, seen: Evidence, rule: Candidate):
@@ -186,7 +186,7 @@ def shaped(bench: Bench, frames: Frames, held: Frames, known: Evidence, seen: Ev
         seconds = time.perf_counter() - started
         finish = [Shaper(steps, prior, held_image)]
         on_held = shaping.score(held.stored, held.truths, learned.cuts(seen), lambda row, f=finish: f)[0]
-        yield Step(f"+ shape: {name}", values, verdicts.kept, on_held, seconds)
+        yield Step(f"+ shape: {name}", values, verdicts.keeps_mask, on_held, seconds)
 
 
 def rules(bench: Bench, table: Table, known: Evidence, seen: Evidence) -> dict[str, Step]:

@@ -66,8 +66,8 @@ def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
     if gpus:
         index = slot % gpus
         allowed = _allowed_gpus()
-        own = {"CUDA_VISIBLE_DEVICES": str(index) if allowed is None else allowed[index]}
-        return own | SHARED if jobs > gpus else own
+        variables = {"CUDA_VISIBLE_DEVICES": str(index) if allowed is None else allowed[index]}
+        return variables | SHARED if jobs > gpus else variables
     if jobs == 1:
         return {}
     threads = str(max(1, _cores() // jobs))

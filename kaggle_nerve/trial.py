@@ -185,9 +185,9 @@ def _targets(frames: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
 
 
 def _refuse_overwriting(frames: Sequence[Path], targets: list[tuple[Path, Path]]) -> None:
-    written = Counter(path for pair in targets for path in pair)
+    counts = Counter(path for pair in targets for path in pair)
     frame_paths = {path.resolve() for path in frames}
-    for path, times in written.items():
+    for path, times in counts.items():
         if path.resolve() in frame_paths:
             raise NerveError(f"{path} would overwrite a frame; name another --out.")
         if times > 1:

@@ -87,7 +87,7 @@ def test_the_rule_that_was_never_taught_asks_for_the_presence():
         for each, keeps in zip((sure, unsure), kept, strict=True):
             # Row 1 has a map with a large mask.
             evidence = stack_evidence([measure_frame(each, 1)[1]])
-            assert bool(learned.rule.kept(evidence, learned.presence(evidence))[0]) == keeps
+            assert bool(learned.rule.keeps_mask(evidence, learned.presence(evidence))[0]) == keeps
 
 
 def test_maps_of_both_kinds_are_blended_as_conditional_ones():

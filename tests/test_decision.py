@@ -345,7 +345,7 @@ def test_masks_begin_at_the_cut(learned):
     for row in (0, 1, 5):
         wanted = (found.full(row) >= 0.3) if cuts[row] < levels.NOTHING else np.zeros((420, 580), bool)
         assert (
-            known.reached[row, levels.cut(0.3)] == pytest.approx(wanted.sum(), rel=0.02) or not wanted.any()
+            known.cut_areas[row, levels.cut(0.3)] == pytest.approx(wanted.sum(), rel=0.02) or not wanted.any()
         )
 
 

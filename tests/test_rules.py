@@ -28,19 +28,19 @@ def reached_of(pixels) -> np.ndarray:
 
 def test_thresholds_by_hand():
     evidence = evidence_of(subjects=1, frames=2)
-    empty, disc = evidence.reached[:, levels.cut(0.5)]
+    empty, disc = evidence.cut_areas[:, levels.cut(0.5)]
     assert empty == 0
     assert disc > 10000
     sure = np.array([0.9, 0.9])
-    assert Thresholds(0.5).kept(evidence, sure).tolist() == [False, True]
-    assert Thresholds(0.5, area=int(disc)).kept(evidence, sure).tolist() == [False, True]
-    assert Thresholds(0.5, area=int(disc) + 1).kept(evidence, sure).tolist() == [False, False]
-    assert Thresholds(0.5, presence=0.91).kept(evidence, sure).tolist() == [False, False]
+    assert Thresholds(0.5).keeps_mask(evidence, sure).tolist() == [False, True]
+    assert Thresholds(0.5, area=int(disc)).keeps_mask(evidence, sure).tolist() == [False, True]
+    assert Thresholds(0.5, area=int(disc) + 1).keeps_mask(evidence, sure).tolist() == [False, False]
+    assert Thresholds(0.5, presence=0.91).keeps_mask(evidence, sure).tolist() == [False, False]
     # Confident pixels decide whether there is a mask, the lower threshold where it ends.
     triplet = Thresholds(0.05, area=100, confident=0.5)
-    assert triplet.kept(evidence, sure).tolist() == [False, True]
+    assert triplet.keeps_mask(evidence, sure).tolist() == [False, True]
     assert triplet.outlines(evidence).tolist() == [13, 13]
-    assert Thresholds(0.05, area=100).kept(evidence, sure).tolist() == [True, True]
+    assert Thresholds(0.05, area=100).keeps_mask(evidence, sure).tolist() == [True, True]
 
 
 def brute_force(pixels) -> float:
@@ -80,18 +80,18 @@ def test_a_mask_is_kept_where_that_is_expected_to_score_more():
     evidence = evidence_of(subjects=1, frames=2)
     for quality, limit in ((1.0, 0.5), (0.6, 0.625)):
         rule = ExpectedDice(AS_GIVEN, Calibration((0.0, 1.0), (quality, quality)))
-        kept = [rule.kept(evidence, np.full(2, limit + by)).tolist()[1] for by in (-0.01, 0.01)]
+        kept = [rule.keeps_mask(evidence, np.full(2, limit + by)).tolist()[1] for by in (-0.01, 0.01)]
         assert kept == [False, True]
 
 
 def test_no_pixel_no_mask():
     evidence = evidence_of(subjects=1, frames=2)
-    nothing = np.zeros_like(evidence.reached)
+    nothing = np.zeros_like(evidence.cut_areas)
     nothing[:, 0] = 420 * 580
     empty = type(evidence)(nothing, *[getattr(evidence, n) for n in list(evidence.__dataclass_fields__)[1:]])
     rule = ExpectedDice(AS_GIVEN, Calibration((0.0, 1.0), (1.0, 1.0)))
-    assert not rule.kept(empty, np.ones(2)).any()
-    assert not Thresholds(0.5).kept(empty, np.ones(2)).any()
+    assert not rule.keeps_mask(empty, np.ones(2)).any()
+    assert not Thresholds(0.5).keeps_mask(empty, np.ones(2)).any()
 
 
 @pytest.mark.parametrize("confident", [None, (0.5, 0.8)])
@@ -101,7 +101,7 @@ def test_the_search_finds_the_best_of_its_grid(confident):
     found = candidates.search(evidence, evidence.presence, thresholds, areas, presences, confident)
 
     def score(rule):
-        cuts = np.where(rule.kept(evidence, evidence.presence), rule.outlines(evidence), levels.NOTHING)
+        cuts = np.where(rule.keeps_mask(evidence, evidence.presence), rule.outlines(evidence), levels.NOTHING)
         return candidates.dice(evidence, cuts).mean()
 
     grid = [

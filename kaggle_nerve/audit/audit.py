@@ -101,8 +101,8 @@ def write(result: Audit, out: Path) -> list[Path]:
     Replace an earlier audit's files. Return the files' paths, the tables first.
     """
     tables = {
-        FINDINGS: _named(result.findings, result.frames),
-        TWINS: _named(result.twins.replace({"kind": {"": "agree"}}), result.frames),
+        FINDINGS: _with_names(result.findings, result.frames),
+        TWINS: _with_names(result.twins.replace({"kind": {"": "agree"}}), result.frames),
         DOUBTED: result.doubted,
     }
     for name, table in tables.items():
@@ -124,7 +124,7 @@ def _write_sheets(result: Audit, out: Path) -> list[Path]:
     return paths
 
 
-def _named(table: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
+def _with_names(table: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
     """Replace row and other in ``table`` by the frames' subject, img and area (pixels)."""
     columns: dict[str, Any] = {"kind": table.kind}
     for rows, prefix in ((table.row, ""), (table.other, "other_")):

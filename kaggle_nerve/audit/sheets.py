@@ -26,11 +26,11 @@ def doubts_sheet(
     disagree, each frame also shows the other's in orange.
     """
     kind, together = findings.kind.iloc[0], 1 if findings.other.isna().all() else 2
-    shown = findings.head(most // together)
+    selection = findings.head(most // together)
     tiles = []
-    for finding in shown.itertuples():
+    for finding in selection.itertuples():
         tiles += _tiles(finding, frames, read)
-    count = f"{len(shown)} of {len(findings)}" if len(shown) < len(findings) else str(len(findings))
+    count = f"{len(selection)} of {len(findings)}" if len(selection) < len(findings) else str(len(findings))
     other = "; own outline blue, the twin's orange" if kind == DISAGREE else ""
     return sheet(tiles, f"{kind.capitalize()}: {count}{other}", together=together)
 
@@ -40,17 +40,20 @@ def _tiles(finding: Any, frames: pd.DataFrame, read: Callable[..., np.ndarray]) 
     if pd.isna(finding.other):
         return [Tile(read(frame.path), _title(frame), _outlines(frame))]
     twin = frames.loc[int(finding.other)]
-    own, others, dice = _outlines(frame), _outlines(twin), ""
+    own_outlines, twin_outlines, dice = _outlines(frame), _outlines(twin), ""
     if finding.kind == DISAGREE:
         dice = f"; Dice {finding.dice:.2f}"
-        own, others = [*_recoloured(others), *own], [*_recoloured(own), *others]
+        own_outlines, twin_outlines = (
+            [*_recolour(twin_outlines), *own_outlines],
+            [*_recolour(own_outlines), *twin_outlines],
+        )
     return [
-        Tile(read(frame.path), f"{_title(frame)}; correlation {finding.correlation:.4f}", own),
-        Tile(read(twin.path), _title(twin) + dice, others),
+        Tile(read(frame.path), f"{_title(frame)}; correlation {finding.correlation:.4f}", own_outlines),
+        Tile(read(twin.path), _title(twin) + dice, twin_outlines),
     ]
 
 
-def _recoloured(outlines: list[tuple[np.ndarray, str]]) -> list[tuple[np.ndarray, str]]:
+def _recolour(outlines: list[tuple[np.ndarray, str]]) -> list[tuple[np.ndarray, str]]:
     return [(mask, PREDICTED) for mask, _ in outlines]
 
 

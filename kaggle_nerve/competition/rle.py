@@ -54,7 +54,7 @@ def encode_many(masks: Iterable[np.ndarray]) -> list[str]:
 
     Raise RunLengthError as ``encode`` does, with the position of the mask counted from 0.
     """
-    return [_numbered(encode, index, mask) for index, mask in enumerate(masks)]
+    return [_call_numbered(encode, index, mask) for index, mask in enumerate(masks)]
 
 
 def decode(text: str, size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -81,7 +81,7 @@ def decode_many(texts: Iterable[str], size: tuple[int, int] = SIZE) -> np.ndarra
     height, width = size
     flat = np.zeros((len(texts), height * width), np.uint8)
     for index, text in enumerate(texts):
-        _fill(flat[index], *_numbered(runs, index, text, size))
+        _fill(flat[index], *_call_numbered(runs, index, text, size))
     return flat.reshape(len(texts), width, height).transpose(0, 2, 1)
 
 
@@ -225,7 +225,7 @@ def _fill(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
     flat[edges[0] : edges[-1]] = np.repeat(values, np.diff(edges))
 
 
-def _numbered(function: Callable[..., T], index: int, *arguments: object) -> T:
+def _call_numbered(function: Callable[..., T], index: int, *arguments: object) -> T:
     try:
         return function(*arguments)
     except RunLengthError as fault:

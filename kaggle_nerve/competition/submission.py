@@ -231,9 +231,9 @@ def _faults_of_frames(frames: list[tuple[int, int]], expected: list[int] | None)
         missing = _ranges([img for img in place if img not in line_of])
     if missing:
         count = sum(last - first + 1 for first, last in missing)
-        named = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in missing[:10])
+        ranges = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in missing[:10])
         more = ", ..." if len(missing) > 10 else ""
-        faults.append(Fault(None, f"frames are missing ({count} in all): {named}{more}"))
+        faults.append(Fault(None, f"frames are missing ({count} in all): {ranges}{more}"))
     return faults
 
 
@@ -255,12 +255,14 @@ def _read(path: Path, further: bool) -> pd.DataFrame:
     header, *rows = ([field.strip(" \"'") for field in line.split(",")] for line in csv_text.lines(data))
     is_valid = set(header) >= set(SUBMISSION_HEADER) if further else tuple(header) == SUBMISSION_HEADER
     if not is_valid or len(set(header)) < len(header):
-        wanted = f"{HEADER}, with other columns beside these two if you like" if further else HEADER
-        raise NerveError(f"cannot read {path}: the header is {quote(','.join(header))}; it must be {wanted}")
+        header_text = f"{HEADER}, with other columns beside these two if you like" if further else HEADER
+        raise NerveError(
+            f"cannot read {path}: the header is {quote(','.join(header))}; it must be {header_text}"
+        )
     img = header.index("img")
     for line, fields in enumerate(rows, 2):
         if fields != [""] and (len(fields) != len(header) or not _FRAME_NUMBER.fullmatch(fields[img])):
-            row, wanted = quote(",".join(fields)), ",".join(header)
-            raise NerveError(f"cannot read {path}: line {line} is {row}; it must be {wanted}")
+            row, header_text = quote(",".join(fields)), ",".join(header)
+            raise NerveError(f"cannot read {path}: line {line} is {row}; it must be {header_text}")
     table = pd.DataFrame([fields for fields in rows if fields != [""]], columns=header, dtype="str")
     return table.astype({"img": np.int64})

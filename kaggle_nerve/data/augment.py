@@ -51,8 +51,8 @@ def _matrix(shape: tuple[int, ...], random: np.random.Generator, ranges: Augment
     turn = factor * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = turn * np.array([flip_x, flip_y])
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    moved = random.uniform(-ranges.shift, ranges.shift, 2) * (width, height)
-    return np.column_stack([linear, centre + moved - linear @ centre])
+    shift = random.uniform(-ranges.shift, ranges.shift, 2) * (width, height)
+    return np.column_stack([linear, centre + shift - linear @ centre])
 
 
 def _warp(

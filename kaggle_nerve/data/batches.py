@@ -66,12 +66,12 @@ class Batches(keras.utils.PyDataset):
         self.epoch = epoch
         random = np.random.default_rng((self.seed, 1, epoch))
         total = self._count * self.batch if self.one_per_subject else len(self.rows)
-        wanted = [(self.rows, total)]
+        steps = [(self.rows, total)]
         if positive_rate is not None and self.natural_rate not in (0, 1):
             present = self.has_mask[self.rows]
             positive, negative = self.rows[present], self.rows[~present]
-            wanted = [(positive, round(total * positive_rate)), (negative, total), (positive, total)]
-        rows = draw_rows(random, wanted, self._groups, room=self._count if self.one_per_subject else total)
+            steps = [(positive, round(total * positive_rate)), (negative, total), (positive, total)]
+        rows = draw_rows(random, steps, self._groups, room=self._count if self.one_per_subject else total)
         self.order = (
             arrange_batches(random, rows, self._groups, self.batch)
             if self.one_per_subject

@@ -106,19 +106,19 @@ def _build(
 ) -> None:
     names = ["frames", "masks"] if with_masks else ["frames"]
     shape = (len(table), *size)
-    growing = GrowingArrays(folder, dict.fromkeys(names, (shape, np.uint8)), digest)
+    cache_arrays = GrowingArrays(folder, dict.fromkeys(names, (shape, np.uint8)), digest)
     rows = list(table.itertuples(index=False))
     label = f"Caching at {size[0]}x{size[1]}"
     with ThreadPoolExecutor(workers) as pool, reporter.bar(label, len(rows)) as bar:
-        bar.update(growing.done)
-        for start in range(growing.done, len(rows), CHUNK):
+        bar.update(cache_arrays.done)
+        for start in range(cache_arrays.done, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
             for place, values in enumerate(pool.map(lambda row: _read(row, size, with_masks), chunk), start):
-                for array, value in zip(growing.arrays.values(), values, strict=True):
+                for array, value in zip(cache_arrays.arrays.values(), values, strict=True):
                     array[place] = value
                 bar.update()
-            growing.note(start + len(chunk))
-    growing.finish()
+            cache_arrays.note(start + len(chunk))
+    cache_arrays.finish()
 
 
 def _read(row: Any, size: tuple[int, int], with_mask: bool) -> list[np.ndarray]:

@@ -99,13 +99,13 @@ def _k_folds(rates: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 
 def _hold_out(rates: np.ndarray, folds: str, seed: int) -> np.ndarray:
-    train, held = map(int, folds.split("/"))
-    wanted = max(1, round(len(rates) * held / (train + held)))
-    if wanted >= len(rates):
+    train, held_share = map(int, folds.split("/"))
+    count = max(1, round(len(rates) * held_share / (train + held_share)))
+    if count >= len(rates):
         raise NerveError(f"A hold-out {folds} of {len(rates)} subjects leaves none to train on.")
-    strata = _strata(rates, len(rates) // wanted) if wanted > 1 else None
-    strata = strata if strata is not None and strata.max() < wanted else None
-    _, rows = train_test_split(np.arange(len(rates)), test_size=wanted, stratify=strata, random_state=seed)
+    strata = _strata(rates, len(rates) // count) if count > 1 else None
+    strata = strata if strata is not None and strata.max() < count else None
+    _, rows = train_test_split(np.arange(len(rates)), test_size=count, stratify=strata, random_state=seed)
     fold = np.full(len(rates), ALWAYS_TRAIN)
     fold[rows] = 0
     return fold

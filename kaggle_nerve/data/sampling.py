@@ -17,7 +17,7 @@ def most_batches(counts: np.ndarray, batch: int) -> int:
 
 def draw_rows(
     random: np.random.Generator,
-    wanted: Iterable[tuple[np.ndarray, int]],
+    steps: Iterable[tuple[np.ndarray, int]],
     groups: np.ndarray,
     room: int,
 ) -> np.ndarray:
@@ -29,7 +29,7 @@ def draw_rows(
     """
     left = np.full(groups.max() + 1, room)
     result = np.empty(0, int)
-    for rows, total in wanted:
+    for rows, total in steps:
         while len(result) < total:
             once = random.permutation(rows)
             once = once[_repeats(groups[once]) < left[groups[once]]][: total - len(result)]

@@ -114,13 +114,13 @@ def _run(job: Job) -> str | None:
         image = read_grey(path)
         if pixels is None:
             return None
-        wanted = rle.decode(pixels, facts.SIZE)
+        expected = rle.decode(pixels, facts.SIZE)
     except NerveError as fault:
         return str(fault)
     unexpected = np.setdiff1d(np.unique(image), (0, 255))
     if unexpected.size:
         return f"{path} has the value {unexpected[0]}; a mask holds 0 and 255 only: fetch it again."
-    differing = int(np.count_nonzero((image != 0) != (wanted != 0)))
+    differing = int(np.count_nonzero((image != 0) != (expected != 0)))
     return (
         f"{path} differs from {facts.TRAIN_CSV} in {differing} pixels; fetch both again."
         if differing

@@ -63,13 +63,13 @@ def ways(
     members = _Members(stored, truths, reporter, workers)
     return [
         *alone_ways,
-        *(_same(method) for method in ("mean", "logits", "agreement")),
-        _fitted("weights", members.weights, stored),
-        _fitted("vote", members.votes, stored),
+        *(_fixed_way(method) for method in ("mean", "logits", "agreement")),
+        _learned_way("weights", members.weights, stored),
+        _learned_way("vote", members.votes, stored),
     ]
 
 
-def _same(method: str) -> BlendWay:
+def _fixed_way(method: str) -> BlendWay:
     blend = Blend(method)
     return BlendWay(method, MEANINGS[method], blend, lambda row: blend, _rank(method))
 
@@ -78,7 +78,7 @@ def _rank(name: str) -> int:
     return 1 + [*MEANINGS].index(name)
 
 
-def _fitted(name: str, fit: Callable[[np.ndarray], Blend], stored: Predictions) -> BlendWay:
+def _learned_way(name: str, fit: Callable[[np.ndarray], Blend], stored: Predictions) -> BlendWay:
     by_row: list[Blend] = [Blend()] * len(stored)
     for train_rows, test_rows in subject_splits(stored.table.subject.to_numpy()):
         blend = fit(train_rows)

@@ -35,8 +35,8 @@ class Learned:
 
     def cuts(self, evidence: Evidence) -> np.ndarray:
         """Return the lowest level of each frame's mask pixels, int (n,); `levels.NOTHING`: empty mask."""
-        kept = self.rule.kept(evidence, self.presence(evidence))
-        return np.where(kept, self.rule.outlines(evidence), levels.NOTHING)
+        keeps_mask = self.rule.keeps_mask(evidence, self.presence(evidence))
+        return np.where(keeps_mask, self.rule.outlines(evidence), levels.NOTHING)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Candidate:
 def dice(evidence: Evidence, cuts: np.ndarray) -> np.ndarray:
     """Compute the competition's Dice of each frame for the cuts (n,), float (n,)."""
     rows = np.arange(len(cuts))
-    return dice_of_counts(evidence.shared[rows, cuts], evidence.truth, evidence.reached[rows, cuts])
+    return dice_of_counts(evidence.shared[rows, cuts], evidence.truth, evidence.cut_areas[rows, cuts])
 
 
 def search(
@@ -72,7 +72,7 @@ def search(
     keep_by = np.stack([presence >= value for value in presences]).astype(float)
     best, thresholds_found = -np.inf, Thresholds()
     for confidence, outlines in _pairs(thresholds, confident):
-        area = evidence.reached[:, levels.cut(confidence)]
+        area = evidence.cut_areas[:, levels.cut(confidence)]
         big = np.stack([area >= max(value, 1) for value in areas])
         for threshold in outlines:
             sums = (big * gains[threshold]) @ keep_by.T
@@ -123,14 +123,14 @@ def _expected(evidence: Evidence, names: tuple[str, ...] = presence.ALL_NAMES) -
 def learn_expected(evidence: Evidence, method: str = "isotonic") -> ExpectedDice:
     """Calibrate pixels and the expected Dice on the frames with a mask."""
     with_mask = evidence.take(evidence.present)
-    given = levels.probability(np.arange(levels.COUNT))
+    probabilities = levels.probability(np.arange(levels.COUNT))
     if not len(with_mask):
         nothing = calibration.Calibration((0.0, 1.0), (0.0, 0.0))
         return ExpectedDice(nothing, nothing)
-    times = (with_mask.reached[:, :-1] - with_mask.reached[:, 1:]).sum(axis=0, dtype=np.int64)
+    times = (with_mask.cut_areas[:, :-1] - with_mask.cut_areas[:, 1:]).sum(axis=0, dtype=np.int64)
     hits = (with_mask.shared[:, :-1] - with_mask.shared[:, 1:]).sum(axis=0, dtype=np.int64)
-    pixels = calibration.fit(method, given, hits, times)
-    cuts, ratio = best_cuts(with_mask.reached, pixels)
+    pixels = calibration.fit(method, probabilities, hits, times)
+    cuts, ratio = best_cuts(with_mask.cut_areas, pixels)
     quality = calibration.fit("isotonic", ratio, dice(with_mask, cuts), np.ones(len(with_mask)))
     return ExpectedDice(pixels, quality)
 

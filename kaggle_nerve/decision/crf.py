@@ -80,18 +80,18 @@ def refine(
     height, width = image.shape
     small = max(1, round(height / settings.shrink)), max(1, round(width / settings.shrink))
     scale = small[0] / height, small[1] / width
-    shrunk = _resized(np.asarray(probability, np.float32), small, cv2.INTER_AREA)
-    kernels = _kernels(_resized(image.astype(np.float32), small, cv2.INTER_AREA), scale, settings)
-    own = log_odds(shrunk)
-    field = np.tanh(own / 2)
-    votes = np.zeros_like(own)
+    shrunk = _resize(np.asarray(probability, np.float32), small, cv2.INTER_AREA)
+    kernels = _kernels(_resize(image.astype(np.float32), small, cv2.INTER_AREA), scale, settings)
+    small_odds = log_odds(shrunk)
+    field = np.tanh(small_odds / 2)
+    votes = np.zeros_like(small_odds)
     for iteration in range(settings.iterations):
         if iteration:
-            field = np.tanh((own + votes) / 2)
-        votes = np.zeros_like(own)
+            field = np.tanh((small_odds + votes) / 2)
+        votes = np.zeros_like(small_odds)
         for weight, kernel in kernels:
             votes += weight * kernel(field)
-    return from_log_odds(odds + _resized(votes, image.shape, cv2.INTER_LINEAR))
+    return from_log_odds(odds + _resize(votes, image.shape, cv2.INTER_LINEAR))
 
 
 class _Appearance:
@@ -160,12 +160,12 @@ def _bells(values: np.ndarray, deviation: float) -> np.ndarray:
     """Return the Gaussian weight of each value (n,) at each place of a grid, float32 (places, n)."""
     low, high = float(values.min()), float(values.max())
     places = np.arange(low - REACH * deviation, high + (REACH + SPACING) * deviation, SPACING * deviation)
-    apart = values - places.astype(np.float32)[:, None]
-    apart *= apart
-    apart *= -1 / deviation**2
+    distances = values - places.astype(np.float32)[:, None]
+    distances *= distances
+    distances *= -1 / deviation**2
     # Several times as fast as np.exp.
-    return cv2.exp(apart)
+    return cv2.exp(distances)
 
 
-def _resized(values: np.ndarray, size: tuple[int, int], how: int) -> np.ndarray:
-    return values if values.shape == size else cv2.resize(values, size[::-1], interpolation=how)
+def _resize(values: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
+    return values if values.shape == size else cv2.resize(values, size[::-1], interpolation=interpolation)

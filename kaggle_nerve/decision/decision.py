@@ -65,7 +65,7 @@ class Decision:
     def as_dict(self) -> dict[str, Any]:
         """Convert everything but the shape prior and the review to plain values for JSON."""
         rule = self.learned.rule
-        rule_kind = next(name for name, known in RULES.items() if isinstance(rule, known))
+        rule_kind = next(name for name, rule_class in RULES.items() if isinstance(rule, rule_class))
         return {
             "version": VERSION,
             "name": self.rule,
@@ -75,7 +75,7 @@ class Decision:
             "figures": asdict(self.figures),
             "comparison": {kind: [asdict(row) for row in rows] for kind, rows in self.comparison.items()},
             "reliability": {
-                kind: {how: asdict(reliability) for how, reliability in ways.items()}
+                kind: {method: asdict(reliability) for method, reliability in ways.items()}
                 for kind, ways in self.reliability.items()
             },
             "source": self.source,
@@ -130,7 +130,7 @@ def _read(stored: dict[str, Any], path: Path) -> Decision:
         Figures(**stored["figures"]),
         {kind: tuple(Row(**row) for row in rows) for kind, rows in stored["comparison"].items()},
         {
-            kind: {how: Reliability(**_tuples(reliability)) for how, reliability in ways.items()}
+            kind: {method: Reliability(**_tuples(reliability)) for method, reliability in ways.items()}
             for kind, ways in stored["reliability"].items()
         },
         stored["source"],

@@ -20,14 +20,14 @@ from kaggle_nerve.progress import SILENT, Reporter
 class Evidence:
     """Measurements of n frames; the first axis of every array is the frame.
 
-    ``reached``: int32 (n, 257), pixels at full size whose level reaches each cut (`levels.at_least`).
+    ``cut_areas``: int32 (n, 257), pixels at full size whose level reaches each cut (`levels.at_least`).
     ``features``: float32 (n, len(features.NAMES)). ``maps``: uint8 (n, height / 20, width / 20).
     ``presence``: P(mask not empty) by the networks' heads, (n,). For frames with known truth also
-    ``shared``: as ``reached``, for the pixels inside the true mask; ``truth``: true area (n,);
+    ``shared``: as ``cut_areas``, for the pixels inside the true mask; ``truth``: true area (n,);
     ``true_maps``: the true masks as maps; ``subjects``: (n,). Otherwise these are empty arrays.
     """
 
-    reached: np.ndarray
+    cut_areas: np.ndarray
     features: np.ndarray
     maps: np.ndarray
     presence: np.ndarray
@@ -37,7 +37,7 @@ class Evidence:
     subjects: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.reached)
+        return len(self.cut_areas)
 
     def take(self, rows: np.ndarray) -> "Evidence":
         """Select the evidence of some frames: row numbers, or a mask of booleans."""
@@ -53,7 +53,7 @@ class Evidence:
 class FrameEvidence:
     """Measurements of one frame: a row of `Evidence`."""
 
-    reached: np.ndarray
+    cut_areas: np.ndarray
     features: np.ndarray
     map: np.ndarray
     presence: float
@@ -83,17 +83,17 @@ def _measure_blends(
     runs = [_agreement(members), float(stored.presences[row].std())]
     for blend in blends:
         frame_levels = levels.quantise(stored.mix(members, blend))
-        reached = levels.at_least(levels.histogram(frame_levels))
+        cut_areas = levels.at_least(levels.histogram(frame_levels))
         presence = float(np.average(stored.presences[row], weights=blend.weights or None))
-        values = features.measure(frame_levels, reached, presence, (*views, *runs))
-        yield frame_levels, FrameEvidence(reached, values, features.coarse(frame_levels), presence)
+        values = features.measure(frame_levels, cut_areas, presence, (*views, *runs))
+        yield frame_levels, FrameEvidence(cut_areas, values, features.coarse(frame_levels), presence)
 
 
 def stack_evidence(frames: Sequence[FrameEvidence]) -> Evidence:
     """Stack the evidence of single frames, without their truth."""
     nothing = np.zeros((len(frames), 0))
     return Evidence(
-        np.stack([frame.reached for frame in frames]),
+        np.stack([frame.cut_areas for frame in frames]),
         np.stack([frame.features for frame in frames]),
         np.stack([frame.map for frame in frames]),
         np.array([frame.presence for frame in frames]),
@@ -129,7 +129,7 @@ def measure(
         for measured in pool.map(measure_row, range(len(stored))):
             rows.append(measured)
             bar.update()
-    known = {
+    truth_fields = {
         "truth": truths.areas,
         "true_maps": np.stack([_true_map(truths, row) for row in range(len(stored))]),
         "subjects": stored.table.subject.to_numpy(),
@@ -138,7 +138,7 @@ def measure(
         dataclasses.replace(
             stack_evidence([measured[way][0] for measured in rows]),
             shared=np.stack([measured[way][1] for measured in rows]),
-            **known,
+            **truth_fields,
         )
         for way in range(len(ways))
     ]

@@ -45,25 +45,25 @@ MEDIAN_AREA = 6976
 
 def measure(
     map_levels: np.ndarray,
-    reached: np.ndarray,
+    cut_areas: np.ndarray,
     presence: float,
     agreements: Sequence[float],
 ) -> np.ndarray:
     """Compute the features (len(NAMES),) of one frame, float32.
 
-    ``map_levels``: uint8 (height, width); ``reached``: pixels that reach each cut (257,); ``agreements``:
+    ``map_levels``: uint8 (height, width); ``cut_areas``: pixels that reach each cut (257,); ``agreements``:
     agreement and spread of the views, then of the runs.
     """
-    areas = {value: int(reached[levels.cut(value)]) for value in AREAS}
-    top_level = int(np.flatnonzero(reached)[-1])
+    areas = {value: int(cut_areas[levels.cut(value)]) for value in AREAS}
+    top_level = int(np.flatnonzero(cut_areas)[-1])
     return np.array(
         [
             log_odds(presence),
             log_odds(levels.probability(top_level)),
-            log_odds(_top_mean(reached)),
+            log_odds(_top_mean(cut_areas)),
             *(np.sqrt(area / MEDIAN_AREA) for area in areas.values()),
             areas[0.7] / max(areas[0.3], 1),
-            _inside(reached, levels.cut(0.5)),
+            _inside(cut_areas, levels.cut(0.5)),
             *_blob(map_levels),
             *agreements,
         ],
@@ -73,25 +73,25 @@ def measure(
 
 def coarse(map_levels: np.ndarray) -> np.ndarray:
     """Shrink the map to a twentieth of its height and width, uint8."""
-    return _shrunk(map_levels, COARSE)
+    return _shrink(map_levels, COARSE)
 
 
-def _top_mean(reached: np.ndarray) -> float:
+def _top_mean(cut_areas: np.ndarray) -> float:
     """Compute the mean probability of the `TOP` largest pixels."""
     # The sum of the top k levels is the sum over cuts of how many of the k reach each.
-    return float(np.minimum(reached[1:], TOP).sum() / TOP / (levels.COUNT - 1))
+    return float(np.minimum(cut_areas[1:], TOP).sum() / TOP / (levels.COUNT - 1))
 
 
-def _inside(reached: np.ndarray, cut: int) -> float:
-    area = int(reached[cut])
+def _inside(cut_areas: np.ndarray, cut: int) -> float:
+    area = int(cut_areas[cut])
     if not area:
         return 0.0
-    return float((cut * area + reached[cut + 1 :].sum()) / area / (levels.COUNT - 1))
+    return float((cut * area + cut_areas[cut + 1 :].sum()) / area / (levels.COUNT - 1))
 
 
 def _blob(map_levels: np.ndarray) -> tuple[float, float]:
     """Compute the compactness of the largest blob, and its share of all blobs' area."""
-    mask = (_shrunk(map_levels, SHRINK) >= levels.cut(0.5)).astype(np.uint8)
+    mask = (_shrink(map_levels, SHRINK) >= levels.cut(0.5)).astype(np.uint8)
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not contours:
         return 0.0, 0.0
@@ -102,7 +102,7 @@ def _blob(map_levels: np.ndarray) -> tuple[float, float]:
     return compactness, areas[largest] / max(sum(areas), 1e-9)
 
 
-def _shrunk(map_levels: np.ndarray, factor: int) -> np.ndarray:
+def _shrink(map_levels: np.ndarray, factor: int) -> np.ndarray:
     height, width = map_levels.shape
     size = (max(width // factor, 1), max(height // factor, 1))
     return cv2.resize(map_levels, size, interpolation=cv2.INTER_AREA)

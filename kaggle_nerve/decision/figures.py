@@ -91,15 +91,15 @@ def comparison_row(
         difference_low,
         difference_high,
         _mean(nested.dice[present]) or 0.0,
-        _mean(nested.kept[~present]),
-        _mean(~nested.kept[present]),
+        _mean(nested.keeps_mask[~present]),
+        _mean(~nested.keeps_mask[present]),
         chosen,
     )
 
 
 def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> Figures:
     """Compute the figures of a decision with the nested results ``nested``."""
-    present, kept = evidence.present, nested.kept
+    present, keeps_mask = evidence.present, nested.keeps_mask
     low, high = interval(*by_subject(nested.dice, evidence.subjects), seed)
     has_both_classes = 0 < present.sum() < len(present)
     reliability = presence_reliability(evidence, nested)
@@ -116,9 +116,9 @@ def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> 
         kept_present_dice=_mean(nested.open_dice[present]) or 0.0,
         presence_auc=float(roc_auc_score(present, nested.presence)) if has_both_classes else None,
         presence_error=reliability.error,
-        false_positive_rate=_mean(kept[~present]),
-        false_negative_rate=_mean(~kept[present]),
-        predicted_share=float(kept.mean()),
+        false_positive_rate=_mean(keeps_mask[~present]),
+        false_negative_rate=_mean(~keeps_mask[present]),
+        predicted_share=float(keeps_mask.mean()),
         true_share=float(present.mean()),
     )
 
@@ -144,17 +144,17 @@ def _mean(values: np.ndarray) -> float | None:
 
 def reliability_of_pixels(evidence: Evidence) -> dict[str, Reliability]:
     """Measure the reliability of all pixels of all frames, raw and calibrated on other subjects."""
-    times = (evidence.reached[:, :-1] - evidence.reached[:, 1:]).astype(np.int64)
+    times = (evidence.cut_areas[:, :-1] - evidence.cut_areas[:, 1:]).astype(np.int64)
     hits = (evidence.shared[:, :-1] - evidence.shared[:, 1:]).astype(np.int64)
-    given = levels.probability(np.arange(levels.COUNT))
-    results = {RAW: calibration.reliability(given, hits.sum(axis=0), times.sum(axis=0))}
+    probabilities = levels.probability(np.arange(levels.COUNT))
+    results = {RAW: calibration.reliability(probabilities, hits.sum(axis=0), times.sum(axis=0))}
     for method in METHODS:
         rows = []
         for train_rows, test_rows in subject_splits(evidence.subjects):
             curve = calibration.fit(
-                method, given, hits[train_rows].sum(axis=0), times[train_rows].sum(axis=0)
+                method, probabilities, hits[train_rows].sum(axis=0), times[train_rows].sum(axis=0)
             )
-            rows.append((curve(given), hits[test_rows].sum(axis=0), times[test_rows].sum(axis=0)))
+            rows.append((curve(probabilities), hits[test_rows].sum(axis=0), times[test_rows].sum(axis=0)))
         results[method] = calibration.reliability(
             *(np.concatenate(column) for column in zip(*rows, strict=True))
         )
@@ -166,12 +166,12 @@ def reliability_of_presence(evidence: Evidence, names: tuple[str, ...]) -> dict[
     once, present = np.ones(len(evidence)), evidence.present
     results = {RAW: calibration.reliability(evidence.presence, present, once)}
     for method in METHODS:
-        given = np.zeros(len(evidence))
+        probabilities = np.zeros(len(evidence))
         for train_rows, test_rows in subject_splits(evidence.subjects):
             curve = calibration.fit(
                 method, evidence.presence[train_rows], present[train_rows], once[train_rows]
             )
-            given[test_rows] = curve(evidence.presence[test_rows])
-        results[method] = calibration.reliability(given, present, once)
+            probabilities[test_rows] = curve(evidence.presence[test_rows])
+        results[method] = calibration.reliability(probabilities, present, once)
     results[CLASSIFIER] = calibration.reliability(cross_fit(evidence, names), present, once)
     return results

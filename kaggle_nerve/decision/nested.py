@@ -32,7 +32,7 @@ class Nested:
     open_dice: np.ndarray
 
     @property
-    def kept(self) -> np.ndarray:
+    def keeps_mask(self) -> np.ndarray:
         """Whether each frame keeps a mask, bool (n,)."""
         return self.cuts < levels.NOTHING
 
@@ -41,8 +41,8 @@ def splits(subjects: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (others, mine) as bool (n,) for each subject; a single subject is judged by itself."""
     names = np.unique(subjects)
     for name in names:
-        mine = subjects == name
-        yield (~mine if len(names) > 1 else mine), mine
+        is_own = subjects == name
+        yield (~is_own if len(names) > 1 else is_own), is_own
 
 
 def judge(candidate: Candidate, evidence: Evidence, *, bar: Bar | None = None, workers: int = 2) -> Nested:
@@ -50,15 +50,15 @@ def judge(candidate: Candidate, evidence: Evidence, *, bar: Bar | None = None, w
     all_splits = list(splits(evidence.subjects))
 
     def judge_subject(split: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
-        others, mine = split
-        learned, own = candidate.learn(evidence.take(others)), evidence.take(mine)
-        return learned.cuts(own), learned.rule.outlines(own), learned.presence(own)
+        others, is_own = split
+        learned, unseen = candidate.learn(evidence.take(others)), evidence.take(is_own)
+        return learned.cuts(unseen), learned.rule.outlines(unseen), learned.presence(unseen)
 
     cuts, outlines = np.zeros(len(evidence), int), np.zeros(len(evidence), int)
     presence = np.zeros(len(evidence))
     with ThreadPoolExecutor(workers) as pool:
-        for (_, mine), results in zip(all_splits, pool.map(judge_subject, all_splits), strict=True):
-            cuts[mine], outlines[mine], presence[mine] = results
+        for (_, is_own), results in zip(all_splits, pool.map(judge_subject, all_splits), strict=True):
+            cuts[is_own], outlines[is_own], presence[is_own] = results
             if bar:
                 bar.update()
     return Nested(cuts, outlines, presence, dice(evidence, cuts), dice(evidence, outlines))
@@ -129,7 +129,7 @@ def choose(dices: list[np.ndarray], subjects: np.ndarray, ranks: Sequence[int], 
     if len(names) == 1:
         return Choice(place, np.full(len(subjects), place))
     leave_one_out = [
-        simplest_within_noise(np.delete(sums, one, axis=1), np.delete(sizes, one), ranks, seed)
-        for one in range(len(names))
+        simplest_within_noise(np.delete(sums, index, axis=1), np.delete(sizes, index), ranks, seed)
+        for index in range(len(names))
     ]
     return Choice(place, np.array(leave_one_out)[groups])

@@ -63,7 +63,7 @@ def review(
     options: dict[str, Any] = {"reporter": reporter, "workers": workers}
     evidence = evidence or measure(stored, truths, **options)[0]
     cuts, rows = learned.cuts(evidence), np.arange(len(evidence))
-    areas, shared = evidence.reached[rows, cuts], evidence.shared[rows, cuts]
+    areas, shared = evidence.cut_areas[rows, cuts], evidence.shared[rows, cuts]
     if shaper.steps:
         areas, shared = (
             counts[0] for counts in shaping.counts(stored, truths, cuts, lambda row: [shaper], **options)
@@ -95,7 +95,7 @@ def _surface(evidence: Evidence, presence: np.ndarray | None) -> Surface:
     rows = []
     for threshold in THRESHOLDS:
         cut = levels.cut(threshold)
-        drawn = dice(evidence, np.full(len(evidence), cut))
-        kept_by = evidence.reached[:, cut] if presence is None else presence
-        rows.append([np.where(kept_by >= least, drawn, empty).mean() for least in columns])
+        dice_values = dice(evidence, np.full(len(evidence), cut))
+        kept_by = evidence.cut_areas[:, cut] if presence is None else presence
+        rows.append([np.where(kept_by >= least, dice_values, empty).mean() for least in columns])
     return Surface(np.array(rows), columns, "least area (pixels)" if presence is None else "least presence")

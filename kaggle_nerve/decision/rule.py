@@ -27,10 +27,10 @@ class Thresholds:
         """Return the cut of each frame if all kept their masks, int (n,)."""
         return np.full(len(evidence), levels.cut(self.threshold))
 
-    def kept(self, evidence: Evidence, presence: np.ndarray) -> np.ndarray:
+    def keeps_mask(self, evidence: Evidence, presence: np.ndarray) -> np.ndarray:
         """Return whether each frame keeps its mask, bool (n,); ``presence``: P(mask not empty) (n,)."""
         confident = self.threshold if self.confident is None else self.confident
-        area = evidence.reached[:, levels.cut(confident)]
+        area = evidence.cut_areas[:, levels.cut(confident)]
         return (area >= max(self.area, 1)) & (presence >= self.presence)
 
 
@@ -51,28 +51,28 @@ class ExpectedDice:
 
     def outlines(self, evidence: Evidence) -> np.ndarray:
         """Return the cut of each frame if all kept their masks, int (n,)."""
-        return best_cuts(evidence.reached, self.pixels)[0]
+        return best_cuts(evidence.cut_areas, self.pixels)[0]
 
-    def kept(self, evidence: Evidence, presence: np.ndarray) -> np.ndarray:
+    def keeps_mask(self, evidence: Evidence, presence: np.ndarray) -> np.ndarray:
         """Return whether each frame keeps its mask, bool (n,); ``presence``: P(mask not empty) (n,)."""
-        cuts, ratio = best_cuts(evidence.reached, self.pixels)
-        area = np.take_along_axis(evidence.reached, cuts[:, None], axis=1)[:, 0]
+        cuts, ratio = best_cuts(evidence.cut_areas, self.pixels)
+        area = np.take_along_axis(evidence.cut_areas, cuts[:, None], axis=1)[:, 0]
         return (area > 0) & (presence * (1 + self.quality(ratio)) > 1)
 
 
 Rule = Thresholds | ExpectedDice
 
 
-def best_cuts(reached: np.ndarray, pixels: Calibration) -> tuple[np.ndarray, np.ndarray]:
+def best_cuts(cut_areas: np.ndarray, pixels: Calibration) -> tuple[np.ndarray, np.ndarray]:
     """Find each frame's cut (n,) with the largest expected Dice, and that Dice (n,) for independent pixels.
 
-    ``reached``: pixels that reach each cut, (n, 257).
+    ``cut_areas``: pixels that reach each cut, (n, 257).
     """
     calibrated = pixels(levels.probability(np.arange(levels.COUNT)))
-    counts = reached[:, :-1] - reached[:, 1:]
+    counts = cut_areas[:, :-1] - cut_areas[:, 1:]
     # Level 0 can hold most of the frame: it counts in the sum, but is never part of a mask.
     expected = np.cumsum((counts * calibrated)[:, ::-1], axis=1)[:, ::-1]
-    ratios = 2 * expected[:, 1:] / np.maximum(reached[:, 1:-1] + expected[:, :1], 1e-9)
+    ratios = 2 * expected[:, 1:] / np.maximum(cut_areas[:, 1:-1] + expected[:, :1], 1e-9)
     # Of equal ones, take the highest cut: the smallest mask.
     cuts = ratios.shape[1] - ratios[:, ::-1].argmax(axis=1)
     return cuts, ratios[np.arange(len(cuts)), cuts - 1]

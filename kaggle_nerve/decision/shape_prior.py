@@ -48,7 +48,7 @@ class ShapePrior:
         if not mask.any():
             return mask
         basis = self.components.reshape(-1, self.mean.size)
-        offset = _shrunk(mask, self.mean.shape) - self.mean
+        offset = _shrink(mask, self.mean.shape) - self.mean
         soft = self.mean + ((basis @ offset.reshape(-1)) @ basis).reshape(self.mean.shape)
         result = cv2.resize(soft, self.size[::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
         return result if result.any() else mask
@@ -82,7 +82,7 @@ def fit(
         raise NerveError("A shape prior needs at least one true mask that is not empty; there is none.")
     shrunk = np.empty((len(texts), grid[0] * grid[1]), np.float32)
     for row, text in enumerate(texts):
-        shrunk[row] = _shrunk(rle.decode(text, size), grid).reshape(-1)
+        shrunk[row] = _shrink(rle.decode(text, size), grid).reshape(-1)
     mean = shrunk.mean(axis=0)
     count = min(components, len(texts) - 1, mean.size)
     basis = np.empty((0, mean.size), np.float32)
@@ -109,6 +109,6 @@ def load(path: Path) -> ShapePrior:
     return ShapePrior(mean, components, (height, width))
 
 
-def _shrunk(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+def _shrink(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Return the share of each cell of ``grid`` that a mask of 0/1 covers, float32 from 0 to 1."""
     return cv2.resize(np.asarray(mask, np.float32), grid[::-1], interpolation=cv2.INTER_AREA)

@@ -95,10 +95,10 @@ def counts(
         masks = [shaper(frame_levels, int(cuts[row]), row) for shaper in shapers(row)]
         return [(int(mask.sum()), int(np.count_nonzero(truths.inside(row, mask)))) for mask in masks]
 
-    kept = np.flatnonzero(cuts < levels.NOTHING)
+    rows = np.flatnonzero(cuts < levels.NOTHING)
     areas, shared = np.zeros((2, len(shapers(0)), len(cuts)), int)
-    with ThreadPoolExecutor(workers) as pool, reporter.bar("Shaping masks", len(kept)) as bar:
-        for row, pairs in zip(kept, pool.map(count, kept), strict=True):
+    with ThreadPoolExecutor(workers) as pool, reporter.bar("Shaping masks", len(rows)) as bar:
+        for row, pairs in zip(rows, pool.map(count, rows), strict=True):
             areas[:, row], shared[:, row] = zip(*pairs, strict=True)
             bar.update()
     return areas, shared

@@ -29,7 +29,7 @@ def comparison(decision: Decision) -> str:
         for kind, rows in decision.comparison.items()
     ]
     ways = decision.reliability["presence"]
-    errors = ", ".join(f"{how} {reliability.error:.3f}" for how, reliability in ways.items())
+    errors = ", ".join(f"{method} {reliability.error:.3f}" for method, reliability in ways.items())
     return "\n".join(
         [
             *tables,

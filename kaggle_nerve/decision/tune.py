@@ -96,44 +96,46 @@ def tune(
         texts = true_masks(stored, frames)
         call_options = {"reporter": reporter, "workers": workers}
         task = _Task(stored, texts, Truths(texts), images, take or {}, seed, call_options)
-        way, evidence, blended = _blend(task)
-        ruled = _rule(task, evidence)
-        shaped = _shape(task, way, evidence, ruled.options[ruled.choice.place])
-        verdicts = ruled.verdicts(shaped.verdicts(shaped.options[shaped.choice.place]))
-        if blended:
-            verdicts = blended.verdicts(verdicts)
-        chosen = {"rules": ruled, "shapes": shaped}
-        if blended:
-            chosen = {"blends": blended, **chosen}
-        return _learn_on_all(task, way, evidence, verdicts, chosen)
+        way, evidence, blend_selection = _blend(task)
+        rule_selection = _rule(task, evidence)
+        shape_selection = _shape(task, way, evidence, rule_selection.options[rule_selection.choice.place])
+        verdicts = rule_selection.verdicts(
+            shape_selection.verdicts(shape_selection.options[shape_selection.choice.place])
+        )
+        if blend_selection:
+            verdicts = blend_selection.verdicts(verdicts)
+        selections = {"rules": rule_selection, "shapes": shape_selection}
+        if blend_selection:
+            selections = {"blends": blend_selection, **selections}
+        return _learn_on_all(task, way, evidence, verdicts, selections)
 
 
 def _learn_on_all(
-    task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested, chosen: dict[str, _Selection]
+    task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested, selections: dict[str, _Selection]
 ) -> Decision:
     """Learn the chosen options on all frames."""
     stored = dataclasses.replace(task.stored, blend=way.final)
     # A learned blend differs from the blends of the nested evidence, so measure again.
     final = measure(stored, task.truths, **task.call_options)[0] if way.is_learned else evidence
-    candidate = candidates_for(stored.is_conditional)[chosen["rules"].choice.place]
+    candidate = candidates_for(stored.is_conditional)[selections["rules"].choice.place]
     learned = candidate.learn(final)
-    shape = _shapes(task)[chosen["shapes"].choice.place]
+    shape = _shapes(task)[selections["shapes"].choice.place]
     prior = shaping.learn_prior(task.texts) if PRIOR in SHAPES[shape] else None
     shaper = Shaper(SHAPES[shape], prior, task.images)
-    reviewed = review(stored, task.truths, learned, shaper, evidence=final, **task.call_options)
+    final_review = review(stored, task.truths, learned, shaper, evidence=final, **task.call_options)
     presence = reliability_of_presence(evidence, HEAD_ALONE if stored.is_conditional else ALL_NAMES)
     return Decision(
         candidate.name,
         learned,
         shape,
         way.final,
-        figures(evidence, verdicts, float(reviewed.frames.dice.mean()), task.seed),
-        {kind: selection.rows for kind, selection in chosen.items()},
+        figures(evidence, verdicts, float(final_review.frames.dice.mean()), task.seed),
+        {kind: selection.rows for kind, selection in selections.items()},
         {"pixels": reliability_of_pixels(evidence), "presence": presence},
         stored.source,
         prior,
         task.take,
-        reviewed,
+        final_review,
     )
 
 
@@ -149,19 +151,19 @@ def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Selection | None]:
     evidences = measure(task.stored, task.truths, [way.way for way in ways], **task.call_options)
     rule = next(one for one in CANDIDATES if one.name == BASELINE)
     descriptions = [(way.name, way.meaning, way.rank) for way in ways]
-    options = _judged(task, "Comparing blends", [(rule, evidence) for evidence in evidences])
-    chosen = _choose(task, "blend", evidences[0], descriptions, options, blends.BASELINE)
-    return ways[chosen.choice.place], evidences[chosen.choice.place], chosen
+    options = _judge_all(task, "Comparing blends", [(rule, evidence) for evidence in evidences])
+    selection = _choose(task, "blend", evidences[0], descriptions, options, blends.BASELINE)
+    return ways[selection.choice.place], evidences[selection.choice.place], selection
 
 
 def _rule(task: _Task, evidence: Evidence) -> _Selection:
     candidates = candidates_for(task.stored.is_conditional)
-    options = _judged(task, "Comparing rules", [(one, evidence) for one in candidates])
+    options = _judge_all(task, "Comparing rules", [(one, evidence) for one in candidates])
     descriptions = [(one.name, one.meaning, rank) for rank, one in enumerate(candidates)]
     return _choose(task, "rule", evidence, descriptions, options, BASELINE)
 
 
-def _judged(task: _Task, label: str, pairs: list[tuple[Candidate, Evidence]]) -> list[Nested]:
+def _judge_all(task: _Task, label: str, pairs: list[tuple[Candidate, Evidence]]) -> list[Nested]:
     subjects = len(np.unique(pairs[0][1].subjects))
     with task.call_options["reporter"].bar(label, subjects * len(pairs), "subject") as bar:
         return [judge(*pair, bar=bar, workers=task.call_options["workers"]) for pair in pairs]
@@ -175,11 +177,11 @@ def _shape(task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested) -> 
         return [Shaper(SHAPES[name], priors[row], task.images) for name in names]
 
     # Shape the dropped masks of frames with a true mask, too: the perfect-presence figure needs them.
-    kept, dropped = verdicts.kept, dice_of_counts(0, task.truths.areas, 0)
-    outlines = np.where(kept | evidence.present, verdicts.outlines, levels.NOTHING)
+    keeps_mask, empty_dice = verdicts.keeps_mask, dice_of_counts(0, task.truths.areas, 0)
+    outlines = np.where(keeps_mask | evidence.present, verdicts.outlines, levels.NOTHING)
     scores = shaping.score(task.stored, task.truths, outlines, shapers, way=way.way, **task.call_options)
     options = [
-        dataclasses.replace(verdicts, dice=np.where(kept, values, dropped), open_dice=values)
+        dataclasses.replace(verdicts, dice=np.where(keeps_mask, values, empty_dice), open_dice=values)
         for values in scores
     ]
     descriptions = [
@@ -191,7 +193,7 @@ def _shape(task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested) -> 
 
 def _choose(
     task: _Task,
-    what: str,
+    kind: str,
     evidence: Evidence,
     descriptions: list[tuple[str, str, int]],
     options: list[Nested],
@@ -199,23 +201,25 @@ def _choose(
 ) -> _Selection:
     """Choose among ``options``; ``descriptions``: the name, meaning and rank of each."""
     names = [name for name, _, _ in descriptions]
-    if what in task.take:
-        choice = _user_choice(what, task.take[what], names, len(evidence))
+    if kind in task.take:
+        choice = _user_choice(kind, task.take[kind], names, len(evidence))
     else:
         ranks = [rank for _, _, rank in descriptions]
         choice = choose([option.dice for option in options], evidence.subjects, ranks, task.seed)
-    against = options[names.index(baseline)].dice
+    baseline_dice = options[names.index(baseline)].dice
     rows = [
-        comparison_row(name, meaning, option, against, evidence, task.seed, chosen=place == choice.place)
+        comparison_row(
+            name, meaning, option, baseline_dice, evidence, task.seed, chosen=place == choice.place
+        )
         for place, ((name, meaning, _), option) in enumerate(zip(descriptions, options, strict=True))
     ]
     return _Selection(choice, options, tuple(rows))
 
 
-def _user_choice(what: str, name: str, names: list[str], frames: int) -> Choice:
+def _user_choice(kind: str, name: str, names: list[str], frames: int) -> Choice:
     """Return the choice that the user has made."""
     if name not in names:
-        raise NerveError(f"There is no {what} {name!r} here; there are {', '.join(names)}.")
+        raise NerveError(f"There is no {kind} {name!r} here; there are {', '.join(names)}.")
     return Choice(names.index(name), np.full(frames, names.index(name)))
 
 

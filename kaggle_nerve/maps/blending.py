@@ -51,7 +51,7 @@ class Mixer:
             self._maps.append(maps.astype(np.float16))
             self._presences.append(presence)
             return
-        values = [log_odds(each) if self.method == "logits" else each for each in (maps, presence)]
+        values = [log_odds(value) if self.method == "logits" else value for value in (maps, presence)]
         self._sums = [a + b for a, b in zip(self._sums, values, strict=True)] if self._sums else values
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
@@ -65,10 +65,10 @@ class Mixer:
         maps = np.empty(self._maps[0].shape, np.float32)
         presence = np.empty(len(maps), np.float32)
         for row in range(len(maps)):
-            members = np.stack([each[row] for each in self._maps])
+            members = np.stack([values[row] for values in self._maps])
             weights = agreement_weights(members)
             maps[row] = combine(members, "mean", weights)
-            presence[row] = weights @ np.array([each[row] for each in self._presences])
+            presence[row] = weights @ np.array([values[row] for values in self._presences])
         return maps, presence
 
 

@@ -46,6 +46,6 @@ def histogram(levels: np.ndarray) -> np.ndarray:
 
 def at_least(histograms: np.ndarray) -> np.ndarray:
     """Count the pixels that reach each cut 0 to 256, int32 (..., 257), from histograms (..., 256)."""
-    reached = np.zeros((*histograms.shape[:-1], COUNT + 1), np.int32)
-    reached[..., :COUNT] = np.cumsum(histograms[..., ::-1], axis=-1)[..., ::-1]
-    return reached
+    counts = np.zeros((*histograms.shape[:-1], COUNT + 1), np.int32)
+    counts[..., :COUNT] = np.cumsum(histograms[..., ::-1], axis=-1)[..., ::-1]
+    return counts

@@ -19,9 +19,9 @@ def curve(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
     ``ensemble``, ``folds``: number of pixels of each level, (256,) each.
     """
     edges = np.clip(levels.probability(np.arange(levels.COUNT + 1) - 0.5), 0, 1)
-    reached = np.concatenate([[0], np.cumsum(folds)]) / max(folds.sum(), 1)
+    quantiles = np.concatenate([[0], np.cumsum(folds)]) / max(folds.sum(), 1)
     middle = (np.cumsum(ensemble) - ensemble / 2) / max(ensemble.sum(), 1)
-    return np.interp(middle, reached, edges)
+    return np.interp(middle, quantiles, edges)
 
 
 def match_values(ensemble: np.ndarray, folds: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
@@ -29,9 +29,9 @@ def match_values(ensemble: np.ndarray, folds: np.ndarray, values: np.ndarray | N
 
     ``values`` (m,): values of other frames by the same ensemble to map instead, by interpolation.
     """
-    known, times = np.unique(ensemble, return_counts=True)
+    distinct, times = np.unique(ensemble, return_counts=True)
     middle = (np.cumsum(times) - times / 2) / len(ensemble)
-    return np.quantile(folds, np.interp(ensemble if values is None else values, known, middle))
+    return np.quantile(folds, np.interp(ensemble if values is None else values, distinct, middle))
 
 
 @dataclass(frozen=True)

@@ -141,14 +141,14 @@ def squeeze_excite(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.Add(name=f"{name}_scse")(parts)
 
 
-def normalise(frames: keras.KerasTensor, how: str) -> keras.KerasTensor:
+def normalise(frames: keras.KerasTensor, method: str) -> keras.KerasTensor:
     """Normalise grey values from 0 to 255.
 
     ``unit``: to 0 to 1. ``image``: to mean 0 and deviation 1 within each frame, which removes the gain and
     the contrast that differ from patient to patient.
     """
     frames = layers.Rescaling(1 / 255, name="unit")(frames)
-    if how == "image":
+    if method == "image":
         frames = layers.LayerNormalization(
             axis=[1, 2, 3], center=False, scale=False, epsilon=1e-5, name="standardise"
         )(frames)

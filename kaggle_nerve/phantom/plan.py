@@ -86,11 +86,11 @@ def _share_out_pairs(rng: np.random.Generator, counts: np.ndarray, frames: int) 
     """
     room = np.minimum(counts, frames - counts)
     total = frames * len(counts)
-    wanted = round(TWIN_SHARE * total / 2)
+    count = round(TWIN_SHARE * total / 2)
     if total >= FEWEST_FRAMES_WITH_TWINS:
-        wanted = max(1, wanted)
+        count = max(1, count)
     places = np.repeat(np.arange(len(counts)), room)
-    pair_subjects = rng.permutation(places)[:wanted]
+    pair_subjects = rng.permutation(places)[:count]
     return np.bincount(pair_subjects, minlength=len(counts))
 
 

@@ -156,11 +156,11 @@ def positive_counts(rng: np.random.Generator, subjects: int, frames: int) -> np.
     """
     rates = rng.beta(_RATE_ALPHA, _RATE_BETA, size=subjects)
     rates = _with_mean(rates, 1 - EMPTY_SHARE)
-    wanted = round(subjects * frames * (1 - EMPTY_SHARE))
+    total = round(subjects * frames * (1 - EMPTY_SHARE))
     counts = np.floor(rates * frames).astype(int)
     # The largest remainders get the frames that were lost by rounding down.
     largest = np.argsort(-(rates * frames - counts), kind="stable")
-    counts[largest[: wanted - counts.sum()]] += 1
+    counts[largest[: total - counts.sum()]] += 1
     return counts
 
 

@@ -85,9 +85,9 @@ def _make(
     pixels = {}
     by_subject = sorted(shots, key=lambda shot: shot.subject)
     for number, group in groupby(by_subject, key=lambda shot: shot.subject):
-        mine = list(group)
+        subject_shots = list(group)
         develop = partial(_develop, *meet_subject(seed, number), write)
-        for shot, text in zip(mine, pool.map(develop, mine), strict=True):
+        for shot, text in zip(subject_shots, pool.map(develop, subject_shots), strict=True):
             pixels[shot.subject, shot.img] = text
             bar.update()
     return [pixels[shot.subject, shot.img] for shot in shots]

@@ -100,8 +100,8 @@ def _square(axes: Axes) -> None:
 def _label(axes: Axes, submitted: pd.DataFrame) -> None:
     """Label each submission's higher score with the run's name; once for a file submitted repeatedly."""
     height = submitted[list(SIDES)].max(axis=1)
-    shown = submitted.assign(height=height).dropna(subset=["oof", "height"])
-    for row in shown.drop_duplicates(["run", "oof", "height"]).itertuples():
+    labelled = submitted.assign(height=height).dropna(subset=["oof", "height"])
+    for row in labelled.drop_duplicates(["run", "oof", "height"]).itertuples():
         axes.annotate(
             row.run, (row.oof, row.height), (0, 7), textcoords="offset points", ha="center", fontsize=8
         )

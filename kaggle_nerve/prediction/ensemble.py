@@ -44,12 +44,14 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
     models = run.models()
     key = digest_text(FORMAT, cache.source, run.settings.digest(), *models)
-    done = run.test_facts()
-    if done and done.key == key and not force:
-        reporter.say(f"The test probabilities of run {run.name} are there already (folds {_listed(folds)}).")
+    facts = run.test_facts()
+    if facts and facts.key == key and not force:
+        reporter.say(
+            f"The test probabilities of run {run.name} are there already (folds {_join_numbers(folds)})."
+        )
         return run.test_folder
     run.reopen_test()
-    reporter.say(f"Predicting with folds {_listed(folds)} of run {run.name}")
+    reporter.say(f"Predicting with folds {_join_numbers(folds)} of run {run.name}")
     figures = _stream(run, cache, [load_fold(fold) for fold in folds], key, reporter)
     table = cache.table[["img"]].assign(**figures).round({"agreement": 6, "spread": 6})
     write_text(run.test_table, table.to_csv(index=False))
@@ -116,17 +118,17 @@ def combine_models(models: list[ModelOutput], folds: int, combine: str) -> dict[
     ``fold_presences`` leave out the model of all subjects, since rules are learned on the folds' predictions.
     """
     mixer = Mixer(combine)
-    for one in models:
-        mixer.add(one.masks, one.presence)
+    for output in models:
+        mixer.add(output.masks, output.presence)
     masks, presence = mixer.result()
     return {
         "probabilities": masks,
         "presence": presence,
-        "agreement": np.mean([one.agreement for one in models], axis=0),
-        "spread": np.mean([one.spread for one in models], axis=0),
-        "fold_presences": np.stack([one.presence for one in models[:folds]], axis=1),
+        "agreement": np.mean([output.agreement for output in models], axis=0),
+        "spread": np.mean([output.spread for output in models], axis=0),
+        "fold_presences": np.stack([output.presence for output in models[:folds]], axis=1),
         "levels": _histograms(masks),
-        "fold_levels": np.sum([_histograms(one.masks) for one in models[:folds]], axis=0),
+        "fold_levels": np.sum([_histograms(output.masks) for output in models[:folds]], axis=0),
     }
 
 
@@ -134,5 +136,5 @@ def _histograms(masks: np.ndarray) -> np.ndarray:
     return np.stack([levels.histogram(levels.quantise(mask)) for mask in masks])
 
 
-def _listed(folds: list[Fold]) -> str:
+def _join_numbers(folds: list[Fold]) -> str:
     return ", ".join(map(str, folds))

@@ -40,10 +40,10 @@ def probabilities(
     model = _without_deep_masks(model)
     for start in range(0, len(frames), batch):
         chunk = np.asarray(frames[start : start + batch], np.float32)
-        yield _predicted(model, chunk, batch, VIEWS[tta], combine)
+        yield _predict_batch(model, chunk, batch, VIEWS[tta], combine)
 
 
-def _predicted(
+def _predict_batch(
     model: keras.Model, chunk: np.ndarray, batch: int, views: tuple[View, ...], combine: str
 ) -> ModelOutput:
     mixer, binary_masks, presences = Mixer(combine), [], []
@@ -53,7 +53,10 @@ def _predicted(
         mixer.add(masks, presence)
         binary_masks.append(masks >= np.float32(0.5))
         presences.append(presence)
-    agreement = [mean_agreement(np.stack([each[row] for each in binary_masks])) for row in range(len(chunk))]
+    agreement = [
+        mean_agreement(np.stack([view_masks[row] for view_masks in binary_masks]))
+        for row in range(len(chunk))
+    ]
     return ModelOutput(*mixer.result(), np.array(agreement, np.float32), np.std(presences, axis=0))
 
 

@@ -45,8 +45,8 @@ def predict_oof(
         folds = folding.load(run.folds_csv)
         for fold in missing:
             fold.reopen_oof()
-            _, held = folding.split(cache.table, folds, fold.number)
-            predict_held_out(fold, load_fold(fold), cache, held, reporter)
+            _, held_rows = folding.split(cache.table, folds, fold.number)
+            predict_held_out(fold, load_fold(fold), cache, held_rows, reporter)
             fold.finish_oof(inputs[fold])
 
 

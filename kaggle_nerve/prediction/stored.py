@@ -95,8 +95,8 @@ class Predictions:
             return members[0]
         weights = np.array(blend.weights) if blend.weights else None
         if blend.method == "vote":
-            reached = members >= np.array(blend.thresholds, np.float32)[:, None, None]
-            return combine(reached, "mean", weights)
+            votes = members >= np.array(blend.thresholds, np.float32)[:, None, None]
+            return combine(votes, "mean", weights)
         return combine(members, blend.method, weights)
 
     def _working(self, part: int, row: int) -> np.ndarray:
@@ -113,7 +113,7 @@ class Predictions:
 def open_oof(run: Run) -> Predictions:
     """Open the out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
     folds = run.needs_finished_folds()
-    return _joined([_open_fold(fold) for fold in folds], _identity(folds))
+    return _join_folds([_open_fold(fold) for fold in folds], _identity(folds))
 
 
 def open_test(run: Run) -> Predictions:
@@ -121,13 +121,13 @@ def open_test(run: Run) -> Predictions:
 
     Raise NerveError if `predict` has not finished.
     """
-    done = run.test_facts()
-    if done is None:
+    facts = run.test_facts()
+    if facts is None:
         raise NerveError(
             f"Run {run.name} has no test probabilities; run `kaggle-nerve predict --run {run.name}`."
         )
-    stored = _open_test(run, done)
-    return rescale(stored, _scale(run, stored)) if len(done.folds) > 1 else stored
+    stored = _open_test(run, facts)
+    return rescale(stored, _scale(run, stored)) if len(facts.folds) > 1 else stored
 
 
 def ensemble_scale(run: Run) -> Scale | None:
@@ -135,13 +135,13 @@ def ensemble_scale(run: Run) -> Scale | None:
 
     None if the test frames were not predicted, or not with the current models.
     """
-    done = run.test_facts()
-    return _scale(run, _open_test(run, done)) if done and is_current(run, done) else None
+    facts = run.test_facts()
+    return _scale(run, _open_test(run, facts)) if facts and is_current(run, facts) else None
 
 
-def is_current(run: Run, done: TestFacts) -> bool:
+def is_current(run: Run, facts: TestFacts) -> bool:
     """Return whether finished test predictions are those of the current models."""
-    return done.models == run.models()
+    return facts.models == run.models()
 
 
 def rescale(stored: Predictions, scale: Scale) -> Predictions:
@@ -165,10 +165,10 @@ def blend(stored: list[Predictions]) -> Predictions:
         raise NerveError("The runs to blend have no frame in common; name runs of the same data.")
     parts, rows, presences = [], [], []
     for number, other in enumerate(stored):
-        mine = table[f"row{number}"].to_numpy()
+        row_numbers = table[f"row{number}"].to_numpy()
         parts += other.parts
-        rows += [places[mine] for places in other.rows]
-        presences.append(other.presences[mine])
+        rows += [places[row_numbers] for places in other.rows]
+        presences.append(other.presences[row_numbers])
     for name in VIEWS:
         columns = [name, *(f"{name}_{number}" for number in range(1, len(stored)))]
         table[name] = table[columns].mean(axis=1)
@@ -204,9 +204,9 @@ def _open(index: Path, maps: Path, run: Run, source: str, again: str, keys: tupl
     return Predictions(table, presences, (array,), (rows,), source, (run.name,), conditional=(kind,))
 
 
-def _open_test(run: Run, done: TestFacts) -> Predictions:
+def _open_test(run: Run, facts: TestFacts) -> Predictions:
     return _open(
-        run.test_table, run.test_array("probabilities"), run, done.source, _predict_again(run), ("img",)
+        run.test_table, run.test_array("probabilities"), run, facts.source, _predict_again(run), ("img",)
     )
 
 
@@ -231,7 +231,7 @@ def _identity(folds: list[Fold]) -> str:
     return digest_text(facts[0].source, facts[0].settings, *models)
 
 
-def _joined(folds: list[Predictions], source: str) -> Predictions:
+def _join_folds(folds: list[Predictions], source: str) -> Predictions:
     """Concatenate folds; their maps stay on disk."""
     table = pd.concat([fold.table for fold in folds], ignore_index=True)
     maps = _Chained([fold.parts[0] for fold in folds])

@@ -24,7 +24,7 @@ VIEWS: dict[str, tuple[View, ...]] = {
 
 def apply_view(frames: np.ndarray, view: View) -> np.ndarray:
     """Transform ``frames`` (float32, n x height x width) by ``view``; the shape stays the same."""
-    return _zoomed(np.flip(frames, view.axes), view.zoom, cv2.BORDER_REPLICATE)
+    return _zoom(np.flip(frames, view.axes), view.zoom, cv2.BORDER_REPLICATE)
 
 
 def undo_view(masks: np.ndarray, view: View) -> np.ndarray:
@@ -32,10 +32,10 @@ def undo_view(masks: np.ndarray, view: View) -> np.ndarray:
 
     The border that an enlarged view did not show is 0.
     """
-    return np.flip(_zoomed(masks, 1 / view.zoom, cv2.BORDER_CONSTANT), view.axes)
+    return np.flip(_zoom(masks, 1 / view.zoom, cv2.BORDER_CONSTANT), view.axes)
 
 
-def _zoomed(images: np.ndarray, factor: float, border: int) -> np.ndarray:
+def _zoom(images: np.ndarray, factor: float, border: int) -> np.ndarray:
     """Enlarge ``images`` about the frame's centre; height and width stay the same."""
     if factor == 1:
         return images

@@ -50,15 +50,19 @@ def _refuse_replacing(target: Path) -> None:
 
 def _difference(source: Path, target: Path) -> str:
     """Describe how two runs differ: in settings, data or folds; "" if they do not."""
-    theirs, mine = _run(source), _run(target)
-    if difference := theirs.settings.difference(mine.settings):
+    source_run, target_run = _run(source), _run(target)
+    if difference := source_run.settings.difference(target_run.settings):
         key, value, other = difference
         return f"{key} = {value!r} and {other!r}"
-    data = theirs.session().get("source"), mine.session().get("source")
+    data = source_run.session().get("source"), target_run.session().get("source")
     if None not in data and data[0] != data[1]:
         return "other training data"
-    folds = [run.folds_csv.read_text(encoding="utf-8") for run in (theirs, mine) if run.folds_csv.is_file()]
-    return f"other {mine.folds_csv.name}" if len(set(folds)) > 1 else ""
+    folds = [
+        run.folds_csv.read_text(encoding="utf-8")
+        for run in (source_run, target_run)
+        if run.folds_csv.is_file()
+    ]
+    return f"other {target_run.folds_csv.name}" if len(set(folds)) > 1 else ""
 
 
 def _take(source: Path, target: Path) -> str:
@@ -80,10 +84,14 @@ def _take(source: Path, target: Path) -> str:
 
 def _is_ahead(folder: Path, target: Path) -> bool:
     """Return whether a folder of a run is further along than the one of the same name in ``target``."""
-    mine = target / folder.name
-    if read_completion(mine):
+    counterpart = target / folder.name
+    if read_completion(counterpart):
         return False
-    return bool(read_completion(folder)) or (is_begun(folder) and not is_begun(mine)) or not mine.exists()
+    return (
+        bool(read_completion(folder))
+        or (is_begun(folder) and not is_begun(counterpart))
+        or not counterpart.exists()
+    )
 
 
 def _run(folder: Path) -> Run:

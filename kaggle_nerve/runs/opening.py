@@ -73,27 +73,27 @@ def join_names(runs: list[Run]) -> str:
 
 
 def _with_views(run: Run, views: str) -> Run:
-    own = run.settings.prediction
+    run_settings = run.settings.prediction
     tta, dash, combine = views.partition("-")
-    combine = combine if dash else own.combine
+    combine = combine if dash else run_settings.combine
     if tta not in TTA or combine not in COMBINE:
         raise NerveError(
             f"There are no views {views!r} for run {run.name}@{views}: known are {', '.join(TTA)}, each alone or "
             f"followed by one of -{', -'.join(COMBINE)}."
         )
-    prediction = dataclasses.replace(own, tta=tta, combine=combine)
-    if prediction == own:
+    prediction = dataclasses.replace(run_settings, tta=tta, combine=combine)
+    if prediction == run_settings:
         return run
     # One spelling per prediction, or it would be computed twice.
-    views = tta if combine == own.combine else f"{tta}-{combine}"
+    views = tta if combine == run_settings.combine else f"{tta}-{combine}"
     return Run(run.folder, dataclasses.replace(run.settings, prediction=prediction), views)
 
 
 def _refuse_difference(run: Run, source: str) -> None:
     if difference := run.settings.difference(load_settings(run.settings_file)):
-        key, wanted, stored = difference
+        key, value, stored = difference
         raise NerveError(
-            f"Run {run.name} was made with {key} = {stored!r}, not {wanted!r}; "
+            f"Run {run.name} was made with {key} = {stored!r}, not {value!r}; "
             f"use the same settings to go on with it, or another --run for another run."
         )
     if run.environment.is_file() and run.session().get("source") != source:

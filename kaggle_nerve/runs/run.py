@@ -108,8 +108,8 @@ class Run:
         """List the folds that have a folder, by number, the fold of all subjects last."""
         matches = (re.fullmatch(r"fold-(\d+)", path.name) for path in self.folder.iterdir())
         folds = [self.fold(number) for number in sorted(int(match[1]) for match in matches if match)]
-        every = self.fold(ALL)
-        return [*folds, *([every] if every.folder.is_dir() else [])]
+        all_subjects = self.fold(ALL)
+        return [*folds, *([all_subjects] if all_subjects.folder.is_dir() else [])]
 
     def finished_folds(self) -> list["Fold"]:
         """List the finished folds with held-out subjects, by number."""
@@ -124,8 +124,8 @@ class Run:
 
     def test_folds(self) -> list["Fold"]:
         """List the folds whose models predict test frames: the finished ones, the fold of all subjects last."""
-        every = self.fold(ALL)
-        return [*self.finished_folds(), *([every] if every.facts() else [])]
+        all_subjects = self.fold(ALL)
+        return [*self.finished_folds(), *([all_subjects] if all_subjects.facts() else [])]
 
     def models(self) -> list[str]:
         """Identify the model of each of `test_folds`: fold number and file digest.

@@ -278,12 +278,12 @@ class Settings:
 
     def difference(self, other: "Settings") -> tuple[str, Any, Any] | None:
         """Return the first key with different values, and both values, ignoring the description; None if all agree."""
-        theirs = other.flat()
+        other_values = other.flat()
         differing_keys = (
-            key for key, value in self.flat().items() if key != "description" and theirs[key] != value
+            key for key, value in self.flat().items() if key != "description" and other_values[key] != value
         )
         key = next(differing_keys, None)
-        return None if key is None else (key, self.flat()[key], theirs[key])
+        return None if key is None else (key, self.flat()[key], other_values[key])
 
     def digest(self) -> str:
         """Compute the SHA-256 of the settings without the description."""

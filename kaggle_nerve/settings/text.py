@@ -55,11 +55,11 @@ def _flatten_tree(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any
 
 
 def _replace(settings: Settings, values: dict[str, Any], source: str) -> Settings:
-    known = list(settings.flat())
+    keys = list(settings.flat())
     sections: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
-        if key not in known:
-            raise NerveError(f"{source}: there is no key {key!r}{nearest(key, known)}.")
+        if key not in keys:
+            raise NerveError(f"{source}: there is no key {key!r}{nearest(key, keys)}.")
         section, _, name = key.rpartition(".")
         owner = getattr(settings, section) if section else settings
         declared = next(item for item in dataclasses.fields(owner) if item.name == name)

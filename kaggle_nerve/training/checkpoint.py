@@ -63,18 +63,18 @@ class Checkpoint:
 
         Store this epoch's weights as well if it is one of ``state.kept``.
         """
-        wanted = {self.pointer, self._model(state.epoch), *map(self._weights, state.kept)}
+        current_files = {self.pointer, self._model(state.epoch), *map(self._weights, state.kept)}
         with atomic_path(self._model(state.epoch)) as path:
             model.save(path)
         if state.epoch in state.kept:
             _write(self._weights(state.epoch), model.get_weights())
         if mean is not None:
             _write(self._mean(state.epoch), mean)
-            wanted.add(self._mean(state.epoch))
+            current_files.add(self._mean(state.epoch))
         state.seeds = [keras.ops.convert_to_numpy(seed).tolist() for seed in _seeds(model)]
         write_json(self.pointer, without_nan(asdict(state)))
         for path in self.folder.iterdir():
-            if path not in wanted:
+            if path not in current_files:
                 path.unlink(missing_ok=True)
 
     def restore(self, settings: Settings) -> tuple[keras.Model, State] | None:

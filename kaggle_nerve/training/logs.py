@@ -124,10 +124,10 @@ def pick_rows(areas: np.ndarray, count: int = COUNT) -> list[int]:
     """
     kinds = [np.flatnonzero(areas > 0), np.flatnonzero(areas == 0)]
     half = [min(len(rows), count // 2) for rows in kinds]
-    wanted = [min(len(rows), count - other) for rows, other in zip(kinds, half[::-1], strict=True)]
+    counts = [min(len(rows), count - other) for rows, other in zip(kinds, half[::-1], strict=True)]
     return sorted(
         int(rows[(2 * place + 1) * len(rows) // (2 * number)])
-        for rows, number in zip(kinds, wanted, strict=True)
+        for rows, number in zip(kinds, counts, strict=True)
         for place in range(number)
     )
 

@@ -28,8 +28,8 @@ def dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
     give 1 - (2 + 1) / (2 + 2 + 1) = 0.4.
     """
     truth, guess = _float32(truth, guess)
-    both = ops.sum(truth * guess, axis=PIXELS)
-    return _dice(both, ops.sum(truth, axis=PIXELS) + ops.sum(guess, axis=PIXELS), smooth)
+    overlap = ops.sum(truth * guess, axis=PIXELS)
+    return _dice(overlap, ops.sum(truth, axis=PIXELS) + ops.sum(guess, axis=PIXELS), smooth)
 
 
 def batch_dice(
@@ -40,10 +40,10 @@ def batch_dice(
     ``counts`` (batch,): weight of each image's pixels; None: 1.
     """
     truth, guess = _float32(truth, guess)
-    both, either = truth * guess, truth + guess
+    overlap, total = truth * guess, truth + guess
     if counts is not None:
-        both, either = (value * counts[:, None, None, None] for value in (both, either))
-    value = _dice(ops.sum(both), ops.sum(either), smooth)
+        overlap, total = (value * counts[:, None, None, None] for value in (overlap, total))
+    value = _dice(ops.sum(overlap), ops.sum(total), smooth)
     return value * ops.ones_like(truth[:, 0, 0, 0])
 
 
@@ -211,8 +211,8 @@ def _float32(*values: KerasTensor) -> tuple[KerasTensor, ...]:
     return tuple(ops.cast(value, "float32") for value in values)
 
 
-def _dice(both: KerasTensor, either: KerasTensor, smooth: float) -> KerasTensor:
-    return 1 - (2 * both + smooth) / (either + smooth)
+def _dice(overlap: KerasTensor, total: KerasTensor, smooth: float) -> KerasTensor:
+    return 1 - (2 * overlap + smooth) / (total + smooth)
 
 
 def _jaccard_growth(truth: KerasTensor) -> KerasTensor:

@@ -72,29 +72,31 @@ def optimiser(settings: Settings, precision: str) -> keras.optimizers.Optimizer:
     The exponential mean for ``training.average=ema`` is the optimiser's own, updated within the compiled
     step.
     """
-    chosen, training = settings.optimiser, settings.training
+    optimiser_settings, training = settings.optimiser, settings.training
     options = {
-        "learning_rate": chosen.learning_rate,
-        "global_clipnorm": chosen.clip_norm or None,
+        "learning_rate": optimiser_settings.learning_rate,
+        "global_clipnorm": optimiser_settings.clip_norm or None,
         "use_ema": training.average == "ema",
         "ema_momentum": training.ema_decay,
     }
-    if chosen.name == "adam":
+    if optimiser_settings.name == "adam":
         built = keras.optimizers.Adam(**options)
     else:
-        options["weight_decay"] = chosen.weight_decay
-        if chosen.name == "adamw":
+        options["weight_decay"] = optimiser_settings.weight_decay
+        if optimiser_settings.name == "adamw":
             built = keras.optimizers.AdamW(**options)
         else:
-            built = keras.optimizers.SGD(momentum=chosen.momentum, nesterov=chosen.momentum > 0, **options)
+            built = keras.optimizers.SGD(
+                momentum=optimiser_settings.momentum, nesterov=optimiser_settings.momentum > 0, **options
+            )
         built.exclude_from_weight_decay(var_names=NO_DECAY)
     return keras.optimizers.LossScaleOptimizer(built) if precision == "mixed_float16" else built
 
 
 def resolve_precision(settings: Settings) -> str:
     """Return ``training.precision``, or for ``auto`` the device's preferred precision."""
-    chosen = settings.training.precision
-    return devices.preferred_precision() if chosen == "auto" else chosen
+    precision = settings.training.precision
+    return devices.preferred_precision() if precision == "auto" else precision
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def train_folds(
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     table = folds_of(run, frames)
     folds = [run.fold(number) for number in _numbers(folding.count(table), fold, settings.trains_all)]
-    unfinished = [one for one in folds if not one.facts()]
+    unfinished = [each for each in folds if not each.facts()]
     if len(unfinished) < len(folds):
         reporter.say(f"{len(folds) - len(unfinished)} of {len(folds)} folds are finished already.")
     jobs = min(jobs, len(unfinished))
@@ -84,7 +84,7 @@ def train_folds(
         failures = _one_by_one(unfinished, frames, table, deadline, reporter, stop)
     if fold in failures:
         raise failures[fold]
-    results = [one.result() for one in folds if one.number not in failures]
+    results = [each.result() for each in folds if each.number not in failures]
     if failures:
         raise FoldsError(run, results, failures)
     return run, results

@@ -21,17 +21,17 @@ def learning_rate(progress: float, settings: OptimiserSettings, plateau_factor: 
     """
     if progress < settings.warmup:
         return settings.learning_rate * progress / settings.warmup
-    done = _done(progress, settings)
+    share_done = _done(progress, settings)
     if settings.schedule == "constant":
         share = 1.0
     elif settings.schedule == "plateau":
         share = plateau_factor
     elif settings.schedule == "step":
-        share = settings.factor ** min(int(done * settings.steps + TOLERANCE), settings.steps - 1)
+        share = settings.factor ** min(int(share_done * settings.steps + TOLERANCE), settings.steps - 1)
     elif settings.schedule == "cyclic":
-        share = _half_cosine((done * settings.cycles + TOLERANCE) % 1 if done < 1 else 1.0)
+        share = _half_cosine((share_done * settings.cycles + TOLERANCE) % 1 if share_done < 1 else 1.0)
     else:
-        share = _half_cosine(min(done, 1.0))
+        share = _half_cosine(min(share_done, 1.0))
     return settings.learning_rate * share
 
 

@@ -57,7 +57,7 @@ def find(start: str, fold: Fold) -> Source:
         raise NerveError(
             f"training.start={start} has no finished fold {fold.number}; train that run's fold first."
         )
-    if _held(source_fold) != _held(fold):
+    if _held_subjects(source_fold) != _held_subjects(fold):
         raise NerveError(
             f"Fold {fold.number} of training.start={start} held out other subjects, so it has seen some of those "
             f"held out here; start from a run with the same {fold.run.folds_csv.name}."
@@ -72,12 +72,12 @@ def load_matching(model: keras.Model, path: Path) -> tuple[int, int]:
     the file cannot be read.
     """
     with tempfile.TemporaryDirectory() as folder:
-        own = Path(folder) / "own.weights.h5"
-        model.save_weights(own)
-        with _open(path) as source, h5py.File(own, "r+") as target:
-            stored, wanted = _arrays(source), _arrays(target)
+        own_path = Path(folder) / "own.weights.h5"
+        model.save_weights(own_path)
+        with _open(path) as source, h5py.File(own_path, "r+") as target:
+            stored, own_arrays = _arrays(source), _arrays(target)
             loaded = 0
-            for name, dataset in wanted.items():
+            for name, dataset in own_arrays.items():
                 if name in stored and stored[name].shape == dataset.shape:
                     dataset[...] = np.asarray(stored[name])
                     loaded += 1
@@ -85,11 +85,11 @@ def load_matching(model: keras.Model, path: Path) -> tuple[int, int]:
             raise NerveError(
                 f"{path} has no weights for this network; start from one with the same architecture."
             )
-        model.load_weights(own)
-    return loaded, len(wanted)
+        model.load_weights(own_path)
+    return loaded, len(own_arrays)
 
 
-def _held(fold: Fold) -> set[int]:
+def _held_subjects(fold: Fold) -> set[int]:
     folds = folding.load(fold.run.folds_csv)
     return set(folds.subject[folds.fold == fold.number])
 
@@ -112,16 +112,16 @@ def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
 
     def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and not path.startswith("optimizer/"):
-            arrays[_named(file, path.split("/"))] = item
+            arrays[_readable_name(file, path.split("/"))] = item
 
     file.visititems(visit)
     return arrays
 
 
-def _named(file: h5py.File, parts: list[str]) -> str:
+def _readable_name(file: h5py.File, parts: list[str]) -> str:
     names = []
     for place, part in enumerate(parts):
-        listed = place > 0 and parts[place - 1] == "layers"
-        group = file.get("/".join([*parts[: place + 1], "vars"])) if listed else None
+        is_layer = place > 0 and parts[place - 1] == "layers"
+        group = file.get("/".join([*parts[: place + 1], "vars"])) if is_layer else None
         names.append(group.attrs.get("name", part) if group is not None else part)
     return "/".join(names)

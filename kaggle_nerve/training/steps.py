@@ -62,7 +62,7 @@ def run_steps(
     ``rate`` returns each step's learning rate (None: unchanged); ``after`` is called after each step and
     ends the epoch by returning True.
     """
-    total, done = 0.0, 0
+    total, count_done = 0.0, 0
     for batch in prefetch(batches, count):
         value = rate()
         if value is not None:
@@ -70,10 +70,10 @@ def run_steps(
         model.reset_metrics()  # Keras before 3.15 would return the mean loss of all steps so far
         # A batch is (frames, targets) or (frames, targets, weights of the frames).
         total += float(model.train_on_batch(*batch, return_dict=True)["loss"])
-        done += 1
+        count_done += 1
         if after():
             break
-    return total / done
+    return total / count_done
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Speed:
         return steps * self.step + self.validation
 
 
-def measure(model: keras.Model, batches: Batches, held: np.ndarray, settings: Settings) -> Speed:
+def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, settings: Settings) -> Speed:
     """Measure a stage's speed with a few steps and forward passes, then restore every variable.
 
     The time spent on compilation is not lost: training uses the same compiled step.
@@ -100,24 +100,24 @@ def measure(model: keras.Model, batches: Batches, held: np.ndarray, settings: Se
     _steps(model, batches, 1)
     started = time.perf_counter()
     _steps(model, batches, count)
-    step = (time.perf_counter() - started) / count
+    step_seconds = (time.perf_counter() - started) / count
     for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
 
-    if not len(held):
-        return Speed(step, 0.0, 5.0 + averaging.STATISTICS_BATCHES * step)
+    if not len(held_frames):
+        return Speed(step_seconds, 0.0, 5.0 + averaging.STATISTICS_BATCHES * step_seconds)
     batch = settings.prediction.batch
-    few = held[: 2 * batch]
-    list(probabilities(model, few[:batch], batch=batch, tta="none"))
+    subset = held_frames[: 2 * batch]
+    list(probabilities(model, subset[:batch], batch=batch, tta="none"))
     started = time.perf_counter()
-    list(probabilities(model, few, batch=batch, tta="none"))
-    frame = (time.perf_counter() - started) / len(few)
-    validation = len(held) * (frame + FULL_SIZE_SECONDS)
-    finish = len(held) * frame * len(VIEWS[settings.prediction.tta]) + 5.0
+    list(probabilities(model, subset, batch=batch, tta="none"))
+    frame_seconds = (time.perf_counter() - started) / len(subset)
+    validation_seconds = len(held_frames) * (frame_seconds + FULL_SIZE_SECONDS)
+    finish_seconds = len(held_frames) * frame_seconds * len(VIEWS[settings.prediction.tta]) + 5.0
     if settings.training.average in averaging.MEANS:
         # Batch-norm statistics are recomputed without the compiled step, so a pass takes as long as a step.
-        finish += averaging.STATISTICS_BATCHES * step
-    return Speed(step, validation, finish)
+        finish_seconds += averaging.STATISTICS_BATCHES * step_seconds
+    return Speed(step_seconds, validation_seconds, finish_seconds)
 
 
 def _steps(model: keras.Model, batches: Batches, count: int) -> None:

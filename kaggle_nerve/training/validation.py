@@ -64,27 +64,27 @@ def score_epoch(
     called with every prediction; predictions are not kept.
     """
     areas = np.zeros(len(frames), int)
-    shared = np.zeros(len(frames), int)
+    intersections = np.zeros(len(frames), int)
     presence = np.zeros(len(frames))
     row = 0
-    for part in probabilities(model, frames, batch=batch, tta="none"):
-        for mask, value in zip(part.masks, part.presence, strict=True):
-            area, both = truths.counts(row, enlarge(mask, truths.size), np.array([threshold]))
-            areas[row], shared[row], presence[row] = area[0], both[0], value
+    for output in probabilities(model, frames, batch=batch, tta="none"):
+        for mask, value in zip(output.masks, output.presence, strict=True):
+            area, intersection = truths.counts(row, enlarge(mask, truths.size), np.array([threshold]))
+            areas[row], intersections[row], presence[row] = area[0], intersection[0], value
             if look is not None:
                 look(row, mask, float(value))
             row += 1
-    return _score(areas, shared, presence, truths, conditional)
+    return _score(areas, intersections, presence, truths, conditional)
 
 
 def _score(
     areas: np.ndarray, shared: np.ndarray, presence: np.ndarray, truths: Truths, conditional: bool
 ) -> EpochScore:
-    kept = presence[None, :] >= PRESENCE_GRID[:, None]
-    means = metric.dice_of_counts(shared * kept, truths.areas, areas * kept).mean(axis=1)
+    keeps_mask = presence[None, :] >= PRESENCE_GRID[:, None]
+    means = metric.dice_of_counts(shared * keeps_mask, truths.areas, areas * keeps_mask).mean(axis=1)
     best = int(means.argmax())
     has_mask = truths.areas > 0
-    raw = metric.dice_of_counts(shared, truths.areas, areas)
+    unthresholded = metric.dice_of_counts(shared, truths.areas, areas)
     pooled = presence >= 0.5 if conditional else np.ones(len(truths), bool)
     shared_pixels, predicted_pixels, true_pixels = (
         int(shared[pooled].sum()),
@@ -95,7 +95,7 @@ def _score(
     pixels = len(truths) * truths.size[0] * truths.size[1]
     return EpochScore(
         dice=float(means[best]),
-        present_dice=float(raw[has_mask].mean()) if has_mask.any() else float("nan"),
+        present_dice=float(unthresholded[has_mask].mean()) if has_mask.any() else float("nan"),
         presence_auc=float(roc_auc_score(has_mask, presence))
         if 0 < has_mask.sum() < len(has_mask)
         else float("nan"),
