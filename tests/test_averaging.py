@@ -41,12 +41,12 @@ def state_of(*dices, kept=()) -> State:
 
 def test_which_epochs_are_kept():
     state = state_of(0.3, 0.7, None, 0.6, 0.5, kept=[2])
-    assert averaging.kept_epochs(state, settings(*WAYS["best"]), False) == [2]
-    assert averaging.kept_epochs(state, settings(*WAYS["top"]), False) == [2, 4]
-    assert averaging.kept_epochs(state, settings(*WAYS["snapshots"]), False) == [2]
-    assert averaging.kept_epochs(state, settings(*WAYS["snapshots"]), True) == [2, 5]
-    assert averaging.kept_epochs(state, settings(*WAYS["ema"]), True) == []
-    assert averaging.kept_epochs(state_of(None), settings(*WAYS["best"]), False) == []
+    assert averaging.epochs_to_keep(state, settings(*WAYS["best"]), False) == [2]
+    assert averaging.epochs_to_keep(state, settings(*WAYS["top"]), False) == [2, 4]
+    assert averaging.epochs_to_keep(state, settings(*WAYS["snapshots"]), False) == [2]
+    assert averaging.epochs_to_keep(state, settings(*WAYS["snapshots"]), True) == [2, 5]
+    assert averaging.epochs_to_keep(state, settings(*WAYS["ema"]), True) == []
+    assert averaging.epochs_to_keep(state_of(None), settings(*WAYS["best"]), False) == []
 
 
 def test_the_running_mean_by_hand():

@@ -96,9 +96,8 @@ def runs(text: str, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarra
         raise RunLengthError(f"expected run-length text, got {text!r}; an empty mask is the empty text")
     if not text:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    # The whole check in a few array operations; only a text that fails is looked at again, slowly,
-    # to find out what to say. fromstring stops without a word at what it cannot read, so only
-    # digits and spaces may reach it.
+    # Check everything with a few array operations; only a text that fails is parsed again, slowly, to
+    # explain the fault. fromstring silently stops at anything it cannot read, so pass only digits and spaces.
     if text.isascii() and text.replace(" ", "").isdigit():
         numbers = np.fromstring(text, np.int64, sep=" ")
         if numbers.size % 2 == 0 and numbers.size == text.count(" ") + 1:

@@ -8,7 +8,8 @@ import numpy as np
 def most_batches(counts: np.ndarray, batch: int) -> int:
     """Return the largest number of batches of ``batch`` frames from distinct subjects, using a frame at most once.
 
-    ``counts``: frames of each subject. m batches are possible if subjects with at most m frames each fill them.
+    ``counts``: frames of each subject. m batches are possible if the subjects, counting at most m frames of
+    each, fill them.
     """
     numbers = np.arange(1, counts.sum() // batch + 1)
     enough = np.minimum(counts[:, None], numbers).sum(axis=0) >= numbers * batch

@@ -24,7 +24,7 @@ STATISTICS_BATCHES = 32
 """Training batches used to recompute the batch-norm statistics of averaged weights."""
 
 
-def kept_epochs(state: State, settings: Settings, cycle_ended: bool) -> list[int]:
+def epochs_to_keep(state: State, settings: Settings, cycle_ended: bool) -> list[int]:
     """Return the epochs whose weights must stay on disk, given the latest ``state.history``.
 
     ``best``: the best epoch; ``top``: the best few; ``snapshots``: the last epoch of each cycle.

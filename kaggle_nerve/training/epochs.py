@@ -165,7 +165,7 @@ class Epochs:
         cycle_ended = schedule.ends_cycle(
             self.pace.progress, self.pace.after_next_epoch(), self.settings.optimiser
         )
-        state.kept = averaging.kept_epochs(state, self.settings, cycle_ended)
+        state.kept = averaging.epochs_to_keep(state, self.settings, cycle_ended)
         if averaging.joins_mean(state, self.settings):
             self.mean = averaging.running_mean(self.mean, state.averaged, self.model.get_weights())
             state.averaged += 1
