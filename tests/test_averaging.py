@@ -190,7 +190,7 @@ def test_a_fold_killed_before_its_pointer_was_replaced_ends_as_an_undisturbed_on
 
 def test_a_kill_after_the_last_epoch_does_not_train_again(data, tmp_path, monkeypatch):
     chosen = settings(*WAYS["snapshots"])
-    monkeypatch.setattr("kaggle_nerve.training.fold.mark_complete", lambda *_: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr("kaggle_nerve.runs.run.mark_complete", lambda *_: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         train_fold(fold_job(data, tmp_path, chosen))
     pointer = tmp_path / "run/fold-0/checkpoint/state.json"

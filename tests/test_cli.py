@@ -102,7 +102,7 @@ def test_durations(text, seconds):
 def test_presets_show_what_they_hold():
     assert "unet-64x80" in run("presets").stdout
     shown = json.loads(run("presets", "small", "--json").stdout)
-    assert shown["size"] == [96, 128]
+    assert shown["size"] == [80, 112]
 
 
 def test_a_preset_shows_its_layers_without_a_file_of_weights(monkeypatch):

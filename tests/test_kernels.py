@@ -77,7 +77,7 @@ def test_a_module_edited_in_a_kernel_is_named(tmp_path, name):
     """Its digest stays, so that only the text itself tells."""
     building.build(tmp_path)
     edited = tmp_path / "nerve-explore" / name
-    edited.write_text(edited.read_text().replace("One line, at once.", "A line, at once."))
+    edited.write_text(edited.read_text().replace("Print one line, unbuffered.", "Edited."))
     assert list(map(str, building.check(tmp_path))) == [
         f"nerve-explore/{name} has kaggle_nerve/session/console.py changed by hand"
     ]

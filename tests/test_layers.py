@@ -96,7 +96,7 @@ def test_a_segnet_of_half_precision_gives_float32(policy):
 
 LOAD = """
 import sys, keras
-from kaggle_nerve.models import forward
+from kaggle_nerve.prediction import ensemble
 print(keras.saving.load_model(sys.argv[1], compile=False).name)
 """
 

@@ -69,7 +69,7 @@ def test_folds_side_by_side_are_those_that_one_process_trains(data, pair, tmp_pa
     assert run.folds_csv.read_bytes() == alone.folds_csv.read_bytes()
     for mine, theirs in zip(results, expected, strict=True):
         assert (mine.fold, mine.epochs) == (theirs.fold, theirs.epochs)
-        rows, others = history(run.fold_folder(mine.fold)), history(alone.fold_folder(mine.fold))
+        rows, others = history(run.fold(mine.fold).folder), history(alone.fold(mine.fold).folder)
         # The same frames and seeds; sums in another number of threads differ in their last digits.
         assert [float(row["loss"]) for row in rows] == pytest.approx(
             [float(row["loss"]) for row in others], rel=0.01

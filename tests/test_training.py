@@ -143,13 +143,14 @@ def test_finished_work_is_not_done_again(trained, data):
     assert (trained.fold(0).model).stat().st_mtime_ns == before
 
 
-def test_a_second_process_does_not_train_the_same_fold(trained, data):
-    told = "Another process trains fold 1"
+def test_a_second_process_does_not_train_the_same_fold(trained, data, tmp_path):
+    folder = tmp_path / "run" / "fold-1"
+    folder.mkdir(parents=True)
     with (
-        FileLock(trained.fold(1).folder / ".lock", is_singleton=False),
-        pytest.raises(NerveError, match=told),
+        FileLock(folder / ".lock", is_singleton=False),
+        pytest.raises(NerveError, match="Another process trains fold 1"),
     ):
-        train_folds(data, trained.folder.parent, "whole", trained.settings, fold=1)
+        train_folds(data, tmp_path, "run", trained.settings, fold=1)
 
 
 def test_other_settings_or_data_under_the_same_name_are_refused(trained, data, tmp_path):

@@ -68,7 +68,9 @@ def test_people_read_what_was_compared_and_taken(root):
 
 def test_machines_read_json_that_is_what_lies_on_disk(root):
     told = json.loads(tune(root, "--run", "one", "--json").stdout)
-    assert told == json.loads((root / "runs" / "one" / "decision.json").read_text())
+    stored = json.loads((root / "runs" / "one" / "decision.json").read_text())
+    assert stored.pop("review").keys() == {"sha256", "dice", "columns", "label"}
+    assert told == stored
     assert told["figures"]["frames"] == 48
 
 

