@@ -96,7 +96,7 @@ def test_a_folder_of_an_older_version_is_named(tmp_path, file):
 def test_a_file_that_is_no_text_differs_and_is_built_anew(tmp_path):
     building.build(tmp_path)
     spoilt = tmp_path / "nerve-explore" / "paste.py"
-    spoilt.write_bytes(spoilt.read_bytes().replace(b"One line, at once.", b"One line\xff"))
+    spoilt.write_bytes(spoilt.read_bytes().replace(b"Print one line, unbuffered.", b"One line\xff"))
     told = "nerve-explore/paste.py has kaggle_nerve/session/console.py changed by hand"
     assert list(map(str, building.check(tmp_path))) == [told]
     assert building.build(tmp_path) == ["nerve-explore/paste.py"]
