@@ -72,7 +72,9 @@ def test_the_decision_is_that_of_the_folds(trained):
 
 
 def test_the_ensemble_has_its_model_and_the_scale_of_the_folds(trained, data):
-    predict_test(trained, data)
+    told = Told()
+    predict_test(trained, data, reporter=told)
+    assert "Predicting with folds 0, 1, all of run " in "\n".join(told.lines)
     assert read_completion(trained.test_folder)["folds"] == [0, 1, ALL]
     frames = np.load(next(path for path in data.glob(".cache/*/frames.npy") if len(np.load(path)) == 5))
     options = {"batch": 5, "tta": "hflip"}

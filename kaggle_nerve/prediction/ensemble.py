@@ -137,4 +137,4 @@ def _histograms(masks: np.ndarray) -> np.ndarray:
 
 
 def _join_numbers(folds: list[Fold]) -> str:
-    return ", ".join(map(str, folds))
+    return ", ".join(str(fold.number) for fold in folds)

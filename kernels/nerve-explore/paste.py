@@ -74,7 +74,7 @@ FILES = {
     "kaggle_nerve/audit/sheets.py": "505ce291a8cdbce8",
     "kaggle_nerve/audit/twins.py": "9118efc5cac468ac",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
-    "kaggle_nerve/prediction/ensemble.py": "550301686a2a9693",
+    "kaggle_nerve/prediction/ensemble.py": "0705f51635fc3b09",
     "kaggle_nerve/prediction/forward.py": "9f33065373aa7f2a",
     "kaggle_nerve/prediction/held_out.py": "981efec513a15725",
     "kaggle_nerve/prediction/stored.py": "187e6379ca46c257",
@@ -4587,7 +4587,7 @@ def _histograms(masks: np.ndarray) -> np.ndarray:
 
 
 def _join_numbers(folds: list[Fold]) -> str:
-    return ", ".join(map(str, folds))
+    return ", ".join(str(fold.number) for fold in folds)
 ''')
 
 write("kaggle_nerve/prediction/forward.py", r'''"""Forward passes with test-time augmentation, from frames to probabilities, one batch at a time."""

@@ -62,7 +62,7 @@ FILES = {
     "kaggle_nerve/runs/opening.py": "8e7e6c120f2c90dc",
     "kaggle_nerve/runs/run.py": "0067b97a4f7cb4af",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
-    "kaggle_nerve/prediction/ensemble.py": "550301686a2a9693",
+    "kaggle_nerve/prediction/ensemble.py": "0705f51635fc3b09",
     "kaggle_nerve/prediction/forward.py": "9f33065373aa7f2a",
     "kaggle_nerve/prediction/held_out.py": "981efec513a15725",
     "kaggle_nerve/prediction/stored.py": "187e6379ca46c257",
@@ -3969,7 +3969,7 @@ def _histograms(masks: np.ndarray) -> np.ndarray:
 
 
 def _join_numbers(folds: list[Fold]) -> str:
-    return ", ".join(map(str, folds))
+    return ", ".join(str(fold.number) for fold in folds)
 ''')
 
 write("kaggle_nerve/prediction/forward.py", r'''"""Forward passes with test-time augmentation, from frames to probabilities, one batch at a time."""
