@@ -36,10 +36,10 @@ NETWORKS := $(addprefix tests/test_,architectures.py encoders.py layers.py norma
 # $(call suite,BIN): every test.
 define suite
 	$(1)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-	KERAS_BACKEND=jax $(1)/python -m pytest -n 2 --dist loadfile -m 'not large and not one_backend' $(NETWORKS)
+	KERAS_BACKEND=jax $(1)/python -m pytest -n 2 --dist loadfile -m 'not large and not long and not one_backend' $(NETWORKS)
 endef
 
-.PHONY: demo test test-newest test-oldest constraints docs kernels-test install clean
+.PHONY: demo test test-long test-newest test-oldest constraints docs kernels-test install clean
 
 # The whole job on the embedded rehearsal: no account, no data needed.
 demo: $(VENV)/.installed
@@ -52,6 +52,10 @@ test: $(VENV)/.installed-test
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(call suite,$(BIN))
+
+# What takes too long for every change: networks that learn by heart.
+test-long: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 -m long
 
 # The tests with the newest packages that setup.cfg allows, and with the oldest. The first lines name those that
 # constraints.txt has in another version.

@@ -44,11 +44,29 @@ def check_builds(model: keras.Model, size: tuple[int, int] = SIZE, presence: boo
     assert ("presence" in outputs) is presence
 
 
+def check_learns(model: keras.Model, *, steps: int = 20, rate: float = 5e-3, jit: bool = True) -> None:
+    """The loss falls, and every weight moves: none is left out of the gradient."""
+    losses = _train(model, steps, rate, jit)
+    assert np.mean(losses[-3:]) < 0.9 * losses[0], losses
+
+
 def check_overfits(model: keras.Model, *, steps: int = 200, rate: float = 5e-3, jit: bool = True) -> None:
     """8 frames are learned by heart: mean Dice over 0.95 with the masks of a forward pass as in prediction.
 
     The last false pixel of an empty frame, which costs 0.125, goes after 80 to 150 steps.
     """
+    frames, masks = frames_and_masks(model.input_shape[1:3])
+    _train(model, steps, rate, jit)
+    recompute(model, [frames])
+    guess = model.predict_on_batch(frames)["mask"] >= 0.5
+    both, either = (guess * masks).sum((1, 2, 3)), guess.sum((1, 2, 3)) + masks.sum((1, 2, 3))
+    dice = np.where(either == 0, 1.0, 2 * both / np.maximum(either, 1))
+    assert dice.mean() > 0.95, dice.round(3)
+
+
+def _train(model: keras.Model, steps: int, rate: float, jit: bool) -> list[float]:
+    """Train on the 8 frames, which moves every weight; returns the loss of each step."""
+    before = [keras.ops.convert_to_numpy(weight).copy() for weight in model.trainable_weights]
     frames, masks = frames_and_masks(model.input_shape[1:3])
     targets = {
         name: masks.any(axis=(1, 2)).astype(np.float32) if name == "presence" else masks
@@ -56,13 +74,17 @@ def check_overfits(model: keras.Model, *, steps: int = 200, rate: float = 5e-3, 
     }
     loss = {name: "binary_crossentropy" if name == "presence" else MaskLoss(smooth=1.0) for name in targets}
     model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), loss=loss, jit_compile=jit)
+    losses = []
     for _ in range(steps):
-        model.train_on_batch(frames, targets)
-    recompute(model, [frames])
-    guess = model.predict_on_batch(frames)["mask"] >= 0.5
-    both, either = (guess * masks).sum((1, 2, 3)), guess.sum((1, 2, 3)) + masks.sum((1, 2, 3))
-    dice = np.where(either == 0, 1.0, 2 * both / np.maximum(either, 1))
-    assert dice.mean() > 0.95, dice.round(3)
+        model.reset_metrics()
+        losses.append(float(model.train_on_batch(frames, targets, return_dict=True)["loss"]))
+    still = [
+        weight.path
+        for weight, values in zip(model.trainable_weights, before, strict=True)
+        if np.array_equal(keras.ops.convert_to_numpy(weight), values)
+    ]
+    assert not still
+    return losses
 
 
 def check_saves(model: keras.Model, folder) -> None:

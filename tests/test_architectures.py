@@ -46,20 +46,41 @@ CASES = {
 }
 
 
-ONE_BACKEND = ("competition", "unet++ with all", "attention segnet", "segnet with all")
-"""Combinations of parts that the other cases hold: the second backend, which compiles each for a minute, leaves
-them out (see the Makefile)."""
+BY_HEART = ("columns", "unet++ with all", "segnet with all")
+"""Between them they have every block, skip, head and way down; the others learn by heart in `make test-long`."""
+
+ON_BOTH = ("residual", "attention")
+"""Those whose training step the second backend compiles, for a minute each: what a step computes is written once, in
+keras.ops, and the losses have their own tests on both."""
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param(changes, id=name, marks=[pytest.mark.one_backend] if name in ONE_BACKEND else [])
-        for name, changes in CASES.items()
-    ],
-)
-def test_it_keeps_the_size_learns_eight_frames_and_loads_as_it_was_saved(changes, tmp_path):
+def cases(marks):
+    """All cases, with the marks of each by its name."""
+    return pytest.mark.parametrize(
+        "changes", [pytest.param(changes, id=name, marks=marks(name)) for name, changes in CASES.items()]
+    )
+
+
+@cases(lambda name: [])
+def test_it_keeps_the_size_and_loads_as_it_was_saved(changes, tmp_path):
     model = battery.build(*changes)
+    model.jit_compile = COMPILED
     battery.check_builds(model, presence="model.presence=false" not in changes)
-    battery.check_overfits(model, jit=COMPILED)
     battery.check_saves(model, tmp_path)
+
+
+def learns(name):
+    """By heart is more than learning, so that the networks that do so are left out of it."""
+    if name in BY_HEART:
+        return [pytest.mark.long]
+    return [] if name in ON_BOTH else [pytest.mark.one_backend]
+
+
+@cases(learns)
+def test_every_weight_learns(changes):
+    battery.check_learns(battery.build(*changes), jit=COMPILED)
+
+
+@cases(lambda name: [pytest.mark.one_backend, *([] if name in BY_HEART else [pytest.mark.long])])
+def test_eight_frames_are_learned_by_heart(changes):
+    battery.check_overfits(battery.build(*changes), jit=COMPILED)

@@ -110,8 +110,7 @@ def test_every_encoder_builds_at_any_size_and_saves(name, tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "name"),
     [
-        # The second backend compiles it for minutes; there the decoders' tests learn through a smaller encoder.
-        pytest.param("unet", CHEAP, marks=pytest.mark.one_backend),
+        pytest.param("unet", CHEAP, marks=pytest.mark.long),
         *(pytest.param("unet", name, marks=pytest.mark.large) for name in ENCODERS if name != CHEAP),
         *(pytest.param(name, CHEAP, marks=pytest.mark.large) for name in ("unet++", "fpn", "deeplabv3+")),
     ],
@@ -307,11 +306,19 @@ def small_encoder(monkeypatch):
     ],
     ids=str,
 )
-def test_decoders_build_save_and_learn_by_heart(changes, small_encoder, tmp_path):
+def test_decoders_build_save_and_learn(changes, small_encoder, tmp_path):
     model = network("model.encoder=resnet50", *changes)
     battery.check_builds(model, presence="model.presence=false" not in changes)
     battery.check_saves(model, tmp_path)
-    battery.check_overfits(model, jit=COMPILED)
+    battery.check_learns(model, jit=COMPILED)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "changes", [("model.architecture=fpn",), ("model.architecture=deeplabv3+",)], ids=str
+)
+def test_decoders_learn_by_heart(changes, small_encoder):
+    battery.check_overfits(network("model.encoder=resnet50", *changes), jit=COMPILED)
 
 
 @pytest.mark.parametrize("architecture", ["unet++", "fpn", "deeplabv3+"])
