@@ -74,6 +74,9 @@ def _train(model: keras.Model, steps: int, rate: float, jit: bool) -> list[float
     }
     loss = {name: "binary_crossentropy" if name == "presence" else MaskLoss(smooth=1.0) for name in targets}
     model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), loss=loss, jit_compile=jit)
+    # As in training: with all variables there, TensorFlow traces the step once.
+    model.optimizer.build(model.trainable_variables)
+    model.compute_loss(y=targets, y_pred=targets)
     losses = []
     for _ in range(steps):
         model.reset_metrics()

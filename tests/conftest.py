@@ -34,6 +34,12 @@ for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_NERVE_DATA", "no_proxy", "
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+HEAVIEST = [
+    f"test_{name}.py"
+    for name in ("training", "encoders", "architectures", "averaging", "rehearse", "parallel", "all_subjects")
+]
+"""Files to begin with: a long one at the end has one core wait for the other."""
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -74,6 +80,11 @@ def server(served, tmp_path):
 def home(tmp_path: Path) -> Path:
     """The client's home; not there yet."""
     return tmp_path / "home"
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(HEAVIEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 def pytest_addoption(parser):

@@ -41,9 +41,7 @@ def trained(data, tmp_path_factory):
     """A run of two folds and a model of all subjects, of maps that say P(pixel | there is a mask)."""
     told = Told()
     runs_dir = tmp_path_factory.mktemp("runs")
-    run, results = train_folds(
-        data, runs_dir, "run", settings("folds=2+all", CONDITIONAL), jobs=2, reporter=told
-    )
+    run, results = train_folds(data, runs_dir, "run", settings("folds=2+all", CONDITIONAL), reporter=told)
     assert [(result.fold, result.finished) for result in results] == [(0, True), (1, True), (ALL, True)]
     assert results[-1].dice is None
     assert (

@@ -100,7 +100,8 @@ def test_a_name_that_would_share_a_dataset_needs_a_title(
     assert server.log == []
 
 
-@pytest.mark.parametrize("fault", ["upload-cut", "status"])
+# After a cut the client waits for 10 s and more.
+@pytest.mark.parametrize("fault", [pytest.param("upload-cut", marks=pytest.mark.long), "status"])
 def test_an_upload_that_breaks_off_is_gone_on_with(
     server: RehearsalServer, client: Client, run: Path, fault: str
 ) -> None:

@@ -237,6 +237,7 @@ for line in sys.stdin:
     if "exit" in asked:
         sys.exit(asked["exit"])
     time.sleep(asked.get("seconds", 0))
+    print("\\x04", file=sys.stderr, flush=True)
     print(json.dumps({"answer": [os.getpid(), asked]}), flush=True)
 """
 

@@ -156,7 +156,9 @@ def test_frozen_resolutions_keep_weights_and_statistics(tmp_path):
     changes = ("model.encoder=efficientnet-lite0", "model.weights=imagenet", "model.frozen=2")
     model = battery.build(*changes)
     model.compile(
-        optimizer=keras.optimizers.SGD(0.1), loss={"mask": MaskLoss(), "presence": "binary_crossentropy"}
+        optimizer=keras.optimizers.SGD(0.1),
+        loss={"mask": MaskLoss(), "presence": "binary_crossentropy"},
+        jit_compile=False,
     )
 
     def taken() -> dict[str, list[np.ndarray]]:

@@ -84,6 +84,7 @@ def test_the_kernel_has_no_package(kernel, tmp_path):
     assert "No module named 'kaggle_nerve'" in done.stderr
 
 
+@pytest.mark.long
 def test_training_gives_the_packages_own_submission(texts, kaggle, package):
     printed = kaggle.run(cells_of(texts, "nerve-train-folds", **SETTINGS))
     assert "Fold 2 finished after 2 epochs" in printed[-1]
@@ -114,6 +115,7 @@ training.time = Clock
 """
 
 
+@pytest.mark.long
 def test_a_session_that_ran_out_of_time_is_gone_on_with(texts, kaggle, package, tmp_path):
     cells = cells_of(texts, "nerve-train-folds", **SETTINGS)
     printed = kaggle.run([*cells[:-1], CLOCK, cells[-1]])
@@ -129,6 +131,7 @@ def test_a_session_that_ran_out_of_time_is_gone_on_with(texts, kaggle, package, 
     assert (later.working / "submission.csv").read_bytes() == (package / "submission.csv").read_bytes()
 
 
+@pytest.mark.long
 def test_an_attached_run_is_submitted_and_explored(texts, kaggle, package):
     kaggle.attach(package / "runs" / "small", "datasets/somebody/nerve-run-small/small")
     kaggle.run(cells_of(texts, "nerve-predict-submit"))

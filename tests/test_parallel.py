@@ -18,6 +18,8 @@ from training_support import Told, history, many_epochs, settings
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction.stored import open_oof
 from kaggle_nerve.progress import Bar, Reporter
+from kaggle_nerve.runs import open_run
+from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import read_completion
 from kaggle_nerve.training import parallel
 from kaggle_nerve.training.run_folds import FoldsError, train_folds
@@ -97,6 +99,79 @@ def test_one_reporter_is_told_of_every_fold(pair):
         assert any(line.startswith(f"Fold {fold}: ") and "ms a step" in line for line in told.lines)
 
 
+STANDS_IN = """
+import json, os, sys
+def send(**message):
+    print(json.dumps(message), flush=True)
+order = json.loads(sys.stdin.buffer.readline())
+if order["fold"] == 1:
+    send(event="crashed", text="OSError: no room\\nto work in.")
+    sys.exit(1)
+if order["fold"] == 3:
+    send(event="failed", text="its data is not there.")
+    sys.exit(1)
+if order["fold"] == 2:
+    send(event="say", text=f"pid {os.getpid()}")
+    sys.stdin.buffer.readline()
+send(event="result")
+"""
+"""A worker's process without training: fold 1 crashes, fold 2 works until it is told to stop, fold 3 fails with a
+sentence, others end at once."""
+
+
+@pytest.fixture
+def stand_ins(pair, tmp_path, monkeypatch):
+    """Workers of `STANDS_IN`, a run of theirs, and the process ids that fold 2 has told."""
+    monkeypatch.setattr(parallel, "COMMAND", [sys.executable, "-c", STANDS_IN])
+    shutil.copytree(pair[0].folder, tmp_path / "run")
+    told = Told()
+
+    def pids() -> list[int]:
+        return [int(line.rpartition(" ")[2]) for line in told.lines if line.startswith("Fold 2: pid ")]
+
+    return open_run(tmp_path, "run"), told, pids
+
+
+def test_processes_that_are_killed_crash_or_fail_leave_the_others_alone(stand_ins):
+    run, told, pids = stand_ins
+    killed = []
+
+    def kill_fold_2() -> bool:
+        if pids() and not killed:
+            killed.extend(pids())
+            os.kill(killed[0], signal.SIGKILL)
+        return False
+
+    pool = parallel.SideBySide(Path("data"), 3, deadline=None, reporter=told, stop=kill_fold_2)
+    failures = pool.train([run.fold(number) for number in (0, 1, 2, 3, ALL)])
+    assert {number: str(fault) for number, fault in failures.items()} == {
+        1: f"Fold 1 failed (OSError: no room); its log: {run.fold(1).log}",
+        2: f"Fold 2 ended with signal 9 (out of memory?); its log: {run.fold(2).log}",
+        3: "its data is not there.",
+    }
+    assert set(map(str, (failures[1], failures[2]))) | {"Fold 3: its data is not there."} <= set(told.lines)
+
+
+def test_a_stop_reaches_the_processes_at_work_and_no_other_begins(stand_ins):
+    run, told, pids = stand_ins
+    pool = parallel.SideBySide(Path("data"), 1, deadline=None, reporter=told, stop=lambda: bool(pids()))
+    assert pool.train([run.fold(number) for number in (2, 1)]) == {}
+    assert all(map(is_gone, pids()))
+
+
+ORPHAN = """
+import os, sys, threading, time
+from kaggle_nerve.training.worker import _listen
+threading.Thread(target=_listen, args=(os.fdopen(0, "rb", buffering=0), threading.Event())).start()
+time.sleep(60)
+"""
+
+
+def test_a_worker_whose_parent_is_gone_ends_itself():
+    assert subprocess.run([sys.executable, "-c", ORPHAN], input=b"stop\n", timeout=30).returncode == 1
+
+
+@pytest.mark.long
 def test_a_killed_fold_and_a_crashed_one_leave_the_third_alone_and_are_trained_later(data, tmp_path):
     chosen = settings("folds=3", *many_epochs(20))
     hindrance = tmp_path / "run" / "fold-1" / "oof.npy"
@@ -129,7 +204,7 @@ def test_a_killed_fold_and_a_crashed_one_leave_the_third_alone_and_are_trained_l
     assert [row["epoch"] for row in history(run.fold(2).folder)] == [str(number) for number in range(1, 21)]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_fault_of_one_fold_does_not_keep_the_others_from_their_turn(data, pair, tmp_path, jobs):
     # The run to start from has fold 1 only, so fold 0, the first one, cannot start.
     shutil.copytree(pair[0].folder, tmp_path / "half", ignore=shutil.ignore_patterns("fold-0"))
@@ -215,6 +290,7 @@ def started(data: Path, runs_dir: Path, log: Path) -> tuple[subprocess.Popen, li
     return process, list(children.values())
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_every_fold_after_its_epoch_and_kill_9_leaves_no_process_behind(data, tmp_path):
     log = tmp_path / "log.txt"
     process, children = started(data, tmp_path, log)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from cli_support import command
 from click.testing import CliRunner
 from filelock import FileLock
 from support import write_competition
@@ -42,8 +43,8 @@ def data(tmp_path_factory):
 
 def test_the_whole_job(data, tmp_path):
     words = ["rehearse", "--data", str(data), "--held-out", "1", "--work", str(tmp_path), *FAST]
-    command = [sys.executable, "-m", "kaggle_nerve", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    started = [sys.executable, "-m", "kaggle_nerve", *words]
+    done = subprocess.run(started, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert "SYNTHETIC" not in done.stdout
     assert "all-empty" in done.stdout
@@ -53,30 +54,20 @@ def test_the_whole_job(data, tmp_path):
     assert (row["where"], row["status"]) == ("rehearsal", "complete")
     # The server's scores are those of our own metric on the file that lies there.
     made = next((folder / "submissions").glob("*__tiny.csv"))
-    command = [
-        sys.executable,
-        "-m",
-        "kaggle_nerve",
-        "score",
-        str(made),
-        str(folder / "served/solution.csv"),
-    ]
-    scored = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True).stdout)
+    scored = json.loads(command(tmp_path, "score", made, folder / "served/solution.csv", "--json").stdout)
     assert float(row["public"]) == pytest.approx(scored["public"], abs=1e-4)
     assert float(row["private"]) == pytest.approx(scored["private"], abs=1e-4)
     assert scored["frames"] == 12
     # Again: nothing is fetched or trained a second time, and the same figures come out.
-    again = subprocess.run(
-        [sys.executable, "-m", "kaggle_nerve", *words, "--json"], capture_output=True, text=True, timeout=400
-    )
+    again = command(tmp_path, *words, "--json")
     assert "2 of 2 folds are finished already" in again.stderr
     assert json.loads(again.stdout)["private"] == pytest.approx(scored["private"], abs=1e-4)
 
 
 def test_serve_prints_an_environment_that_the_client_works_in(data, tmp_path):
-    command = [sys.executable, "-m", "kaggle_nerve", "rehearse", "--serve", "--data", str(data)]
+    words = ["rehearse", "--serve", "--data", str(data), "--work", str(tmp_path), "--fault", "rules"]
     server = subprocess.Popen(
-        [*command, "--work", str(tmp_path), "--fault", "rules"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "kaggle_nerve", *words], stdout=subprocess.PIPE, text=True
     )
     try:
         script = line = ""
@@ -98,16 +89,11 @@ def test_serve_prints_an_environment_that_the_client_works_in(data, tmp_path):
 
 
 def test_the_faults_are_listed():
-    done = subprocess.run(
-        [sys.executable, "-m", "kaggle_nerve", "rehearse", "--list-faults"], capture_output=True, text=True
-    )
-    assert "daily-limit" in done.stdout
+    assert "daily-limit" in command(Path(), "rehearse", "--list-faults").stdout
 
 
 def test_an_unknown_fault_is_named(tmp_path):
-    command = [sys.executable, "-m", "kaggle_nerve", "rehearse", "--serve", "--fault", "cutt"]
-    done = subprocess.run([*command, "--work", str(tmp_path)], capture_output=True, text=True)
-    assert done.returncode == 1
+    done = command(tmp_path, "rehearse", "--serve", "--fault", "cutt", "--work", tmp_path, code=1)
     assert "cut" in done.stderr
 
 

@@ -1,14 +1,13 @@
 """The page of a run: what it says, what it says when not all is there, and that it leads nowhere else."""
 
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from cli_support import command
 from click.testing import CliRunner
 from decision_support import COUNT, stored, write_run
 from support import write_tiff
@@ -256,9 +255,7 @@ def test_an_environment_with_less_in_it(root, kept, said):
 
 
 def test_the_command_writes_the_page_into_the_runs_folder(root):
-    command = [sys.executable, "-m", "kaggle_nerve", "report", "--run", "one", "--data", "data"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    done = command(root, "report", "--run", "one", "--data", "data")
     assert "The report is runs/one/report.html" in done.stdout
     assert (root / "runs" / "one" / "report.html").stat().st_size > 100_000
 

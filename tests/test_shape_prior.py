@@ -55,7 +55,8 @@ def test_few_components_leave_out_what_true_masks_do_not_have():
     speckled = masks[1].copy()
     speckled[2:5, 50:54] = True
     assert not prior.apply(speckled)[:8, 48:].any()
-    fits = [np.mean([dice(fitted(masks, count).apply(mask), mask) for mask in masks]) for count in (1, 8, 30)]
+    priors = [fitted(masks, count) for count in (1, 8, 30)]
+    fits = [np.mean([dice(prior.apply(mask), mask) for mask in masks]) for prior in priors]
     assert fits[0] < fits[1] < fits[2]
 
 

@@ -237,6 +237,7 @@ train_folds(Path(sys.argv[1]), Path(sys.argv[2]), "run", settings(*many_epochs(2
 """
 
 
+@pytest.mark.long
 def test_kill_9_while_training_keeps_every_whole_epoch(data, tmp_path, request):
     state = tmp_path / "run" / "fold-0" / "checkpoint" / "state.json"
     words = [str(data), str(tmp_path), str(request.path.parent)]
@@ -389,6 +390,24 @@ def test_each_step_has_its_own_learning_rate(data, tmp_path):
     assert float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) == 0
 
 
+def test_a_training_step_is_traced_once(data, tmp_path):
+    job = fold_job(data, tmp_path, settings())
+    present = job.frames.cache.table.has_mask.to_numpy()
+    batches = Batches(
+        job.frames.cache.frames, job.frames.cache.masks, present, np.arange(12), batch=4, seed=0, ranges=None
+    )
+    model = build_compiled(job.settings)
+    real, traces = model.train_step, []
+
+    def traced(*values):
+        traces.append(values)
+        return real(*values)
+
+    model.train_step = traced
+    run_steps(model, batches, 3, rate=lambda: 0.01, after=lambda: False)
+    assert len(traces) == 1
+
+
 def test_measuring_leaves_no_trace(data, tmp_path):
     job = fold_job(data, tmp_path, settings("training.average=ema", "model.dropout=0.5"))
     rows = np.arange(16)
@@ -446,7 +465,14 @@ def test_weights_without_decay_stay_so_after_a_resume(data, tmp_path):
         )
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("adam", marks=pytest.mark.long),
+        "adamw",  # everything that the other two have, and the weights without decay
+        pytest.param("sgd", marks=pytest.mark.long),
+    ],
+)
 def test_an_interrupted_fold_ends_with_the_same_weights(data, tmp_path, name):
     chosen = settings(
         f"optimiser.name={name}", "model.dropout=0.5", "training.average=ema", "training.epochs=2"
@@ -481,6 +507,7 @@ def without_times(row: dict) -> dict:
     return {name: value for name, value in row.items() if "seconds" not in name}
 
 
+@pytest.mark.long
 def test_a_deterministic_run_is_the_same_to_the_last_bit(data, tmp_path, request):
     for name in ("one", "two"):
         words = [str(data), str(tmp_path), str(request.path.parent), name]
@@ -495,7 +522,9 @@ def test_a_deterministic_run_is_the_same_to_the_last_bit(data, tmp_path, request
     )
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.long), "mixed_float16"]
+)
 def test_mixed_precision_trains_resumes_and_loads_in_a_float32_session(data, tmp_path, precision):
     chosen = settings(f"training.precision={precision}", "training.epochs=2", "optimiser.clip_norm=1")
     asked = iter([True])

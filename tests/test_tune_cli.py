@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from cli_support import command
+from click.testing import Result
 from decision_support import stored, write_run
 
 from kaggle_nerve.storage import mark_complete, read_completion, write_text
@@ -30,12 +32,8 @@ def root(original, tmp_path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "copy"))
 
 
-def tune(root: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "kaggle_nerve", "tune", "--data", "data", *words]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    return done
+def tune(root: Path, *words: str, code: int = 0) -> Result:
+    return command(root, "tune", "--data", "data", *words, code=code)
 
 
 def refused(root: Path, *words: str) -> str:

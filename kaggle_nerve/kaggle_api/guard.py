@@ -8,7 +8,7 @@ them one of
     {"fault": {"message", "types", "status", "url", "errno"}}
 
 and before it, while files are sent, ``{"sent": bytes, "of": bytes}``. Whatever the package prints goes to
-standard error. When the parent dies, however it dies, standard input ends. Otherwise the client would survive
+standard error, where the line `END` closes it before each answer. When the parent dies, however it dies, standard input ends. Otherwise the client would survive
 ``kill -9`` of its parent, write to an archive that the next client writes to as well, or submit unnoticed.
 """
 
@@ -19,6 +19,9 @@ import sys
 import threading
 import time
 from typing import Any, TextIO
+
+END = "\x04"
+"""Last line on standard error before an answer, for the two streams arrive by different ways."""
 
 EVERY = 0.2
 """Seconds between two reports of the bytes sent."""
@@ -132,6 +135,8 @@ def main() -> None:
             answer = {"answer": CALLS[question["call"]](_api(answers), **question["with"])}
         except BaseException as fault:  # SystemExit, too: without credentials the package exits
             answer = {"fault": _describe(fault)}
+        sys.stdout.flush()
+        print(END, file=sys.stderr, flush=True)
         _write(answers, answer)
 
 

@@ -12,6 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
+END = "\x04"
+"""Line on standard error that a program writes before each answer; it is in no text."""
+
+END_SECONDS = 5.0
+"""Longest wait for `END` after an answer; a program that is whole writes it before."""
+
 GLANCE = 0.2
 """Seconds between two checks of a program that has not answered."""
 
@@ -51,10 +57,12 @@ class Program:
         try:
             self._start()
             self._errors.clear()
+            self._closed.clear()
             self._send(question)
             while True:
                 message = self._receive()
                 if message is not None and not {"answer", "fault"}.isdisjoint(message):
+                    self._closed.wait(END_SECONDS)
                     return message, self._text()
                 if message is not None:
                     on_event(message)
@@ -84,14 +92,13 @@ class Program:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        self._process, self._messages, self._errors = (
-            process,
-            queue.SimpleQueue[Message | None](),
-            list[str](),
-        )
+        self._process, self._messages = process, queue.SimpleQueue[Message | None]()
+        self._errors, self._closed = list[str](), threading.Event()
         self._finalizer = weakref.finalize(self, _end, process)
         assert process.stdout and process.stderr
-        reader = threading.Thread(target=_read_errors, args=(process.stderr, self._errors), daemon=True)
+        reader = threading.Thread(
+            target=_read_errors, args=(process.stderr, self._errors, self._closed), daemon=True
+        )
         reader.start()
         threading.Thread(
             target=_read_messages, args=(process.stdout, self._messages, reader), daemon=True
@@ -128,10 +135,15 @@ def _read_messages(
     messages.put(None)
 
 
-def _read_errors(stream: IO[bytes], errors: list[str]) -> None:
+def _read_errors(stream: IO[bytes], errors: list[str], closed: threading.Event) -> None:
     with suppress(ValueError):
         for line in stream:
-            errors.append(line.decode("utf-8", "replace").replace("\r\n", "\n"))
+            text = line.decode("utf-8", "replace").replace("\r\n", "\n")
+            if text.endswith(f"{END}\n"):  # after words without a line's end, too
+                errors.append(text.removesuffix(f"{END}\n"))
+                closed.set()
+            else:
+                errors.append(text)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

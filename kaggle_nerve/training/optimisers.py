@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import keras
+import numpy as np
 
 from kaggle_nerve import devices
 from kaggle_nerve.models import registry
@@ -35,7 +36,7 @@ def build_without_pretrained(settings: Settings, precision: str) -> keras.Model:
 
 
 def make_ready(model: keras.Model, settings: Settings, precision: str) -> None:
-    """Compile ``model`` with a new optimiser, whose variables exist from the start."""
+    """Compile ``model`` with a new optimiser; every variable of a training step exists afterwards."""
     weights = loss_weights(model, settings.loss)
     losses = {
         name: keras.losses.BinaryCrossentropy(name="presence_loss", dtype="float32")
@@ -53,6 +54,9 @@ def make_ready(model: keras.Model, settings: Settings, precision: str) -> None:
     )
     # Build now, so that its variables can be stored or restored before the first step.
     built.build(model.trainable_variables)
+    # A first loss creates the variables of its means; created in the first step, they have TensorFlow trace it twice.
+    some = {name: np.zeros((1, *output.shape[1:]), np.float32) for name, output in model.output.items()}
+    model.compute_loss(y=some, y_pred=some)
 
 
 def loss_weights(model: keras.Model, settings: LossSettings) -> dict[str, float]:

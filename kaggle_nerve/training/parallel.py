@@ -23,6 +23,9 @@ from kaggle_nerve.runs import Fold
 from kaggle_nerve.settings.schema import FoldName
 from kaggle_nerve.training.worker import STOP, Order, Replay
 
+COMMAND = [sys.executable, "-m", "kaggle_nerve.training.worker"]
+"""Command that starts a worker process."""
+
 TICK = 0.2
 """Seconds between two checks of whether the user wants to stop."""
 
@@ -45,7 +48,7 @@ class Worker:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "kaggle_nerve.training.worker"],
+                COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

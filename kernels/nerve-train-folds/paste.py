@@ -135,8 +135,8 @@ FILES = {
     "kaggle_nerve/training/job.py": "94469a6a1e32826a",
     "kaggle_nerve/training/logs.py": "abc605c52ea2fbe7",
     "kaggle_nerve/training/losses.py": "777c4d0567c655f6",
-    "kaggle_nerve/training/optimisers.py": "26292ab5a68f7f6c",
-    "kaggle_nerve/training/parallel.py": "4bef4435889eb59d",
+    "kaggle_nerve/training/optimisers.py": "dd4a45dbd2e92ea9",
+    "kaggle_nerve/training/parallel.py": "fee2d374830434b8",
     "kaggle_nerve/training/run_folds.py": "d1caac4f11d529de",
     "kaggle_nerve/training/schedule.py": "0192e21a99467cc9",
     "kaggle_nerve/training/start.py": "fdc3428bf4765ac6",
@@ -10426,6 +10426,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import keras
+import numpy as np
 
 from kaggle_nerve import devices
 from kaggle_nerve.models import registry
@@ -10456,7 +10457,7 @@ def build_without_pretrained(settings: Settings, precision: str) -> keras.Model:
 
 
 def make_ready(model: keras.Model, settings: Settings, precision: str) -> None:
-    """Compile ``model`` with a new optimiser, whose variables exist from the start."""
+    """Compile ``model`` with a new optimiser; every variable of a training step exists afterwards."""
     weights = loss_weights(model, settings.loss)
     losses = {
         name: keras.losses.BinaryCrossentropy(name="presence_loss", dtype="float32")
@@ -10474,6 +10475,9 @@ def make_ready(model: keras.Model, settings: Settings, precision: str) -> None:
     )
     # Build now, so that its variables can be stored or restored before the first step.
     built.build(model.trainable_variables)
+    # A first loss creates the variables of its means; created in the first step, they have TensorFlow trace it twice.
+    some = {name: np.zeros((1, *output.shape[1:]), np.float32) for name, output in model.output.items()}
+    model.compute_loss(y=some, y_pred=some)
 
 
 def loss_weights(model: keras.Model, settings: LossSettings) -> dict[str, float]:
@@ -10556,6 +10560,9 @@ from kaggle_nerve.runs import Fold
 from kaggle_nerve.settings.schema import FoldName
 from kaggle_nerve.training.worker import STOP, Order, Replay
 
+COMMAND = [sys.executable, "-m", "kaggle_nerve.training.worker"]
+"""Command that starts a worker process."""
+
 TICK = 0.2
 """Seconds between two checks of whether the user wants to stop."""
 
@@ -10578,7 +10585,7 @@ class Worker:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "kaggle_nerve.training.worker"],
+                COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
