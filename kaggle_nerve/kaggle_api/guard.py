@@ -8,8 +8,9 @@ them one of
     {"fault": {"message", "types", "status", "url", "errno"}}
 
 and before it, while files are sent, ``{"sent": bytes, "of": bytes}``. Whatever the package prints goes to
-standard error, where the line `END` closes it before each answer. When the parent dies, however it dies, standard input ends. Otherwise the client would survive
-``kill -9`` of its parent, write to an archive that the next client writes to as well, or submit unnoticed.
+standard error, where the line `END` closes it before each answer. When the parent dies, however it dies,
+standard input ends. Otherwise the client would survive ``kill -9`` of its parent, write to an archive that the
+next client writes to as well, or submit unnoticed.
 """
 
 import json
@@ -136,7 +137,8 @@ def main() -> None:
         except BaseException as fault:  # SystemExit, too: without credentials the package exits
             answer = {"fault": _describe(fault)}
         sys.stdout.flush()
-        print(END, file=sys.stderr, flush=True)
+        sys.stderr.write(END + "\n")
+        sys.stderr.flush()
         _write(answers, answer)
 
 
