@@ -33,10 +33,16 @@ endef
 NETWORKS := $(addprefix tests/test_,architectures.py encoders.py layers.py normalisation.py forward.py losses.py lite.py \
 	conditional.py)
 
-# $(call suite,BIN): every test.
+# $(call suite,BIN): every test that a change should pass, on both backends.
 define suite
 	$(1)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-	KERAS_BACKEND=jax $(1)/python -m pytest -n 2 --dist loadfile -m 'not large and not long and not one_backend' $(NETWORKS)
+	KERAS_BACKEND=jax $(1)/python -m pytest -n 2 -m 'not large and not long and not one_backend' $(NETWORKS)
+endef
+
+# $(call long,BIN): the tests that take longer.
+define long
+	$(1)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
+	KERAS_BACKEND=jax $(1)/python -m pytest -n 2 -m 'one_backend and not large and not long' $(NETWORKS)
 endef
 
 .PHONY: demo test test-long test-newest test-oldest constraints docs kernels-test install clean
@@ -53,9 +59,10 @@ test: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 	$(call suite,$(BIN))
 
-# What takes too long for every change: networks that learn by heart.
+# The tests that are too long to run after every change: networks that learn frames by heart, killed trainings,
+# notebooks.
 test-long: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 -m long
+	$(call long,$(BIN))
 
 # The tests with the newest packages that setup.cfg allows, and with the oldest. The first lines name those that
 # constraints.txt has in another version.
@@ -65,6 +72,7 @@ test-newest:
 	$(call install,.venv-newest/bin,.[test])
 	.venv-newest/bin/python tests/packages.py
 	$(call suite,.venv-newest/bin)
+	$(call long,.venv-newest/bin)
 
 test-oldest: $(UV)
 	rm -rf .venv-oldest
@@ -74,6 +82,7 @@ test-oldest: $(UV)
 	$(call install,.venv-oldest/bin,.[test],.venv-oldest/constraints.txt)
 	.venv-oldest/bin/python tests/packages.py
 	$(call suite,.venv-oldest/bin)
+	$(call long,.venv-oldest/bin)
 
 # What `make demo` and `make test` install: today's newest of all packages that setup.cfg allows, the same on each of
 # PYTHONS. And what `make kernels-test` installs, by kernels/image.txt.

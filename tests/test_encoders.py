@@ -106,14 +106,16 @@ def network(*changes: str) -> keras.Model:
     return model
 
 
-def weight_of_test(name):
+def builds(name):
     """The others of EfficientNetV2 and of EfficientNet-Lite are made of the same blocks as the first."""
     if name in LARGER:
         return [pytest.mark.large]
-    return [] if name in (CHEAP, "efficientnet-lite0") else [pytest.mark.long]
+    if name == CHEAP:
+        return []
+    return [pytest.mark.one_backend] if name == "efficientnet-lite0" else [pytest.mark.long]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=weight_of_test(name)) for name in ENCODERS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=builds(name)) for name in ENCODERS])
 def test_every_encoder_builds_at_any_size_and_saves(name, tmp_path):
     model = network(f"model.encoder={name}")
     battery.check_builds(model)
@@ -134,7 +136,10 @@ def test_encoders_learn_by_heart(architecture, name):
     battery.check_overfits(model, steps=80 if name == CHEAP else 160, rate=2e-3, jit=COMPILED)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == CHEAP else pytest.mark.one_backend) for name in ENCODERS],
+)
 def test_maps_are_at_strides_2_to_32_and_end_in_the_applications_own_output(name):
     frames = keras.Input((45, 62, 1))
     maps, margins = encoders.features(frames, model_settings(f"encoder={name}", "width=8"), (45, 62))
@@ -197,6 +202,7 @@ def test_standardised_frames_have_the_mean_and_deviation_of_imagenet(name, means
         np.testing.assert_allclose(frame.std((0, 1)), deviations, rtol=2e-3)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", [CHEAP, "efficientnet-b1", "resnet50", "convnext-tiny"])
 def test_a_published_file_gives_every_weight(name, tmp_path):
     published = randomised(name)
@@ -208,6 +214,7 @@ def test_a_published_file_gives_every_weight(name, tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.one_backend
 def test_settings_name_the_file_and_the_saved_model_needs_it_no_more(tmp_path):
     path = tmp_path / "mine.weights.h5"
     published = randomised(CHEAP)
@@ -312,8 +319,11 @@ def small_encoder(monkeypatch):
     "changes",
     [
         ("model.architecture=fpn",),
-        ("model.architecture=fpn", "model.hypercolumns=true"),
-        ("model.architecture=fpn", "model.presence=false", "model.batch_norm=false"),
+        pytest.param(("model.architecture=fpn", "model.hypercolumns=true"), marks=pytest.mark.one_backend),
+        pytest.param(
+            ("model.architecture=fpn", "model.presence=false", "model.batch_norm=false"),
+            marks=pytest.mark.one_backend,
+        ),
         ("model.architecture=deeplabv3+",),
         ("model.architecture=deeplabv3+", "model.presence=false", "model.batch_norm=false"),
     ],
@@ -334,11 +344,13 @@ def test_decoders_learn_by_heart(changes, small_encoder):
     battery.check_overfits(network("model.encoder=resnet50", *changes), jit=COMPILED)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("architecture", ["unet++", "fpn", "deeplabv3+"])
 def test_every_architecture_stands_on_a_real_encoder(architecture):
     battery.check_builds(network(f"model.architecture={architecture}", f"model.encoder={CHEAP}"))
 
 
+@pytest.mark.one_backend
 def test_every_level_of_a_deeply_supervised_pyramid_learns(small_encoder):
     model = network("model.encoder=resnet50", "model.architecture=fpn", "model.deep_supervision=true")
     assert list(model.output) == ["mask", "mask_1", "mask_2", "mask_3", "presence"]

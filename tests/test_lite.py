@@ -152,6 +152,7 @@ def test_with_the_published_weights_it_knows_a_palace():
     assert scores.argmax() == PALACE
 
 
+@pytest.mark.one_backend
 def test_frozen_resolutions_keep_weights_and_statistics(tmp_path):
     changes = ("model.encoder=efficientnet-lite0", "model.weights=imagenet", "model.frozen=2")
     model = battery.build(*changes)
