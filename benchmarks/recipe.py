@@ -191,7 +191,7 @@ def line(step: Step, found: Scored, other: Scored | None) -> str:
         against = f"{step.against}: {lead.mean():+.4f} ({worse:+.4f} to {better:+.4f})"
     real = "-" if found.real_auc is None else f"{found.real_auc:.3f}"
     return (
-        f"| {step.meaning} | {found.outlines:.4f} | {found.perfect:.4f} | {found.auc:.4f} | {real} | "
+        f"| `{step.name}`: {step.meaning} | {found.outlines:.4f} | {found.perfect:.4f} | {found.auc:.4f} | {real} | "
         f"{found.dice.mean():.4f} ({low:.4f} to {high:.4f}) | {against} |"
     )
 

@@ -46,8 +46,8 @@ CASES = {
 }
 
 
-BY_HEART = ("columns", "segnet with all")
-"""A U-Net and a SegNet with most of their parts; the others learn by heart in `make test-long`."""
+BY_HEART = ("columns",)
+"""Learns by heart in `make test`, the others in `make test-long`."""
 
 ON_BOTH = ("residual", "attention")
 """Those whose training step the second backend compiles, for a minute each: what a step computes is written once, in
@@ -61,7 +61,7 @@ def cases(marks):
     )
 
 
-@cases(lambda name: [])
+@cases(lambda name: [pytest.mark.one_backend] if name == "unet++ with all" else [])
 def test_it_keeps_the_size_and_loads_as_it_was_saved(changes, tmp_path):
     model = battery.build(*changes)
     model.jit_compile = COMPILED

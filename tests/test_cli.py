@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from cli_support import command
+from click.testing import CliRunner, Result
 from support import write_competition
 
 from kaggle_nerve.cli import cli, terminal, training
@@ -22,10 +23,14 @@ from kaggle_nerve.training import run_folds
 COMMANDS = sorted(cli.commands)
 
 
-def run(*words: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess:
+def run(*words: str | Path, code: int = 0) -> Result:
+    return command(Path(), *words, code=code)
+
+
+def process(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess:
+    """As ``run``, but as a program of its own: what a shell sees."""
     done = subprocess.run(
         [sys.executable, "-m", "kaggle_nerve", *map(str, words)],
-        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=300,
@@ -36,10 +41,10 @@ def run(*words: str, cwd: Path | None = None, code: int = 0) -> subprocess.Compl
 
 
 def every_command(group=cli, path=()):
-    for name, command in group.commands.items():
+    for name, below in group.commands.items():
         yield (*path, name)
-        if hasattr(command, "commands"):
-            yield from every_command(command, (*path, name))
+        if hasattr(below, "commands"):
+            yield from every_command(below, (*path, name))
 
 
 @pytest.mark.parametrize("path", list(every_command()), ids=" ".join)
@@ -74,14 +79,14 @@ def test_no_deep_learning_framework_behind_the_wall(module):
 
 
 def test_a_usage_error_exits_with_2():
-    run("train-folds", "--folds", code=2)
+    process("train-folds", "--folds", code=2)
     run("submit", code=2)
     told = run("train-folds", "--time-budget", "soon", code=2)
     assert "is not a duration; write 90s, 30m or 1.5h" in told.stderr
 
 
 def test_a_fault_is_one_sentence_and_exits_with_1(tmp_path):
-    told = run("verify", "--data", tmp_path / "none", code=1)
+    told = process("verify", "--data", tmp_path / "none", code=1)
     assert told.stderr.startswith("Error: There is no data directory")
     assert told.stderr.count("\n") == 1
     told = run("train-folds", "--preset", "smal", code=1)
@@ -217,9 +222,7 @@ def test_validate(files):
 def test_a_faulty_file_is_refused_before_anything_is_asked_of_kaggle(files):
     (files / "bad.csv").write_text("img,pixels\n1,3\n")
     (files / "sample_submission.csv").write_bytes((files / "sample.csv").read_bytes())
-    told = run(
-        "submit", "--file", "bad.csv", "--data", files, "--submissions", files / "s", cwd=files, code=1
-    )
+    told = command(files, "submit", "--file", "bad.csv", "--data", files, "--submissions", "s", code=1)
     assert "is not a valid submission" in told.stderr
     assert not (files / "s").exists()
 
@@ -244,7 +247,7 @@ def test_an_empty_ledger(tmp_path):
 
 def test_doctor_tells_what_is_missing_and_no_secret(tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_secret_value")
-    told = run("doctor", "--data", tmp_path / "none")
+    told = process("doctor", "--data", tmp_path / "none")
     assert "secret_value" not in told.stdout + told.stderr
     assert "KAGGLE_API_TOKEN" in told.stdout
     assert "kaggle-nerve fetch" in told.stdout
@@ -277,5 +280,5 @@ def test_doctor_remarks_on_a_client_that_was_not_tested(tmp_path, monkeypatch, c
 
 def test_it_runs_without_a_home_that_can_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
-    assert "small" in run("presets").stdout
+    assert "small" in process("presets").stdout
     assert os.environ["HOME"].endswith("nowhere")

@@ -110,9 +110,7 @@ def builds(name):
     """The others of EfficientNetV2 and of EfficientNet-Lite are made of the same blocks as the first."""
     if name in LARGER:
         return [pytest.mark.large]
-    if name == CHEAP:
-        return []
-    return [pytest.mark.one_backend] if name == "efficientnet-lite0" else [pytest.mark.long]
+    return [pytest.mark.one_backend] if name == CHEAP else [pytest.mark.long]
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=builds(name)) for name in ENCODERS])
@@ -138,7 +136,12 @@ def test_encoders_learn_by_heart(architecture, name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name == CHEAP else pytest.mark.one_backend) for name in ENCODERS],
+    [
+        pytest.param(name, marks=pytest.mark.long if name in LARGER else pytest.mark.one_backend)
+        for name in ENCODERS
+        if name != CHEAP
+    ]
+    + [CHEAP],
 )
 def test_maps_are_at_strides_2_to_32_and_end_in_the_applications_own_output(name):
     frames = keras.Input((45, 62, 1))
@@ -203,7 +206,16 @@ def test_standardised_frames_have_the_mean_and_deviation_of_imagenet(name, means
 
 
 @pytest.mark.one_backend
-@pytest.mark.parametrize("name", [CHEAP, "efficientnet-b1", "resnet50", "convnext-tiny"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        CHEAP,
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("efficientnet-b1", "resnet50", "convnext-tiny")
+        ),
+    ],
+)
 def test_a_published_file_gives_every_weight(name, tmp_path):
     published = randomised(name)
     path = tmp_path / weights.FILES[name].name
@@ -319,13 +331,16 @@ def small_encoder(monkeypatch):
     "changes",
     [
         ("model.architecture=fpn",),
-        pytest.param(("model.architecture=fpn", "model.hypercolumns=true"), marks=pytest.mark.one_backend),
+        pytest.param(("model.architecture=fpn", "model.hypercolumns=true"), marks=pytest.mark.long),
         pytest.param(
             ("model.architecture=fpn", "model.presence=false", "model.batch_norm=false"),
-            marks=pytest.mark.one_backend,
+            marks=pytest.mark.long,
         ),
         ("model.architecture=deeplabv3+",),
-        ("model.architecture=deeplabv3+", "model.presence=false", "model.batch_norm=false"),
+        pytest.param(
+            ("model.architecture=deeplabv3+", "model.presence=false", "model.batch_norm=false"),
+            marks=pytest.mark.one_backend,
+        ),
     ],
     ids=str,
 )
@@ -345,7 +360,10 @@ def test_decoders_learn_by_heart(changes, small_encoder):
 
 
 @pytest.mark.one_backend
-@pytest.mark.parametrize("architecture", ["unet++", "fpn", "deeplabv3+"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["unet++", *(pytest.param(name, marks=pytest.mark.long) for name in ("fpn", "deeplabv3+"))],
+)
 def test_every_architecture_stands_on_a_real_encoder(architecture):
     battery.check_builds(network(f"model.architecture={architecture}", f"model.encoder={CHEAP}"))
 

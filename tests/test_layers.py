@@ -101,6 +101,7 @@ print(keras.saving.load_model(sys.argv[1], compile=False).name)
 """
 
 
+@pytest.mark.one_backend
 def test_another_process_loads_a_segnet_without_building_one(tmp_path):
     battery.build("model.architecture=segnet").save(tmp_path / "model.keras")
     words = [sys.executable, "-c", LOAD, str(tmp_path / "model.keras")]

@@ -212,6 +212,7 @@ def test_prepare_makes_a_valid_file_of_all_test_frames(trained, data, tmp_path):
     assert prepared.decision.as_dict() == load_decision(trained.decision_file).as_dict()
 
 
+@pytest.mark.long
 def test_an_interrupted_fold_goes_on_as_if_nothing_had_happened(data, tmp_path):
     asked = iter([False, True])
     _, results = train_folds(data, tmp_path, "run", settings(), fold=0, stop=lambda: next(asked))
@@ -281,6 +282,7 @@ prepare([run], Path(sys.argv[1]), Path(sys.argv[4]))
 """
 
 
+@pytest.mark.long
 def test_kill_9_while_predicting_ends_as_if_nothing_had_happened(trained, data):
     predict_test(trained, data, force=True)
     wanted, table = np.array(open_test(trained).parts[0]), pd.read_csv(trained.test_folder / "index.csv")
@@ -309,7 +311,7 @@ def test_kill_9_while_writing_the_file_leaves_none_and_then_the_same(trained, da
 
 def test_a_time_budget_ends_cleanly_with_the_schedule_at_its_end(data, tmp_path):
     started = time.monotonic()
-    run, results = train_folds(data, tmp_path, "run", settings(*many_epochs(5000)), fold=0, time_budget=20)
+    run, results = train_folds(data, tmp_path, "run", settings(*many_epochs(5000)), fold=0, time_budget=12)
     assert time.monotonic() - started < 60
     assert results[0].finished
     rows = history(run.fold(0).folder)
@@ -523,7 +525,8 @@ def test_a_deterministic_run_is_the_same_to_the_last_bit(data, tmp_path, request
 
 
 @pytest.mark.parametrize(
-    "precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.long), "mixed_float16"]
+    "precision",
+    [pytest.param(name, marks=pytest.mark.long) for name in ("mixed_bfloat16", "mixed_float16")],
 )
 def test_mixed_precision_trains_resumes_and_loads_in_a_float32_session(data, tmp_path, precision):
     chosen = settings(f"training.precision={precision}", "training.epochs=2", "optimiser.clip_norm=1")
