@@ -134,14 +134,9 @@ def test_encoders_learn_by_heart(architecture, name):
     battery.check_overfits(model, steps=80 if name == CHEAP else 160, rate=2e-3, jit=COMPILED)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.long if name in LARGER else pytest.mark.one_backend)
-        for name in ENCODERS
-        if name != CHEAP
-    ]
-    + [CHEAP],
+    "name", [pytest.param(name, marks=pytest.mark.long if name in LARGER else []) for name in ENCODERS]
 )
 def test_maps_are_at_strides_2_to_32_and_end_in_the_applications_own_output(name):
     frames = keras.Input((45, 62, 1))

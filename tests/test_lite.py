@@ -122,6 +122,7 @@ def test_no_other_file_is_read_and_none_runs_anything(what, tmp_path, monkeypatc
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("name", "parameters"),
     # As published, 4.7, 5.4 and 6.1 million, less 1,281,000 of the classifier, with the normalisations' statistics.
