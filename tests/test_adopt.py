@@ -10,7 +10,7 @@ import pytest
 from training_support import numbers
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.kaggle_api.disk import explain_full_disk
+from kaggle_nerve.kaggle_api.disk import explain_disk_errors
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.runs.adopting import adopt
 from kaggle_nerve.settings import load_preset, save_settings
@@ -142,7 +142,7 @@ def test_a_full_disk_is_said_as_such_and_leaves_nothing_half(
     assert (told.value.errno, Path(told.value.filename).name) == (errno.ENOSPC, "environment.json")
     with (
         pytest.raises(NerveError, match=r"became full.*another folder with --runs"),
-        explain_full_disk(mine, "--runs"),
+        explain_disk_errors(mine, "--runs"),
     ):
         adopt(source, mine)
     assert list(mine.iterdir()) == []

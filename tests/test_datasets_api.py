@@ -84,7 +84,7 @@ def test_made_private_then_a_new_version(
 def test_a_title_that_kaggle_refuses_is_not_sent(
     server: RehearsalServer, client: Client, run: Path, title: str
 ) -> None:
-    with pytest.raises(NerveError, match=r"does not do: Kaggle wants 6 to 50 characters.*--title"):
+    with pytest.raises(NerveError, match=r"is not valid: Kaggle wants 6 to 50 characters.*--title"):
         ship(run, client, title=title)
     assert calls(server, "StartBlobUpload") == []
 
@@ -95,7 +95,9 @@ def test_a_name_that_would_share_a_dataset_needs_a_title(
 ) -> None:
     """All of them would be nerve-run-small-tiny."""
     other = run.rename(run.with_name(name))
-    with pytest.raises(NerveError, match=r"Kaggle would keep 'small-tiny'.*title of its own with --title"):
+    with pytest.raises(
+        NerveError, match=r"to 'small-tiny', which another run may share: choose a title with --title"
+    ):
         ship(other, client)
     assert server.log == []
 

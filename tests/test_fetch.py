@@ -240,7 +240,7 @@ class TestAroundTheDownload:
         assert 2 <= shelf.deliveries <= 3
 
     def test_what_is_not_right_is_not_called_fetched(self, shelf: ShelfClient, data: Path) -> None:
-        with pytest.raises(NerveError, match=r"not right: 1_1.tif is odd \(and 1 more\)"):
+        with pytest.raises(NerveError, match=r"complete but failed the check: 1_1.tif is odd \(and 1 more\)"):
             fetch(data, shelf, verify=lambda folder: ["1_1.tif is odd", "2_1.tif too"])
         assert not fetch(data, shelf, verify=lambda folder: []).was_complete
         assert shelf.deliveries == 1
@@ -358,7 +358,7 @@ def zipped(folder: Path, files: dict[str, bytes]) -> bytes:
 def unpacked(path: Path, **options) -> dict[str, bytes]:
     """What unpacking gives: names and contents."""
     staging = path.parent / "staging"
-    unpack(path, staging, inner=path.parent / "inner", **options)
+    unpack(path, staging, nested_folder=path.parent / "inner", **options)
     return {p.relative_to(staging).as_posix(): p.read_bytes() for p in staging.rglob("*") if p.is_file()}
 
 
@@ -437,7 +437,7 @@ class TestBadArchives:
     @pytest.mark.parametrize(
         ("bounds", "told"),
         [
-            (Bounds(ratio=100, harmless=1 << 20), "would fill 0.0 GB"),
+            (Bounds(max_ratio=100, ratio_free_bytes=1 << 20), "would fill 0.0 GB"),
             (Bounds(bytes=4 << 20), "would fill"),
             (Bounds(members=4), "holds 5 files"),
         ],
@@ -518,19 +518,19 @@ class TestUnpackingGoesOn:
         assert not (staging / "train" / "1_1.tif").is_symlink()
 
     def test_quota_and_permission(self, tmp_path: Path) -> None:
-        with pytest.raises(NerveError, match="became full"), disk.explain_full_disk(tmp_path):
+        with pytest.raises(NerveError, match="became full"), disk.explain_disk_errors(tmp_path):
             raise OSError(errno.EDQUOT, "Disk quota exceeded")
         with (
             pytest.raises(NerveError, match=r"/x cannot be written .* permissions"),
-            disk.explain_full_disk(tmp_path),
+            disk.explain_disk_errors(tmp_path),
         ):
             raise PermissionError(errno.EACCES, "Permission denied", "/x")
         with (
             pytest.raises(NerveError, match="choose another folder with --runs, and"),
-            disk.explain_full_disk(tmp_path, "--runs"),
+            disk.explain_disk_errors(tmp_path, "--runs"),
         ):
             raise OSError(errno.ENOSPC, "No space left on device")
-        with pytest.raises(OSError, match="odd"), disk.explain_full_disk(tmp_path):
+        with pytest.raises(OSError, match="odd"), disk.explain_disk_errors(tmp_path):
             raise OSError(errno.EIO, "odd")
 
 

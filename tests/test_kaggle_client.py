@@ -14,19 +14,19 @@ from rehearsal_support import write_submission
 
 from kaggle_nerve.competition import facts
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api import client as clients
 from kaggle_nerve.kaggle_api import (
-    arrival,
     credentials,
+    download_watch,
     environment,
     failures,
     records,
+    subjects,
     versions,
-    wordings,
 )
-from kaggle_nerve.kaggle_api import client as clients
 from kaggle_nerve.kaggle_api.client import Client, Limits
 from kaggle_nerve.kaggle_api.credentials import Credential
-from kaggle_nerve.kaggle_api.failures import Fault, KaggleError
+from kaggle_nerve.kaggle_api.failures import KaggleError, RawError
 from kaggle_nerve.kaggle_api.process import EndedError, Program
 from kaggle_nerve.rehearsal.competitions.served import ServedCompetition
 from kaggle_nerve.rehearsal.server import RehearsalServer
@@ -44,7 +44,7 @@ def server(served: ServedCompetition, tmp_path: Path) -> Iterator[RehearsalServe
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A user with an empty home, no credentials and no proxies; the home."""
-    for name in environment.PERSON:
+    for name in environment.USER:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
@@ -135,7 +135,7 @@ def rehearsal_variables() -> dict[str, str]:
 
 
 class TestCredentials:
-    def test_order_and_what_is_hidden(self, tmp_path: Path) -> None:
+    def test_order_and_what_is_ignored(self, tmp_path: Path) -> None:
         """The client's own order: variable, token file, pair, login."""
         folder = tmp_path / ".kaggle"
         folder.mkdir()
@@ -287,13 +287,13 @@ class TestProgram:
         assert speaker.ask({}, 30)[0]["answer"][1] == {}
 
 
-class TestArrival:
+class TestDownloadWatch:
     def test_patience_counts_from_the_last_change_also_to_fewer(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sizes, now, reported = iter([0, 100, 10, 20, 20, 20]), [0.0], []
-        monkeypatch.setattr(arrival.time, "monotonic", lambda: now[0])
-        watch = arrival.DownloadWatch(lambda: next(sizes), 15, reported.append, "downloading it")
+        monkeypatch.setattr(download_watch.time, "monotonic", lambda: now[0])
+        watch = download_watch.DownloadWatch(lambda: next(sizes), 15, reported.append, "downloading it")
         for _ in range(5):
             watch("")
             now[0] += 10
@@ -304,8 +304,8 @@ class TestArrival:
             watch("")
 
     def test_a_full_disk_ends_it_at_once(self) -> None:
-        watch = arrival.DownloadWatch(
-            lambda: 0, 15, lambda size: None, "downloading it", wordings.KERNEL_WORDING
+        watch = download_watch.DownloadWatch(
+            lambda: 0, 15, lambda size: None, "downloading it", subjects.KERNEL_FAILURES
         )
         with pytest.raises(KaggleError, match=r"disk became full while downloading it.*with --runs") as fault:
             watch("OSError: [Errno 28] No space left on device\nRetrying in 2 s")
@@ -326,12 +326,12 @@ class TestRecords:
         assert records.as_file({"name": "a", "size": None, "date": None}) == records.RemoteFile("a", 0)
 
 
-def raised(name: str, message: str, *others: str, **facts) -> Fault:
+def raised(name: str, message: str, *others: str, **facts) -> RawError:
     """A fault as `guard` tells it."""
-    return Fault(message, name, frozenset([name, *others]), **facts)
+    return RawError(message, name, frozenset([name, *others]), **facts)
 
 
-def http(status: int, message: str, url: str = "https://api.kaggle.com/v1/x") -> Fault:
+def http(status: int, message: str, url: str = "https://api.kaggle.com/v1/x") -> RawError:
     """Kaggle's answer with an error."""
     return raised("HTTPError", message, "OSError", status=status, url=url)
 
@@ -401,7 +401,7 @@ CAPTURED = [
         "The kaggle client broke while doing (BadZipFile: File is not a zip file): ",
     ),
     (http(400, "no such luck"), "refused", "no such luck"),
-    (Fault(""), "refused", "said nothing"),
+    (RawError(""), "refused", "said nothing"),
 ]
 
 
@@ -409,7 +409,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("fault", "kind", "words"), CAPTURED, ids=[one[0].message[-40:] for one in CAPTURED]
     )
-    def test_captured(self, fault: Fault, kind: str, words: str) -> None:
+    def test_captured(self, fault: RawError, kind: str, words: str) -> None:
         found = failures.explain(fault, "doing", facts.SLUG, None)
         assert (found.kind, words in str(found)) == (kind, True), str(found)
         assert "\n" not in str(found)
@@ -420,7 +420,7 @@ class TestFailures:
             ("9.9", 'run `pip install "kaggle>=2.2.4,<='),
             (
                 versions.NEWEST,
-                "run the same command again, and if it ends so again, look for a newer kaggle-nerve.",
+                "run the same command again, and if it fails the same way again, look for a newer kaggle-nerve.",
             ),
         ],
     )
@@ -439,11 +439,11 @@ class TestFailures:
             == "Kaggle has a fault of its own while submitting (503 Server Error: Bad for url: x)"
         )
 
-    def test_a_token_that_hides_another_credential_is_named(self) -> None:
+    def test_a_credential_that_the_token_takes_precedence_over_is_named(self) -> None:
         credential = Credential("access token", "KAGGLE_API_TOKEN", ("/home/me/.kaggle/kaggle.json",))
         told = str(failures.explain(http(401, "401 Client Error"), "doing", facts.SLUG, credential))
         assert "the access token from KAGGLE_API_TOKEN" in told
-        assert "hides /home/me/.kaggle/kaggle.json" in told
+        assert "takes precedence over /home/me/.kaggle/kaggle.json" in told
 
 
 class TestAgainstTheServer:

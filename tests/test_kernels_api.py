@@ -238,7 +238,7 @@ class TestOutput:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(clients, "PAGE", 2)
+        monkeypatch.setattr(outputs, "PAGE", 2)
         source = make_run(tmp_path / "left" / "runs").parents[1]
         (source / "submission.csv").write_text("img,pixels\n")
         finished(server, folder, client, source)

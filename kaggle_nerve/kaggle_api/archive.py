@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import layout
-from kaggle_nerve.kaggle_api.disk import explain_full_disk
+from kaggle_nerve.kaggle_api.disk import explain_disk_errors
 from kaggle_nerve.kaggle_api.records import Listing
 from kaggle_nerve.progress import SILENT, Reporter
 
@@ -25,22 +25,21 @@ class CorruptArchiveError(NerveError):
 
 
 class UnsafeArchiveError(NerveError):
-    """The archive looks malicious (path traversal, zip bomb). Nothing is unpacked; downloading again will not
-    help."""
+    """The archive looks malicious (path traversal, zip bomb). No file was written to the staging folder."""
 
 
 @dataclass(frozen=True)
 class Bounds:
     """Limits on an archive's contents. The real one has 17,000 files and about 2.2 GB.
 
-    ``ratio`` is unpacked bytes over packed bytes. It is checked only above ``harmless`` unpacked bytes,
-    because empty masks really do compress a thousandfold.
+    ``max_ratio`` limits unpacked bytes over packed bytes. It does not apply up to ``ratio_free_bytes`` unpacked
+    bytes, because empty masks really do compress a thousandfold.
     """
 
     members: int = 200_000
     bytes: int = 16 << 30
-    ratio: float = 100
-    harmless: int = 1 << 30
+    max_ratio: float = 100
+    ratio_free_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def unpack(
     archive: Path,
     staging: Path,
     *,
-    inner: Path,
+    nested_folder: Path,
     existing: Path | None = None,
     listing: Listing | None = None,
     bounds: Bounds = Bounds(),
@@ -64,13 +63,22 @@ def unpack(
 ) -> list[Member]:
     """Unpack ``archive`` into ``staging`` in the competition's layout, and check every member.
 
-    Sizes and checksums are compared with the archive's own records, names and sizes with ``listing``. Files
-    that are already correct, in ``staging`` or in ``existing``, are skipped, so an interrupted unpacking
-    resumes. Nested archives go to ``inner``, for the caller to remove.
-    Raises CorruptArchiveError, UnsafeArchiveError, or NerveError for a full disk.
+    Sizes and checksums are compared with the archive's own records, names and sizes with ``listing``. An
+    interrupted unpacking resumes.
+
+    Args:
+        archive: the zip.
+        staging: receives the files; those that are there and correct are kept, all others removed.
+        nested_folder: receives nested archives, for the caller to remove.
+        existing: folder whose correct files need not be unpacked again.
+        listing: the files that Kaggle lists.
+        bounds: limits on the archive's contents.
+        reporter: receives a progress bar.
+
+    Raises CorruptArchiveError, UnsafeArchiveError, or NerveError for a disk error.
     """
-    with explain_full_disk(staging):
-        members = _plan(archive, inner, bounds)
+    with explain_disk_errors(staging):
+        members = _plan(archive, nested_folder, bounds)
         _check_against_listing(members, listing or Listing(), archive)
         _prune(staging, members)
         folders = [staging, *([existing] if existing else [])]
@@ -84,8 +92,8 @@ def unpack(
     return members
 
 
-def _plan(archive: Path, inner: Path, bounds: Bounds) -> list[Member]:
-    """List every file and its target. Nested archives are first unpacked to ``inner``, to be opened there."""
+def _plan(archive: Path, nested_folder: Path, bounds: Bounds) -> list[Member]:
+    """Return every file and its target. Nested archives are unpacked to ``nested_folder`` first."""
     with _open(archive) as zip_file:
         infos = _checked_infos(zip_file, archive, bounds, bounds.bytes)
         containers = [info for info in infos if layout.is_container(info.filename)]
@@ -93,7 +101,7 @@ def _plan(archive: Path, inner: Path, bounds: Bounds) -> list[Member]:
         room = bounds.bytes - sum(info.file_size for info in infos)
         for number, info in enumerate(containers):
             name = PurePosixPath(info.filename).name
-            path = inner / f"{number}-{name}"
+            path = nested_folder / f"{number}-{name}"
             if not _is_extracted(path, info):
                 _extract(zip_file, info, path)
             with _open(path) as nested_zip:
@@ -121,7 +129,7 @@ def _checked_infos(zip_file: zipfile.ZipFile, path: Path, bounds: Bounds, room: 
             raise UnsafeArchiveError(_unsafe(path, f"holds {info.filename!r} twice"))
         names.add(info.filename)
     total = sum(info.file_size for info in infos)
-    if total > room or (total > bounds.harmless and total > bounds.ratio * path.stat().st_size):
+    if total > room or (total > bounds.ratio_free_bytes and total > bounds.max_ratio * path.stat().st_size):
         raise UnsafeArchiveError(_unsafe(path, f"would fill {total / 1e9:.1f} GB"))
     return infos
 

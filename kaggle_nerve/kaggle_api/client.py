@@ -9,9 +9,9 @@ from typing import Any
 
 from kaggle_nerve.competition import facts
 from kaggle_nerve.kaggle_api import credentials, environment, failures, records, versions
-from kaggle_nerve.kaggle_api.arrival import DownloadWatch
 from kaggle_nerve.kaggle_api.credentials import Credential
-from kaggle_nerve.kaggle_api.failures import About, Fault, KaggleError
+from kaggle_nerve.kaggle_api.download_watch import DownloadWatch
+from kaggle_nerve.kaggle_api.failures import KaggleError, RawError, Subject
 from kaggle_nerve.kaggle_api.process import EndedError, Message, Program
 from kaggle_nerve.kaggle_api.records import Listing, RemoteSubmission
 
@@ -21,22 +21,28 @@ PAGE, PAGES = 200, 500
 
 REHEARSAL, KAGGLE = "rehearsal", "kaggle"
 
-LOST = "Upload unsuccessful"
-"""What the client prints about a dataset file that the storage did not accept."""
+UPLOAD_FAILED_TEXT = "Upload unsuccessful"
+"""Text that the client prints if the storage refuses a dataset's file."""
 
 PARTIAL = ".kaggle-partial"
-"""Suffix of the client's note beside an unfinished download."""
+"""Suffix of the client's resume file (JSON with the full size), which lies beside an unfinished download."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Time limits in seconds, after which the client is stopped: it has none of its own.
+    """Limits in seconds after which the client is stopped; it does not limit the time of a command itself.
 
-    ``call`` is for a question, ``submit`` for an upload, ``download`` for the whole archive, and ``stall``
-    for an archive that does not grow; the client's own waits between retries add up to one minute.
-    ``listing`` is for all pages of a list of files: 17,000 names in pages of 200 are not worth a longer wait.
-    ``output`` is for all files of a kernel, ``file`` for a single one of them, which the client up to 2.2.4
-    holds in memory until it is complete, and ``ship`` for the upload of a dataset.
+    Attributes:
+        call: one API call.
+        listing: all pages of a file list; 17,000 names in pages of 200 are not worth a longer wait.
+        submit: the upload of a submission.
+        download: the download of the whole archive.
+        stall: longest time without growth of the archive, or without progress of a dataset's upload. The client's
+            own waits between retries add up to one minute.
+        output: the download of all files of a kernel.
+        file: longest time without growth on disk while a kernel's output is downloaded (client 2.2.4 writes a
+            file only when it is complete).
+        ship: the upload of a dataset.
     """
 
     call: float = 120
@@ -50,8 +56,11 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The client's report on a submission: ``failure`` is None if it claims success. Neither is proof."""
+class SubmitResult:
+    """The client's report on a submission: its text, and ``failure``, which is None if the client reports success.
+
+    It may be wrong in both cases: check the list of submissions.
+    """
 
     failure: KaggleError | None
     text: str
@@ -69,8 +78,8 @@ class Client:
     Attributes:
         is_rehearsal: whether all requests go to this machine.
 
-    Every method raises KaggleError, a NerveError, on failure. No text that leaves this class contains a
-    credential.
+    Methods raise KaggleError on failure, or NerveError without credentials; `submit` returns the failure instead.
+    No text that leaves this class contains a credential.
     """
 
     def __init__(
@@ -116,7 +125,8 @@ class Client:
                 if not token:
                     raise
                 return Listing(tuple(files), whole=False)
-            files += [file for row in answer["files"] if (file := records.as_file(row)).name]
+            rows = map(records.as_file, answer["files"])
+            files += [file for file in rows if file.name]
             on_page(len(files))
             used_tokens.add(token)
             token = answer["next"]
@@ -163,16 +173,18 @@ class Client:
         on_progress(size, size)
         return archive
 
-    def submit(self, file: Path, message: str) -> Answer:
+    def submit(self, file: Path, message: str) -> SubmitResult:
         """Upload and submit one file, once. Only the list of submissions can tell whether it worked."""
         arguments = {"slug": self.slug, "file": str(file), "message": message}
         try:
             text = self.ask("submit", arguments, "submitting", self.limits.submit)
         except KaggleError as fault:
-            return Answer(fault, str(fault))
+            return SubmitResult(fault, str(fault))
         # A failed upload comes as a normal answer; only its text reveals the failure.
-        fault = self.explain(Fault(text or ""), "submitting")
-        return Answer(fault, str(fault)) if fault.kind == failures.UPLOAD else Answer(None, text or "")
+        fault = self.explain(RawError(text or ""), "submitting")
+        if fault.kind == failures.UPLOAD:
+            return SubmitResult(fault, str(fault))
+        return SubmitResult(None, text or "")
 
     def ask(
         self,
@@ -183,41 +195,47 @@ class Client:
         *,
         watch: Callable[[str], None] = lambda _: None,
         on_event: Callable[[Message], None] = lambda _: None,
-        about: About | None = None,
+        about: Subject | None = None,
     ) -> Any:
-        """Call a function of `guard` and return its result. Raises KaggleError on failure or after ``limit``
-        seconds.
+        """Call a function of `guard` and return its result.
 
-        ``watch`` and ``on_event`` are those of `Program.ask`. ``about`` is the subject of a failure message;
-        None means the competition.
+        Args:
+            call: name of the function.
+            arguments: its arguments.
+            doing: participle phrase for messages, such as "listing the data".
+            limit: seconds after which the client is stopped.
+            watch, on_event: those of `Program.ask`.
+            about: what a failure message is about; None means the competition.
+
+        Raises KaggleError on failure or after ``limit`` seconds, and NerveError without credentials.
         """
         self.credential()  # fails early if there is none
         try:
             reply = self._program.ask({"call": call, "with": dict(arguments)}, limit, watch, on_event)
-        except EndedError as error:
-            fault = Fault(self.blank(str(error)), "ended", frozenset({"EndedError"}))
-            raise self.explain(fault, doing, about) from None
+        except EndedError as fault:
+            error = RawError(self.blank(str(fault)), "ended", frozenset({"EndedError"}))
+            raise self.explain(error, doing, about) from None
         if reply is None:
             raise failures.timed_out(doing, limit)
         message, printed = reply
         if "fault" in message:
-            raise self.explain(Fault.read(message["fault"], self.blank), doing, about)
-        if LOST in printed:
-            # Versions up to 2.2.4 create the dataset without the file that the storage did not accept.
-            raise self.explain(Fault(LOST), doing, about)
+            raise self.explain(RawError.read(message["fault"], self.blank), doing, about)
+        if UPLOAD_FAILED_TEXT in printed:
+            # Versions up to 2.2.4 create the dataset without the file that the storage refused.
+            raise self.explain(RawError(UPLOAD_FAILED_TEXT), doing, about)
         return self._blanked(message["answer"])
 
-    def explain(self, fault: Fault, doing: str, about: About | None = None) -> KaggleError:
-        """Convert a fault into a KaggleError with a sentence for the user."""
+    def explain(self, error: RawError, doing: str, about: Subject | None = None) -> KaggleError:
+        """Convert an error into a KaggleError with a sentence for the user."""
         credential = credentials.find(self._variables)
-        about = about or About(self.slug)
+        about = about or Subject(self.slug)
         return failures.explain(
-            fault,
+            error,
             doing,
             about.slug,
             credential,
             rehearsal=self.is_rehearsal,
-            wording=about.wording,
+            rules=about.rules,
         )
 
     def _blanked(self, value: Any) -> Any:
@@ -236,7 +254,7 @@ def archive_path(folder: Path, slug: str) -> Path:
 
 
 def partial_path(file: Path) -> Path:
-    """Return the path of the client's note about an unfinished download: JSON with the full ``size``."""
+    """Return the path of the client's resume file for an unfinished download."""
     return file.with_name(f"{file.name}{PARTIAL}")
 
 
@@ -246,7 +264,7 @@ def bytes_on_disk(file: Path) -> int:
 
 
 def expected_size(archive: Path) -> int | None:
-    """Return the final size of an unfinished archive, or None if the client did not note it."""
+    """Return the final size of an unfinished archive, or None if the client recorded none."""
     try:
         size = records.read_object(partial_path(archive).read_text(encoding="utf-8")).get("size")
     except (OSError, ValueError):

@@ -35,11 +35,11 @@ PATTERNS = (
 
 @dataclass(frozen=True)
 class Credential:
-    """The credential that the client would use. ``hidden``: sources of others, which the client ignores."""
+    """The credential that the client would use. ``ignored``: sources of others, over which it takes precedence."""
 
     kind: str
     where: str
-    hidden: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def problems(variables: Mapping[str, str] | None = None) -> list[str]:
 
 
 def secrets(variables: Mapping[str, str]) -> frozenset[str]:
-    """Return every text that must not appear anywhere: tokens, keys and passwords, used or not, and their
-    encodings."""
+    """Return the texts that must not appear anywhere: all tokens, keys and passwords that are found, even if the
+    client does not use them, and the Base64 form of the login. Texts of up to 3 characters are left out."""
     values = {value for candidate in _candidates(variables) for value in candidate.values}
     values |= {variables.get("KAGGLE_API_TOKEN", ""), variables.get("KAGGLE_KEY", "")}
     for name in PROXIES:

@@ -1,7 +1,7 @@
 """Upload runs as private Kaggle datasets for notebooks to attach: first a new dataset, then new versions.
 
-The client up to 2.2.4 creates a dataset without the files that the storage did not accept; `Client.ask`
-notices. After an upload, Kaggle is polled until the version is ready.
+If the storage refuses a file, client 2.2.4 creates the dataset without it; `Client.ask` raises KaggleError then.
+After an upload, Kaggle is polled until the version is ready.
 """
 
 import json
@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.kaggle_api import failures, wordings
+from kaggle_nerve.kaggle_api import failures
 from kaggle_nerve.kaggle_api.account import username
 from kaggle_nerve.kaggle_api.client import Client
-from kaggle_nerve.kaggle_api.disk import explain_full_disk
-from kaggle_nerve.kaggle_api.failures import Fault, KaggleError
+from kaggle_nerve.kaggle_api.disk import explain_disk_errors
+from kaggle_nerve.kaggle_api.failures import KaggleError, RawError
 from kaggle_nerve.kaggle_api.process import Message
 from kaggle_nerve.kaggle_api.slugs import slug_of
+from kaggle_nerve.kaggle_api.subjects import about_dataset
 from kaggle_nerve.progress import SILENT, Bar, Reporter
 
 METADATA = "dataset-metadata.json"
@@ -38,6 +39,7 @@ ABSENT = (failures.NOT_FOUND, failures.RULES)
 """Failures for a dataset that does not exist, or belongs to another account."""
 
 MAYBE_DONE = (*failures.UNANSWERED, failures.REFUSED)
+"""Failures after which the upload may have succeeded."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def ship(
     Args:
         run_folder: the run; it is not modified.
         client: the Kaggle client.
-        title: 6 to 50 characters; the slug is derived from it. The default is "Nerve run <name>", for a name
-            of lower case letters, digits and single dashes, since a slug distinguishes nothing else.
+        title: 6 to 50 characters; the slug is derived from it. The default is "Nerve run <name>"; it needs a
+            name of lower case letters, digits and single dashes, because other characters are lost in the slug.
         message: version notes.
         timeout: seconds to wait for Kaggle to process the files.
         reporter: receives progress bars and lines.
@@ -88,7 +90,7 @@ def ship(
     before = dataset_state(ref, client)
     notes = {} if before is None else {"notes": message or "Sent by kaggle-nerve"}
     version = before.version + 1 if before else 1
-    with explain_full_disk(run_folder.parent, "--runs"), _staged(run_folder, ref, title) as (folder, size):
+    with explain_disk_errors(run_folder.parent, "--runs"), _staged(run_folder, ref, title) as (folder, size):
         try:
             _send({"folder": str(folder), **notes}, ref, client, size, reporter)
         except KaggleError as fault:
@@ -101,18 +103,26 @@ def ship(
 
 
 def _send(arguments: dict[str, str], ref: str, client: Client, size: int, reporter: Reporter) -> None:
-    """Create a dataset, or with ``notes`` a version. Raises KaggleError unless all files arrived and Kaggle
-    accepted them."""
-    doing, about = f"sending files to dataset {ref}", wordings.dataset(ref)
+    """Create a dataset; if ``arguments`` has ``notes``, a new version of it instead.
+
+    Raises KaggleError unless all files arrived and Kaggle accepted them.
+    """
+    doing, about = f"sending files to dataset {ref}", about_dataset(ref)
     with reporter.bar("Uploading", size, "byte") as bar:
         upload = _UploadWatch(bar, size, client.limits.stall, doing)
         call = "make_version" if "notes" in arguments else "make_dataset"
         answer = client.ask(
-            call, arguments, doing, client.limits.ship, watch=upload.watch, on_event=upload.take, about=about
+            call,
+            arguments,
+            doing,
+            client.limits.ship,
+            watch=upload.check_stall,
+            on_event=upload.on_sent,
+            about=about,
         )
-        upload.show(1.0)
+        upload.advance(1.0)
     if answer["status"].lower() != "ok":
-        raise client.explain(Fault(answer["error"] or ""), doing, about)
+        raise client.explain(RawError(answer["error"] or ""), doing, about)
 
 
 def dataset_state(ref: str, client: Client) -> State | None:
@@ -120,7 +130,7 @@ def dataset_state(ref: str, client: Client) -> State | None:
     doing = f"asking for the dataset {ref}"
     try:
         state = client.ask(
-            "dataset_status", {"ref": ref}, doing, client.limits.call, about=wordings.dataset(ref)
+            "dataset_status", {"ref": ref}, doing, client.limits.call, about=about_dataset(ref)
         )
     except KaggleError as fault:
         if fault.kind in ABSENT:
@@ -163,8 +173,8 @@ def _default_title(name: str) -> str:
     """Return the default title. Raises NerveError if another run's name could lead to the same dataset."""
     if (slug := slug_of(name)) != name:
         raise NerveError(
-            f"Of the run's name {name!r} Kaggle would keep {slug!r}, so that another run could replace it in its "
-            "dataset: choose a title of its own with --title."
+            f"Kaggle would change the run's name {name!r} to {slug!r}, which another run may share: choose a title "
+            "with --title."
         )
     return f"Nerve run {name}"
 
@@ -174,7 +184,7 @@ def _checked_slug(title: str) -> str:
     for what, text in (("title", title), ("name made of it", slug)):
         if not SHORTEST <= len(text) <= LONGEST:
             raise NerveError(
-                f"The dataset's title {title!r} does not do: Kaggle wants {SHORTEST} to {LONGEST} characters, and the "
+                f"The dataset's title {title!r} is not valid: Kaggle wants {SHORTEST} to {LONGEST} characters, and the "
                 f"{what} has {len(text)}; choose another one with --title."
             )
     return slug
@@ -212,18 +222,18 @@ def _link_or_copy(path: Path, target: Path) -> None:
 
 
 class _UploadWatch:
-    """Upload watcher: feeds the progress bar, and stops the client when nothing is sent any more."""
+    """Progress bar of an upload, and stall detector: stops the client when nothing is sent any more."""
 
     def __init__(self, bar: Bar, size: int, patience: float, doing: str) -> None:
         self._bar, self._size, self._patience, self._doing = bar, size, patience, doing
         self._shown, self._since = 0, time.monotonic()
 
-    def take(self, message: Message) -> None:
+    def on_sent(self, message: Message) -> None:
         """Handle the client's report of how much of the archive was sent."""
         self._since = time.monotonic()
-        self.show(message["sent"] / message["of"] if message["of"] else 0.0)
+        self.advance(message["sent"] / message["of"] if message["of"] else 0.0)
 
-    def watch(self, text: str) -> None:
+    def check_stall(self, text: str) -> None:
         """Raise KaggleError if nothing was reported for too long."""
         if time.monotonic() - self._since > self._patience:
             raise KaggleError(
@@ -232,7 +242,7 @@ class _UploadWatch:
                 "same command again.",
             )
 
-    def show(self, share: float) -> None:
+    def advance(self, share: float) -> None:
         """Advance the bar to a share from 0 to 1."""
         sent = int(self._size * share)
         if sent > self._shown:

@@ -1,4 +1,4 @@
-"""Disk space checks, and full disks explained in a sentence."""
+"""Check disk space, and explain disk errors in a sentence."""
 
 import errno
 import shutil
@@ -14,9 +14,11 @@ RESERVE = 64 << 20
 
 
 @contextmanager
-def explain_full_disk(folder: Path, option: str = "--data") -> Iterator[None]:
-    """Convert a write error in ``folder`` into a NerveError; ``option`` is the one that selects another
-    folder."""
+def explain_disk_errors(folder: Path, option: str = "--data") -> Iterator[None]:
+    """Convert full-disk, permission and read-only errors in ``folder`` into a NerveError.
+
+    ``option`` is the command-line option that selects another folder.
+    """
     try:
         yield
     except OSError as fault:

@@ -16,8 +16,8 @@ from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.records import Listing
 from kaggle_nerve.progress import Reporter
 
-FRESH_LINKS = 2
-"""Refused addresses to tolerate as merely expired; one more is an error."""
+MAX_REFUSED_LINKS = 2
+"""Refused download addresses that are tolerated, since they may only have expired."""
 
 
 def download(work: Path, client: Client, listing: Listing, reporter: Reporter, force: bool = False) -> Path:
@@ -36,7 +36,7 @@ def download(work: Path, client: Client, listing: Listing, reporter: Reporter, f
                 return client.download_all(work, force=force, on_progress=progress)
         except KaggleError as fault:
             refused += fault.kind == failures.LINK
-            if fault.kind == failures.LINK and refused <= FRESH_LINKS:
+            if fault.kind == failures.LINK and refused <= MAX_REFUSED_LINKS:
                 reporter.say("The download address was refused; asking for a new one.")
             elif fault.kind in (failures.NETWORK, failures.TIMEOUT) and bytes_on_disk(archive) > before:
                 reporter.say(
@@ -48,14 +48,15 @@ def download(work: Path, client: Client, listing: Listing, reporter: Reporter, f
 
 
 def discard(work: Path, client: Client) -> None:
-    """Delete the archive and the client's note; with the note, the client would resume from damaged bytes."""
+    """Delete the archive, the client's resume file, with which it would go on from damaged bytes, and the nested
+    archives."""
     archive = archive_path(work, client.slug)
     archive.unlink(missing_ok=True)
     partial_path(archive).unlink(missing_ok=True)
-    shutil.rmtree(inner_folder(work), ignore_errors=True)
+    shutil.rmtree(nested_folder(work), ignore_errors=True)
 
 
-def resumable(work: Path, client: Client) -> int:
+def resumable_bytes(work: Path, client: Client) -> int:
     """Return the bytes of an unfinished archive from which the client can resume."""
     archive = archive_path(work, client.slug)
     return bytes_on_disk(archive) if partial_path(archive).is_file() else 0
@@ -66,7 +67,7 @@ def unpacked_folder(work: Path) -> Path:
     return work / "unpacked"
 
 
-def inner_folder(work: Path) -> Path:
+def nested_folder(work: Path) -> Path:
     """Return the folder for nested archives."""
     return work / "inner"
 

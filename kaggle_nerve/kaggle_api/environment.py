@@ -19,14 +19,14 @@ MACHINE = (
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 NO_PROXY = ("no_proxy", "NO_PROXY")
 
-PERSON = (
+USER = (
     *("HOME", "USERPROFILE", "HOMEDRIVE", "HOMEPATH", "APPDATA", "XDG_CONFIG_HOME"),
     *(*PROXIES, *NO_PROXY, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     *("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_CONFIG_DIR", ENDPOINT),
     *("KAGGLE_API_V1_TOKEN", "KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_DATA_PROXY_URL"),
 )
-"""The user's variables: credentials and network access. Never VERBOSE, which makes the client print
-credentials."""
+"""The user's variables for credentials and network access. VERBOSE is left out on purpose: with it the client
+prints credentials."""
 
 CLIENT = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
 """Makes the client's output unbuffered and UTF-8."""
@@ -34,18 +34,18 @@ CLIENT = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def build(rehearsal: Mapping[str, str] | None) -> dict[str, str]:
-    """Build every variable of the client's process.
+def build(rehearsal_variables: Mapping[str, str] | None) -> dict[str, str]:
+    """Build all variables of the client's process.
 
-    ``rehearsal`` is a rehearsal's environment, which is used as is, without any of the user's variables; None
-    uses the user's own. Raises NerveError if a rehearsal could reach anything but this machine, or if the
-    user sets an endpoint that the client would ignore.
+    ``rehearsal_variables`` are used in place of the user's credentials and network variables; None means no
+    rehearsal. Raises NerveError if a rehearsal could reach anything but this machine, or if the user sets an
+    endpoint that the client would ignore.
     """
-    machine = _inherited(MACHINE)
-    variables = {**machine, **(_inherited(PERSON) if rehearsal is None else rehearsal), **CLIENT}
+    own = _inherited(USER) if rehearsal_variables is None else rehearsal_variables
+    variables = {**_inherited(MACHINE), **own, **CLIENT}
     variables.pop("VERBOSE", None)
     variables.pop("VERBOSE_OUTPUT", None)
-    if rehearsal is not None or is_rehearsal(variables):
+    if rehearsal_variables is not None or is_rehearsal(variables):
         require_loopback(variables)
     elif variables.get(ENDPOINT, "PROD") != "PROD":
         raise NerveError(

@@ -1,8 +1,8 @@
 """Explain failures of the official client, and what to do about them.
 
-`guard` reports what was raised: its text, its classes and Kaggle's HTTP status. If these leave a choice,
-Kaggle's own wording decides; the patterns come from answers to versions 2.2.4 and 2.2.5 of the client, and
-from users' reports.
+`guard` reports what was raised: its text, its classes and Kaggle's HTTP status. An error is matched by its
+classes first, then by the wording of its message, then by the status. The patterns for the wording come from
+answers to versions 2.2.4 and 2.2.5 of the client, and from users' reports.
 """
 
 import errno
@@ -19,14 +19,14 @@ CLIENT, DISK, UNAUTHORIZED, LIMIT, RULES = "client", "disk", "unauthorized", "da
 NOT_FOUND, RATE, NETWORK, SERVER, CORRUPT = "not-found", "rate", "network", "server", "corrupt"
 TIMEOUT, LINK, UPLOAD, BROKEN = "timeout", "link", "upload-failed", "broken"
 REFUSED = "refused"
-"""Fallback kind: Kaggle gave a reason that is not known here."""
+"""Kaggle refused the request: for a reason without a kind of its own, or for one that is not known here."""
 
 UNANSWERED = (NETWORK, SERVER, TIMEOUT, BROKEN)
 """Kinds after which it is unknown whether Kaggle carried out the request."""
 
 
 class KaggleError(NerveError):
-    """A failure of the client, of Kaggle, or of the connection; ``kind`` is one of this module's names."""
+    """A failure of the client, of Kaggle, or of the connection; ``kind`` is one of the names above."""
 
     def __init__(self, kind: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -39,9 +39,16 @@ class KaggleError(NerveError):
 
 
 @dataclass(frozen=True)
-class Fault:
-    """An exception raised by the client: its text, its class name, the names of its base classes and of its
-    causes' classes, the status and address of an HTTP answer, and the number of a system error."""
+class RawError:
+    """What went wrong in the client, before it is explained: an exception, or only a message.
+
+    Attributes:
+        message: the exception's text, or what the client or Kaggle said.
+        name: the exception's class.
+        types: that class, its base classes, and those of the exception's causes.
+        status, url: status and address of the HTTP answer.
+        errno: number of the system error.
+    """
 
     message: str
     name: str = ""
@@ -64,38 +71,42 @@ class Fault:
         )
 
     @property
-    def words(self) -> str:
-        """The last line of the text, where Python, the client and Kaggle put the reason."""
+    def last_line(self) -> str:
+        """The last line of the message, where Python, the client and Kaggle put the reason."""
         return last_line(self.message)
 
     @property
     def is_from_storage(self) -> bool:
-        """Whether a signed storage address answered, which expires, and not Kaggle's API."""
+        """Whether the answer came from the file storage, whose signed addresses expire, and not from Kaggle's
+        API."""
         return bool(self.url) and not API.match(self.url)
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A kind of failure, its signs (any one is enough), and the sentence for the user."""
+class FailureRule:
+    """A kind of failure, its signs (any one is enough), and the sentence for the user.
+
+    The signs are names of exception classes, a pattern in the message's last line, and HTTP statuses.
+    """
 
     kind: str
     sentence: str
     types: frozenset[str] = frozenset()
-    words: re.Pattern[str] | None = None
+    pattern: re.Pattern[str] | None = None
     statuses: frozenset[int] = frozenset()
 
 
-def make_failure(
+def make_rule(
     kind: str,
     sentence: str,
     *,
     types: tuple[str, ...] = (),
-    words: str = "",
+    pattern: str = "",
     statuses: tuple[int, ...] | range = (),
-) -> Failure:
-    """Make a Failure; ``words`` is a case-insensitive pattern."""
-    pattern = re.compile(words, re.IGNORECASE) if words else None
-    return Failure(kind, sentence, frozenset(types), pattern, frozenset(statuses))
+) -> FailureRule:
+    """Make a FailureRule; ``pattern`` is a regular expression that ignores case."""
+    compiled = re.compile(pattern, re.IGNORECASE) if pattern else None
+    return FailureRule(kind, sentence, frozenset(types), compiled, frozenset(statuses))
 
 
 API = re.compile(r"https?://(api\.kaggle\.com|www\.kaggle\.com|localhost/api)/")
@@ -103,48 +114,48 @@ API = re.compile(r"https?://(api\.kaggle\.com|www\.kaggle\.com|localhost/api)/")
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
-SIX = make_failure(
+MISSING_SIX = make_rule(
     CLIENT, "The kaggle client does not start because its package six is missing: run `pip install six`."
 )
-LINK_REFUSED = make_failure(
+LINK_REFUSED = make_rule(
     LINK,
     "The download address that Kaggle gave is refused, as it is when it has expired: run the same command again, "
     "which gets a new one.",
 )
-FULL_DISK = make_failure(
+FULL_DISK = make_rule(
     DISK,
     "The disk became full while {doing}: free some space, or choose another folder{folder_option}, and run the same "
     "command again; what is there already is kept.",
-    words=r"No space left on device|Disk quota exceeded",
+    pattern=r"No space left on device|Disk quota exceeded",
 )
 
 GENERAL = (
-    make_failure(
+    make_rule(
         CLIENT,
         f"The kaggle client does not start ({{last}}): run `pip install --force-reinstall {versions.TESTED}`.",
         types=("ImportError",),
     ),
     FULL_DISK,
-    make_failure(
+    make_rule(
         CLIENT,
         "The kaggle client cannot make its own folder ({last}): set KAGGLE_CONFIG_DIR to one that can be written, "
         "and run the same command again.",
         types=("PermissionError", "FileNotFoundError"),
-        words=r"Read-only file system",
+        pattern=r"Read-only file system",
     ),
-    make_failure(
+    make_rule(
         NETWORK,
         "The certificate that came in Kaggle's place is not trusted while {doing}: behind a proxy that opens "
         "TLS, set REQUESTS_CA_BUNDLE to its certificates, and run the same command again.",
         types=("SSLError", "SSLCertVerificationError"),
     ),
-    make_failure(
+    make_rule(
         NETWORK,
         "The proxy lets nothing through to Kaggle while {doing}: check http_proxy and https_proxy, and run the "
         "same command again.",
         types=("ProxyError",),
     ),
-    make_failure(
+    make_rule(
         NETWORK,
         "Kaggle cannot be reached, or the connection broke, while {doing}: check the network, and run the same "
         "command again.",
@@ -152,97 +163,97 @@ GENERAL = (
             *("ConnectionError", "Timeout", "TimeoutError", "ChunkedEncodingError", "ProtocolError"),
             *("IncompleteRead", "gaierror"),
         ),
-        words=r"Response ended prematurely",
+        pattern=r"Response ended prematurely",
     ),
-    make_failure(
+    make_rule(
         NETWORK,
         "Something else answered in Kaggle's place while {doing}, such as the login page of a network: open a page in "
         "a browser, check http_proxy and https_proxy, and run the same command again.",
         types=("JSONDecodeError",),
     ),
-    make_failure(
+    make_rule(
         UNAUTHORIZED,
         "Kaggle does not accept the {credential} (401, while {doing}): make a new token at "
-        f"{SETTINGS_PAGE} under API, put it in the old one's place and run the same command again.{{hidden}}",
+        f"{SETTINGS_PAGE} under API, put it in the old one's place and run the same command again.{{precedence}}",
         types=("SystemExit",),
-        words=r"Authentication required|Unauthenticated|Unauthorized|Invalid credentials",
+        pattern=r"Authentication required|Unauthenticated|Unauthorized|Invalid credentials",
         statuses=(401,),
     ),
 )
 """Failures of any command before Kaggle looks at the request, in the order in which they are checked."""
 
 COMPETITION = (
-    make_failure(
+    make_rule(
         LIMIT,
         "Kaggle takes no more submissions from this account today ({last}): run the same command again after "
         "midnight UTC.",
-        words=r"submission.{0,60}(limit|allowance|today|tomorrow)|(limit|allowance|today).{0,60}submission",
+        pattern=r"submission.{0,60}(limit|allowance|today|tomorrow)|(limit|allowance|today).{0,60}submission",
     ),
-    make_failure(
+    make_rule(
         RULES,
         "Kaggle refuses this account (403, while {doing}) because it has not accepted the competition's rules: "
         "open https://www.kaggle.com/competitions/{slug}/rules, press 'Late Submission' or 'I Understand and "
         f"Accept' (Kaggle may want a phone number first, at {SETTINGS_PAGE}), and run the same command again.",
-        words=r"accept\b.{0,60}\brules|403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
+        pattern=r"accept\b.{0,60}\brules|403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
     ),
-    make_failure(
+    make_rule(
         NOT_FOUND,
         "Kaggle does not know the competition {slug}, or no longer has it for this account (404, while {doing}): "
         "look at https://www.kaggle.com/competitions/{slug} in a browser, logged in with the same account.",
-        words=r"\bNot ?Found\b|no competition|Could not find competition",
+        pattern=r"\bNot ?Found\b|no competition|Could not find competition",
         statuses=(404,),
     ),
-    make_failure(
+    make_rule(
         UPLOAD,
         "Kaggle's storage did not take the file, so nothing was submitted: run the same command again.",
-        words=r"Could not submit to competition",
+        pattern=r"Could not submit to competition",
     ),
 )
 """Failures of the competition's commands."""
 
 TRANSPORT = (
-    make_failure(
+    make_rule(
         RATE,
         "Kaggle wants fewer requests (429, while {doing}): wait some minutes and run the same command again.",
-        words=r"Too Many Requests|Rate limited|RESOURCE_EXHAUSTED",
+        pattern=r"Too Many Requests|Rate limited|RESOURCE_EXHAUSTED",
         statuses=(429,),
     ),
-    make_failure(
+    make_rule(
         CORRUPT,
         "The download has a wrong size: run the same command again.",
-        words=r"does not match expected size",
+        pattern=r"does not match expected size",
     ),
-    make_failure(
+    make_rule(
         SERVER,
         "Kaggle has a fault of its own while {doing} ({last}): wait some minutes and run the same command again.",
-        words=r"Service Unavailable|Internal (Server )?Error|Bad Gateway|Gateway Timeout|temporarily|try again later",
+        pattern=r"Service Unavailable|Internal (Server )?Error|Bad Gateway|Gateway Timeout|temporarily|try again later",
         statuses=range(500, 600),
     ),
 )
 """Failures of any command, checked last."""
 
-LONGEST = 300
+MAX_REASON_LENGTH = 300
 
 
 @dataclass(frozen=True)
-class Wording:
-    """Descriptions of the failures of one kind of object: its own failures, its page on Kaggle (with
-    ``{slug}``), and the option that selects another folder."""
+class FailureRules:
+    """Rules for commands about one kind of object, such as a kernel: the rules of its own, besides those of all
+    commands, its page on Kaggle (with ``{slug}``), and the option that selects another folder."""
 
-    answers: tuple[Failure, ...]
+    own_rules: tuple[FailureRule, ...]
     page: str
     folder_option: str = ""
 
 
-COMPETITION_WORDING = Wording(COMPETITION, "https://www.kaggle.com/competitions/{slug}", " with --data")
+COMPETITION_FAILURES = FailureRules(COMPETITION, "https://www.kaggle.com/competitions/{slug}", " with --data")
 
 
 @dataclass(frozen=True)
-class About:
-    """The subject of a command: a competition's slug or, with another wording, ``user/slug``."""
+class Subject:
+    """What a command is about: a competition's slug or, with the rules for a kernel or dataset, ``user/slug``."""
 
     slug: str
-    wording: Wording = COMPETITION_WORDING
+    rules: FailureRules = COMPETITION_FAILURES
 
 
 REHEARSAL_GONE = (
@@ -252,55 +263,61 @@ REHEARSAL_GONE = (
 
 
 def explain(
-    fault: Fault,
+    error: RawError,
     doing: str,
     slug: str,
     credential: Credential | None,
     *,
     rehearsal: bool = False,
-    wording: Wording = COMPETITION_WORDING,
+    rules: FailureRules = COMPETITION_FAILURES,
 ) -> KaggleError:
-    """Convert a fault, already blanked, into a KaggleError. ``doing`` says what the client was doing."""
-    is_answer = not fault.types or bool(fault.types & {"HTTPError", "ValueError"})
+    """Convert an error, without credentials in it, into a KaggleError with a sentence for the user.
+
+    ``doing`` is a participle phrase that says what the client was doing, such as "listing the data".
+    """
+    is_answer = not error.types or bool(error.types & {"HTTPError", "ValueError"})
     facts = {
-        "last": fault.words if is_answer else f"{fault.name}: {fault.words}",
+        "last": error.last_line if is_answer else f"{error.name}: {error.last_line}",
         "doing": doing,
         "slug": slug,
         "credential": f"{credential.kind} from {credential.where}" if credential else "credentials",
-        "hidden": _hidden_note(credential),
-        "folder_option": wording.folder_option,
+        "precedence": _precedence_note(credential),
+        "folder_option": rules.folder_option,
     }
-    failure = _match(fault, (*GENERAL, *wording.answers, *TRANSPORT))
-    if failure:
-        is_server_gone = rehearsal and failure.kind == NETWORK
-        sentence = REHEARSAL_GONE if is_server_gone else failure.sentence
-        return KaggleError(failure.kind, sentence.format(**facts))
+    rule = _match(error, (*GENERAL, *rules.own_rules, *TRANSPORT))
+    if rule:
+        is_server_gone = rehearsal and rule.kind == NETWORK
+        sentence = REHEARSAL_GONE if is_server_gone else rule.sentence
+        return KaggleError(rule.kind, sentence.format(**facts))
     if not is_answer:
         sentence = f"The kaggle client broke while {doing} ({facts['last']}): {versions.next_step()}."
         return KaggleError(BROKEN, sentence)
     sentence = (
         "Kaggle refused while {doing} and said {last!r}: run the same command again later, and if it says the "
-        f"same, look at {wording.page} for what has changed."
+        f"same, look at {rules.page} for what has changed."
     )
     return KaggleError(REFUSED, sentence.format(**facts))
 
 
-def _match(fault: Fault, candidates: tuple[Failure, ...]) -> Failure | None:
-    """Match by exception types, then by words, then by Kaggle's status."""
-    if "ModuleNotFoundError" in fault.types and "six" in fault.words:
-        return SIX
-    if fault.errno in FULL:
+def _match(error: RawError, rules: tuple[FailureRule, ...]) -> FailureRule | None:
+    """Match by exception classes, then by the message's wording, then by Kaggle's status.
+
+    For an answer of the file storage the status comes before the wording.
+    """
+    if "ModuleNotFoundError" in error.types and "six" in error.last_line:
+        return MISSING_SIX
+    if error.errno in FULL:
         return FULL_DISK
-    for failure in candidates:
-        if failure.types & fault.types:
-            return failure
-    if fault.is_from_storage and fault.status in (400, 403, 404):
+    for rule in rules:
+        if rule.types & error.types:
+            return rule
+    if error.is_from_storage and error.status in (400, 403, 404):
         return LINK_REFUSED
-    for failure in candidates:
+    for rule in rules:
         # Some commands call a missing login (401) a missing permission.
-        if failure.words and failure.words.search(fault.words) and fault.status != 401:
-            return failure
-    return next((failure for failure in candidates if fault.status in failure.statuses), None)
+        if rule.pattern and rule.pattern.search(error.last_line) and error.status != 401:
+            return rule
+    return next((rule for rule in rules if error.status in rule.statuses), None)
 
 
 def timed_out(doing: str, seconds: float) -> KaggleError:
@@ -316,11 +333,11 @@ def last_line(text: str) -> str:
     """Return the last non-empty line that the client wrote, where Python and the client put the reason."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = lines[-1] if lines else "the client said nothing"
-    return line if len(line) <= LONGEST else line[:LONGEST] + "..."
+    return line if len(line) <= MAX_REASON_LENGTH else line[:MAX_REASON_LENGTH] + "..."
 
 
-def _hidden_note(credential: Credential | None) -> str:
-    if credential is None or not credential.hidden:
+def _precedence_note(credential: Credential | None) -> str:
+    if credential is None or not credential.ignored:
         return ""
-    others = " and ".join(credential.hidden)
-    return f" It hides {others}: remove it (or unset it) if that one is good."
+    others = " and ".join(credential.ignored)
+    return f" It takes precedence over {others}: remove or unset it if the right credential is there."

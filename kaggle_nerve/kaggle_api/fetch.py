@@ -1,4 +1,4 @@
-"""Fetch the competition's data: download, check, unpack, and never do any of it twice."""
+"""Fetch the competition's data: download, check and unpack it, resuming whatever an earlier call finished."""
 
 import shutil
 from collections import Counter
@@ -13,7 +13,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import download, failures, layout
 from kaggle_nerve.kaggle_api.archive import CorruptArchiveError, Member, UnsafeArchiveError, unpack
 from kaggle_nerve.kaggle_api.client import REHEARSAL, Client, archive_path
-from kaggle_nerve.kaggle_api.disk import as_size, explain_full_disk, require_space
+from kaggle_nerve.kaggle_api.disk import as_size, explain_disk_errors, require_space
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.records import Listing
 from kaggle_nerve.progress import SILENT, Reporter
@@ -86,10 +86,10 @@ def fetch(
         keep_archive: leave the zip in ``data_dir/.fetch``.
         verify: checks the finished directory; the fetch counts as complete only if it returns no problem.
 
-    Raises NerveError with the next step. Whatever was fetched is then kept for the next call.
+    Raises NerveError with the next step. Intact downloads are kept for the next call.
     """
     work = data_dir / WORK
-    with explain_full_disk(data_dir), _lock(data_dir):
+    with explain_disk_errors(data_dir), _lock(data_dir):
         _require_same_source(data_dir, client)
         facts = storage.read_completion(work)
         if facts is not None and not force and _is_intact(data_dir, facts):
@@ -97,12 +97,12 @@ def fetch(
         client.credential()  # fails early if there is none
         if force:
             download.discard(work, client)
-        resumed_at = download.resumable(work, client)
+        resumed_at = download.resumable_bytes(work, client)
         members, damaged = _download_and_unpack(data_dir, client, reporter)
         _move(download.unpacked_folder(work), data_dir)
         _require_valid(data_dir, verify)
         facts = _mark(work, members)
-        shutil.rmtree(download.inner_folder(work), ignore_errors=True)
+        shutil.rmtree(download.nested_folder(work), ignore_errors=True)
         archive = archive_path(work, client.slug)
         if not keep_archive:
             archive.unlink(missing_ok=True)
@@ -129,7 +129,7 @@ def _download_and_unpack(data_dir: Path, client: Client, reporter: Reporter) -> 
             members = unpack(
                 archive,
                 download.unpacked_folder(work),
-                inner=download.inner_folder(work),
+                nested_folder=download.nested_folder(work),
                 existing=data_dir,
                 listing=listing,
                 reporter=reporter,
@@ -178,7 +178,7 @@ def _bytes_needed(data_dir: Path, listing: Listing) -> int:
 def _require_valid(data_dir: Path, verify: Verify | None) -> None:
     if verify is not None and (faults := list(verify(data_dir))):
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise NerveError(f"{data_dir} arrived whole, but is not right: {faults[0]}{more}")
+        raise NerveError(f"{data_dir} arrived complete but failed the check: {faults[0]}{more}")
 
 
 def _mark(work: Path, members: list[Member]) -> dict[str, Any]:

@@ -1,16 +1,16 @@
-"""Call Kaggle through the official package on behalf of the parent process, and exit with it.
+"""Call Kaggle through the official package on behalf of the parent process, and exit when the parent exits.
 
-Runs by path, as a program of its own, without importing this package. Standard input brings questions, one
-JSON object a line: ``{"call": "submissions", "with": {"slug": ...}}``. Standard output carries for each of
-them one of
+Run as a script, so that this package, kaggle_nerve, is not imported. Standard input: one JSON question per line,
+``{"call": "submissions", "with": {"slug": ...}}``. Standard output: one JSON reply per question, either of
 
     {"answer": ...}                                     the result of a function in `CALLS`
     {"fault": {"message", "types", "status", "url", "errno"}}
 
-and before it, while files are sent, ``{"sent": bytes, "of": bytes}``. Whatever the package prints goes to
-standard error, where the line `END` closes it before each answer. When the parent dies, however it dies,
-standard input ends. Otherwise the client would survive ``kill -9`` of its parent, write to an archive that the
-next client writes to as well, or submit unnoticed.
+and before it, while files are sent, any number of lines ``{"sent": bytes, "of": bytes}``. The official package's
+own output goes to standard error, ended by an `END` line before each reply.
+
+Standard input ends when the parent dies, even by ``kill -9``, and this program then exits. If it went on, it would
+write to an archive that the next client writes to as well, or submit unnoticed.
 """
 
 import json
@@ -22,9 +22,10 @@ import time
 from typing import Any, TextIO
 
 END = "\x04"
-"""Last line on standard error before an answer, for the two streams arrive by different ways."""
+"""Last line on standard error before a reply; needed because the parent reads standard error and standard output
+independently."""
 
-EVERY = 0.2
+REPORT_SECONDS = 0.2
 """Seconds between two reports of the bytes sent."""
 
 
@@ -125,7 +126,7 @@ CALLS = {
 
 
 def main() -> None:
-    """Answer questions until standard input ends."""
+    """Reply to questions until standard input ends."""
     questions: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(questions,), daemon=True).start()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -166,13 +167,13 @@ class _Counting:
     answers: TextIO
     total: float | None
 
-    def __init__(self, *words: Any, **options: Any) -> None:
-        super().__init__(*words, **(options | {"disable": True}))
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **(options | {"disable": True}))
 
     def update(self, n: float | None = 1) -> Any:
         """Count, and report from time to time."""
         self.count = getattr(self, "count", 0) + (n or 0)
-        if time.monotonic() - getattr(self, "last", 0) >= EVERY or self.count == self.total:
+        if time.monotonic() - getattr(self, "last", 0) >= REPORT_SECONDS or self.count == self.total:
             self.last = time.monotonic()
             _write(self.answers, {"sent": self.count, "of": self.total})
         return super().update(n)  # pyright: ignore[reportAttributeAccessIssue]

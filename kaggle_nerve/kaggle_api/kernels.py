@@ -1,6 +1,6 @@
 """Push kernels to Kaggle and follow their sessions.
 
-Kaggle accepts a kernel even if it does not know its data sources.
+Kaggle accepts a kernel even if some of its data sources do not exist; `push` reports that.
 """
 
 import time
@@ -10,9 +10,10 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.kaggle_api import failures, records, wordings
+from kaggle_nerve.kaggle_api import failures, records
 from kaggle_nerve.kaggle_api.client import Client
-from kaggle_nerve.kaggle_api.failures import Fault, KaggleError
+from kaggle_nerve.kaggle_api.failures import KaggleError, RawError
+from kaggle_nerve.kaggle_api.subjects import about_kernel
 from kaggle_nerve.progress import SILENT, Reporter
 
 METADATA = "kernel-metadata.json"
@@ -24,7 +25,7 @@ POLLS = (5, 10, 20, 30, 60)
 """Seconds between polls of a session; the last one repeats."""
 
 SESSION = 13 * 3600
-"""Seconds after which every session has ended: Kaggle stops them after 12 hours, and queues them before."""
+"""Seconds to follow a session by default: Kaggle's limit of 12 hours, and one hour of queueing."""
 
 TRANSIENT = (*failures.UNANSWERED, failures.RATE)
 
@@ -55,13 +56,13 @@ class Session(NamedTuple):
 
 
 def push(folder: Path, client: Client) -> KernelVersion:
-    """Push the kernel in ``folder``, whose kernel-metadata.json has the right id, and start its session.
+    """Push the kernel in ``folder``, whose kernel-metadata.json names an id ``user/slug``, and start its session.
 
     Each call makes a version. Raises KaggleError if Kaggle refuses the kernel or does not know its data, and
     also if it is unknown whether the kernel was accepted.
     """
     ref = _read_ref(folder)
-    doing, about = f"pushing the kernel {ref}", wordings.kernel(ref)
+    doing, about = f"pushing the kernel {ref}", about_kernel(ref)
     try:
         answer = client.ask("push_kernel", {"folder": str(folder)}, doing, client.limits.call, about=about)
     except KaggleError as fault:
@@ -73,7 +74,7 @@ def push(folder: Path, client: Client) -> KernelVersion:
             f"{ref}` whether a session runs before you push it again, or two will use up machine time.",
         ) from fault
     if answer["error"] or not answer["url"]:
-        raise client.explain(Fault(answer["error"] or ""), doing, about)
+        raise client.explain(RawError(answer["error"] or ""), doing, about)
     # The slug may differ from the id's: a new kernel gets it from its title.
     ref_on_kaggle = "/".join(urlsplit(answer["url"]).path.strip("/").split("/")[-2:])
     pushed = KernelVersion(ref_on_kaggle, answer["version"] or 0, answer["url"])
@@ -93,7 +94,7 @@ def push(folder: Path, client: Client) -> KernelVersion:
 def kernel_status(ref: str, client: Client) -> Session:
     """Return the state of the newest session of the kernel ``user/slug``."""
     doing = f"asking for the status of {ref}"
-    session = client.ask("kernel_status", {"ref": ref}, doing, client.limits.call, about=wordings.kernel(ref))
+    session = client.ask("kernel_status", {"ref": ref}, doing, client.limits.call, about=about_kernel(ref))
     return Session(session["status"].lower(), session["failure"] or "")
 
 

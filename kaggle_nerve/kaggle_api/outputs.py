@@ -5,30 +5,30 @@ import shutil
 import time
 from pathlib import Path, PurePosixPath
 
-from kaggle_nerve.kaggle_api import client as clients
-from kaggle_nerve.kaggle_api import failures, records, wordings
-from kaggle_nerve.kaggle_api.arrival import DownloadWatch
-from kaggle_nerve.kaggle_api.client import Client
-from kaggle_nerve.kaggle_api.disk import explain_full_disk
+from kaggle_nerve.kaggle_api import failures, records
+from kaggle_nerve.kaggle_api.client import PAGE, PARTIAL, Client, partial_path
+from kaggle_nerve.kaggle_api.disk import explain_disk_errors
+from kaggle_nerve.kaggle_api.download_watch import DownloadWatch
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.records import Listing, RemoteFile
+from kaggle_nerve.kaggle_api.subjects import KERNEL_FAILURES, about_kernel
 from kaggle_nerve.progress import SILENT, Bar, Reporter
 from kaggle_nerve.runs.adopting import adopt, check
 from kaggle_nerve.storage import COMPLETE, digest_text
 
 TRIES = 3
-"""Consecutive runs of the client without progress before giving up. The client up to 2.2.4 saves an error
-page as the file and ends at the first broken connection; later ones end at the first refused address."""
+"""Consecutive client calls without progress before giving up. The client up to 2.2.4 saves an error page as the
+file and ends at the first broken connection; later ones end at the first refused address."""
 
 TRANSIENT = (failures.NETWORK, failures.LINK, failures.SERVER, failures.CORRUPT)
-"""Failures of one file that another run of the client, with new addresses, may overcome."""
+"""Failures of one file that another client call, with new addresses, may overcome."""
 
 RUN_FILES = "runs/[^/]+/"
-"""Pattern for the start of run files' names in a kernel's output."""
+"""Pattern for the start of the names of runs' files in a kernel's output."""
 
 NO_TRAVERSAL = r"^(?!/)(?!(?s:.*/)?\.\.(?:/|\Z))"
-"""Prefix of every pattern, which excludes names that leave the folder: the client lists the files again, and
-the second list may hold other names than the one that was checked."""
+"""Prefix of every pattern that is given to the client. It rejects absolute paths and "..": the client lists the
+files again, and that list is not checked."""
 
 
 def fetch_runs(ref: str, runs_dir: Path, client: Client, *, reporter: Reporter = SILENT) -> list[str]:
@@ -50,7 +50,7 @@ def fetch_runs(ref: str, runs_dir: Path, client: Client, *, reporter: Reporter =
     finished = [folder for run in runs for folder in _finished_folders(runs_dir / run.name)]
     exclusions = "".join(f"(?!runs/{re.escape(folder)}/)" for folder in finished)
     _fetch(ref, work, client, listing, f"{exclusions}{RUN_FILES}", reporter)
-    with explain_full_disk(runs_dir, "--runs"):
+    with explain_disk_errors(runs_dir, "--runs"):
         lines = adopt(work / "runs", runs_dir)
     shutil.rmtree(work)
     return lines
@@ -79,42 +79,47 @@ def _fetch(
             "has ended well.",
         )
     with (
-        explain_full_disk(folder, "--runs"),
+        explain_disk_errors(folder, "--runs"),
         reporter.bar("Downloading", sum(file.size for file in wanted), "byte") as bar,
     ):
-        progress, doing = _Progress(folder, bar), f"downloading the output of {ref}"
-        watch = DownloadWatch(
-            progress.measure, client.limits.file, progress.show, doing, wordings.KERNEL_WORDING
-        )
-        fault, most, idle = None, _progress(wanted, folder), 0
-        while (damaged := _damaged(wanted, folder)) and idle < TRIES:
-            _remove_damaged(damaged, folder)
+        progress, doing = _ProgressBar(folder, bar), f"downloading the output of {ref}"
+        watch = DownloadWatch(progress.measure, client.limits.file, progress.show, doing, KERNEL_FAILURES)
+        fault, most, idle = None, _useful_bytes(wanted, folder), 0
+        while (incomplete := _incomplete(wanted, folder)) and idle < TRIES:
+            _remove_useless(incomplete, folder)
             fault = _download(ref, folder, client, pattern, watch)
-            current = _progress(wanted, folder)
+            current = _useful_bytes(wanted, folder)
             most, idle = max(current, most), 0 if current > most else idle + 1
-    if damaged:
-        _remove_damaged(damaged, folder)
-        if fault and fault.kind == failures.NETWORK:
-            raise fault
-        reason = f" ({fault.reason})" if fault else ""
-        raise KaggleError(
-            fault.kind if fault else failures.CORRUPT,
-            f"{len(damaged)} of {len(wanted)} files of {ref} did not arrive whole, such as {damaged[0].name}{reason}: "
-            "run the same command again; what arrived is kept.",
-        )
+    if incomplete:
+        _remove_useless(incomplete, folder)
+        raise _explain_incomplete(ref, incomplete, len(wanted), fault)
     for file in wanted:
-        clients.partial_path(folder / file.name).unlink(missing_ok=True)
+        partial_path(folder / file.name).unlink(missing_ok=True)
+
+
+def _explain_incomplete(
+    ref: str, incomplete: list[RemoteFile], wanted: int, fault: KaggleError | None
+) -> KaggleError:
+    """Return the error for files that did not arrive; ``fault`` is that of the last client call."""
+    if fault and fault.kind == failures.NETWORK:
+        return fault
+    reason = f" ({fault.reason})" if fault else ""
+    return KaggleError(
+        fault.kind if fault else failures.CORRUPT,
+        f"{len(incomplete)} of {wanted} files of {ref} did not arrive whole, such as {incomplete[0].name}{reason}: "
+        "run the same command again; what arrived is kept.",
+    )
 
 
 def list_output(ref: str, client: Client) -> Listing:
     """List names and sizes of all output files of the newest session of ``user/slug``, all pages."""
     end = time.monotonic() + client.limits.listing
-    doing, about = f"listing the output of {ref}", wordings.kernel(ref)
+    doing, about = f"listing the output of {ref}", about_kernel(ref)
     files: list[RemoteFile] = []
     used_tokens, token = set(), ""
     while token not in used_tokens:
         used_tokens.add(token)
-        page = {"ref": ref, "token": token, "size": clients.PAGE}
+        page = {"ref": ref, "token": token, "size": PAGE}
         answer = client.ask("list_kernel_files", page, doing, client.limits.call, about=about)
         files += [records.as_file(row) for row in answer["files"]]
         token = answer["next"]
@@ -136,12 +141,12 @@ def list_output(ref: str, client: Client) -> Listing:
 def _download(
     ref: str, folder: Path, client: Client, pattern: str, watch: DownloadWatch
 ) -> KaggleError | None:
-    """Run the client once for all pages; it skips files that exist and are large enough.
+    """Call the client once for all pages; it skips files that exist and are large enough.
 
-    Returns a failure that another run may overcome, and raises any other.
+    Returns a failure that another call may overcome, and raises any other.
     """
-    arguments = {"ref": ref, "folder": str(folder), "pattern": pattern, "size": clients.PAGE}
-    about = wordings.kernel(ref)
+    arguments = {"ref": ref, "folder": str(folder), "pattern": pattern, "size": PAGE}
+    about = about_kernel(ref)
     try:
         client.ask("kernel_output", arguments, watch.doing, client.limits.output, watch=watch, about=about)
     except KaggleError as fault:
@@ -157,45 +162,46 @@ def _is_whole(file: RemoteFile, folder: Path) -> bool:
     path = folder / file.name
     if not path.is_file():
         return False
-    return path.stat().st_size == file.size if file.size else not clients.partial_path(path).is_file()
+    return path.stat().st_size == file.size if file.size else not partial_path(path).is_file()
 
 
 def _is_resumable(file: RemoteFile, folder: Path) -> bool:
-    """Tell whether the client, from 2.2.5 on, would resume this file: its note lies beside it."""
+    """Tell whether the client, from 2.2.5 on, would resume this file: its resume file lies beside it."""
     path = folder / file.name
-    is_part = path.is_file() and clients.partial_path(path).is_file()
+    is_part = path.is_file() and partial_path(path).is_file()
     return is_part and (not file.size or path.stat().st_size < file.size)
 
 
-def _damaged(wanted: list[RemoteFile], folder: Path) -> list[RemoteFile]:
+def _incomplete(wanted: list[RemoteFile], folder: Path) -> list[RemoteFile]:
     """Return the files that are missing or incomplete."""
     return [file for file in wanted if not _is_whole(file, folder)]
 
 
-def _progress(wanted: list[RemoteFile], folder: Path) -> int:
-    """Measure progress: bytes that need not be downloaded again, plus one per complete file, which may be
-    empty."""
+def _useful_bytes(wanted: list[RemoteFile], folder: Path) -> int:
+    """Return the bytes that need not be downloaded again, plus one per complete file, so that an empty file
+    counts as progress."""
     whole = [file for file in wanted if _is_whole(file, folder)]
     parts = [file for file in wanted if _is_resumable(file, folder)]
     return len(whole) + sum((folder / file.name).stat().st_size for file in [*whole, *parts])
 
 
-def _remove_damaged(files: list[RemoteFile], folder: Path) -> None:
+def _remove_useless(files: list[RemoteFile], folder: Path) -> None:
+    """Remove what is there of ``files``, unless the client would resume it."""
     for file in files:
         if not _is_resumable(file, folder):
             (folder / file.name).unlink(missing_ok=True)
-            clients.partial_path(folder / file.name).unlink(missing_ok=True)
+            partial_path(folder / file.name).unlink(missing_ok=True)
 
 
-class _Progress:
+class _ProgressBar:
     """Progress bar of a folder's runs; the bytes on disk may decrease when a damaged file is removed."""
 
     def __init__(self, folder: Path, bar: Bar) -> None:
         self._runs, self._bar, self._most = folder / "runs", bar, 0
 
     def measure(self) -> int:
-        """Return the bytes on disk, without the client's notes."""
-        files = (path for path in self._runs.rglob("*") if path.suffix != clients.PARTIAL and path.is_file())
+        """Return the bytes on disk, without the client's resume files."""
+        files = (path for path in self._runs.rglob("*") if path.suffix != PARTIAL and path.is_file())
         return sum(path.stat().st_size for path in files)
 
     def show(self, size: int) -> None:

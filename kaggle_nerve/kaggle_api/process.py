@@ -13,12 +13,12 @@ from contextlib import suppress
 from typing import IO, Any
 
 END = "\x04"
-"""Line on standard error that a program writes before each answer; it is in no text."""
+"""Line on standard error that a program writes before each answer. It occurs in no other output."""
 
 END_SECONDS = 5.0
-"""Longest wait for `END` after an answer; a program that is whole writes it before."""
+"""Longest wait for `END` after an answer. A working program writes `END` first, so there is normally no wait."""
 
-GLANCE = 0.2
+POLL_SECONDS = 0.2
 """Seconds between two checks of a program that has not answered."""
 
 Message = dict[str, Any]
@@ -29,10 +29,11 @@ class EndedError(Exception):
 
 
 class Program:
-    """A program that starts with its first question, and again after it was stopped.
+    """A program that answers questions.
 
-    It ends, with its whole process group, when this object is deleted. ``command`` and ``environment`` are
-    those of `subprocess.Popen`.
+    It is started at the first question, and restarted at the next one after it was stopped. It ends, with its
+    whole process group, when this object is deleted. ``command`` and ``environment`` are the ``args`` and ``env``
+    of `subprocess.Popen`.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -57,12 +58,12 @@ class Program:
         try:
             self._start()
             self._errors.clear()
-            self._closed.clear()
+            self._end_seen.clear()
             self._send(question)
             while True:
                 message = self._receive()
                 if message is not None and not {"answer", "fault"}.isdisjoint(message):
-                    self._closed.wait(END_SECONDS)
+                    self._end_seen.wait(END_SECONDS)
                     return message, self._text()
                 if message is not None:
                     on_event(message)
@@ -93,11 +94,11 @@ class Program:
             start_new_session=True,
         )
         self._process, self._messages = process, queue.SimpleQueue[Message | None]()
-        self._errors, self._closed = list[str](), threading.Event()
+        self._errors, self._end_seen = list[str](), threading.Event()
         self._finalizer = weakref.finalize(self, _end, process)
         assert process.stdout and process.stderr
         reader = threading.Thread(
-            target=_read_errors, args=(process.stderr, self._errors, self._closed), daemon=True
+            target=_read_errors, args=(process.stderr, self._errors, self._end_seen), daemon=True
         )
         reader.start()
         threading.Thread(
@@ -114,7 +115,7 @@ class Program:
         """Return the next message, or None if there is none for a moment. Raises EndedError if the program
         has ended."""
         try:
-            message = self._messages.get(timeout=GLANCE)
+            message = self._messages.get(timeout=POLL_SECONDS)
         except queue.Empty:
             return None
         if message is None:
@@ -135,13 +136,13 @@ def _read_messages(
     messages.put(None)
 
 
-def _read_errors(stream: IO[bytes], errors: list[str], closed: threading.Event) -> None:
+def _read_errors(stream: IO[bytes], errors: list[str], end_seen: threading.Event) -> None:
     with suppress(ValueError):
         for line in stream:
             text = line.decode("utf-8", "replace").replace("\r\n", "\n")
-            if text.endswith(f"{END}\n"):  # after words without a line's end, too
+            if text.endswith(f"{END}\n"):  # also if the preceding output lacks a final newline
                 errors.append(text.removesuffix(f"{END}\n"))
-                closed.set()
+                end_seen.set()
             else:
                 errors.append(text)
 

@@ -37,4 +37,4 @@ def next_step() -> str:
     """Return the next step after unexpected behaviour of the client."""
     if warning(installed()):
         return f"{INSTALL}, and the same command again"
-    return "run the same command again, and if it ends so again, look for a newer kaggle-nerve"
+    return "run the same command again, and if it fails the same way again, look for a newer kaggle-nerve"

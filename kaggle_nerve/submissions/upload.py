@@ -194,8 +194,8 @@ def _send(entry: Entry, csv: Path, client: Client, ledger: Ledger, reporter: Rep
     """Upload once, and look in Kaggle's list for the outcome; record it in the ledger."""
     ledger.add(entry)
     reporter.say(f"Uploading {csv.name}")
-    answer = client.submit(csv, f"{entry.message} [{entry.tag}]".strip())
-    failure = answer.failure
+    result = client.submit(csv, f"{entry.message} [{entry.tag}]".strip())
+    failure = result.failure
     is_answered = failure is not None and failure.kind not in failures.UNANSWERED
     is_final = failure is not None and is_answered and failure.kind != failures.REFUSED
     remote = _look_for(entry, client, LOOKS[:1] if is_final else LOOKS)

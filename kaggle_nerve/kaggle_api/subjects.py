@@ -1,4 +1,4 @@
-"""Failures of kernels and datasets, gathered as in `failures`."""
+"""Failure rules for kernels and datasets, in the form of `failures.COMPETITION`."""
 
 from kaggle_nerve.kaggle_api.credentials import SETTINGS_PAGE
 from kaggle_nerve.kaggle_api.failures import (
@@ -7,84 +7,84 @@ from kaggle_nerve.kaggle_api.failures import (
     REFUSED,
     RULES,
     UPLOAD,
-    About,
-    Wording,
-    make_failure,
+    FailureRules,
+    Subject,
+    make_rule,
 )
 
 KERNEL = (
-    make_failure(
+    make_rule(
         LIMIT,
         "This account runs as many kernels as Kaggle allows at once ({last}): wait until one has ended, or end one at "
         "https://www.kaggle.com/code, and run the same command again.",
-        words=r"Maximum.{0,40}session count",
+        pattern=r"Maximum.{0,40}session count",
     ),
-    make_failure(
+    make_rule(
         LIMIT,
         "This account has no machine time left on Kaggle ({last}): `kaggle quota` says when there is more; run the "
         "same command again then.",
-        words=r"\bquota\b",
+        pattern=r"\bquota\b",
     ),
-    make_failure(
+    make_rule(
         REFUSED,
-        "Kaggle does not take the name or title of the kernel {slug} ({last}): name a kernel of this account, or mend "
-        "`title` in kernel-metadata.json.",
-        words=r"title.{0,200}already in use|must be at least five",
+        "Kaggle does not take the name or title of the kernel {slug} ({last}): name a kernel of this account, or "
+        "correct `title` in kernel-metadata.json.",
+        pattern=r"title.{0,200}already in use|must be at least five",
     ),
-    make_failure(
+    make_rule(
         REFUSED,
         "Kaggle takes no kernel of a megabyte or more ({last}): make the notebook smaller, and push it again.",
-        words=r"source must be less than",
+        pattern=r"source must be less than",
     ),
-    make_failure(
+    make_rule(
         NOT_FOUND,
         "Kaggle has no kernel {slug} that this account may see (while {doing}): look at https://www.kaggle.com/code "
         "for its name, or push it first with `kaggle-nerve kernels push`.",
-        words=r"Cannot access kernel|(Kernel|Notebook) not found|\bNot ?Found\b",
+        pattern=r"Cannot access kernel|(Kernel|Notebook) not found|\bNot ?Found\b",
         statuses=(404,),
     ),
-    make_failure(
+    make_rule(
         RULES,
         f"Kaggle refuses this account (403, while {{doing}}): if there is no such kernel yet, push it first; else open "
         f"{SETTINGS_PAGE}, verify a phone number, which kernels with a GPU need, and run the same command again.",
-        words=r"403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
+        pattern=r"403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
     ),
 )
 
 DATASET = (
-    make_failure(
+    make_rule(
         REFUSED,
         "Kaggle does not take the dataset's title ({last}): choose another one of 6 to 50 characters with --title.",
-        words=r"must be between 6 and 50|title.{0,200}already in use",
+        pattern=r"must be between 6 and 50|title.{0,200}already in use",
     ),
-    make_failure(
+    make_rule(
         UPLOAD,
         "Kaggle's storage did not take the files of the dataset {slug}: run the same command again.",
-        words=r"Upload unsuccessful|A dataset needs a file",
+        pattern=r"Upload unsuccessful|A dataset needs a file",
     ),
-    make_failure(
+    make_rule(
         NOT_FOUND,
         "Kaggle has no dataset {slug} that this account may see (while {doing}): look at "
         "https://www.kaggle.com/datasets for its name.",
-        words=r"\bNot ?Found\b",
+        pattern=r"\bNot ?Found\b",
         statuses=(404,),
     ),
-    make_failure(
+    make_rule(
         RULES,
         "Kaggle refuses this account the dataset {slug} (403, while {doing}): choose another name with --title.",
-        words=r"403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
+        pattern=r"403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
     ),
 )
 
-KERNEL_WORDING = Wording(KERNEL, "https://www.kaggle.com/code/{slug}", " with --runs")
-DATASET_WORDING = Wording(DATASET, "https://www.kaggle.com/datasets/{slug}", " with --runs")
+KERNEL_FAILURES = FailureRules(KERNEL, "https://www.kaggle.com/code/{slug}", " with --runs")
+DATASET_FAILURES = FailureRules(DATASET, "https://www.kaggle.com/datasets/{slug}", " with --runs")
 
 
-def kernel(ref: str) -> About:
+def about_kernel(ref: str) -> Subject:
     """Return the subject of a command about the kernel ``user/slug``."""
-    return About(ref, KERNEL_WORDING)
+    return Subject(ref, KERNEL_FAILURES)
 
 
-def dataset(ref: str) -> About:
+def about_dataset(ref: str) -> Subject:
     """Return the subject of a command about the dataset ``user/slug``."""
-    return About(ref, DATASET_WORDING)
+    return Subject(ref, DATASET_FAILURES)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from kaggle_nerve.kaggle_api import failures
-from kaggle_nerve.kaggle_api.failures import COMPETITION_WORDING, Fault, KaggleError, Wording
+from kaggle_nerve.kaggle_api.failures import COMPETITION_FAILURES, FailureRules, KaggleError, RawError
 
 
 class DownloadWatch:
@@ -14,8 +14,8 @@ class DownloadWatch:
         measure: returns the bytes on disk, which may also decrease.
         patience: seconds without a change after which the client is stopped.
         on_size: called with each new number of bytes.
-        doing: what the client is doing, for messages.
-        wording: names the option that selects another folder.
+        doing: participle phrase for messages, such as "downloading the data".
+        rules: failure rules of the object that is downloaded.
     """
 
     def __init__(
@@ -24,18 +24,18 @@ class DownloadWatch:
         patience: float,
         on_size: Callable[[int], None],
         doing: str,
-        wording: Wording = COMPETITION_WORDING,
+        rules: FailureRules = COMPETITION_FAILURES,
     ) -> None:
         self.doing = doing
-        self._measure, self._patience, self._on_size, self._wording = measure, patience, on_size, wording
+        self._measure, self._patience, self._on_size, self._rules = measure, patience, on_size, rules
         self._size, self._since = -1, time.monotonic()
 
     def __call__(self, text: str) -> None:
         """Check once; ``text`` is what the client has printed so far. Raises KaggleError to stop the client."""
-        # The client would retry a full disk five times, for a minute.
+        # Stop now: the client itself would retry a full disk five times, for a minute.
         if "No space left on device" in text or "Disk quota exceeded" in text:
-            fault = Fault("No space left on device")
-            raise failures.explain(fault, self.doing, "", None, wording=self._wording)
+            error = RawError("No space left on device")
+            raise failures.explain(error, self.doing, "", None, rules=self._rules)
         size = self._measure()
         if size != self._size:
             self._size, self._since = size, time.monotonic()
