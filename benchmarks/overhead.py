@@ -78,7 +78,7 @@ def main() -> None:
         bare += seconds
         batches.start_epoch(epoch)
         started = time.perf_counter()
-        run_steps(model, batches, len(batches), rate=lambda: None, after=lambda: False)
+        run_steps(model, batches, len(batches), next_rate=lambda: None, after_step=lambda: False)
         fed.append((time.perf_counter() - started) / seconds)
     started = time.perf_counter()
     list(probabilities(model, frames, batch=batch, tta="none"))

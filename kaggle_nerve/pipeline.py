@@ -126,7 +126,7 @@ def _other_data(runs: list[Run], layout: Layout) -> str | None:
     if any(layout.train.glob("*_*.tif")):
         source = training_source(layout)
         for run in runs:
-            if run.needs_finished_folds()[0].needs_facts().source != source:
+            if run.require_finished_folds()[0].require_facts().source != source:
                 return f"Run {run.name} was trained on other data than that in {layout.root}."
     return None
 
@@ -167,7 +167,7 @@ def prepare(
 
 
 def _tell_missing_folds(run: Run, reporter: Reporter) -> None:
-    planned, finished = folds.count(folds.load(run.folds_csv)), run.needs_finished_folds()
+    planned, finished = folds.count(folds.load(run.folds_csv)), run.require_finished_folds()
     if len(finished) < planned:
         reporter.say(
             f"Run {run.name} has {len(finished)} of its {planned} folds: the decision is learned on the "

@@ -115,7 +115,7 @@ def trained_a_little(data, tmp_path, *changes: str):
         seen.append([np.array(keras.ops.convert_to_numpy(value)) for value in model.trainable_variables])
         return False
 
-    run_steps(model, batches, 3, rate=lambda: 0.01, after=after)
+    run_steps(model, batches, 3, next_rate=lambda: 0.01, after_step=after)
     return job, model, batches, seen
 
 

@@ -352,7 +352,7 @@ def test_a_resumed_epoch_of_subjects_kept_apart_is_the_same_epoch():
 
 def test_doubted_labels_count_less_in_every_output():
     weights = np.linspace(0, 1, 40).astype(np.float32)
-    frames, targets, counting = batches(noise=Marks(weights=weights))[1]
+    frames, targets, counting = batches(marks=Marks(weights=weights))[1]
     numbers = frames[:, 0, 0, 0].astype(int)
     assert set(counting) == set(targets) == {"mask", "presence"}
     for values in counting.values():
@@ -363,7 +363,7 @@ def test_doubted_labels_count_less_in_every_output():
 
 def test_softened_labels_change_the_presence_target_alone():
     presence = np.linspace(0, 1, 40).astype(np.float32)
-    frames, targets = batches(noise=Marks(presence=presence))[1]
+    frames, targets = batches(marks=Marks(presence=presence))[1]
     numbers = frames[:, 0, 0, 0].astype(int)
     assert (targets["presence"][:, 0] == presence[numbers]).all()
     assert (targets["mask"][:, 0, 0, 0] == (numbers % 4 == 0)).all()
@@ -385,7 +385,7 @@ def test_keras_trains_on_deep_masks_and_weights(jit):
     weights = np.zeros(40, np.float32)
     weights[:2] = 0.5
     found = model.fit(
-        batches(outputs=tuple(model.output), noise=Marks(weights=weights)), shuffle=False, verbose=0
+        batches(outputs=tuple(model.output), marks=Marks(weights=weights)), shuffle=False, verbose=0
     ).history["loss"][0]
     dice = (1 - 61 / 91) + (1 - 1 / 31)
     assert found == pytest.approx(0.5 * (1.5 * dice + 2 * np.log(2)) / 40, rel=1e-5)

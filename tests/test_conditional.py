@@ -164,7 +164,7 @@ def test_the_board_s_pictures_say_what_the_outline_is():
     pictures = []
     for conditional in (False, True):
         overlays = Overlays(frame, Truths([""], SIZE), ["1_1"], conditional)
-        overlays.look(0, probability, 0.25)
+        overlays.draw(0, probability, 0.25)
         pictures.append(overlays.pop_pictures()["1_1"])
     # The caption of one has more words.
     assert not np.array_equal(*pictures)

@@ -244,16 +244,16 @@ def test_settings_make_the_loss_that_they_describe():
     )
     truth, guess = random_images()
     wanted = 0.25 * dice_twin(truth, guess, 5) + 2 * focal_tversky_twin(truth, guess, 0.75, smooth=5)
-    assert float(MaskLoss.of(settings)(truth, guess)) == pytest.approx(wanted.mean(), rel=1e-5)
+    assert float(MaskLoss.from_settings(settings)(truth, guess)) == pytest.approx(wanted.mean(), rel=1e-5)
 
 
 def test_no_loss_at_all_is_an_error():
     with pytest.raises(NerveError, match=r"weight 0; give one of loss\.dice, .*loss\.lovasz a weight\.$"):
-        MaskLoss.of(LossSettings(dice=0, bce=0))
+        MaskLoss.from_settings(LossSettings(dice=0, bce=0))
 
 
 def test_its_settings_are_saved():
-    loss = MaskLoss.of(LossSettings(0.5, 2.0, 7.0, focal=1, lovasz=3, smooth=4, tversky_beta=0.9))
+    loss = MaskLoss.from_settings(LossSettings(0.5, 2.0, 7.0, focal=1, lovasz=3, smooth=4, tversky_beta=0.9))
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
     assert again.get_config() == loss.get_config()
     truth, guess = random_images()

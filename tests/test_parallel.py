@@ -142,7 +142,7 @@ def test_processes_that_are_killed_crash_or_fail_leave_the_others_alone(stand_in
             os.kill(killed[0], signal.SIGKILL)
         return False
 
-    pool = parallel.SideBySide(Path("data"), 3, deadline=None, reporter=told, stop=kill_fold_2)
+    pool = parallel.ParallelTraining(Path("data"), 3, deadline=None, reporter=told, stop=kill_fold_2)
     failures = pool.train([run.fold(number) for number in (0, 1, 2, 3, ALL)])
     assert {number: str(fault) for number, fault in failures.items()} == {
         1: f"Fold 1 failed (OSError: no room); its log: {run.fold(1).log}",
@@ -154,7 +154,7 @@ def test_processes_that_are_killed_crash_or_fail_leave_the_others_alone(stand_in
 
 def test_a_stop_reaches_the_processes_at_work_and_no_other_begins(stand_ins):
     run, told, pids = stand_ins
-    pool = parallel.SideBySide(Path("data"), 1, deadline=None, reporter=told, stop=lambda: bool(pids()))
+    pool = parallel.ParallelTraining(Path("data"), 1, deadline=None, reporter=told, stop=lambda: bool(pids()))
     assert pool.train([run.fold(number) for number in (2, 1)]) == {}
     assert all(map(is_gone, pids()))
 
@@ -349,7 +349,7 @@ def replayed(pipe: io.BytesIO) -> Listed:
     listed = Listed()
     replay = Replay(listed, "Fold 3")
     for line in pipe.getvalue().splitlines():
-        replay.take(json.loads(line))
+        replay.handle(json.loads(line))
     replay.close()
     return listed
 
@@ -390,13 +390,13 @@ def test_a_time_budget_is_dealt_over_rounds(pair, monkeypatch):
         """A process that ends as soon as it was started."""
 
         def __init__(self, fold, order, slot, environment, events):
-            self.fold, self.slot, self.last = fold, slot, {}
-            dealt[order.fold] = order.ends - time.time()
+            self.fold, self.slot, self.last_message = fold, slot, {}
+            dealt[order.fold] = order.deadline - time.time()
             events.put((self, {"event": "result"}))
             events.put((self, None))
 
     monkeypatch.setattr(parallel, "Worker", Immediate)
-    pool = parallel.SideBySide(
+    pool = parallel.ParallelTraining(
         Path("data"), 2, deadline=time.monotonic() + 60, reporter=Told(), stop=lambda: False
     )
     failures = pool.train([pair[0].fold(number) for number in (1, 2, 3, 5, 6)])

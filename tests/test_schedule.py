@@ -55,9 +55,9 @@ def test_without_a_deadline_epochs_are_equal_parts():
 
 
 def test_a_resumed_pace_is_where_it_was():
-    pace, resumed = Pace(4, 5), Pace(4, 5, epoch=2, progress=0.5)
+    pace, resumed = Pace(4, 5), Pace(4, 5, finished_epochs=2, progress=0.5)
     run(pace, 2)
-    assert (pace.epoch, pytest.approx(pace.progress)) == (2, 0.5)
+    assert (pace.finished_epochs, pytest.approx(pace.progress)) == (2, 0.5)
     run(pace, 1)
     run(resumed, 1)
     assert resumed.progress == pytest.approx(pace.progress)
@@ -67,11 +67,11 @@ def test_a_deadline_shortens_the_way_to_what_fits():
     pace = Pace(10, 4)
     # 35 s hold three epochs of 4 steps of 2 s with a score of 3 s, and one more step.
     assert epoch(pace, 35.0, 2.0, 3.0) == 4
-    assert (pace.epochs, pace.left) == (4, 9)
+    assert (pace.planned_epochs, pace.steps_left) == (4, 9)
     assert pace.progress == pytest.approx(4 / 13)
     # Slower than measured: only one epoch is left, and it takes the schedule to its end.
     assert epoch(pace, 19.0, 4.0, 3.0) == 4
-    assert pace.epochs == 2
+    assert pace.planned_epochs == 2
     assert pace.progress == pytest.approx(1)
 
 
@@ -79,7 +79,7 @@ def test_the_last_epoch_is_shortened_to_the_time_there_is():
     pace = Pace(10, 20)
     # 1.6 epochs of 20 s and nothing for the score, for which there is other time.
     assert epoch(pace, 32.0, 1.0, 0.0) == 20
-    assert (pace.epochs, pace.left) == (2, 12)
+    assert (pace.planned_epochs, pace.steps_left) == (2, 12)
     assert pace.after_next_epoch() == pytest.approx(1)
     assert epoch(pace, 12.0, 1.0, 0.0) == 12
     assert pace.progress == pytest.approx(1)
@@ -89,26 +89,26 @@ def test_the_last_epoch_is_shortened_to_the_time_there_is():
 def test_an_epoch_of_one_step_is_not_worth_its_score():
     pace = Pace(10, 20)
     assert epoch(pace, 41.0, 1.0, 0.0) == 20
-    assert (pace.epochs, pace.left) == (2, 20)
+    assert (pace.planned_epochs, pace.steps_left) == (2, 20)
 
 
 def test_where_whole_epochs_but_one_score_fit_they_are_all_made():
     pace = Pace(10, 4)
     # Two epochs of 8 s and one score of 3 s between them; the score after the last has its own time.
     pace.start_epoch(19.0, 2.0, 3.0)
-    assert (pace.epochs, pace.left) == (2, 8)
+    assert (pace.planned_epochs, pace.steps_left) == (2, 8)
 
 
 def test_a_deadline_that_holds_more_changes_nothing():
     pace = Pace(3, 4)
     pace.start_epoch(1e6, 1.0, 1.0)
-    assert (pace.epochs, pace.left) == (3, 12)
+    assert (pace.planned_epochs, pace.steps_left) == (3, 12)
 
 
 def test_too_little_time_still_makes_one_step():
     pace = Pace(3, 4)
     assert epoch(pace, 0.5, 10.0, 10.0) == 1
-    assert pace.epochs == 1
+    assert pace.planned_epochs == 1
     assert pace.progress == pytest.approx(1)
 
 
@@ -118,7 +118,7 @@ def test_time_that_runs_out_within_an_epoch_makes_it_the_last():
     pace.step()
     pace.finish_epoch()
     pace.end()
-    assert pace.epochs == pace.epoch == 1
+    assert pace.planned_epochs == pace.finished_epochs == 1
     assert pace.after_next_epoch() == pytest.approx(5 / 12)
 
 
@@ -126,7 +126,7 @@ def test_a_machine_that_got_faster_gets_its_epochs_back():
     pace = Pace(10, 4)
     epoch(pace, 30.0, 2.5, 0.0)
     pace.start_epoch(30.0, 1.25, 0.0)
-    assert pace.epochs == 7
+    assert pace.planned_epochs == 7
     assert pace.step_size == pytest.approx((1 - 1 / 3) / 24)
 
 

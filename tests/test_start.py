@@ -9,7 +9,7 @@ from training_support import Told, fold_job, settings
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.models import registry
-from kaggle_nerve.training import start
+from kaggle_nerve.training import initial_weights
 from kaggle_nerve.training.epochs import Epochs
 from kaggle_nerve.training.fold import train_fold
 
@@ -33,7 +33,7 @@ def test_a_file_s_weights_replace_all_of_the_network_s(tmp_path):
     source.save_weights(tmp_path / "model.weights.h5")
     for name in ("model.keras", "model.weights.h5"):
         model = network(2)
-        loaded, total = start.load_matching(model, tmp_path / name)
+        loaded, total = initial_weights.load_matching(model, tmp_path / name)
         assert loaded == total == len(model.weights)
         for mine, theirs in zip(model.get_weights(), source.get_weights(), strict=True):
             np.testing.assert_array_equal(mine, theirs)
@@ -46,7 +46,7 @@ def test_layers_are_matched_by_name_and_shape_not_by_place(tmp_path):
     model = network(2)
     before = {variable.path: np.array(keras.ops.convert_to_numpy(variable)) for variable in model.weights}
     theirs = {variable.path: np.array(keras.ops.convert_to_numpy(variable)) for variable in source.weights}
-    loaded, total = start.load_matching(model, tmp_path / "small.keras")
+    loaded, total = initial_weights.load_matching(model, tmp_path / "small.keras")
     same = {path for path in theirs if path in before and theirs[path].shape == before[path].shape}
     assert (loaded, total) == (len(same), len(before))
     assert 0 < loaded < total
@@ -60,17 +60,20 @@ def test_layers_are_matched_by_name_and_shape_not_by_place(tmp_path):
 def test_another_working_size_keeps_every_weight(tmp_path):
     network(1, "size=[24, 32]").save(tmp_path / "model.keras")
     model = network(2)
-    assert start.load_matching(model, tmp_path / "model.keras") == (len(model.weights), len(model.weights))
+    assert initial_weights.load_matching(model, tmp_path / "model.keras") == (
+        len(model.weights),
+        len(model.weights),
+    )
 
 
 def test_a_file_without_a_matching_weight_is_refused(tmp_path):
     frames = keras.Input((8, 12, 1))
     keras.Model(frames, keras.layers.Conv2D(1, 3, name="other")(frames)).save(tmp_path / "other.keras")
     with pytest.raises(NerveError, match="no weights for this network"):
-        start.load_matching(network(2), tmp_path / "other.keras")
+        initial_weights.load_matching(network(2), tmp_path / "other.keras")
     (tmp_path / "text.keras").write_text("no model")
     with pytest.raises(NerveError, match="no Keras model file"):
-        start.load_matching(network(2), tmp_path / "text.keras")
+        initial_weights.load_matching(network(2), tmp_path / "text.keras")
 
 
 @pytest.fixture(scope="module")
@@ -140,4 +143,4 @@ def test_what_is_not_there_is_named(data, first, tmp_path):
     with pytest.raises(NerveError, match="neither a model file nor a run"):
         train_fold(job)
     with pytest.raises(NerveError, match="no finished fold 1"):
-        start.find(str(first.folder), job.fold.run.fold(1))
+        initial_weights.find_weights(str(first.folder), job.fold.run.fold(1))

@@ -338,22 +338,22 @@ def rows(*shares) -> list[dict]:
 
 
 def test_collapse_is_counted_over_epochs_in_a_row():
-    validation.check(rows(1, 0, 1), 2)
-    with pytest.raises(validation.CollapseError, match=r"empty for 2 epochs \(now 4\)"):
-        validation.check(rows(1, 0, 1, 1), 2)
+    validation.check_collapse(rows(1, 0, 1), 2)
+    with pytest.raises(validation.CollapseError, match=r"empty for the last 2 epochs \(to epoch 4\)"):
+        validation.check_collapse(rows(1, 0, 1, 1), 2)
     full = [{"epoch": 1, "loss": 1.0, "empty_share": 0.0, "full_share": 1.0}]
     with pytest.raises(validation.CollapseError, match="half the frame"):
-        validation.check(full, 1)
+        validation.check_collapse(full, 1)
     for loss in (float("nan"), None):
         with pytest.raises(validation.CollapseError, match="loss became"):
-            validation.check([{"epoch": 1, "loss": loss}], 9)
+            validation.check_collapse([{"epoch": 1, "loss": loss}], 9)
 
 
 def test_epochs_without_a_score_count_as_those_around_them():
-    validation.check(rows(None, 1, None), 2)
-    with pytest.raises(validation.CollapseError, match="empty for 3 epochs"):
-        validation.check(rows(0, 1, None, 1), 3)
-    validation.check(rows(None, None), 1)
+    validation.check_collapse(rows(None, 1, None), 2)
+    with pytest.raises(validation.CollapseError, match="empty for the last 3 epochs"):
+        validation.check_collapse(rows(0, 1, None, 1), 3)
+    validation.check_collapse(rows(None, None), 1)
 
 
 def same_weights(one: keras.Model, other: keras.Model) -> bool:
@@ -384,7 +384,7 @@ def test_each_step_has_its_own_learning_rate(data, tmp_path):
         return False
 
     start = keras.ops.convert_to_numpy(kernel).copy()
-    run_steps(model, batches, 3, rate=iter([0.0, 0.5, 0.0]).__next__, after=after)
+    run_steps(model, batches, 3, next_rate=iter([0.0, 0.5, 0.0]).__next__, after_step=after)
     # Plain gradient descent: a rate of 0 moves nothing, so only the second step may.
     np.testing.assert_array_equal(seen[0], start)
     assert np.abs(seen[1] - seen[0]).max() > 1e-4
@@ -406,7 +406,7 @@ def test_a_training_step_is_traced_once(data, tmp_path):
         return real(*values)
 
     model.train_step = traced
-    run_steps(model, batches, 3, rate=lambda: 0.01, after=lambda: False)
+    run_steps(model, batches, 3, next_rate=lambda: 0.01, after_step=lambda: False)
     assert len(traces) == 1
 
 

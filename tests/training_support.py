@@ -8,7 +8,7 @@ from kaggle_nerve.progress import Bar, Reporter
 from kaggle_nerve.runs import Fold
 from kaggle_nerve.settings import Settings, apply_changes, load_preset
 from kaggle_nerve.settings.schema import FoldName
-from kaggle_nerve.training.job import FoldJob, folds_of, open_frames
+from kaggle_nerve.training.job import FoldJob, load_folds, open_frames
 
 FAST = (
     "size=[45, 62]",
@@ -31,7 +31,7 @@ def fold_job(data: Path, runs_dir: Path, chosen: Settings, name: str = "run", **
     """The job of fold 0 of run ``name``, caches opened and folds assigned."""
     frames = open_frames(data, chosen)
     run = runs.create(runs_dir, name, chosen, {}, frames.cache.source)
-    return FoldJob(run.fold(0), frames, folds_of(run, frames), **options)
+    return FoldJob(run.fold(0), frames, load_folds(run, frames), **options)
 
 
 def numbers(folds: list[Fold]) -> list[FoldName]:

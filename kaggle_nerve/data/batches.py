@@ -34,18 +34,18 @@ class Batches(keras.utils.PyDataset):
         ranges: AugmentationSettings | None,
         outputs: tuple[str, ...] = ("mask", "presence"),
         subjects: np.ndarray | None = None,
-        noise: Marks | None = None,
+        marks: Marks | None = None,
     ):
         """Prepare batches of ``rows`` of ``frames`` and ``masks``, uint8 (n, height, width).
 
         ``ranges`` None: no augmentation. ``outputs`` are the network's. With ``subjects`` (n,), a batch has at
-        most one frame per subject; raise NerveError if there are fewer subjects than ``batch``. ``noise``
-        holds the weights and targets of doubted labels.
+        most one frame per subject; raise NerveError if there are fewer subjects than ``batch``. ``marks``
+        holds the loss weights and presence targets of frames with doubted labels.
         """
         super().__init__(workers=1)
         self.frames, self.masks, self.has_mask, self.rows = frames, masks, has_mask, rows
         self.batch, self.seed, self.ranges = min(batch, len(rows)), seed, ranges
-        self.outputs, self.noise = outputs, noise or Marks()
+        self.outputs, self.marks = outputs, marks or Marks()
         self.epoch, self.order = 0, rows
         self.natural_rate = float(has_mask[rows].mean())
         self.one_per_subject = subjects is not None
@@ -92,12 +92,12 @@ class Batches(keras.utils.PyDataset):
                 frame, mask = augment(frame, mask, random, self.ranges)
             frames[place, ..., 0], masks[place, ..., 0] = frame, mask
         masks /= 255
-        all_presence = self.has_mask if self.noise.presence is None else self.noise.presence
+        all_presence = self.has_mask if self.marks.presence is None else self.marks.presence
         presence = all_presence[rows].astype(np.float32)[:, None]
         targets = {name: presence if name == "presence" else masks for name in self.outputs}
-        if self.noise.weights is None:
+        if self.marks.weights is None:
             return frames, targets
-        return frames, targets, dict.fromkeys(self.outputs, self.noise.weights[rows])
+        return frames, targets, dict.fromkeys(self.outputs, self.marks.weights[rows])
 
     def _most_batches(self) -> int:
         counts = np.bincount(self._groups[self.rows])

@@ -39,7 +39,7 @@ def predict_test(
 
 
 def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers: int) -> Path:
-    run.needs_finished_folds()
+    run.require_finished_folds()
     folds = run.test_folds()
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
     models = run.models()

@@ -30,7 +30,7 @@ def predict_oof(
         return
     message = f"Another process predicts the held-out frames of run {run.name}; wait for it."
     with hold_lock(run.views_folder / LOCK, message):
-        inputs = {fold: _inputs(fold) for fold in run.needs_finished_folds()}
+        inputs = {fold: _inputs(fold) for fold in run.require_finished_folds()}
         missing = [fold for fold in inputs if force or fold.oof_facts() != inputs[fold]]
         if not missing:
             reporter.say(f"The out-of-fold predictions of run {run.name} are there already.")
@@ -81,4 +81,4 @@ def _inputs(fold: Fold) -> OofFacts:
     """Return the inputs of a fold's predictions."""
     if not fold.model.is_file():
         raise NerveError(f"{fold.model} is missing; delete {fold.folder} and train the fold again.")
-    return OofFacts(fold.needs_facts().source, fold.run.settings.digest(), digest_file(fold.model))
+    return OofFacts(fold.require_facts().source, fold.run.settings.digest(), digest_file(fold.model))

@@ -22,7 +22,7 @@ def predict_frames(run: Run, frames: list[np.ndarray], *, reporter: Reporter = S
     single fold by what was measured on the run's test frames (see `matching`). Without test predictions of
     these folds, the values are not rescaled, which finds rather too few masks; the reporter gets a message.
     """
-    folds = len(run.needs_finished_folds())
+    folds = len(run.require_finished_folds())
     models = [load_fold(fold) for fold in run.test_folds()]
     small = np.stack([shrink(frame, run.settings.size) for frame in frames])
     settings = run.settings.prediction

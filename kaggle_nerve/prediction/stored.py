@@ -112,7 +112,7 @@ class Predictions:
 
 def open_oof(run: Run) -> Predictions:
     """Open the out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
-    folds = run.needs_finished_folds()
+    folds = run.require_finished_folds()
     return _join_folds([_open_fold(fold) for fold in folds], _identity(folds))
 
 
@@ -186,7 +186,7 @@ def blend(stored: list[Predictions]) -> Predictions:
 
 
 def _open_fold(fold: Fold) -> Predictions:
-    fold.needs_oof_facts()
+    fold.require_oof_facts()
     command = "predict" if fold.run.views else "train-folds"
     again = f"delete {fold.oof_folder} and run `kaggle-nerve {command}` again"
     return _open(fold.oof_table, fold.oof_maps, fold.run, "", again, ("subject", "img"))
@@ -226,7 +226,7 @@ def _predict_again(run: Run) -> str:
 
 def _identity(folds: list[Fold]) -> str:
     """Digest the inputs of out-of-fold predictions: data, settings and the models of the finished folds."""
-    facts = [fold.needs_oof_facts() for fold in folds]
+    facts = [fold.require_oof_facts() for fold in folds]
     models = [f"{fold.number} {fact.model}" for fold, fact in zip(folds, facts, strict=True)]
     return digest_text(facts[0].source, facts[0].settings, *models)
 

@@ -31,6 +31,8 @@ HISTORY = "history.csv"
 """History of a stage's epochs: in the fold's folder, and in its sub-folder `WARM`."""
 
 WARM = "warm"
+"""Sub-folder of a fold's warm stage: the first one, at the smaller ``training.warm_size``."""
+
 CHECKPOINT = "checkpoint"
 _STATE = "state.json"
 
@@ -115,7 +117,7 @@ class Run:
         """List the finished folds with held-out subjects, by number."""
         return [fold for fold in self.begun_folds() if fold.number != ALL and fold.facts()]
 
-    def needs_finished_folds(self) -> list["Fold"]:
+    def require_finished_folds(self) -> list["Fold"]:
         """List the `finished_folds`; raise NerveError if there are none."""
         folds = self.finished_folds()
         if not folds:
@@ -132,7 +134,7 @@ class Run:
 
         The digest is omitted if an earlier version finished the fold.
         """
-        return [f"{fold.number} {fold.needs_facts().model}".strip() for fold in self.test_folds()]
+        return [f"{fold.number} {fold.require_facts().model}".strip() for fold in self.test_folds()]
 
     def test_facts(self) -> TestFacts | None:
         """Read the inputs of the test predictions; None while they are unfinished."""
@@ -208,7 +210,7 @@ class Fold:
         facts = read_completion(self.folder)
         return read_facts(FoldFacts, facts) if facts else None
 
-    def needs_facts(self) -> FoldFacts:
+    def require_facts(self) -> FoldFacts:
         """Read the `facts`; raise NerveError for an unfinished fold."""
         facts = self.facts()
         if facts is None:
@@ -249,7 +251,7 @@ class Fold:
         facts = read_completion(self.oof_folder)
         return read_facts(OofFacts, facts) if facts else None
 
-    def needs_oof_facts(self) -> OofFacts:
+    def require_oof_facts(self) -> OofFacts:
         """Read the `oof_facts`; raise NerveError if the predictions are unfinished."""
         facts = self.oof_facts()
         if facts is None:

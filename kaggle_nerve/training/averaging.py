@@ -1,7 +1,7 @@
 """Final weights of a fold: the best epoch's, a mean of weights, or an ensemble (``training.average``).
 
-``best`` and ``top`` select epochs on the same fold that then scores them. Batch-norm statistics fit one set
-of weights, so averaged weights get new statistics.
+``best`` and ``top`` select epochs by their score on the held-out subjects, so the fold's own score is optimistic.
+Batch-norm statistics fit one set of weights, so averaged weights get new statistics.
 """
 
 from collections.abc import Iterable, Iterator
@@ -82,8 +82,8 @@ def final_model(
 ) -> keras.Model:
     """Give ``model`` its final weights according to ``training.average``, or build an ensemble.
 
-    ``best`` takes the epoch that scored best, which tunes it on the held-out subjects; the last epoch
-    if none was scored.
+    ``best``: the best-scored epoch (the last if none was scored), so its score is optimistic. ``snapshots``: an
+    ensemble. Others: mean weights with new batch-norm statistics.
     """
     average = settings.training.average
     if average == "best":
@@ -128,7 +128,7 @@ def ensemble(model: keras.Model, members: list[Weights]) -> keras.Model:
 def _put_exponential_means(model: keras.Model) -> None:
     model.optimizer.finalize_variable_values(model.trainable_variables)
     for variable in model.trainable_variables:
-        # Copy: on JAX the mean and the weight would share one array, and a forward pass donates it.
+        # Copy: on JAX the mean and the weight would share one buffer, which Keras lets a forward pass overwrite.
         variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
 
 

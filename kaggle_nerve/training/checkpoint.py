@@ -26,7 +26,7 @@ Weights = list[np.ndarray]
 class State:
     """Finished epochs, the schedule's progress, the best epoch so far, and one history row per epoch.
 
-    ``epochs``: expected total. ``kept``: the epochs whose weights are stored for averaging after training.
+    ``epochs``: expected total. ``kept``: epochs whose weights stay on disk for the final model.
     ``averaged``: epochs in the running mean of weights. ``precision``: the dtype policy of the network.
     ``seeds``: the states of its random generators.
     """
@@ -54,7 +54,7 @@ class Checkpoint:
     """Checkpoint of the training stage in ``folder``."""
 
     def __init__(self, folder: Path):
-        self._stage = folder
+        self._stage_folder = folder
         self.pointer = state_file(folder)
         self.folder = self.pointer.parent
 
@@ -80,7 +80,7 @@ class Checkpoint:
     def restore(self, settings: Settings) -> tuple[keras.Model, State] | None:
         """Load the model, with its optimiser ready to continue, and the state; None if there is no checkpoint."""
         try:
-            stored = read_state(self._stage)
+            stored = read_state(self._stage_folder)
             if stored is None:
                 return None
             state = State(**stored)
@@ -91,7 +91,7 @@ class Checkpoint:
             ) from fault
         values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.optimizer.variables]
         # Compile again: a loaded optimiser does not know which weights to exclude from decay.
-        optimisers.make_ready(model, settings, state.precision)
+        optimisers.compile_for_training(model, settings, state.precision)
         for variable, value in zip(model.optimizer.variables, values, strict=True):
             variable.assign(value)
         for variable, value in zip(_seeds(model), state.seeds, strict=True):

@@ -6,15 +6,16 @@ from typing import Any
 
 import keras
 
+from kaggle_nerve.progress import Bar
 from kaggle_nerve.runs.run import HISTORY
 from kaggle_nerve.training import averaging, logs, schedule
 from kaggle_nerve.training.checkpoint import Checkpoint, State
 from kaggle_nerve.training.job import Stage
 from kaggle_nerve.training.steps import Speed, measure, run_steps
-from kaggle_nerve.training.validation import EpochScore, check, score_epoch
+from kaggle_nerve.training.validation import EpochScore, check_collapse, score_epoch
 
 RESERVE = 1.1
-"""Safety factor on the measured time of the work after the last epoch, reserved in a time budget."""
+"""Safety factor on the measured time of the last validation and the work after it."""
 
 
 class Epochs:
@@ -26,25 +27,34 @@ class Epochs:
     def __init__(self, stage: Stage, model: keras.Model, state: State):
         self.stage, self.settings, self.model, self.state = stage, stage.settings, model, state
         self.checkpoint = Checkpoint(stage.folder)
-        self.earlier_steps = self.epoch_steps = 0  # of earlier epochs of this session, and of this epoch
+        self.batches, self.held_frames = stage.batches(model), stage.held_frames
+        self.overlays = logs.Overlays(
+            self.held_frames, stage.truths, stage.names, self.settings.loss.is_conditional
+        )
+        self.mean = self.checkpoint.mean(state)
+        self.pace = schedule.Pace(
+            self.settings.training.epochs,
+            len(self.batches),
+            finished_epochs=state.epoch,
+            progress=state.progress,
+        )
+        self.deadline, self.bar = stage.deadline, Bar()
+        # Measured by `run`, then by each epoch.
+        self.step_seconds = self.score_seconds = 0.0
+        # Steps in the earlier epochs of this session, and in the current epoch.
+        self.earlier_steps = self.epoch_steps = 0
 
     def run(self) -> None:
         """Train until the schedule, patience, the deadline or the job's ``stop`` (called after each epoch) ends it."""
         if self.state.ended(self.settings):
             return
-        stage, state = self.stage, self.state
-        self.batches, self.held = stage.batches(self.model), stage.held_frames
-        self.overlays = logs.Overlays(self.held, stage.truths, stage.names, self.settings.loss.is_conditional)
-        self.mean = self.checkpoint.mean(state)
-        epochs, steps = self.settings.training.epochs, len(self.batches)
-        self.pace = schedule.Pace(epochs, steps, epoch=state.epoch, progress=state.progress)
-        speed = measure(self.model, self.batches, self.held, self.settings)
-        self._announce(speed, steps)
+        stage = self.stage
+        speed = measure(self.model, self.batches, self.held_frames, self.settings)
+        self._announce(speed)
         self.step_seconds, self.score_seconds = speed.step, speed.validation
-        self.deadline = stage.deadline
         if stage.deadline is not None and stage.is_last:
             self.deadline = stage.deadline - RESERVE * (speed.finish + speed.validation)
-        with stage.job.reporter.bar(stage.label, (epochs - state.epoch) * steps, "step") as self.bar:
+        with stage.job.reporter.bar(stage.label, self.pace.steps_left, "step") as self.bar:
             self._run()
 
     def _run(self) -> None:
@@ -57,8 +67,8 @@ class Epochs:
         finally:
             board.close()
 
-    def _announce(self, speed: Speed, steps: int) -> None:
-        state, deadline = self.state, self.stage.deadline
+    def _announce(self, speed: Speed) -> None:
+        state, deadline, steps = self.state, self.stage.deadline, len(self.batches)
         epochs = self.settings.training.epochs - state.epoch
         seconds = epochs * speed.epoch(steps)
         resumed = f", going on after epoch {state.epoch}" if state.epoch else ""
@@ -67,7 +77,9 @@ class Epochs:
             seconds_left = deadline - time.monotonic()
             count = max(0.0, min(epochs, (seconds_left - speed.finish) / speed.epoch(steps)))
             minutes = max(0.0, seconds_left) / 60
-            budget = f"; the {minutes:.1f} min left of the time budget hold about {count:.1f} epochs"
+            budget = (
+                f"; the remaining {minutes:.1f} min of the time budget suffice for about {count:.1f} epochs"
+            )
         self.stage.job.reporter.say(
             f"{self.stage.label}{resumed}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would "
             f"take about {seconds / 60:.1f} min{budget}"
@@ -89,8 +101,8 @@ class Epochs:
         self.step_seconds = seconds / self.epoch_steps
         if self._is_over():
             self.pace.end()
-        self.state.epoch, self.state.progress = self.pace.epoch, self.pace.progress
-        self.state.epochs = self.pace.epochs
+        self.state.epoch, self.state.progress = self.pace.finished_epochs, self.pace.progress
+        self.state.epochs = self.pace.planned_epochs
         score = self._score()
         row = {
             "epoch": self.state.epoch,
@@ -108,17 +120,17 @@ class Epochs:
         pace, settings = self.pace, self.settings
         count = pace.start_epoch(self._left(), self.step_seconds, self.score_seconds)
         self.earlier_steps, self.epoch_steps = self.earlier_steps + self.epoch_steps, 0
-        self.bar.expect(self.earlier_steps + pace.left)
+        self.bar.expect(self.earlier_steps + pace.steps_left)
         rate = schedule.positive_rate(pace.progress, self.batches.natural_rate, settings.training)
-        self.batches.start_epoch(pace.epoch, rate)
+        self.batches.start_epoch(pace.finished_epochs, rate)
         scores = [row.get("dice") for row in self.state.history]
         factor = schedule.plateau_factor(scores, settings.optimiser)
         loss = run_steps(
             self.model,
             self.batches,
             count,
-            rate=lambda: schedule.learning_rate(pace.step(), settings.optimiser, factor),
-            after=self._after_step,
+            next_rate=lambda: schedule.learning_rate(pace.step(), settings.optimiser, factor),
+            after_step=self._after_step,
         )
         pace.finish_epoch()
         return loss
@@ -130,7 +142,7 @@ class Epochs:
 
     def _score(self) -> EpochScore | None:
         state, started = self.state, time.monotonic()
-        if not len(self.held):
+        if not len(self.held_frames):
             return None
         last = state.epoch >= state.epochs
         if not last and not schedule.is_scored(state.epoch, state.progress, self.settings):
@@ -138,24 +150,24 @@ class Epochs:
         with averaging.scoring_weights(self.model, self.settings):
             score = score_epoch(
                 self.model,
-                self.held,
+                self.held_frames,
                 self.stage.truths,
                 batch=self.settings.prediction.batch,
                 conditional=self.settings.loss.is_conditional,
-                look=self.overlays.look,
+                on_prediction=self.overlays.draw,
             )
         self.score_seconds = time.monotonic() - started
         return score
 
     def _record(self, row: dict[str, Any], score: EpochScore | None) -> None:
-        """Add an epoch to the state, the files and the bar; raise CollapseError if the run has collapsed."""
+        """Add an epoch to the state, the files and the bar; raise CollapseError if training has collapsed."""
         state = self.state
         if score and score.dice > state.best_dice:
             state.best_epoch, state.best_dice = state.epoch, score.dice
         state.seconds += row["seconds"]
         state.history.append(row)
         logs.write_history(state.history, self.stage.folder / HISTORY)
-        check(state.history, self.settings.training.collapse_epochs)
+        check_collapse(state.history, self.settings.training.collapse_epochs)
         self._keep()
         score_text = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
         self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{score_text}")

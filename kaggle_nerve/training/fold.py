@@ -12,11 +12,11 @@ from kaggle_nerve.runs import FoldFacts, FoldResult
 from kaggle_nerve.runs.facts import FIGURES
 from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import atomic_path, digest_file, mark_complete, read_completion
-from kaggle_nerve.training import averaging, start
+from kaggle_nerve.training import averaging, initial_weights
 from kaggle_nerve.training.checkpoint import Checkpoint, State
-from kaggle_nerve.training.environment import record_environment
 from kaggle_nerve.training.epochs import Epochs
 from kaggle_nerve.training.job import FoldJob, Stage, main_stage, warm_stage
+from kaggle_nerve.training.machine import record_environment
 from kaggle_nerve.training.optimisers import build_compiled, build_without_pretrained, resolve_precision
 from kaggle_nerve.training.validation import score_epoch
 
@@ -25,7 +25,8 @@ def train_fold(job: FoldJob, jobs: int = 1) -> FoldResult:
     """Train one fold, or resume it; write its model, history and out-of-fold predictions.
 
     A fold killed at any moment resumes after its last complete epoch, with the same optimiser state and schedule. A
-    finished fold is not trained again. ``jobs`` is how many folds are trained side by side.
+    finished fold is not trained again. ``jobs``, how many folds are trained side by side, is only recorded in the
+    fold's environment file.
 
     The fold `ALL` has no out-of-fold predictions. Raise NerveError if another process trains the fold.
     """
@@ -46,7 +47,7 @@ def _train(job: FoldJob) -> None:
     stage = main_stage(job)
     keras.utils.clear_session()  # frees the graphs of the previous fold
     keras.utils.set_random_seed(job.seed)
-    restored = Checkpoint(stage.folder).restore(stage.settings) or _first_of_main(job, stage)
+    restored = Checkpoint(stage.folder).restore(stage.settings) or _build_main_model(job, stage)
     if restored is None:
         return
     model, state = restored
@@ -55,42 +56,45 @@ def _train(job: FoldJob) -> None:
         _finish(stage, model, state)
 
 
-def _first_of_main(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] | None:
-    """Build the network for its first epoch at the working size; None if the user stopped the warm stage."""
+def _build_main_model(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] | None:
+    """Build the network for the first epoch of the main ``stage``, with the weights of the warm stage if there is one.
+
+    Train the warm stage first if it is unfinished; return None if the user stopped it.
+    """
     precision = resolve_precision(stage.settings)
     warm = warm_stage(job, time.monotonic())
     if warm is None:
-        return _first_model(stage, precision), State(precision=precision)
-    weights = _warm_up(warm)
+        return _build_initial_model(stage, precision), State(precision=precision)
+    weights = _train_warm_stage(warm)
     if weights is None:
         return None
     keras.utils.clear_session()
     keras.utils.set_random_seed(job.seed)
     model = build_without_pretrained(stage.settings, precision)
-    start.load_matching(model, weights)
+    initial_weights.load_matching(model, weights)
     return model, State(precision=precision)
 
 
-def _first_model(stage: Stage, precision: str) -> keras.Model:
+def _build_initial_model(stage: Stage, precision: str) -> keras.Model:
     """Build the network for the very first epoch: new, or with the weights of ``training.start``."""
     if not stage.settings.training.start:
         return build_compiled(stage.settings, precision)
-    source = start.find(stage.settings.training.start, stage.job.fold)
+    source = initial_weights.find_weights(stage.settings.training.start, stage.job.fold)
     model = build_without_pretrained(stage.settings, precision)
-    matched, total = start.load_matching(model, source.path)
+    matched, total = initial_weights.load_matching(model, source.path)
     part = "" if matched == total else f" Only {matched} of the network's {total} arrays of weights match it."
     stage.job.reporter.say(source.sentence + part)
     return model
 
 
-def _warm_up(stage: Stage) -> Path | None:
-    """Train at the smaller size; return the file of the last epoch's weights, None if the user stopped."""
+def _train_warm_stage(stage: Stage) -> Path | None:
+    """Train the warm stage; return the file of the last epoch's weights, None if the user stopped."""
     weights, checkpoint = _warm_weights(stage.folder), Checkpoint(stage.folder)
     if not read_completion(stage.folder):
         restored = checkpoint.restore(stage.settings)
         if restored is None:
             precision = resolve_precision(stage.settings)
-            restored = _first_model(stage, precision), State(precision=precision)
+            restored = _build_initial_model(stage, precision), State(precision=precision)
         model, state = restored
         Epochs(stage, model, state).run()
         if not state.ended(stage.settings):
@@ -108,12 +112,13 @@ def _finish(stage: Stage, model: keras.Model, state: State) -> None:
     checkpoint = Checkpoint(stage.folder)
     final = averaging.final_model(model, state, checkpoint, settings, stage.batches(model))
     if final is not model:
+        # Compile for prediction: an averaged ensemble is a new, uncompiled model.
         final.compile(jit_compile=settings.training.jit_compile)
     figures = {}
     if fold.number != ALL:
         figures = _figures(stage, final, state)
         predict_held_out(fold, final, stage.cache, stage.held_rows, job.reporter)
-    # Without the optimiser, the file is a third of the size.
+    # Compile again without the optimiser: the file is then a third of the size.
     final.compile(jit_compile=settings.training.jit_compile)
     with atomic_path(fold.model) as path:
         keras.saving.save_model(final, path)

@@ -1,7 +1,8 @@
 """The data and settings of a fold's training, and its one or two stages.
 
 Progressive resizing adds a short first stage at the smaller ``training.warm_size``, where a frame costs
-less, before the stage at the working size.
+less, before the main stage at the working size. It is called the warm stage, and has nothing to do with
+``optimiser.warmup``, the rise of the learning rate at the beginning of each stage.
 """
 
 import dataclasses
@@ -31,7 +32,10 @@ from kaggle_nerve.settings.schema import ALL
 
 @dataclass(frozen=True)
 class Frames:
-    """Training frames at the working size and, if set, at ``training.warm_size``, with the doubted labels."""
+    """Training frames at the working size (``cache``) and, if set, at ``training.warm_size`` (``warm``).
+
+    ``marks``: loss weights and presence targets of frames with doubted labels; None if the settings use none.
+    """
 
     cache: Cache
     warm: Cache | None
@@ -48,8 +52,8 @@ def open_frames(
     return Frames(cache, warm, doubted.marks(settings.training, cache.table))
 
 
-def folds_of(run: Run, frames: Frames) -> pd.DataFrame:
-    """Read the run's folds.csv (see `folds`); assign the folds and write it first if it is missing."""
+def load_folds(run: Run, frames: Frames) -> pd.DataFrame:
+    """Read the run's folds.csv (see `data.folds`); assign the folds and write it first if it is missing."""
     if not run.folds_csv.is_file():
         folding.save(folding.assign(frames.cache.table, run.settings.folds, run.settings.seed), run.folds_csv)
     return folding.load(run.folds_csv)
@@ -57,9 +61,9 @@ def folds_of(run: Run, frames: Frames) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class FoldJob:
-    """Everything needed to train one fold. ``folds`` is the run's folds.csv.
+    """Everything needed to train one fold. ``folds``: the table in the run's folds.csv.
 
-    ``deadline``: when everything must be done, in seconds of ``time.monotonic``, or None. ``stop`` is called after
+    ``deadline``: when everything must be done, in ``time.monotonic`` seconds, or None. ``stop`` is called after
     each epoch; training ends if it returns True.
     """
 
@@ -84,9 +88,11 @@ class FoldJob:
 
 @dataclass(frozen=True)
 class Stage:
-    """One resumable part of a fold's training, at one image size. ``folder`` holds its history and checkpoint.
+    """One resumable part of a fold's training, at one image size.
 
-    ``deadline`` is that of `FoldJob`, or an earlier one; with ``is_last`` it covers the work after the last epoch too.
+    ``label``: prefix of lines and bars for the user. ``folder`` holds the stage's history and checkpoint.
+    ``deadline`` is that of `FoldJob`, or an earlier one. In the last stage, the work after the last epoch must also
+    end before the deadline.
     """
 
     job: FoldJob
@@ -132,7 +138,7 @@ class Stage:
             ranges=settings.augmentation,
             outputs=tuple(model.output),
             subjects=table.subject.to_numpy() if settings.training.one_per_subject else None,
-            noise=self.job.frames.marks,
+            marks=self.job.frames.marks,
         )
 
     @cached_property
@@ -141,7 +147,10 @@ class Stage:
 
 
 def main_stage(job: FoldJob) -> Stage:
-    """Build the stage at the working size. The fold of all subjects trains for the other folds' median epochs."""
+    """Build the stage at the working size.
+
+    The fold of all subjects is trained for the median epoch count of the finished folds.
+    """
     settings = _main_settings(job.settings)
     if job.fold.number == ALL:
         settings = without_scores(settings, _usual_epochs(job.fold.run, settings))
@@ -149,7 +158,10 @@ def main_stage(job: FoldJob) -> Stage:
 
 
 def warm_stage(job: FoldJob, now: float) -> Stage | None:
-    """Build the stage at ``training.warm_size``; None if unset. It gets ``warm_share`` of the time left at ``now``."""
+    """Build the warm stage, at ``training.warm_size``; None if that is unset.
+
+    It gets ``training.warm_share`` of the time left at ``now``.
+    """
     if job.frames.warm is None:
         return None
     settings, share = warm_settings(job.settings), job.settings.training.warm_share
@@ -159,7 +171,10 @@ def warm_stage(job: FoldJob, now: float) -> Stage | None:
 
 
 def warm_settings(settings: Settings) -> Settings:
-    """Return the settings of the stage at ``training.warm_size``; scale the loss's smoothing pixels with the area."""
+    """Return the settings of the warm stage: its size and epochs, no patience, and the last weights.
+
+    The loss's smoothing pixels are scaled with the area.
+    """
     height, width = settings.training.warm_size
     area = height * width / (settings.size[0] * settings.size[1])
     training = dataclasses.replace(
@@ -170,9 +185,9 @@ def warm_settings(settings: Settings) -> Settings:
 
 
 def without_scores(settings: Settings, epochs: int) -> Settings:
-    """Adapt ``settings`` to ``epochs`` unscored epochs: no patience, and the last weights or a mean of weights.
+    """Return settings for ``epochs`` unscored epochs: no patience, and no schedule ``plateau`` (``cosine`` instead).
 
-    The schedule ``plateau``, which needs scores, becomes ``cosine``.
+    ``average=top`` becomes ``best``, which without scores keeps the last weights.
     """
     average = settings.training.average
     training = dataclasses.replace(
@@ -199,8 +214,11 @@ def _warm_epochs(settings: Settings) -> int:
 
 
 def _usual_epochs(run: Run, settings: Settings) -> int:
-    """Return the finished folds' median epoch count, or their median best epoch with ``average=best``."""
-    facts = [fold.needs_facts() for fold in run.finished_folds()]
+    """Return the finished folds' median epoch count, or their median best epoch with ``average=best``.
+
+    Return ``training.epochs`` if none is finished.
+    """
+    facts = [fold.require_facts() for fold in run.finished_folds()]
     best = settings.training.average == "best"
     epochs = [fold.best_epoch if best else fold.epochs for fold in facts]
     return max(1, round(median(epochs))) if epochs else settings.training.epochs

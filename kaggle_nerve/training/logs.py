@@ -33,8 +33,10 @@ COLUMNS = [
 ]
 
 COUNT = 4
+"""Held-out frames whose pictures the TensorBoard log shows."""
+
 SIZE = (HEIGHT // 2, WIDTH // 2)
-"""(height, width) of a picture. Half size, since a log keeps one per frame and scored epoch."""
+"""(height, width) of a picture. Half size: the log stores `COUNT` pictures per scored epoch."""
 
 
 def write_history(rows: list[dict[str, Any]], path: Path) -> None:
@@ -94,7 +96,7 @@ class Overlays:
         self._rows = frozenset(pick_rows(truths.areas))
         self._pictures: dict[str, np.ndarray] = {}
 
-    def look(self, row: int, probability: np.ndarray, presence: float) -> None:
+    def draw(self, row: int, probability: np.ndarray, presence: float) -> None:
         """Draw the prediction for a frame: its probability map (height, width) at working size and P(mask not empty).
 
         Ignore frames that were not picked. The outline is at probability 0.5, regardless of the presence.
@@ -126,9 +128,9 @@ def pick_rows(areas: np.ndarray, count: int = COUNT) -> list[int]:
     half = [min(len(rows), count // 2) for rows in kinds]
     counts = [min(len(rows), count - other) for rows, other in zip(kinds, half[::-1], strict=True)]
     return sorted(
-        int(rows[(2 * place + 1) * len(rows) // (2 * number)])
+        int(rows[(2 * index + 1) * len(rows) // (2 * number)])
         for rows, number in zip(kinds, counts, strict=True)
-        for place in range(number)
+        for index in range(number)
     )
 
 

@@ -1,4 +1,4 @@
-"""Losses of the mask output. Each function returns one value per image, so that an empty frame counts as one.
+"""Losses of the mask output. Each function returns one value per image: an empty frame weighs as much as any other.
 
 Truths and probabilities are (batch, height, width, 1) from 0 to 1; truths are soft where the mask covers
 part of a working pixel. Values are (batch,), float32, and 0 for a perfect frame, including an empty one.
@@ -18,82 +18,84 @@ EPSILON = 1e-7
 """Margin to 0 and 1 for probabilities in logarithms and powers."""
 
 
-def dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
+def dice(truth: KerasTensor, probability: KerasTensor, smooth: float) -> KerasTensor:
     """Compute 1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth) of each image; ``smooth`` in pixels.
 
-    From V-Net (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797) with a smoothing term, so that a
-    perfect empty image has loss 0 (1 in `keras.losses.Dice`).
+    Like V-Net's loss (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797), but with unsquared sums and a smoothing
+    term, so that a perfect empty image has loss 0 (1 in `keras.losses.Dice`).
 
     Example: a truth of 2 pixels, with probability 1 on one of them and on one other pixel, and smooth 1
     give 1 - (2 + 1) / (2 + 2 + 1) = 0.4.
     """
-    truth, guess = _float32(truth, guess)
-    overlap = ops.sum(truth * guess, axis=PIXELS)
-    return _dice(overlap, ops.sum(truth, axis=PIXELS) + ops.sum(guess, axis=PIXELS), smooth)
+    truth, probability = _float32(truth, probability)
+    overlap = ops.sum(truth * probability, axis=PIXELS)
+    return _dice(overlap, ops.sum(truth, axis=PIXELS) + ops.sum(probability, axis=PIXELS), smooth)
 
 
 def batch_dice(
-    truth: KerasTensor, guess: KerasTensor, smooth: float, counts: KerasTensor | None = None
+    truth: KerasTensor, probability: KerasTensor, smooth: float, image_weights: KerasTensor | None = None
 ) -> KerasTensor:
     """Compute the Dice loss over all pixels of the batch, the same value for each image.
 
-    ``counts`` (batch,): weight of each image's pixels; None: 1.
+    ``image_weights`` (batch,): weight of each image's pixels; None: 1.
     """
-    truth, guess = _float32(truth, guess)
-    overlap, total = truth * guess, truth + guess
-    if counts is not None:
-        overlap, total = (value * counts[:, None, None, None] for value in (overlap, total))
+    truth, probability = _float32(truth, probability)
+    overlap, total = truth * probability, truth + probability
+    if image_weights is not None:
+        overlap, total = (value * image_weights[:, None, None, None] for value in (overlap, total))
     value = _dice(ops.sum(overlap), ops.sum(total), smooth)
     return value * ops.ones_like(truth[:, 0, 0, 0])
 
 
-def cross_entropy(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
+def cross_entropy(truth: KerasTensor, probability: KerasTensor) -> KerasTensor:
     """Compute the binary cross-entropy in nats, the mean over the pixels of each image."""
-    truth, guess = _float32(truth, guess)
-    return ops.mean(ops.binary_crossentropy(truth, guess), axis=PIXELS)
+    truth, probability = _float32(truth, probability)
+    return ops.mean(ops.binary_crossentropy(truth, probability), axis=PIXELS)
 
 
-def focal(truth: KerasTensor, guess: KerasTensor, gamma: float) -> KerasTensor:
+def focal(truth: KerasTensor, probability: KerasTensor, gamma: float) -> KerasTensor:
     """Compute the cross-entropy with each pixel weighted by (1 - probability of its true class) ** ``gamma``.
 
     Focal loss (Lin and others 2017, arXiv:1708.02002) without class weights; gamma 0 is the plain
     cross-entropy.
     """
-    truth, guess = _float32(truth, guess)
-    guess = ops.clip(guess, EPSILON, 1 - EPSILON)
-    present = truth * (1 - guess) ** gamma * ops.log(guess)
-    absent = (1 - truth) * guess**gamma * ops.log(1 - guess)
+    truth, probability = _float32(truth, probability)
+    probability = ops.clip(probability, EPSILON, 1 - EPSILON)
+    present = truth * (1 - probability) ** gamma * ops.log(probability)
+    absent = (1 - truth) * probability**gamma * ops.log(1 - probability)
     return -ops.mean(present + absent, axis=PIXELS)
 
 
-def tversky(truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float) -> KerasTensor:
-    """Compute 1 - (hits + smooth) / (hits + alpha false + beta missed + smooth) of each image, in pixels.
+def tversky(
+    truth: KerasTensor, probability: KerasTensor, alpha: float, beta: float, smooth: float
+) -> KerasTensor:
+    """Compute 1 - (hits + smooth) / (hits + alpha false positives + beta false negatives + smooth) of each image.
 
-    Tversky loss (Salehi, Erdogmus, Gholipour 2017, arXiv:1706.05721). With both weights 0.5 it is the
-    Dice loss smoothed by twice ``smooth``.
+    Tversky loss (Salehi, Erdogmus, Gholipour 2017, arXiv:1706.05721), with counts in pixels. With both weights
+    0.5 it is the Dice loss smoothed by twice ``smooth``.
     """
-    truth, guess = _float32(truth, guess)
-    hits = ops.sum(truth * guess, axis=PIXELS)
-    false = ops.sum((1 - truth) * guess, axis=PIXELS)
-    missed = ops.sum(truth * (1 - guess), axis=PIXELS)
+    truth, probability = _float32(truth, probability)
+    hits = ops.sum(truth * probability, axis=PIXELS)
+    false_positives = ops.sum((1 - truth) * probability, axis=PIXELS)
+    false_negatives = ops.sum(truth * (1 - probability), axis=PIXELS)
     # Not as 1 minus the ratio: rounding could make that negative, and a power of it NaN.
-    wrong = alpha * false + beta * missed
+    wrong = alpha * false_positives + beta * false_negatives
     return wrong / (hits + wrong + smooth)
 
 
 def focal_tversky(
-    truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float, gamma: float
+    truth: KerasTensor, probability: KerasTensor, alpha: float, beta: float, smooth: float, gamma: float
 ) -> KerasTensor:
     """Raise the Tversky loss to the power of ``gamma``.
 
-    Abraham and Khan 2018 (arXiv:1810.07842) write the exponent as 1 / gamma and use 0.75. An
-    exponent above 1 reduces the weight of good images.
+    Abraham and Khan 2018 (arXiv:1810.07842) call the exponent 1 / gamma; theirs is 0.75 (gamma 4/3). Here
+    ``gamma`` is the exponent itself. An exponent above 1 reduces the weight of good images.
     """
     # The shift keeps the gradient finite at 0 for exponents below 1.
-    return (tversky(truth, guess, alpha, beta, smooth) + EPSILON) ** gamma - EPSILON**gamma
+    return (tversky(truth, probability, alpha, beta, smooth) + EPSILON) ** gamma - EPSILON**gamma
 
 
-def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
+def lovasz(truth: KerasTensor, probability: KerasTensor) -> KerasTensor:
     """Compute the Lovasz hinge of each image, on logits: a convex surrogate of 1 - intersection over union.
 
     Berman, Triki, Blaschko 2018 (arXiv:1705.08790). Pixels are sorted by their hinge error
@@ -101,10 +103,12 @@ def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
     wrong in addition to all worse ones. Truths of 0.5 or more are positive. The loss of an empty image is
     its largest error, 0 if every logit is -1 or less.
     """
-    truth, guess = (ops.reshape(value, (ops.shape(value)[0], -1)) for value in _float32(truth, guess))
+    truth, probability = (
+        ops.reshape(value, (ops.shape(value)[0], -1)) for value in _float32(truth, probability)
+    )
     truth = ops.cast(truth >= 0.5, "float32")
-    guess = ops.clip(guess, EPSILON, 1 - EPSILON)
-    errors = 1 - (ops.log(guess) - ops.log(1 - guess)) * (2 * truth - 1)
+    probability = ops.clip(probability, EPSILON, 1 - EPSILON)
+    errors = 1 - (ops.log(probability) - ops.log(1 - probability)) * (2 * truth - 1)
     order = ops.argsort(-errors, axis=1)
     growth = _jaccard_growth(ops.take_along_axis(truth, order, axis=1))
     return ops.sum(ops.relu(ops.take_along_axis(errors, order, axis=1)) * growth, axis=1)
@@ -114,9 +118,10 @@ def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
 class MaskLoss(keras.losses.Loss):
     """Weighted sum of the losses of this module, image by image.
 
-    Arguments are those of `LossSettings`: ``dice`` to ``lovasz`` are weights (0: not computed), the others
-    shape the losses; ``empty_frames`` is the weight of an image without a mask. Raise NerveError if every
-    weight is 0.
+    Arguments are those of `LossSettings`. ``dice``, ``bce``, ``batch_dice``, ``focal``, ``tversky``,
+    ``focal_tversky`` and ``lovasz`` are the weights of the losses (0: not computed); ``smooth``, ``focal_gamma``,
+    ``tversky_alpha`` and ``tversky_beta`` are their parameters; ``empty_frames`` is the weight of an image without
+    a mask. Raise NerveError if every loss has weight 0.
     """
 
     def __init__(
@@ -148,7 +153,7 @@ class MaskLoss(keras.losses.Loss):
             "focal_tversky": focal_tversky,
             "lovasz": lovasz,
         }
-        self.shape = {
+        self.parameters = {
             "smooth": smooth,
             "focal_gamma": focal_gamma,
             "tversky_alpha": tversky_alpha,
@@ -158,11 +163,11 @@ class MaskLoss(keras.losses.Loss):
             names = ", ".join(f"loss.{name}" for name in self.weights)
             raise NerveError(f"Every loss of the mask has weight 0; give one of {names} a weight.")
         self.empty_frames = empty_frames
-        self._terms = _terms(**self.shape)
+        self._terms = _terms(**self.parameters)
 
     @classmethod
-    def of(cls, settings: LossSettings) -> "MaskLoss":
-        """Build the loss from ``settings``, without their weights of the presence and deep outputs."""
+    def from_settings(cls, settings: LossSettings) -> "MaskLoss":
+        """Build the loss from ``settings``, ignoring ``loss.presence`` and ``loss.deep``."""
         options = {name: value for name, value in vars(settings).items() if name not in ("presence", "deep")}
         return cls(**options)
 
@@ -171,19 +176,19 @@ class MaskLoss(keras.losses.Loss):
         used = {name: weight for name, weight in self.weights.items() if weight}
         if self.empty_frames == 1:
             return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
-        counts = _counts(y_true, self.empty_frames)
+        image_weights = _image_weights(y_true, self.empty_frames)
         total = 0.0
         for name, weight in used.items():
             if name == "batch_dice":
-                value = batch_dice(y_true, y_pred, self.shape["smooth"], counts)
+                value = batch_dice(y_true, y_pred, self.parameters["smooth"], image_weights)
             else:
-                value = self._terms[name](y_true, y_pred) * counts
+                value = self._terms[name](y_true, y_pred) * image_weights
             total = total + weight * value
         return total
 
     def get_config(self) -> dict:
         """Return the arguments of the loss, so that a saved model can be compiled again."""
-        return {**super().get_config(), **self.weights, **self.shape, "empty_frames": self.empty_frames}
+        return {**super().get_config(), **self.weights, **self.parameters, "empty_frames": self.empty_frames}
 
 
 def _terms(
@@ -191,17 +196,17 @@ def _terms(
 ) -> dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]]:
     ratio = (tversky_alpha, tversky_beta, smooth)
     return {
-        "dice": lambda truth, guess: dice(truth, guess, smooth),
-        "batch_dice": lambda truth, guess: batch_dice(truth, guess, smooth),
+        "dice": lambda truth, probability: dice(truth, probability, smooth),
+        "batch_dice": lambda truth, probability: batch_dice(truth, probability, smooth),
         "bce": cross_entropy,
-        "focal": lambda truth, guess: focal(truth, guess, focal_gamma),
-        "tversky": lambda truth, guess: tversky(truth, guess, *ratio),
-        "focal_tversky": lambda truth, guess: focal_tversky(truth, guess, *ratio, focal_gamma),
+        "focal": lambda truth, probability: focal(truth, probability, focal_gamma),
+        "tversky": lambda truth, probability: tversky(truth, probability, *ratio),
+        "focal_tversky": lambda truth, probability: focal_tversky(truth, probability, *ratio, focal_gamma),
         "lovasz": lovasz,
     }
 
 
-def _counts(truth: KerasTensor, empty_frames: float) -> KerasTensor:
+def _image_weights(truth: KerasTensor, empty_frames: float) -> KerasTensor:
     """Return each image's weight, (batch,): 1, or ``empty_frames`` if its mask is empty."""
     has_mask = ops.cast(ops.any(truth > 0, axis=PIXELS), "float32")
     return has_mask + empty_frames * (1 - has_mask)
@@ -216,7 +221,10 @@ def _dice(overlap: KerasTensor, total: KerasTensor, smooth: float) -> KerasTenso
 
 
 def _jaccard_growth(truth: KerasTensor) -> KerasTensor:
-    """Return the growth of the Jaccard loss when pixel k of each row is wrong too, for sorted rows (batch, pixels)."""
+    """Return, for rows sorted by error, the rise of the Jaccard loss when pixel k is wrong in addition to 0 to k - 1.
+
+    ``truth`` and the result are (batch, pixels), with the largest error first.
+    """
     total = ops.sum(truth, axis=1, keepdims=True)
     left = total - ops.cumsum(truth, axis=1)
     loss = 1 - left / (total + ops.cumsum(1 - truth, axis=1))

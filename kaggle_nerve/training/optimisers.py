@@ -13,7 +13,7 @@ from kaggle_nerve.settings import LossSettings, Settings
 from kaggle_nerve.training.losses import MaskLoss
 
 NO_DECAY = ["bias", "gamma", "beta"]
-"""Names of weights excluded from weight decay, which only harms biases and norms."""
+"""Names of weights without weight decay: biases and normalisation parameters."""
 
 
 def build_compiled(settings: Settings, precision: str = "") -> keras.Model:
@@ -25,23 +25,23 @@ def build_compiled(settings: Settings, precision: str = "") -> keras.Model:
     precision = precision or resolve_precision(settings)
     with dtype_policy(precision):
         model = registry.build(settings)
-    make_ready(model, settings, precision)
+    compile_for_training(model, settings, precision)
     return model
 
 
 def build_without_pretrained(settings: Settings, precision: str) -> keras.Model:
-    """Do as `build_compiled`, but without pretrained weights: for a network whose weights come from elsewhere."""
+    """Build and compile a new network without pretrained weights: its weights come from elsewhere."""
     bare = dataclasses.replace(settings.model, weights="none")
     return build_compiled(dataclasses.replace(settings, model=bare), precision)
 
 
-def make_ready(model: keras.Model, settings: Settings, precision: str) -> None:
-    """Compile ``model`` with a new optimiser; every variable of a training step exists afterwards."""
+def compile_for_training(model: keras.Model, settings: Settings, precision: str) -> None:
+    """Compile ``model`` with a new optimiser, and create all variables that a training step needs."""
     weights = loss_weights(model, settings.loss)
     losses = {
         name: keras.losses.BinaryCrossentropy(name="presence_loss", dtype="float32")
         if name == "presence"
-        else MaskLoss.of(settings.loss)
+        else MaskLoss.from_settings(settings.loss)
         for name in weights
     }
     built = optimiser(settings, precision)
@@ -54,13 +54,18 @@ def make_ready(model: keras.Model, settings: Settings, precision: str) -> None:
     )
     # Build now, so that its variables can be stored or restored before the first step.
     built.build(model.trainable_variables)
-    # A first loss creates the variables of its means; created in the first step, they have TensorFlow trace it twice.
+    # Compute a loss once now: Keras creates its metric variables then, and creating them in the first step would make
+    # TensorFlow trace that step twice.
     some = {name: np.zeros((1, *output.shape[1:]), np.float32) for name, output in model.output.items()}
     model.compute_loss(y=some, y_pred=some)
 
 
 def loss_weights(model: keras.Model, settings: LossSettings) -> dict[str, float]:
-    """Return each output's loss weight: ``mask`` 1, ``mask_k`` of deep supervision deep**k, ``presence`` its own."""
+    """Return each output's loss weight.
+
+    It is 1 for ``mask``, ``deep ** k`` for the deep-supervision output ``mask_k``, and ``loss.presence`` for
+    ``presence``.
+    """
     weights = {}
     for name in model.output:
         if name == "presence":

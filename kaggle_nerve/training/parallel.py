@@ -44,7 +44,7 @@ class Worker:
 
     def __init__(self, fold: Fold, order: Order, slot: int, environment: dict[str, str], events: Events):
         self.fold, self.slot, log = fold, slot, fold.log
-        self.last: dict[str, Any] = {}
+        self.last_message: dict[str, Any] = {}
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
@@ -72,11 +72,11 @@ class Worker:
 
     def failure(self) -> NerveError:
         """Describe why the process ended without a result."""
-        if self.last.get("event") == "failed":
-            return NerveError(self.last["text"])
+        if self.last_message.get("event") == "failed":
+            return NerveError(self.last_message["text"])
         code = self._process.returncode
-        if self.last.get("event") == "crashed":
-            first_line = (self.last["text"].splitlines() or [""])[0][:200]
+        if self.last_message.get("event") == "crashed":
+            first_line = (self.last_message["text"].splitlines() or [""])[0][:200]
             reason = f"failed ({first_line.rstrip('.')})"
         elif code < 0:
             reason = f"ended with signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
@@ -100,7 +100,7 @@ class Worker:
         events.put((self, None))
 
 
-class SideBySide:
+class ParallelTraining:
     """Train folds in ``jobs`` processes. If one fold fails, the others continue.
 
     ``deadline``, in ``time.monotonic`` seconds, is for all folds. ``stop`` is called a few times a second; once it
@@ -129,8 +129,9 @@ class SideBySide:
         On any exception, kill all worker processes.
         """
         rounds = math.ceil(len(folds) / self._jobs)
+        # Each fold with the number of rounds still to come, its own included.
         waiting: deque[tuple[Fold, int]] = deque(
-            (fold, rounds - place // self._jobs) for place, fold in enumerate(folds)
+            (fold, rounds - index // self._jobs) for index, fold in enumerate(folds)
         )
         free, stopping = deque(range(self._jobs)), False
         try:
@@ -141,7 +142,7 @@ class SideBySide:
                         worker.stop()
                 while waiting and free and not stopping:
                     self._start(*waiting.popleft(), free.popleft())
-                free.extend(self._look())
+                free.extend(self._handle_message())
         finally:
             for worker, replay in self._running.items():
                 worker.kill()
@@ -150,15 +151,15 @@ class SideBySide:
 
     def _start(self, fold: Fold, rounds: int, slot: int) -> None:
         """Start ``fold``; divide the time left by the ``rounds`` still to come, including this one."""
-        ends = None
+        deadline = None
         if self._deadline is not None:
-            ends = time.time() + (self._deadline - time.monotonic()) / rounds
+            deadline = time.time() + (self._deadline - time.monotonic()) / rounds
         order = Order(
             data_dir=str(self._data_dir.absolute()),
             runs_dir=str(fold.run.folder.parent.absolute()),
             run=fold.run.name,
             fold=fold.number,
-            ends=ends,
+            deadline=deadline,
             jobs=self._jobs,
         )
         worker = Worker(fold, order, slot, self._environment(fold, slot), self._events)
@@ -173,7 +174,7 @@ class SideBySide:
             variables |= devices.deterministic_environment(os.environ)
         return variables
 
-    def _look(self) -> list[int]:
+    def _handle_message(self) -> list[int]:
         """Wait up to `TICK` seconds for a message and handle it; return the slot that became free, if one did."""
         try:
             worker, message = self._events.get(timeout=TICK)
@@ -181,15 +182,16 @@ class SideBySide:
             return []
         if message is None:
             self._running.pop(worker).close()
-            self._conclude(worker)
+            self._record_failure(worker)
             return [worker.slot]
         if message["event"] in ("result", "failed", "crashed"):
-            worker.last = message
+            worker.last_message = message
         else:
-            self._running[worker].take(message)
+            self._running[worker].handle(message)
         return []
 
-    def _conclude(self, worker: Worker) -> None:
-        if worker.last.get("event") != "result":
+    def _record_failure(self, worker: Worker) -> None:
+        """Record and report the error of a worker that ended without a result."""
+        if worker.last_message.get("event") != "result":
             fault = self._failures[worker.fold.number] = worker.failure()
             self._reporter.say(failure_sentence(worker.fold.number, fault))

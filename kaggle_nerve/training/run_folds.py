@@ -14,11 +14,11 @@ from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, FoldResult, Run
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.settings.schema import ALL, FoldName
-from kaggle_nerve.training import start
-from kaggle_nerve.training.environment import environment
+from kaggle_nerve.training import initial_weights
 from kaggle_nerve.training.fold import train_fold
-from kaggle_nerve.training.job import FoldJob, Frames, folds_of, open_frames
-from kaggle_nerve.training.parallel import SideBySide, failure_sentence
+from kaggle_nerve.training.job import FoldJob, Frames, load_folds, open_frames
+from kaggle_nerve.training.machine import environment
+from kaggle_nerve.training.parallel import ParallelTraining, failure_sentence
 
 
 class FoldsError(NerveError):
@@ -30,7 +30,7 @@ class FoldsError(NerveError):
     def __init__(self, run: Run, results: list[FoldResult], failures: dict[FoldName, NerveError]):
         self.run, self.results = run, results
         self.failures: dict[FoldName, str] = {
-            number: failure_sentence(number, failures[number]) for number in sorted(failures, key=_place)
+            number: failure_sentence(number, failures[number]) for number in sorted(failures, key=_sort_key)
         }
         super().__init__("\n".join(self.failures.values()))
 
@@ -50,34 +50,30 @@ def train_folds(
 ) -> tuple[Run, list[FoldResult]]:
     """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); skip finished ones.
 
-    ``time_budget``: seconds for everything, including caching, divided among the folds still to be
-    trained: one by one in proportion to their frames, side by side evenly over the rounds.
-    ``stop`` is called at least after each epoch; once it returns True, the remaining folds are left
-    for later. ``jobs``: how many folds are trained side by side, each in its own process; None
-    means one for each visible GPU. A single job runs in this process.
+    ``time_budget``: seconds for everything, including caching, divided among the folds still to be trained. In one
+    process, each fold's share is proportional to its training frames; with several, each round of ``jobs`` folds
+    gets an equal share. ``stop`` is called at least after each epoch; once it returns True, the remaining folds are
+    left for later. ``jobs``: how many folds are trained side by side, each in its own process; None means one for
+    each visible GPU. A single job runs in this process.
 
-    Raise FoldsError after all folds if some of them failed, or the error itself if ``fold`` names the
-    only one.
+    Raise FoldsError after the last fold if some failed; with ``fold``, raise that fold's own error.
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
     if settings.training.start and not (runs_dir / name).is_dir():
-        start.locate(
-            settings.training.start, runs_dir
-        )  # check now: later, a typo would leave an empty run behind
+        # Check now: later, a typo would leave an empty run behind.
+        initial_weights.locate_source(settings.training.start, runs_dir)
     frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
     jobs = jobs or max(1, len(devices.multiple_gpus()))
-    machine = environment(_devices(jobs))
-    run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
-    reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
-    table = folds_of(run, frames)
-    folds = [run.fold(number) for number in _numbers(folding.count(table), fold, settings.trains_all)]
+    run = _create_run(runs_dir, name, settings, frames, jobs, reporter)
+    table = load_folds(run, frames)
+    folds = [run.fold(number) for number in _folds_to_train(folding.count(table), fold, settings.trains_all)]
     unfinished = [each for each in folds if not each.facts()]
     if len(unfinished) < len(folds):
         reporter.say(f"{len(folds) - len(unfinished)} of {len(folds)} folds are finished already.")
     jobs = min(jobs, len(unfinished))
     if jobs > 1:
         reporter.say(f"{jobs} folds are trained side by side.")
-        failures = SideBySide(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(
+        failures = ParallelTraining(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(
             unfinished
         )
     else:
@@ -90,6 +86,16 @@ def train_folds(
     return run, results
 
 
+def _create_run(
+    runs_dir: Path, name: str, settings: Settings, frames: Frames, jobs: int, reporter: Reporter
+) -> Run:
+    """Create run ``name``, or open it if it exists; report this session's devices."""
+    machine = environment(_devices(jobs))
+    run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
+    reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
+    return run
+
+
 def _one_by_one(
     folds: list[Fold],
     frames: Frames,
@@ -100,15 +106,15 @@ def _one_by_one(
 ) -> dict[FoldName, NerveError]:
     """Train ``folds`` in this process; return the errors of those that failed. A failure does not stop the others."""
     failures: dict[FoldName, NerveError] = {}
-    for place, fold in enumerate(folds):
-        shares = [_share(each.number, folding.count(table)) for each in folds[place:]]
+    for index, fold in enumerate(folds):
+        shares = [_share(each.number, folding.count(table)) for each in folds[index:]]
         now = time.monotonic()
         end = None if deadline is None else now + (deadline - now) * shares[0] / sum(shares)
         try:
             result = train_fold(FoldJob(fold, frames, table, end, reporter, stop))
         except NerveError as fault:
             failures[fold.number] = fault
-            if place < len(folds) - 1:
+            if index < len(folds) - 1:
                 reporter.say(failure_sentence(fold.number, fault))
             continue
         if not result.finished:
@@ -117,11 +123,15 @@ def _one_by_one(
 
 
 def _share(fold: FoldName, count: int) -> float:
-    """Return ``fold``'s training frames relative to one of ``count`` folds; the fold of all subjects has more."""
+    """Return a fold's share of the time, relative to an ordinary fold.
+
+    With ``count`` ordinary folds, the fold of all subjects has count / (count - 1) times the frames. Beside a
+    single hold-out it gets the same share.
+    """
     return count / (count - 1) if fold == ALL and count > 1 else 1.0
 
 
-def _place(fold: FoldName) -> float:
+def _sort_key(fold: FoldName) -> float:
     """Return a sort key: folds by their number, the fold of all subjects last."""
     return math.inf if fold == ALL else fold
 
@@ -131,7 +141,7 @@ def _devices(jobs: int) -> list[str]:
     return list(devices.visible_gpus()) or ["cpu:0"] if jobs > 1 else devices.names()
 
 
-def _numbers(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:
+def _folds_to_train(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:
     """Return the folds to train. The fold of all subjects comes last: its epochs depend on the other folds."""
     if fold is None:
         return [*range(count), ALL] if with_all else list(range(count))

@@ -1,4 +1,4 @@
-"""Schedules of a run, as plain functions of progress (0 at the start, 1 at the end)."""
+"""Schedules of a stage of training, as plain functions of progress (0 at the start, 1 at the end)."""
 
 import math
 from collections.abc import Iterable
@@ -9,15 +9,16 @@ TOLERANCE = 1e-6
 """Rounding tolerance: progress is a sum of many steps, so this close to a boundary counts as on it."""
 
 SHORTEST_EPOCH = 0.1
-"""Smallest share of an epoch's steps for which a shortened last epoch is worth scoring."""
+"""Smallest share of an epoch's steps that still makes a last, shortened epoch."""
 
 
 def learning_rate(progress: float, settings: OptimiserSettings, plateau_factor: float = 1.0) -> float:
     """Return the learning rate: a linear warm-up, then according to ``schedule``.
 
     ``cosine`` falls from the full rate to 0 as half a cosine; ``cyclic`` does so ``cycles`` times, each
-    restart at the full rate (SGDR, Loshchilov and Hutter 2017, arXiv:1608.03983). ``plateau_factor``
-    applies to the schedule ``plateau`` only.
+    restart at the full rate (SGDR, Loshchilov and Hutter 2017, arXiv:1608.03983). ``step`` multiplies by
+    ``factor`` after each of ``steps`` equal parts but the last; ``plateau`` multiplies by ``plateau_factor``,
+    which no other schedule uses; ``constant`` keeps the full rate.
     """
     if progress < settings.warmup:
         return settings.learning_rate * progress / settings.warmup
@@ -79,7 +80,11 @@ def is_scored(epoch: int, progress: float, settings: Settings) -> bool:
 
 
 def positive_rate(progress: float, natural: float, settings: TrainingSettings) -> float | None:
-    """Return the share of frames with a mask in an epoch that begins at ``progress``; None: the natural share."""
+    """Return the share of frames with a mask in an epoch that begins at ``progress``; None: the natural share.
+
+    It falls linearly from the setting ``positive_rate`` to ``natural`` over ``positive_share`` of the schedule. None
+    after that, and always if the setting is 0.
+    """
     if not settings.positive_rate or progress >= settings.positive_share:
         return None
     rest = 1 - progress / settings.positive_share
@@ -87,64 +92,66 @@ def positive_rate(progress: float, natural: float, settings: TrainingSettings) -
 
 
 class Pace:
-    """Progress of a run, and the progress per step.
+    """Progress of a stage of training, and the progress per step.
 
-    Without a deadline, each of ``epochs`` is an equal part. With one, each epoch redistributes the
+    Without a deadline, each of ``max_epochs`` is an equal part. With one, each epoch redistributes the
     remaining progress over the steps that still fit, so that the schedule ends with the time even if
     the machine is slower or faster than measured. The last epoch may then be shorter.
     """
 
-    def __init__(self, epochs: int, steps: int, *, epoch: int = 0, progress: float = 0.0):
-        """Start at ``progress`` after ``epoch`` epochs; ``steps`` is the number of steps in a full epoch."""
-        self.limit, self.epochs, self.steps = epochs, epochs, steps
-        self.epoch, self.progress = epoch, progress
-        self.left = (epochs - epoch) * steps
-        self.step_size = 1 / (epochs * steps)
+    def __init__(self, max_epochs: int, steps: int, *, finished_epochs: int = 0, progress: float = 0.0):
+        """Start at ``progress`` after ``finished_epochs``; ``steps`` is the number of steps in a full epoch."""
+        self.max_epochs, self.planned_epochs, self.steps = max_epochs, max_epochs, steps
+        self.finished_epochs, self.progress = finished_epochs, progress
+        self.steps_left = (max_epochs - finished_epochs) * steps
+        self.step_size = 1 / (max_epochs * steps)
 
     @property
     def next_steps(self) -> int:
         """Number of steps in the next epoch; after the last epoch, that of a full one."""
-        return min(self.left, self.steps) or self.steps
+        return min(self.steps_left, self.steps) or self.steps
 
-    def start_epoch(self, seconds_left: float | None, step: float, score: float) -> int:
+    def start_epoch(self, seconds_left: float | None, step_seconds: float, score_seconds: float) -> int:
         """Distribute the remaining progress over the steps left that fit into ``seconds_left``.
 
-        ``step`` and ``score``: seconds of one step, and of the score after an epoch. ``seconds_left``
-        must cover the scores between epochs, but not the last one. Return the steps of this epoch.
+        ``seconds_left``: time for steps and for all scores but the last; None: without a deadline.
+        ``step_seconds`` and ``score_seconds``: time of one step, and of the score after an epoch. Return the
+        number of steps in this epoch.
         """
-        self.left = (self.limit - self.epoch) * self.steps
+        self.steps_left = (self.max_epochs - self.finished_epochs) * self.steps
         if seconds_left is not None:
-            self.left = min(self.left, self._fitting(seconds_left, step, score))
-        self.epochs = self.epoch + math.ceil(self.left / self.steps)
-        self.step_size = (1 - self.progress) / self.left
+            self.steps_left = min(self.steps_left, self._fitting(seconds_left, step_seconds, score_seconds))
+        self.planned_epochs = self.finished_epochs + math.ceil(self.steps_left / self.steps)
+        self.step_size = (1 - self.progress) / self.steps_left
         return self.next_steps
 
     def step(self) -> float:
         """Advance by one step; return the progress at its start."""
         before = self.progress
         self.progress = min(1.0, before + self.step_size)
-        self.left -= 1
+        self.steps_left -= 1
         return before
 
     def finish_epoch(self) -> None:
         """Count one more finished epoch."""
-        self.epoch += 1
+        self.finished_epochs += 1
 
     def end(self) -> None:
-        """End the run here: no epoch follows."""
-        self.epochs, self.left = self.epoch, 0
+        """End training here: no epoch follows."""
+        self.planned_epochs, self.steps_left = self.finished_epochs, 0
 
     def after_next_epoch(self) -> float:
         """Return the progress after one more epoch; above 1 after the last one."""
         return self.progress + self.step_size * self.next_steps
 
-    def _fitting(self, seconds: float, step: float, score: float) -> int:
-        epoch = self.steps * step + score
-        whole = int(seconds / epoch)
-        more = min(self.steps, int((seconds - whole * epoch) / step))
-        if whole and more < SHORTEST_EPOCH * self.steps:
+    def _fitting(self, seconds: float, step_seconds: float, score_seconds: float) -> int:
+        """Return how many steps fit into ``seconds``, at least 1: whole epochs, and perhaps a shortened one."""
+        epoch_seconds = self.steps * step_seconds + score_seconds
+        whole_epochs = int(seconds / epoch_seconds)
+        more = min(self.steps, int((seconds - whole_epochs * epoch_seconds) / step_seconds))
+        if whole_epochs and more < SHORTEST_EPOCH * self.steps:
             more = 0
-        return max(1, whole * self.steps + more)
+        return max(1, whole_epochs * self.steps + more)
 
 
 def _done(progress: float, settings: OptimiserSettings) -> float:

@@ -31,6 +31,9 @@ MEASURED_STEPS = 3
 FULL_SIZE_SECONDS = 0.002
 """Approximate seconds to resize and score one held-out frame at full resolution."""
 
+SAVE_SECONDS = 5.0
+"""Seconds reserved for building the final model and writing it and its predictions, which are not measured."""
+
 
 def prefetch(batches: Batches, count: int) -> Iterator[tuple]:
     """Yield the first ``count`` batches in order, prepared ahead in threads.
@@ -54,24 +57,24 @@ def run_steps(
     model: keras.Model,
     batches: Batches,
     count: int,
-    rate: Callable[[], float | None],
-    after: Callable[[], bool],
+    next_rate: Callable[[], float | None],
+    after_step: Callable[[], bool],
 ) -> float:
     """Train on the first ``count`` batches; return the mean loss.
 
-    ``rate`` returns each step's learning rate (None: unchanged); ``after`` is called after each step and
+    ``next_rate`` returns each step's learning rate (None: unchanged); ``after_step`` is called after each step and
     ends the epoch by returning True.
     """
     total, count_done = 0.0, 0
     for batch in prefetch(batches, count):
-        value = rate()
-        if value is not None:
-            model.optimizer.learning_rate = value
+        rate = next_rate()
+        if rate is not None:
+            model.optimizer.learning_rate = rate
         model.reset_metrics()  # Keras before 3.15 would return the mean loss of all steps so far
         # A batch is (frames, targets) or (frames, targets, weights of the frames).
         total += float(model.train_on_batch(*batch, return_dict=True)["loss"])
         count_done += 1
-        if after():
+        if after_step():
             break
     return total / count_done
 
@@ -90,7 +93,7 @@ class Speed:
 
 
 def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, settings: Settings) -> Speed:
-    """Measure a stage's speed with a few steps and forward passes, then restore every variable.
+    """Time a few steps, restore every variable, then time forward passes.
 
     The time spent on compilation is not lost: training uses the same compiled step.
     """
@@ -105,7 +108,7 @@ def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, setti
         variable.assign(value)
 
     if not len(held_frames):
-        return Speed(step_seconds, 0.0, 5.0 + averaging.STATISTICS_BATCHES * step_seconds)
+        return Speed(step_seconds, 0.0, SAVE_SECONDS + averaging.STATISTICS_BATCHES * step_seconds)
     batch = settings.prediction.batch
     subset = held_frames[: 2 * batch]
     list(probabilities(model, subset[:batch], batch=batch, tta="none"))
@@ -113,7 +116,7 @@ def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, setti
     list(probabilities(model, subset, batch=batch, tta="none"))
     frame_seconds = (time.perf_counter() - started) / len(subset)
     validation_seconds = len(held_frames) * (frame_seconds + FULL_SIZE_SECONDS)
-    finish_seconds = len(held_frames) * frame_seconds * len(VIEWS[settings.prediction.tta]) + 5.0
+    finish_seconds = len(held_frames) * frame_seconds * len(VIEWS[settings.prediction.tta]) + SAVE_SECONDS
     if settings.training.average in averaging.MEANS:
         # Batch-norm statistics are recomputed without the compiled step, so a pass takes as long as a step.
         finish_seconds += averaging.STATISTICS_BATCHES * step_seconds
@@ -121,4 +124,4 @@ def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, setti
 
 
 def _steps(model: keras.Model, batches: Batches, count: int) -> None:
-    run_steps(model, batches, count, rate=lambda: None, after=lambda: False)
+    run_steps(model, batches, count, next_rate=lambda: None, after_step=lambda: False)

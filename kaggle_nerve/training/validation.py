@@ -1,4 +1,4 @@
-"""Score held-out subjects with the competition's metric at full resolution after an epoch; detect collapsed runs."""
+"""Score held-out subjects with the competition's metric at full resolution after an epoch; detect collapse."""
 
 import math
 from collections.abc import Callable
@@ -14,6 +14,9 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.fullsize import Truths, enlarge
 from kaggle_nerve.prediction.forward import probabilities
 
+PIXEL_THRESHOLD = 0.5
+"""Probability from which a pixel belongs to the mask."""
+
 PRESENCE_GRID = np.round(np.arange(0.0, 0.96, 0.05), 2)
 """Presence thresholds to choose from for an epoch's score: early epochs are badly calibrated."""
 
@@ -24,13 +27,13 @@ class EpochScore:
 
     ``present_dice``: mean Dice over frames with a mask, without a presence threshold. ``presence_auc``:
     area under the ROC curve of the presence probability (NaN if all frames or none have a mask).
-    ``empty_share`` and ``full_share``: shares of frames whose raw mask is empty, or covers at least half
-    of the frame.
+    ``empty_share``: share of frames whose mask, before the presence threshold, is empty. ``full_share``: share of
+    frames whose mask covers at least half the frame.
 
     ``pixel_dice``, ``iou`` and ``pixel_accuracy`` pool all pixels of all frames, at pixel threshold 0.5
-    and without a presence threshold (conditional maps, which draw a mask on every frame, use 0.5). Papers
-    tend to report these figures, but they are not comparable to the metric: large masks dominate, empty
-    frames hardly count, and a network that never draws a mask already has an accuracy over 0.98.
+    and without a presence threshold; for conditional maps, at presence threshold 0.5. Papers tend to report
+    these figures, but they are not comparable to the metric: large masks dominate, empty frames hardly count,
+    and a network that never draws a mask already has an accuracy over 0.98.
     """
 
     dice: float
@@ -44,7 +47,7 @@ class EpochScore:
     pixel_accuracy: float
 
 
-Look = Callable[[int, np.ndarray, float], None]
+OnPrediction = Callable[[int, np.ndarray, float], None]
 """Callback with a frame's row, its probability map (height, width) at working size, and its presence."""
 
 
@@ -54,14 +57,13 @@ def score_epoch(
     truths: Truths,
     *,
     batch: int,
-    threshold: float = 0.5,
     conditional: bool = False,
-    look: Look | None = None,
+    on_prediction: OnPrediction | None = None,
 ) -> EpochScore:
     """Predict ``frames`` (uint8, n x height x width) without augmentation and score them.
 
-    ``conditional``: the maps are P(pixel | frame has a mask) (`LossSettings.empty_frames`). ``look`` is
-    called with every prediction; predictions are not kept.
+    ``conditional``: the maps are P(pixel | frame has a mask) (`LossSettings.empty_frames`). ``on_prediction``
+    is called with every prediction; predictions are not kept.
     """
     areas = np.zeros(len(frames), int)
     intersections = np.zeros(len(frames), int)
@@ -69,10 +71,10 @@ def score_epoch(
     row = 0
     for output in probabilities(model, frames, batch=batch, tta="none"):
         for mask, value in zip(output.masks, output.presence, strict=True):
-            area, intersection = truths.counts(row, enlarge(mask, truths.size), np.array([threshold]))
+            area, intersection = truths.counts(row, enlarge(mask, truths.size), np.array([PIXEL_THRESHOLD]))
             areas[row], intersections[row], presence[row] = area[0], intersection[0], value
-            if look is not None:
-                look(row, mask, float(value))
+            if on_prediction is not None:
+                on_prediction(row, mask, float(value))
             row += 1
     return _score(areas, intersections, presence, truths, conditional)
 
@@ -109,15 +111,14 @@ def _score(
 
 
 class CollapseError(NerveError):
-    """The run has collapsed; the message says how and what to change."""
+    """Training has collapsed; the message says how and what to change."""
 
 
-def check(history: list[dict[str, Any]], epochs: int) -> None:
-    """Check the history (one row per epoch) after its last epoch; raise CollapseError if the run has collapsed.
+def check_collapse(history: list[dict[str, Any]], patience: int) -> None:
+    """Raise CollapseError if training has collapsed by the last epoch of ``history`` (one row per epoch).
 
-    A run has collapsed if its loss is not finite, or if every held-out mask was empty, or covered half
-    the frame or more, for ``epochs`` epochs in a row. An unscored epoch counts like the scored ones
-    around it.
+    It has collapsed if the loss is not finite, or if every held-out mask was empty, or covered half the frame or
+    more, for ``patience`` epochs in a row. An unscored epoch counts like the scored ones around it.
     """
     last = history[-1]
     if last["loss"] is None or not math.isfinite(last["loss"]):
@@ -126,20 +127,20 @@ def check(history: list[dict[str, Any]], epochs: int) -> None:
             f"optimiser.clip_norm=1."
         )
     empty, full = _in_a_row(history, "empty_share"), _in_a_row(history, "full_share")
-    if empty >= epochs:
+    if empty >= patience:
         raise CollapseError(
-            f"Every predicted mask has been empty for {empty} epochs (now {last['epoch']}); start with more "
-            f"frames that have a mask (training.positive_rate=0.8) or raise loss.bce."
+            f"Every predicted mask has been empty for the last {empty} epochs (to epoch {last['epoch']}); start with "
+            f"more frames that have a mask (training.positive_rate=0.8) or raise loss.bce."
         )
-    if full >= epochs:
+    if full >= patience:
         raise CollapseError(
-            f"Every predicted mask has covered half the frame or more for {full} epochs (now {last['epoch']}); "
-            f"raise loss.bce or lower optimiser.learning_rate."
+            f"Every predicted mask has covered half the frame or more for the last {full} epochs (to epoch "
+            f"{last['epoch']}); raise loss.bce or lower optimiser.learning_rate."
         )
 
 
 def _in_a_row(history: list[dict[str, Any]], share: str) -> int:
-    """Count the epochs from the first to the last of the latest scored epochs whose ``share`` is 1."""
+    """Return how many epochs the latest unbroken series of scored epochs with ``share`` 1 spans."""
     scored = [row for row in history if row.get(share) is not None]
     first = last = None
     for row in reversed(scored):

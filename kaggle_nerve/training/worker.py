@@ -1,7 +1,7 @@
 """Worker process that trains one fold for its parent process: ``python -m kaggle_nerve.training.worker``.
 
 Standard input carries the order, one line of JSON, and later perhaps the line ``stop``; end of file means that the
-parent is gone. Standard output carries messages, one JSON object per line, the last of them ``result``, ``failed``
+parent is gone. Standard output carries messages, one JSON object per line; the last message is ``result``, ``failed``
 (a NerveError) or ``crashed``. Standard error is a log file.
 """
 
@@ -29,16 +29,17 @@ BAR_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Order:
-    """Order to train one fold. ``ends``: deadline in seconds since the epoch (``time.time``).
+    """Order to train one fold.
 
-    ``jobs`` is how many folds are trained side by side.
+    ``deadline``: Unix time (``time.time``) at which training must end. ``jobs``: how many folds are trained side by
+    side.
     """
 
     data_dir: str
     runs_dir: str
     run: str
     fold: FoldName
-    ends: float | None
+    deadline: float | None
     jobs: int
 
     def line(self) -> bytes:
@@ -103,7 +104,7 @@ class Replay:
         self._reporter, self._label = reporter, label
         self._bars: dict[int, Bar] = {}
 
-    def take(self, message: dict[str, Any]) -> None:
+    def handle(self, message: dict[str, Any]) -> None:
         """Repeat one message."""
         event = message["event"]
         if event == "say":
@@ -149,12 +150,12 @@ def main() -> int:
 def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> None:
     # Deferred: these imports take seconds, and end of file on standard input must be noticed meanwhile.
     from kaggle_nerve.training.fold import train_fold
-    from kaggle_nerve.training.job import FoldJob, folds_of, open_frames
+    from kaggle_nerve.training.job import FoldJob, load_folds, open_frames
 
     run = open_run(Path(order.runs_dir), order.run)
     frames = open_frames(Path(order.data_dir), run.settings)
-    deadline = None if order.ends is None else time.monotonic() + order.ends - time.time()
-    fold, folds = run.fold(order.fold), folds_of(run, frames)
+    deadline = None if order.deadline is None else time.monotonic() + order.deadline - time.time()
+    fold, folds = run.fold(order.fold), load_folds(run, frames)
     train_fold(FoldJob(fold, frames, folds, deadline, reporter, stopping.is_set), order.jobs)
 
 

@@ -27,7 +27,7 @@ class Source:
     sentence: str
 
 
-def locate(start: str, runs_dir: Path) -> Path:
+def locate_source(start: str, runs_dir: Path) -> Path:
     """Return the model file or the run's folder that ``training.start`` names; raise NerveError if it is neither."""
     path = Path(start)
     if path.is_file():
@@ -36,18 +36,19 @@ def locate(start: str, runs_dir: Path) -> Path:
         if is_run(folder):
             return folder
     raise NerveError(
-        f"training.start={start} is neither a model file nor a run in {runs_dir}; mend the setting."
+        f"training.start={start} is neither a model file nor a run in {runs_dir}; correct the setting."
     )
 
 
-def find(start: str, fold: Fold) -> Source:
+def find_weights(start: str, fold: Fold) -> Source:
     """Find the weights file that ``training.start`` names for ``fold``.
 
     ``start`` is a .keras or .weights.h5 file, a run's folder, or the name of a run beside this one.
     From a run, use the fold of the same number; raise NerveError if it does not hold out the same subjects,
-    since it was then trained on some of them. For a file, the user must rule out such leakage.
+    since that network would have been trained on some of this fold's held-out subjects. For a file, the user must
+    rule out such leakage.
     """
-    path = locate(start, fold.run.folder.parent)
+    path = locate_source(start, fold.run.folder.parent)
     if path.is_file():
         return Source(
             path, f"Starting from {path}: make sure that it never saw this fold's held-out subjects."
@@ -107,7 +108,7 @@ def _open(path: Path) -> h5py.File:
 
 
 def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Map names made of layer names to the network's arrays: the file itself numbers the layers of each kind."""
+    """Return the file's arrays by path, with layers called by their names instead of the file's running numbers."""
     arrays: dict[str, h5py.Dataset] = {}
 
     def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -120,8 +121,8 @@ def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 def _readable_name(file: h5py.File, parts: list[str]) -> str:
     names = []
-    for place, part in enumerate(parts):
-        is_layer = place > 0 and parts[place - 1] == "layers"
-        group = file.get("/".join([*parts[: place + 1], "vars"])) if is_layer else None
+    for index, part in enumerate(parts):
+        is_layer = index > 0 and parts[index - 1] == "layers"
+        group = file.get("/".join([*parts[: index + 1], "vars"])) if is_layer else None
         names.append(group.attrs.get("name", part) if group is not None else part)
     return "/".join(names)

@@ -17,8 +17,8 @@ from kaggle_nerve.storage import write_json
 from kaggle_nerve.training.optimisers import resolve_precision
 
 
-def environment(names: list[str]) -> dict[str, Any]:
-    """Return the versions and the machine of this session; ``names`` are the devices that it uses."""
+def environment(device_names: list[str]) -> dict[str, Any]:
+    """Return the versions and the machine of this session; ``device_names`` are the devices that it uses."""
     backend = keras.backend.backend()
     packages = ["keras", "numpy", "opencv-python-headless", "pandas", "scikit-learn", backend]
     return {
@@ -27,7 +27,7 @@ def environment(names: list[str]) -> dict[str, Any]:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "backend": backend,
-        "devices": names,
+        "devices": device_names,
         "versions": {package: _version(package) for package in packages},
     }
 
