@@ -68,16 +68,16 @@ FILES = {
     "kaggle_nerve/runs/adopting.py": "ed4b9114a1e7bd16",
     "kaggle_nerve/runs/facts.py": "7957954d65dfad5b",
     "kaggle_nerve/runs/opening.py": "8e7e6c120f2c90dc",
-    "kaggle_nerve/runs/run.py": "0067b97a4f7cb4af",
+    "kaggle_nerve/runs/run.py": "6f2ff999e958bb32",
     "kaggle_nerve/audit/__init__.py": "672f968bc08aba63",
     "kaggle_nerve/audit/contradictions.py": "1ee6dcf97fc5c80e",
     "kaggle_nerve/audit/sheets.py": "505ce291a8cdbce8",
     "kaggle_nerve/audit/twins.py": "9118efc5cac468ac",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
-    "kaggle_nerve/prediction/ensemble.py": "0705f51635fc3b09",
+    "kaggle_nerve/prediction/ensemble.py": "3cf426a8ff945b90",
     "kaggle_nerve/prediction/forward.py": "9f33065373aa7f2a",
-    "kaggle_nerve/prediction/held_out.py": "981efec513a15725",
-    "kaggle_nerve/prediction/stored.py": "187e6379ca46c257",
+    "kaggle_nerve/prediction/held_out.py": "f0875670d83ea4f1",
+    "kaggle_nerve/prediction/stored.py": "746707c549f0512c",
     "kaggle_nerve/prediction/views.py": "92037e565abfc1b3",
     "kaggle_nerve/decision/__init__.py": "c6d324c453fe6fe7",
     "kaggle_nerve/decision/blends.py": "cc06a51af8e4785b",
@@ -98,7 +98,7 @@ FILES = {
     "kaggle_nerve/decision/shaping.py": "c0ccaf8b80158e83",
     "kaggle_nerve/decision/text.py": "f33179c40ea51cf7",
     "kaggle_nerve/decision/tune.py": "e85368632ebe1420",
-    "kaggle_nerve/pipeline.py": "339a3581f8440e34",
+    "kaggle_nerve/pipeline.py": "cd3d2c559b84b01f",
     "kaggle_nerve/session/__init__.py": "37fe912a8851ba9b",
     "kaggle_nerve/session/console.py": "9d6248eaa1ff147d",
     "kaggle_nerve/session/explore.py": "9b1cfbdbdc3ef797",
@@ -3917,6 +3917,8 @@ HISTORY = "history.csv"
 """History of a stage's epochs: in the fold's folder, and in its sub-folder `WARM`."""
 
 WARM = "warm"
+"""Sub-folder of a fold's warm stage: the first one, at the smaller ``training.warm_size``."""
+
 CHECKPOINT = "checkpoint"
 _STATE = "state.json"
 
@@ -4001,7 +4003,7 @@ class Run:
         """List the finished folds with held-out subjects, by number."""
         return [fold for fold in self.begun_folds() if fold.number != ALL and fold.facts()]
 
-    def needs_finished_folds(self) -> list["Fold"]:
+    def require_finished_folds(self) -> list["Fold"]:
         """List the `finished_folds`; raise NerveError if there are none."""
         folds = self.finished_folds()
         if not folds:
@@ -4018,7 +4020,7 @@ class Run:
 
         The digest is omitted if an earlier version finished the fold.
         """
-        return [f"{fold.number} {fold.needs_facts().model}".strip() for fold in self.test_folds()]
+        return [f"{fold.number} {fold.require_facts().model}".strip() for fold in self.test_folds()]
 
     def test_facts(self) -> TestFacts | None:
         """Read the inputs of the test predictions; None while they are unfinished."""
@@ -4094,7 +4096,7 @@ class Fold:
         facts = read_completion(self.folder)
         return read_facts(FoldFacts, facts) if facts else None
 
-    def needs_facts(self) -> FoldFacts:
+    def require_facts(self) -> FoldFacts:
         """Read the `facts`; raise NerveError for an unfinished fold."""
         facts = self.facts()
         if facts is None:
@@ -4135,7 +4137,7 @@ class Fold:
         facts = read_completion(self.oof_folder)
         return read_facts(OofFacts, facts) if facts else None
 
-    def needs_oof_facts(self) -> OofFacts:
+    def require_oof_facts(self) -> OofFacts:
         """Read the `oof_facts`; raise NerveError if the predictions are unfinished."""
         facts = self.oof_facts()
         if facts is None:
@@ -4489,7 +4491,7 @@ def predict_test(
 
 
 def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers: int) -> Path:
-    run.needs_finished_folds()
+    run.require_finished_folds()
     folds = run.test_folds()
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
     models = run.models()
@@ -4707,7 +4709,7 @@ def predict_oof(
         return
     message = f"Another process predicts the held-out frames of run {run.name}; wait for it."
     with hold_lock(run.views_folder / LOCK, message):
-        inputs = {fold: _inputs(fold) for fold in run.needs_finished_folds()}
+        inputs = {fold: _inputs(fold) for fold in run.require_finished_folds()}
         missing = [fold for fold in inputs if force or fold.oof_facts() != inputs[fold]]
         if not missing:
             reporter.say(f"The out-of-fold predictions of run {run.name} are there already.")
@@ -4758,7 +4760,7 @@ def _inputs(fold: Fold) -> OofFacts:
     """Return the inputs of a fold's predictions."""
     if not fold.model.is_file():
         raise NerveError(f"{fold.model} is missing; delete {fold.folder} and train the fold again.")
-    return OofFacts(fold.needs_facts().source, fold.run.settings.digest(), digest_file(fold.model))
+    return OofFacts(fold.require_facts().source, fold.run.settings.digest(), digest_file(fold.model))
 ''')
 
 write("kaggle_nerve/prediction/stored.py", r'''"""Read stored probabilities, out-of-fold or test, frame by frame, without any deep-learning framework."""
@@ -4875,7 +4877,7 @@ class Predictions:
 
 def open_oof(run: Run) -> Predictions:
     """Open the out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
-    folds = run.needs_finished_folds()
+    folds = run.require_finished_folds()
     return _join_folds([_open_fold(fold) for fold in folds], _identity(folds))
 
 
@@ -4949,7 +4951,7 @@ def blend(stored: list[Predictions]) -> Predictions:
 
 
 def _open_fold(fold: Fold) -> Predictions:
-    fold.needs_oof_facts()
+    fold.require_oof_facts()
     command = "predict" if fold.run.views else "train-folds"
     again = f"delete {fold.oof_folder} and run `kaggle-nerve {command}` again"
     return _open(fold.oof_table, fold.oof_maps, fold.run, "", again, ("subject", "img"))
@@ -4989,7 +4991,7 @@ def _predict_again(run: Run) -> str:
 
 def _identity(folds: list[Fold]) -> str:
     """Digest the inputs of out-of-fold predictions: data, settings and the models of the finished folds."""
-    facts = [fold.needs_oof_facts() for fold in folds]
+    facts = [fold.require_oof_facts() for fold in folds]
     models = [f"{fold.number} {fact.model}" for fold, fact in zip(folds, facts, strict=True)]
     return digest_text(facts[0].source, facts[0].settings, *models)
 
@@ -7670,7 +7672,7 @@ def _other_data(runs: list[Run], layout: Layout) -> str | None:
     if any(layout.train.glob("*_*.tif")):
         source = training_source(layout)
         for run in runs:
-            if run.needs_finished_folds()[0].needs_facts().source != source:
+            if run.require_finished_folds()[0].require_facts().source != source:
                 return f"Run {run.name} was trained on other data than that in {layout.root}."
     return None
 
@@ -7711,7 +7713,7 @@ def prepare(
 
 
 def _tell_missing_folds(run: Run, reporter: Reporter) -> None:
-    planned, finished = folds.count(folds.load(run.folds_csv)), run.needs_finished_folds()
+    planned, finished = folds.count(folds.load(run.folds_csv)), run.require_finished_folds()
     if len(finished) < planned:
         reporter.say(
             f"Run {run.name} has {len(finished)} of its {planned} folds: the decision is learned on the "

@@ -70,7 +70,7 @@ FILES = {
     "kaggle_nerve/maps/matching.py": "59981aedd480d6df",
     "kaggle_nerve/data/__init__.py": "9b5f15ed28fdd1be",
     "kaggle_nerve/data/augment.py": "6236912222162fa0",
-    "kaggle_nerve/data/batches.py": "ebde732d6ffa17e2",
+    "kaggle_nerve/data/batches.py": "42392bd052502038",
     "kaggle_nerve/data/cache.py": "ae4a0606b53465e8",
     "kaggle_nerve/data/doubted.py": "d255e6ca367535b2",
     "kaggle_nerve/data/folds.py": "588a88acb81bc786",
@@ -100,12 +100,12 @@ FILES = {
     "kaggle_nerve/runs/adopting.py": "ed4b9114a1e7bd16",
     "kaggle_nerve/runs/facts.py": "7957954d65dfad5b",
     "kaggle_nerve/runs/opening.py": "8e7e6c120f2c90dc",
-    "kaggle_nerve/runs/run.py": "0067b97a4f7cb4af",
+    "kaggle_nerve/runs/run.py": "6f2ff999e958bb32",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
-    "kaggle_nerve/prediction/ensemble.py": "0705f51635fc3b09",
+    "kaggle_nerve/prediction/ensemble.py": "3cf426a8ff945b90",
     "kaggle_nerve/prediction/forward.py": "9f33065373aa7f2a",
-    "kaggle_nerve/prediction/held_out.py": "981efec513a15725",
-    "kaggle_nerve/prediction/stored.py": "187e6379ca46c257",
+    "kaggle_nerve/prediction/held_out.py": "f0875670d83ea4f1",
+    "kaggle_nerve/prediction/stored.py": "746707c549f0512c",
     "kaggle_nerve/prediction/views.py": "92037e565abfc1b3",
     "kaggle_nerve/decision/__init__.py": "c6d324c453fe6fe7",
     "kaggle_nerve/decision/blends.py": "cc06a51af8e4785b",
@@ -126,24 +126,24 @@ FILES = {
     "kaggle_nerve/decision/shaping.py": "c0ccaf8b80158e83",
     "kaggle_nerve/decision/text.py": "f33179c40ea51cf7",
     "kaggle_nerve/decision/tune.py": "e85368632ebe1420",
-    "kaggle_nerve/training/__init__.py": "27e538f7775d4182",
-    "kaggle_nerve/training/averaging.py": "e19a6ed5b0f4fb69",
-    "kaggle_nerve/training/checkpoint.py": "dedf6f15161b6d72",
-    "kaggle_nerve/training/environment.py": "dba975fbb9942a5b",
-    "kaggle_nerve/training/epochs.py": "a5849962a87288f1",
-    "kaggle_nerve/training/fold.py": "2a9a6d4aecf71168",
-    "kaggle_nerve/training/job.py": "94469a6a1e32826a",
-    "kaggle_nerve/training/logs.py": "abc605c52ea2fbe7",
-    "kaggle_nerve/training/losses.py": "777c4d0567c655f6",
-    "kaggle_nerve/training/optimisers.py": "dd4a45dbd2e92ea9",
-    "kaggle_nerve/training/parallel.py": "fee2d374830434b8",
-    "kaggle_nerve/training/run_folds.py": "d1caac4f11d529de",
-    "kaggle_nerve/training/schedule.py": "0192e21a99467cc9",
-    "kaggle_nerve/training/start.py": "fdc3428bf4765ac6",
-    "kaggle_nerve/training/steps.py": "0d7066ac925ce805",
-    "kaggle_nerve/training/validation.py": "cd7ff973d740b7cc",
-    "kaggle_nerve/training/worker.py": "3b3c5996de6e538c",
-    "kaggle_nerve/pipeline.py": "339a3581f8440e34",
+    "kaggle_nerve/training/__init__.py": "5353c027c0e2a290",
+    "kaggle_nerve/training/averaging.py": "3dc4d0b34ed609bc",
+    "kaggle_nerve/training/checkpoint.py": "c001d6b1ca5e446e",
+    "kaggle_nerve/training/epochs.py": "e45ac8dd609077f2",
+    "kaggle_nerve/training/fold.py": "3a1aaf743d475cd4",
+    "kaggle_nerve/training/initial_weights.py": "8d606aa9b0b31351",
+    "kaggle_nerve/training/job.py": "a7b783a866c7fe9c",
+    "kaggle_nerve/training/logs.py": "a5699f0ca24e36ff",
+    "kaggle_nerve/training/losses.py": "0149f76d34004599",
+    "kaggle_nerve/training/machine.py": "cad6dbd7977094f1",
+    "kaggle_nerve/training/optimisers.py": "bd7e14170d854844",
+    "kaggle_nerve/training/parallel.py": "aac010dc77646a67",
+    "kaggle_nerve/training/run_folds.py": "9247bea7904dc47a",
+    "kaggle_nerve/training/schedule.py": "dc19fc72119d009e",
+    "kaggle_nerve/training/steps.py": "000d3c996e6476b0",
+    "kaggle_nerve/training/validation.py": "8d36c128e50c4b4e",
+    "kaggle_nerve/training/worker.py": "26f81d69dbb28783",
+    "kaggle_nerve/pipeline.py": "cd3d2c559b84b01f",
     "kaggle_nerve/session/__init__.py": "37fe912a8851ba9b",
     "kaggle_nerve/session/console.py": "9d6248eaa1ff147d",
     "kaggle_nerve/session/places.py": "35f0d018e7bfe98f",
@@ -2997,18 +2997,18 @@ class Batches(keras.utils.PyDataset):
         ranges: AugmentationSettings | None,
         outputs: tuple[str, ...] = ("mask", "presence"),
         subjects: np.ndarray | None = None,
-        noise: Marks | None = None,
+        marks: Marks | None = None,
     ):
         """Prepare batches of ``rows`` of ``frames`` and ``masks``, uint8 (n, height, width).
 
         ``ranges`` None: no augmentation. ``outputs`` are the network's. With ``subjects`` (n,), a batch has at
-        most one frame per subject; raise NerveError if there are fewer subjects than ``batch``. ``noise``
-        holds the weights and targets of doubted labels.
+        most one frame per subject; raise NerveError if there are fewer subjects than ``batch``. ``marks``
+        holds the loss weights and presence targets of frames with doubted labels.
         """
         super().__init__(workers=1)
         self.frames, self.masks, self.has_mask, self.rows = frames, masks, has_mask, rows
         self.batch, self.seed, self.ranges = min(batch, len(rows)), seed, ranges
-        self.outputs, self.noise = outputs, noise or Marks()
+        self.outputs, self.marks = outputs, marks or Marks()
         self.epoch, self.order = 0, rows
         self.natural_rate = float(has_mask[rows].mean())
         self.one_per_subject = subjects is not None
@@ -3055,12 +3055,12 @@ class Batches(keras.utils.PyDataset):
                 frame, mask = augment(frame, mask, random, self.ranges)
             frames[place, ..., 0], masks[place, ..., 0] = frame, mask
         masks /= 255
-        all_presence = self.has_mask if self.noise.presence is None else self.noise.presence
+        all_presence = self.has_mask if self.marks.presence is None else self.marks.presence
         presence = all_presence[rows].astype(np.float32)[:, None]
         targets = {name: presence if name == "presence" else masks for name in self.outputs}
-        if self.noise.weights is None:
+        if self.marks.weights is None:
             return frames, targets
-        return frames, targets, dict.fromkeys(self.outputs, self.noise.weights[rows])
+        return frames, targets, dict.fromkeys(self.outputs, self.marks.weights[rows])
 
     def _most_batches(self) -> int:
         counts = np.bincount(self._groups[self.rows])
@@ -5785,6 +5785,8 @@ HISTORY = "history.csv"
 """History of a stage's epochs: in the fold's folder, and in its sub-folder `WARM`."""
 
 WARM = "warm"
+"""Sub-folder of a fold's warm stage: the first one, at the smaller ``training.warm_size``."""
+
 CHECKPOINT = "checkpoint"
 _STATE = "state.json"
 
@@ -5869,7 +5871,7 @@ class Run:
         """List the finished folds with held-out subjects, by number."""
         return [fold for fold in self.begun_folds() if fold.number != ALL and fold.facts()]
 
-    def needs_finished_folds(self) -> list["Fold"]:
+    def require_finished_folds(self) -> list["Fold"]:
         """List the `finished_folds`; raise NerveError if there are none."""
         folds = self.finished_folds()
         if not folds:
@@ -5886,7 +5888,7 @@ class Run:
 
         The digest is omitted if an earlier version finished the fold.
         """
-        return [f"{fold.number} {fold.needs_facts().model}".strip() for fold in self.test_folds()]
+        return [f"{fold.number} {fold.require_facts().model}".strip() for fold in self.test_folds()]
 
     def test_facts(self) -> TestFacts | None:
         """Read the inputs of the test predictions; None while they are unfinished."""
@@ -5962,7 +5964,7 @@ class Fold:
         facts = read_completion(self.folder)
         return read_facts(FoldFacts, facts) if facts else None
 
-    def needs_facts(self) -> FoldFacts:
+    def require_facts(self) -> FoldFacts:
         """Read the `facts`; raise NerveError for an unfinished fold."""
         facts = self.facts()
         if facts is None:
@@ -6003,7 +6005,7 @@ class Fold:
         facts = read_completion(self.oof_folder)
         return read_facts(OofFacts, facts) if facts else None
 
-    def needs_oof_facts(self) -> OofFacts:
+    def require_oof_facts(self) -> OofFacts:
         """Read the `oof_facts`; raise NerveError if the predictions are unfinished."""
         facts = self.oof_facts()
         if facts is None:
@@ -6091,7 +6093,7 @@ def predict_test(
 
 
 def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers: int) -> Path:
-    run.needs_finished_folds()
+    run.require_finished_folds()
     folds = run.test_folds()
     cache = open_test(locate(data_dir), run.settings.size, reporter=reporter, workers=workers)
     models = run.models()
@@ -6309,7 +6311,7 @@ def predict_oof(
         return
     message = f"Another process predicts the held-out frames of run {run.name}; wait for it."
     with hold_lock(run.views_folder / LOCK, message):
-        inputs = {fold: _inputs(fold) for fold in run.needs_finished_folds()}
+        inputs = {fold: _inputs(fold) for fold in run.require_finished_folds()}
         missing = [fold for fold in inputs if force or fold.oof_facts() != inputs[fold]]
         if not missing:
             reporter.say(f"The out-of-fold predictions of run {run.name} are there already.")
@@ -6360,7 +6362,7 @@ def _inputs(fold: Fold) -> OofFacts:
     """Return the inputs of a fold's predictions."""
     if not fold.model.is_file():
         raise NerveError(f"{fold.model} is missing; delete {fold.folder} and train the fold again.")
-    return OofFacts(fold.needs_facts().source, fold.run.settings.digest(), digest_file(fold.model))
+    return OofFacts(fold.require_facts().source, fold.run.settings.digest(), digest_file(fold.model))
 ''')
 
 write("kaggle_nerve/prediction/stored.py", r'''"""Read stored probabilities, out-of-fold or test, frame by frame, without any deep-learning framework."""
@@ -6477,7 +6479,7 @@ class Predictions:
 
 def open_oof(run: Run) -> Predictions:
     """Open the out-of-fold probabilities of a run's finished folds, sorted by subject and img."""
-    folds = run.needs_finished_folds()
+    folds = run.require_finished_folds()
     return _join_folds([_open_fold(fold) for fold in folds], _identity(folds))
 
 
@@ -6551,7 +6553,7 @@ def blend(stored: list[Predictions]) -> Predictions:
 
 
 def _open_fold(fold: Fold) -> Predictions:
-    fold.needs_oof_facts()
+    fold.require_oof_facts()
     command = "predict" if fold.run.views else "train-folds"
     again = f"delete {fold.oof_folder} and run `kaggle-nerve {command}` again"
     return _open(fold.oof_table, fold.oof_maps, fold.run, "", again, ("subject", "img"))
@@ -6591,7 +6593,7 @@ def _predict_again(run: Run) -> str:
 
 def _identity(folds: list[Fold]) -> str:
     """Digest the inputs of out-of-fold predictions: data, settings and the models of the finished folds."""
-    facts = [fold.needs_oof_facts() for fold in folds]
+    facts = [fold.require_oof_facts() for fold in folds]
     models = [f"{fold.number} {fact.model}" for fold, fact in zip(folds, facts, strict=True)]
     return digest_text(facts[0].source, facts[0].settings, *models)
 
@@ -9149,10 +9151,13 @@ write("kaggle_nerve/training/__init__.py", r'''"""Training: losses, schedule, on
 Call structure::
 
     train_folds                             train a run's folds within one time budget
-        SideBySide.train or _one_by_one     in worker processes (worker.main), or in this one
+        ParallelTraining.train              in worker processes (worker.main) ...
+        or _one_by_one                      ... or in this one
             train_fold(job)                 train one fold under a lock; only read a finished one
-                for each stage              warm size if there is one (job.warm_stage), then working size
-                    Epochs(stage).run       restore and time it; run until schedule, deadline or user ends it
+                for each stage              small frames first if set (job.warm_stage), then the working size
+                    Checkpoint.restore      go on after the last complete epoch, or build the network
+                    Epochs(stage).run       measure the speed; run epochs until the schedule, patience, the
+                                            deadline or the user ends them
                         for each epoch      sample frames, run_steps, score_epoch, history, checkpoint
                 _finish                     final weights, score, out-of-fold predictions, model, facts
 """
@@ -9160,8 +9165,8 @@ Call structure::
 
 write("kaggle_nerve/training/averaging.py", r'''"""Final weights of a fold: the best epoch's, a mean of weights, or an ensemble (``training.average``).
 
-``best`` and ``top`` select epochs on the same fold that then scores them. Batch-norm statistics fit one set
-of weights, so averaged weights get new statistics.
+``best`` and ``top`` select epochs by their score on the held-out subjects, so the fold's own score is optimistic.
+Batch-norm statistics fit one set of weights, so averaged weights get new statistics.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9242,8 +9247,8 @@ def final_model(
 ) -> keras.Model:
     """Give ``model`` its final weights according to ``training.average``, or build an ensemble.
 
-    ``best`` takes the epoch that scored best, which tunes it on the held-out subjects; the last epoch
-    if none was scored.
+    ``best``: the best-scored epoch (the last if none was scored), so its score is optimistic. ``snapshots``: an
+    ensemble. Others: mean weights with new batch-norm statistics.
     """
     average = settings.training.average
     if average == "best":
@@ -9288,7 +9293,7 @@ def ensemble(model: keras.Model, members: list[Weights]) -> keras.Model:
 def _put_exponential_means(model: keras.Model) -> None:
     model.optimizer.finalize_variable_values(model.trainable_variables)
     for variable in model.trainable_variables:
-        # Copy: on JAX the mean and the weight would share one array, and a forward pass donates it.
+        # Copy: on JAX the mean and the weight would share one buffer, which Keras lets a forward pass overwrite.
         variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
 
 
@@ -9325,7 +9330,7 @@ Weights = list[np.ndarray]
 class State:
     """Finished epochs, the schedule's progress, the best epoch so far, and one history row per epoch.
 
-    ``epochs``: expected total. ``kept``: the epochs whose weights are stored for averaging after training.
+    ``epochs``: expected total. ``kept``: epochs whose weights stay on disk for the final model.
     ``averaged``: epochs in the running mean of weights. ``precision``: the dtype policy of the network.
     ``seeds``: the states of its random generators.
     """
@@ -9353,7 +9358,7 @@ class Checkpoint:
     """Checkpoint of the training stage in ``folder``."""
 
     def __init__(self, folder: Path):
-        self._stage = folder
+        self._stage_folder = folder
         self.pointer = state_file(folder)
         self.folder = self.pointer.parent
 
@@ -9379,7 +9384,7 @@ class Checkpoint:
     def restore(self, settings: Settings) -> tuple[keras.Model, State] | None:
         """Load the model, with its optimiser ready to continue, and the state; None if there is no checkpoint."""
         try:
-            stored = read_state(self._stage)
+            stored = read_state(self._stage_folder)
             if stored is None:
                 return None
             state = State(**stored)
@@ -9390,7 +9395,7 @@ class Checkpoint:
             ) from fault
         values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.optimizer.variables]
         # Compile again: a loaded optimiser does not know which weights to exclude from decay.
-        optimisers.make_ready(model, settings, state.precision)
+        optimisers.compile_for_training(model, settings, state.precision)
         for variable, value in zip(model.optimizer.variables, values, strict=True):
             variable.assign(value)
         for variable, value in zip(_seeds(model), state.seeds, strict=True):
@@ -9452,76 +9457,6 @@ def _read(path: Path) -> Weights:
         ) from fault
 ''')
 
-write("kaggle_nerve/training/environment.py", r'''"""Hardware and software that a run and each of its folds ran on, stored beside their results."""
-
-import os
-import platform
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
-
-import keras
-
-from kaggle_nerve import __version__, devices
-from kaggle_nerve.runs import Fold
-from kaggle_nerve.storage import write_json
-from kaggle_nerve.training.optimisers import resolve_precision
-
-
-def environment(names: list[str]) -> dict[str, Any]:
-    """Return the versions and the machine of this session; ``names`` are the devices that it uses."""
-    backend = keras.backend.backend()
-    packages = ["keras", "numpy", "opencv-python-headless", "pandas", "scikit-learn", backend]
-    return {
-        "kaggle_nerve": __version__,
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "backend": backend,
-        "devices": names,
-        "versions": {package: _version(package) for package in packages},
-    }
-
-
-@contextmanager
-def record_environment(fold: Fold, jobs: int) -> Iterator[None]:
-    """Write the fold's environment when the block begins, and its duration when the block succeeds.
-
-    ``jobs`` is how many folds are trained side by side. The file describes the latest session:
-    ``seconds`` and ``peak_memory`` (bytes on the accelerator, null if the backend does not report it)
-    are null until the session ends.
-    """
-    started = time.monotonic()
-    values = {
-        **environment(devices.names()),
-        "precision": _precision(fold),
-        "deterministic": fold.run.settings.training.deterministic,
-        "jobs": jobs,
-        "peak_memory": None,
-        "seconds": None,
-    }
-    write_json(fold.environment, values)
-    yield
-    results = {"peak_memory": devices.peak_memory(), "seconds": round(time.monotonic() - started, 1)}
-    write_json(fold.environment, values | results)
-
-
-def _precision(fold: Fold) -> str:
-    """Return the network's dtype policy: an unfinished fold keeps the one that it started with."""
-    progress = fold.progress()
-    return progress.precision if progress else resolve_precision(fold.run.settings)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-''')
-
 write("kaggle_nerve/training/epochs.py", r'''"""The epochs of a stage of training: pace, scores, logs, checkpoint, reasons to stop."""
 
 import time
@@ -9530,15 +9465,16 @@ from typing import Any
 
 import keras
 
+from kaggle_nerve.progress import Bar
 from kaggle_nerve.runs.run import HISTORY
 from kaggle_nerve.training import averaging, logs, schedule
 from kaggle_nerve.training.checkpoint import Checkpoint, State
 from kaggle_nerve.training.job import Stage
 from kaggle_nerve.training.steps import Speed, measure, run_steps
-from kaggle_nerve.training.validation import EpochScore, check, score_epoch
+from kaggle_nerve.training.validation import EpochScore, check_collapse, score_epoch
 
 RESERVE = 1.1
-"""Safety factor on the measured time of the work after the last epoch, reserved in a time budget."""
+"""Safety factor on the measured time of the last validation and the work after it."""
 
 
 class Epochs:
@@ -9550,25 +9486,34 @@ class Epochs:
     def __init__(self, stage: Stage, model: keras.Model, state: State):
         self.stage, self.settings, self.model, self.state = stage, stage.settings, model, state
         self.checkpoint = Checkpoint(stage.folder)
-        self.earlier_steps = self.epoch_steps = 0  # of earlier epochs of this session, and of this epoch
+        self.batches, self.held_frames = stage.batches(model), stage.held_frames
+        self.overlays = logs.Overlays(
+            self.held_frames, stage.truths, stage.names, self.settings.loss.is_conditional
+        )
+        self.mean = self.checkpoint.mean(state)
+        self.pace = schedule.Pace(
+            self.settings.training.epochs,
+            len(self.batches),
+            finished_epochs=state.epoch,
+            progress=state.progress,
+        )
+        self.deadline, self.bar = stage.deadline, Bar()
+        # Measured by `run`, then by each epoch.
+        self.step_seconds = self.score_seconds = 0.0
+        # Steps in the earlier epochs of this session, and in the current epoch.
+        self.earlier_steps = self.epoch_steps = 0
 
     def run(self) -> None:
         """Train until the schedule, patience, the deadline or the job's ``stop`` (called after each epoch) ends it."""
         if self.state.ended(self.settings):
             return
-        stage, state = self.stage, self.state
-        self.batches, self.held = stage.batches(self.model), stage.held_frames
-        self.overlays = logs.Overlays(self.held, stage.truths, stage.names, self.settings.loss.is_conditional)
-        self.mean = self.checkpoint.mean(state)
-        epochs, steps = self.settings.training.epochs, len(self.batches)
-        self.pace = schedule.Pace(epochs, steps, epoch=state.epoch, progress=state.progress)
-        speed = measure(self.model, self.batches, self.held, self.settings)
-        self._announce(speed, steps)
+        stage = self.stage
+        speed = measure(self.model, self.batches, self.held_frames, self.settings)
+        self._announce(speed)
         self.step_seconds, self.score_seconds = speed.step, speed.validation
-        self.deadline = stage.deadline
         if stage.deadline is not None and stage.is_last:
             self.deadline = stage.deadline - RESERVE * (speed.finish + speed.validation)
-        with stage.job.reporter.bar(stage.label, (epochs - state.epoch) * steps, "step") as self.bar:
+        with stage.job.reporter.bar(stage.label, self.pace.steps_left, "step") as self.bar:
             self._run()
 
     def _run(self) -> None:
@@ -9581,8 +9526,8 @@ class Epochs:
         finally:
             board.close()
 
-    def _announce(self, speed: Speed, steps: int) -> None:
-        state, deadline = self.state, self.stage.deadline
+    def _announce(self, speed: Speed) -> None:
+        state, deadline, steps = self.state, self.stage.deadline, len(self.batches)
         epochs = self.settings.training.epochs - state.epoch
         seconds = epochs * speed.epoch(steps)
         resumed = f", going on after epoch {state.epoch}" if state.epoch else ""
@@ -9591,7 +9536,9 @@ class Epochs:
             seconds_left = deadline - time.monotonic()
             count = max(0.0, min(epochs, (seconds_left - speed.finish) / speed.epoch(steps)))
             minutes = max(0.0, seconds_left) / 60
-            budget = f"; the {minutes:.1f} min left of the time budget hold about {count:.1f} epochs"
+            budget = (
+                f"; the remaining {minutes:.1f} min of the time budget suffice for about {count:.1f} epochs"
+            )
         self.stage.job.reporter.say(
             f"{self.stage.label}{resumed}: {speed.step * 1000:.0f} ms a step, {epochs} epochs of {steps} steps would "
             f"take about {seconds / 60:.1f} min{budget}"
@@ -9613,8 +9560,8 @@ class Epochs:
         self.step_seconds = seconds / self.epoch_steps
         if self._is_over():
             self.pace.end()
-        self.state.epoch, self.state.progress = self.pace.epoch, self.pace.progress
-        self.state.epochs = self.pace.epochs
+        self.state.epoch, self.state.progress = self.pace.finished_epochs, self.pace.progress
+        self.state.epochs = self.pace.planned_epochs
         score = self._score()
         row = {
             "epoch": self.state.epoch,
@@ -9632,17 +9579,17 @@ class Epochs:
         pace, settings = self.pace, self.settings
         count = pace.start_epoch(self._left(), self.step_seconds, self.score_seconds)
         self.earlier_steps, self.epoch_steps = self.earlier_steps + self.epoch_steps, 0
-        self.bar.expect(self.earlier_steps + pace.left)
+        self.bar.expect(self.earlier_steps + pace.steps_left)
         rate = schedule.positive_rate(pace.progress, self.batches.natural_rate, settings.training)
-        self.batches.start_epoch(pace.epoch, rate)
+        self.batches.start_epoch(pace.finished_epochs, rate)
         scores = [row.get("dice") for row in self.state.history]
         factor = schedule.plateau_factor(scores, settings.optimiser)
         loss = run_steps(
             self.model,
             self.batches,
             count,
-            rate=lambda: schedule.learning_rate(pace.step(), settings.optimiser, factor),
-            after=self._after_step,
+            next_rate=lambda: schedule.learning_rate(pace.step(), settings.optimiser, factor),
+            after_step=self._after_step,
         )
         pace.finish_epoch()
         return loss
@@ -9654,7 +9601,7 @@ class Epochs:
 
     def _score(self) -> EpochScore | None:
         state, started = self.state, time.monotonic()
-        if not len(self.held):
+        if not len(self.held_frames):
             return None
         last = state.epoch >= state.epochs
         if not last and not schedule.is_scored(state.epoch, state.progress, self.settings):
@@ -9662,24 +9609,24 @@ class Epochs:
         with averaging.scoring_weights(self.model, self.settings):
             score = score_epoch(
                 self.model,
-                self.held,
+                self.held_frames,
                 self.stage.truths,
                 batch=self.settings.prediction.batch,
                 conditional=self.settings.loss.is_conditional,
-                look=self.overlays.look,
+                on_prediction=self.overlays.draw,
             )
         self.score_seconds = time.monotonic() - started
         return score
 
     def _record(self, row: dict[str, Any], score: EpochScore | None) -> None:
-        """Add an epoch to the state, the files and the bar; raise CollapseError if the run has collapsed."""
+        """Add an epoch to the state, the files and the bar; raise CollapseError if training has collapsed."""
         state = self.state
         if score and score.dice > state.best_dice:
             state.best_epoch, state.best_dice = state.epoch, score.dice
         state.seconds += row["seconds"]
         state.history.append(row)
         logs.write_history(state.history, self.stage.folder / HISTORY)
-        check(state.history, self.settings.training.collapse_epochs)
+        check_collapse(state.history, self.settings.training.collapse_epochs)
         self._keep()
         score_text = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
         self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{score_text}")
@@ -9710,11 +9657,11 @@ from kaggle_nerve.runs import FoldFacts, FoldResult
 from kaggle_nerve.runs.facts import FIGURES
 from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import atomic_path, digest_file, mark_complete, read_completion
-from kaggle_nerve.training import averaging, start
+from kaggle_nerve.training import averaging, initial_weights
 from kaggle_nerve.training.checkpoint import Checkpoint, State
-from kaggle_nerve.training.environment import record_environment
 from kaggle_nerve.training.epochs import Epochs
 from kaggle_nerve.training.job import FoldJob, Stage, main_stage, warm_stage
+from kaggle_nerve.training.machine import record_environment
 from kaggle_nerve.training.optimisers import build_compiled, build_without_pretrained, resolve_precision
 from kaggle_nerve.training.validation import score_epoch
 
@@ -9723,7 +9670,8 @@ def train_fold(job: FoldJob, jobs: int = 1) -> FoldResult:
     """Train one fold, or resume it; write its model, history and out-of-fold predictions.
 
     A fold killed at any moment resumes after its last complete epoch, with the same optimiser state and schedule. A
-    finished fold is not trained again. ``jobs`` is how many folds are trained side by side.
+    finished fold is not trained again. ``jobs``, how many folds are trained side by side, is only recorded in the
+    fold's environment file.
 
     The fold `ALL` has no out-of-fold predictions. Raise NerveError if another process trains the fold.
     """
@@ -9744,7 +9692,7 @@ def _train(job: FoldJob) -> None:
     stage = main_stage(job)
     keras.utils.clear_session()  # frees the graphs of the previous fold
     keras.utils.set_random_seed(job.seed)
-    restored = Checkpoint(stage.folder).restore(stage.settings) or _first_of_main(job, stage)
+    restored = Checkpoint(stage.folder).restore(stage.settings) or _build_main_model(job, stage)
     if restored is None:
         return
     model, state = restored
@@ -9753,42 +9701,45 @@ def _train(job: FoldJob) -> None:
         _finish(stage, model, state)
 
 
-def _first_of_main(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] | None:
-    """Build the network for its first epoch at the working size; None if the user stopped the warm stage."""
+def _build_main_model(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] | None:
+    """Build the network for the first epoch of the main ``stage``, with the weights of the warm stage if there is one.
+
+    Train the warm stage first if it is unfinished; return None if the user stopped it.
+    """
     precision = resolve_precision(stage.settings)
     warm = warm_stage(job, time.monotonic())
     if warm is None:
-        return _first_model(stage, precision), State(precision=precision)
-    weights = _warm_up(warm)
+        return _build_initial_model(stage, precision), State(precision=precision)
+    weights = _train_warm_stage(warm)
     if weights is None:
         return None
     keras.utils.clear_session()
     keras.utils.set_random_seed(job.seed)
     model = build_without_pretrained(stage.settings, precision)
-    start.load_matching(model, weights)
+    initial_weights.load_matching(model, weights)
     return model, State(precision=precision)
 
 
-def _first_model(stage: Stage, precision: str) -> keras.Model:
+def _build_initial_model(stage: Stage, precision: str) -> keras.Model:
     """Build the network for the very first epoch: new, or with the weights of ``training.start``."""
     if not stage.settings.training.start:
         return build_compiled(stage.settings, precision)
-    source = start.find(stage.settings.training.start, stage.job.fold)
+    source = initial_weights.find_weights(stage.settings.training.start, stage.job.fold)
     model = build_without_pretrained(stage.settings, precision)
-    matched, total = start.load_matching(model, source.path)
+    matched, total = initial_weights.load_matching(model, source.path)
     part = "" if matched == total else f" Only {matched} of the network's {total} arrays of weights match it."
     stage.job.reporter.say(source.sentence + part)
     return model
 
 
-def _warm_up(stage: Stage) -> Path | None:
-    """Train at the smaller size; return the file of the last epoch's weights, None if the user stopped."""
+def _train_warm_stage(stage: Stage) -> Path | None:
+    """Train the warm stage; return the file of the last epoch's weights, None if the user stopped."""
     weights, checkpoint = _warm_weights(stage.folder), Checkpoint(stage.folder)
     if not read_completion(stage.folder):
         restored = checkpoint.restore(stage.settings)
         if restored is None:
             precision = resolve_precision(stage.settings)
-            restored = _first_model(stage, precision), State(precision=precision)
+            restored = _build_initial_model(stage, precision), State(precision=precision)
         model, state = restored
         Epochs(stage, model, state).run()
         if not state.ended(stage.settings):
@@ -9806,12 +9757,13 @@ def _finish(stage: Stage, model: keras.Model, state: State) -> None:
     checkpoint = Checkpoint(stage.folder)
     final = averaging.final_model(model, state, checkpoint, settings, stage.batches(model))
     if final is not model:
+        # Compile for prediction: an averaged ensemble is a new, uncompiled model.
         final.compile(jit_compile=settings.training.jit_compile)
     figures = {}
     if fold.number != ALL:
         figures = _figures(stage, final, state)
         predict_held_out(fold, final, stage.cache, stage.held_rows, job.reporter)
-    # Without the optimiser, the file is a third of the size.
+    # Compile again without the optimiser: the file is then a third of the size.
     final.compile(jit_compile=settings.training.jit_compile)
     with atomic_path(fold.model) as path:
         keras.saving.save_model(final, path)
@@ -9848,10 +9800,141 @@ def _warm_weights(folder: Path) -> Path:
     return folder / "last.weights.h5"
 ''')
 
+write("kaggle_nerve/training/initial_weights.py", r'''"""Initial weights from another run's fold of the same number, or from any model file."""
+
+import io
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from kaggle_nerve.data import folds as folding
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs import Fold, Run
+from kaggle_nerve.runs.run import is_run
+
+WEIGHTS_MEMBER = "model.weights.h5"
+"""Name of the weights file within a .keras archive."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights file, and a sentence about it for the user."""
+
+    path: Path
+    sentence: str
+
+
+def locate_source(start: str, runs_dir: Path) -> Path:
+    """Return the model file or the run's folder that ``training.start`` names; raise NerveError if it is neither."""
+    path = Path(start)
+    if path.is_file():
+        return path
+    for folder in (path, runs_dir / start):
+        if is_run(folder):
+            return folder
+    raise NerveError(
+        f"training.start={start} is neither a model file nor a run in {runs_dir}; correct the setting."
+    )
+
+
+def find_weights(start: str, fold: Fold) -> Source:
+    """Find the weights file that ``training.start`` names for ``fold``.
+
+    ``start`` is a .keras or .weights.h5 file, a run's folder, or the name of a run beside this one.
+    From a run, use the fold of the same number; raise NerveError if it does not hold out the same subjects,
+    since that network would have been trained on some of this fold's held-out subjects. For a file, the user must
+    rule out such leakage.
+    """
+    path = locate_source(start, fold.run.folder.parent)
+    if path.is_file():
+        return Source(
+            path, f"Starting from {path}: make sure that it never saw this fold's held-out subjects."
+        )
+    source_fold = Run(path, fold.run.settings).fold(fold.number)
+    if not source_fold.model.is_file():
+        raise NerveError(
+            f"training.start={start} has no finished fold {fold.number}; train that run's fold first."
+        )
+    if _held_subjects(source_fold) != _held_subjects(fold):
+        raise NerveError(
+            f"Fold {fold.number} of training.start={start} held out other subjects, so it has seen some of those "
+            f"held out here; start from a run with the same {fold.run.folds_csv.name}."
+        )
+    return Source(source_fold.model, f"Starting from fold {fold.number} of run {path.name}.")
+
+
+def load_matching(model: keras.Model, path: Path) -> tuple[int, int]:
+    """Load the weights in ``path`` into ``model`` where layer names and shapes match.
+
+    Return how many arrays were loaded, and how many ``model`` has. Raise NerveError if none matches or
+    the file cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        own_path = Path(folder) / "own.weights.h5"
+        model.save_weights(own_path)
+        with _open(path) as source, h5py.File(own_path, "r+") as target:
+            stored, own_arrays = _arrays(source), _arrays(target)
+            loaded = 0
+            for name, dataset in own_arrays.items():
+                if name in stored and stored[name].shape == dataset.shape:
+                    dataset[...] = np.asarray(stored[name])
+                    loaded += 1
+        if not loaded:
+            raise NerveError(
+                f"{path} has no weights for this network; start from one with the same architecture."
+            )
+        model.load_weights(own_path)
+    return loaded, len(own_arrays)
+
+
+def _held_subjects(fold: Fold) -> set[int]:
+    folds = folding.load(fold.run.folds_csv)
+    return set(folds.subject[folds.fold == fold.number])
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return h5py.File(io.BytesIO(archive.read(WEIGHTS_MEMBER)), "r")
+        return h5py.File(path, "r")
+    except (OSError, KeyError) as fault:
+        raise NerveError(
+            f"{path} is no Keras model file ({fault}); name a .keras or .weights.h5 file."
+        ) from fault
+
+
+def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """Return the file's arrays by path, with layers called by their names instead of the file's running numbers."""
+    arrays: dict[str, h5py.Dataset] = {}
+
+    def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and not path.startswith("optimizer/"):
+            arrays[_readable_name(file, path.split("/"))] = item
+
+    file.visititems(visit)
+    return arrays
+
+
+def _readable_name(file: h5py.File, parts: list[str]) -> str:
+    names = []
+    for index, part in enumerate(parts):
+        is_layer = index > 0 and parts[index - 1] == "layers"
+        group = file.get("/".join([*parts[: index + 1], "vars"])) if is_layer else None
+        names.append(group.attrs.get("name", part) if group is not None else part)
+    return "/".join(names)
+''')
+
 write("kaggle_nerve/training/job.py", r'''"""The data and settings of a fold's training, and its one or two stages.
 
 Progressive resizing adds a short first stage at the smaller ``training.warm_size``, where a frame costs
-less, before the stage at the working size.
+less, before the main stage at the working size. It is called the warm stage, and has nothing to do with
+``optimiser.warmup``, the rise of the learning rate at the beginning of each stage.
 """
 
 import dataclasses
@@ -9881,7 +9964,10 @@ from kaggle_nerve.settings.schema import ALL
 
 @dataclass(frozen=True)
 class Frames:
-    """Training frames at the working size and, if set, at ``training.warm_size``, with the doubted labels."""
+    """Training frames at the working size (``cache``) and, if set, at ``training.warm_size`` (``warm``).
+
+    ``marks``: loss weights and presence targets of frames with doubted labels; None if the settings use none.
+    """
 
     cache: Cache
     warm: Cache | None
@@ -9898,8 +9984,8 @@ def open_frames(
     return Frames(cache, warm, doubted.marks(settings.training, cache.table))
 
 
-def folds_of(run: Run, frames: Frames) -> pd.DataFrame:
-    """Read the run's folds.csv (see `folds`); assign the folds and write it first if it is missing."""
+def load_folds(run: Run, frames: Frames) -> pd.DataFrame:
+    """Read the run's folds.csv (see `data.folds`); assign the folds and write it first if it is missing."""
     if not run.folds_csv.is_file():
         folding.save(folding.assign(frames.cache.table, run.settings.folds, run.settings.seed), run.folds_csv)
     return folding.load(run.folds_csv)
@@ -9907,9 +9993,9 @@ def folds_of(run: Run, frames: Frames) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class FoldJob:
-    """Everything needed to train one fold. ``folds`` is the run's folds.csv.
+    """Everything needed to train one fold. ``folds``: the table in the run's folds.csv.
 
-    ``deadline``: when everything must be done, in seconds of ``time.monotonic``, or None. ``stop`` is called after
+    ``deadline``: when everything must be done, in ``time.monotonic`` seconds, or None. ``stop`` is called after
     each epoch; training ends if it returns True.
     """
 
@@ -9934,9 +10020,11 @@ class FoldJob:
 
 @dataclass(frozen=True)
 class Stage:
-    """One resumable part of a fold's training, at one image size. ``folder`` holds its history and checkpoint.
+    """One resumable part of a fold's training, at one image size.
 
-    ``deadline`` is that of `FoldJob`, or an earlier one; with ``is_last`` it covers the work after the last epoch too.
+    ``label``: prefix of lines and bars for the user. ``folder`` holds the stage's history and checkpoint.
+    ``deadline`` is that of `FoldJob`, or an earlier one. In the last stage, the work after the last epoch must also
+    end before the deadline.
     """
 
     job: FoldJob
@@ -9982,7 +10070,7 @@ class Stage:
             ranges=settings.augmentation,
             outputs=tuple(model.output),
             subjects=table.subject.to_numpy() if settings.training.one_per_subject else None,
-            noise=self.job.frames.marks,
+            marks=self.job.frames.marks,
         )
 
     @cached_property
@@ -9991,7 +10079,10 @@ class Stage:
 
 
 def main_stage(job: FoldJob) -> Stage:
-    """Build the stage at the working size. The fold of all subjects trains for the other folds' median epochs."""
+    """Build the stage at the working size.
+
+    The fold of all subjects is trained for the median epoch count of the finished folds.
+    """
     settings = _main_settings(job.settings)
     if job.fold.number == ALL:
         settings = without_scores(settings, _usual_epochs(job.fold.run, settings))
@@ -9999,7 +10090,10 @@ def main_stage(job: FoldJob) -> Stage:
 
 
 def warm_stage(job: FoldJob, now: float) -> Stage | None:
-    """Build the stage at ``training.warm_size``; None if unset. It gets ``warm_share`` of the time left at ``now``."""
+    """Build the warm stage, at ``training.warm_size``; None if that is unset.
+
+    It gets ``training.warm_share`` of the time left at ``now``.
+    """
     if job.frames.warm is None:
         return None
     settings, share = warm_settings(job.settings), job.settings.training.warm_share
@@ -10009,7 +10103,10 @@ def warm_stage(job: FoldJob, now: float) -> Stage | None:
 
 
 def warm_settings(settings: Settings) -> Settings:
-    """Return the settings of the stage at ``training.warm_size``; scale the loss's smoothing pixels with the area."""
+    """Return the settings of the warm stage: its size and epochs, no patience, and the last weights.
+
+    The loss's smoothing pixels are scaled with the area.
+    """
     height, width = settings.training.warm_size
     area = height * width / (settings.size[0] * settings.size[1])
     training = dataclasses.replace(
@@ -10020,9 +10117,9 @@ def warm_settings(settings: Settings) -> Settings:
 
 
 def without_scores(settings: Settings, epochs: int) -> Settings:
-    """Adapt ``settings`` to ``epochs`` unscored epochs: no patience, and the last weights or a mean of weights.
+    """Return settings for ``epochs`` unscored epochs: no patience, and no schedule ``plateau`` (``cosine`` instead).
 
-    The schedule ``plateau``, which needs scores, becomes ``cosine``.
+    ``average=top`` becomes ``best``, which without scores keeps the last weights.
     """
     average = settings.training.average
     training = dataclasses.replace(
@@ -10049,8 +10146,11 @@ def _warm_epochs(settings: Settings) -> int:
 
 
 def _usual_epochs(run: Run, settings: Settings) -> int:
-    """Return the finished folds' median epoch count, or their median best epoch with ``average=best``."""
-    facts = [fold.needs_facts() for fold in run.finished_folds()]
+    """Return the finished folds' median epoch count, or their median best epoch with ``average=best``.
+
+    Return ``training.epochs`` if none is finished.
+    """
+    facts = [fold.require_facts() for fold in run.finished_folds()]
     best = settings.training.average == "best"
     epochs = [fold.best_epoch if best else fold.epochs for fold in facts]
     return max(1, round(median(epochs))) if epochs else settings.training.epochs
@@ -10091,8 +10191,10 @@ COLUMNS = [
 ]
 
 COUNT = 4
+"""Held-out frames whose pictures the TensorBoard log shows."""
+
 SIZE = (HEIGHT // 2, WIDTH // 2)
-"""(height, width) of a picture. Half size, since a log keeps one per frame and scored epoch."""
+"""(height, width) of a picture. Half size: the log stores `COUNT` pictures per scored epoch."""
 
 
 def write_history(rows: list[dict[str, Any]], path: Path) -> None:
@@ -10152,7 +10254,7 @@ class Overlays:
         self._rows = frozenset(pick_rows(truths.areas))
         self._pictures: dict[str, np.ndarray] = {}
 
-    def look(self, row: int, probability: np.ndarray, presence: float) -> None:
+    def draw(self, row: int, probability: np.ndarray, presence: float) -> None:
         """Draw the prediction for a frame: its probability map (height, width) at working size and P(mask not empty).
 
         Ignore frames that were not picked. The outline is at probability 0.5, regardless of the presence.
@@ -10184,9 +10286,9 @@ def pick_rows(areas: np.ndarray, count: int = COUNT) -> list[int]:
     half = [min(len(rows), count // 2) for rows in kinds]
     counts = [min(len(rows), count - other) for rows, other in zip(kinds, half[::-1], strict=True)]
     return sorted(
-        int(rows[(2 * place + 1) * len(rows) // (2 * number)])
+        int(rows[(2 * index + 1) * len(rows) // (2 * number)])
         for rows, number in zip(kinds, counts, strict=True)
-        for place in range(number)
+        for index in range(number)
     )
 
 
@@ -10194,7 +10296,7 @@ def _short(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
 ''')
 
-write("kaggle_nerve/training/losses.py", r'''"""Losses of the mask output. Each function returns one value per image, so that an empty frame counts as one.
+write("kaggle_nerve/training/losses.py", r'''"""Losses of the mask output. Each function returns one value per image: an empty frame weighs as much as any other.
 
 Truths and probabilities are (batch, height, width, 1) from 0 to 1; truths are soft where the mask covers
 part of a working pixel. Values are (batch,), float32, and 0 for a perfect frame, including an empty one.
@@ -10214,82 +10316,84 @@ EPSILON = 1e-7
 """Margin to 0 and 1 for probabilities in logarithms and powers."""
 
 
-def dice(truth: KerasTensor, guess: KerasTensor, smooth: float) -> KerasTensor:
+def dice(truth: KerasTensor, probability: KerasTensor, smooth: float) -> KerasTensor:
     """Compute 1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth) of each image; ``smooth`` in pixels.
 
-    From V-Net (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797) with a smoothing term, so that a
-    perfect empty image has loss 0 (1 in `keras.losses.Dice`).
+    Like V-Net's loss (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797), but with unsquared sums and a smoothing
+    term, so that a perfect empty image has loss 0 (1 in `keras.losses.Dice`).
 
     Example: a truth of 2 pixels, with probability 1 on one of them and on one other pixel, and smooth 1
     give 1 - (2 + 1) / (2 + 2 + 1) = 0.4.
     """
-    truth, guess = _float32(truth, guess)
-    overlap = ops.sum(truth * guess, axis=PIXELS)
-    return _dice(overlap, ops.sum(truth, axis=PIXELS) + ops.sum(guess, axis=PIXELS), smooth)
+    truth, probability = _float32(truth, probability)
+    overlap = ops.sum(truth * probability, axis=PIXELS)
+    return _dice(overlap, ops.sum(truth, axis=PIXELS) + ops.sum(probability, axis=PIXELS), smooth)
 
 
 def batch_dice(
-    truth: KerasTensor, guess: KerasTensor, smooth: float, counts: KerasTensor | None = None
+    truth: KerasTensor, probability: KerasTensor, smooth: float, image_weights: KerasTensor | None = None
 ) -> KerasTensor:
     """Compute the Dice loss over all pixels of the batch, the same value for each image.
 
-    ``counts`` (batch,): weight of each image's pixels; None: 1.
+    ``image_weights`` (batch,): weight of each image's pixels; None: 1.
     """
-    truth, guess = _float32(truth, guess)
-    overlap, total = truth * guess, truth + guess
-    if counts is not None:
-        overlap, total = (value * counts[:, None, None, None] for value in (overlap, total))
+    truth, probability = _float32(truth, probability)
+    overlap, total = truth * probability, truth + probability
+    if image_weights is not None:
+        overlap, total = (value * image_weights[:, None, None, None] for value in (overlap, total))
     value = _dice(ops.sum(overlap), ops.sum(total), smooth)
     return value * ops.ones_like(truth[:, 0, 0, 0])
 
 
-def cross_entropy(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
+def cross_entropy(truth: KerasTensor, probability: KerasTensor) -> KerasTensor:
     """Compute the binary cross-entropy in nats, the mean over the pixels of each image."""
-    truth, guess = _float32(truth, guess)
-    return ops.mean(ops.binary_crossentropy(truth, guess), axis=PIXELS)
+    truth, probability = _float32(truth, probability)
+    return ops.mean(ops.binary_crossentropy(truth, probability), axis=PIXELS)
 
 
-def focal(truth: KerasTensor, guess: KerasTensor, gamma: float) -> KerasTensor:
+def focal(truth: KerasTensor, probability: KerasTensor, gamma: float) -> KerasTensor:
     """Compute the cross-entropy with each pixel weighted by (1 - probability of its true class) ** ``gamma``.
 
     Focal loss (Lin and others 2017, arXiv:1708.02002) without class weights; gamma 0 is the plain
     cross-entropy.
     """
-    truth, guess = _float32(truth, guess)
-    guess = ops.clip(guess, EPSILON, 1 - EPSILON)
-    present = truth * (1 - guess) ** gamma * ops.log(guess)
-    absent = (1 - truth) * guess**gamma * ops.log(1 - guess)
+    truth, probability = _float32(truth, probability)
+    probability = ops.clip(probability, EPSILON, 1 - EPSILON)
+    present = truth * (1 - probability) ** gamma * ops.log(probability)
+    absent = (1 - truth) * probability**gamma * ops.log(1 - probability)
     return -ops.mean(present + absent, axis=PIXELS)
 
 
-def tversky(truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float) -> KerasTensor:
-    """Compute 1 - (hits + smooth) / (hits + alpha false + beta missed + smooth) of each image, in pixels.
+def tversky(
+    truth: KerasTensor, probability: KerasTensor, alpha: float, beta: float, smooth: float
+) -> KerasTensor:
+    """Compute 1 - (hits + smooth) / (hits + alpha false positives + beta false negatives + smooth) of each image.
 
-    Tversky loss (Salehi, Erdogmus, Gholipour 2017, arXiv:1706.05721). With both weights 0.5 it is the
-    Dice loss smoothed by twice ``smooth``.
+    Tversky loss (Salehi, Erdogmus, Gholipour 2017, arXiv:1706.05721), with counts in pixels. With both weights
+    0.5 it is the Dice loss smoothed by twice ``smooth``.
     """
-    truth, guess = _float32(truth, guess)
-    hits = ops.sum(truth * guess, axis=PIXELS)
-    false = ops.sum((1 - truth) * guess, axis=PIXELS)
-    missed = ops.sum(truth * (1 - guess), axis=PIXELS)
+    truth, probability = _float32(truth, probability)
+    hits = ops.sum(truth * probability, axis=PIXELS)
+    false_positives = ops.sum((1 - truth) * probability, axis=PIXELS)
+    false_negatives = ops.sum(truth * (1 - probability), axis=PIXELS)
     # Not as 1 minus the ratio: rounding could make that negative, and a power of it NaN.
-    wrong = alpha * false + beta * missed
+    wrong = alpha * false_positives + beta * false_negatives
     return wrong / (hits + wrong + smooth)
 
 
 def focal_tversky(
-    truth: KerasTensor, guess: KerasTensor, alpha: float, beta: float, smooth: float, gamma: float
+    truth: KerasTensor, probability: KerasTensor, alpha: float, beta: float, smooth: float, gamma: float
 ) -> KerasTensor:
     """Raise the Tversky loss to the power of ``gamma``.
 
-    Abraham and Khan 2018 (arXiv:1810.07842) write the exponent as 1 / gamma and use 0.75. An
-    exponent above 1 reduces the weight of good images.
+    Abraham and Khan 2018 (arXiv:1810.07842) call the exponent 1 / gamma; theirs is 0.75 (gamma 4/3). Here
+    ``gamma`` is the exponent itself. An exponent above 1 reduces the weight of good images.
     """
     # The shift keeps the gradient finite at 0 for exponents below 1.
-    return (tversky(truth, guess, alpha, beta, smooth) + EPSILON) ** gamma - EPSILON**gamma
+    return (tversky(truth, probability, alpha, beta, smooth) + EPSILON) ** gamma - EPSILON**gamma
 
 
-def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
+def lovasz(truth: KerasTensor, probability: KerasTensor) -> KerasTensor:
     """Compute the Lovasz hinge of each image, on logits: a convex surrogate of 1 - intersection over union.
 
     Berman, Triki, Blaschko 2018 (arXiv:1705.08790). Pixels are sorted by their hinge error
@@ -10297,10 +10401,12 @@ def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
     wrong in addition to all worse ones. Truths of 0.5 or more are positive. The loss of an empty image is
     its largest error, 0 if every logit is -1 or less.
     """
-    truth, guess = (ops.reshape(value, (ops.shape(value)[0], -1)) for value in _float32(truth, guess))
+    truth, probability = (
+        ops.reshape(value, (ops.shape(value)[0], -1)) for value in _float32(truth, probability)
+    )
     truth = ops.cast(truth >= 0.5, "float32")
-    guess = ops.clip(guess, EPSILON, 1 - EPSILON)
-    errors = 1 - (ops.log(guess) - ops.log(1 - guess)) * (2 * truth - 1)
+    probability = ops.clip(probability, EPSILON, 1 - EPSILON)
+    errors = 1 - (ops.log(probability) - ops.log(1 - probability)) * (2 * truth - 1)
     order = ops.argsort(-errors, axis=1)
     growth = _jaccard_growth(ops.take_along_axis(truth, order, axis=1))
     return ops.sum(ops.relu(ops.take_along_axis(errors, order, axis=1)) * growth, axis=1)
@@ -10310,9 +10416,10 @@ def lovasz(truth: KerasTensor, guess: KerasTensor) -> KerasTensor:
 class MaskLoss(keras.losses.Loss):
     """Weighted sum of the losses of this module, image by image.
 
-    Arguments are those of `LossSettings`: ``dice`` to ``lovasz`` are weights (0: not computed), the others
-    shape the losses; ``empty_frames`` is the weight of an image without a mask. Raise NerveError if every
-    weight is 0.
+    Arguments are those of `LossSettings`. ``dice``, ``bce``, ``batch_dice``, ``focal``, ``tversky``,
+    ``focal_tversky`` and ``lovasz`` are the weights of the losses (0: not computed); ``smooth``, ``focal_gamma``,
+    ``tversky_alpha`` and ``tversky_beta`` are their parameters; ``empty_frames`` is the weight of an image without
+    a mask. Raise NerveError if every loss has weight 0.
     """
 
     def __init__(
@@ -10344,7 +10451,7 @@ class MaskLoss(keras.losses.Loss):
             "focal_tversky": focal_tversky,
             "lovasz": lovasz,
         }
-        self.shape = {
+        self.parameters = {
             "smooth": smooth,
             "focal_gamma": focal_gamma,
             "tversky_alpha": tversky_alpha,
@@ -10354,11 +10461,11 @@ class MaskLoss(keras.losses.Loss):
             names = ", ".join(f"loss.{name}" for name in self.weights)
             raise NerveError(f"Every loss of the mask has weight 0; give one of {names} a weight.")
         self.empty_frames = empty_frames
-        self._terms = _terms(**self.shape)
+        self._terms = _terms(**self.parameters)
 
     @classmethod
-    def of(cls, settings: LossSettings) -> "MaskLoss":
-        """Build the loss from ``settings``, without their weights of the presence and deep outputs."""
+    def from_settings(cls, settings: LossSettings) -> "MaskLoss":
+        """Build the loss from ``settings``, ignoring ``loss.presence`` and ``loss.deep``."""
         options = {name: value for name, value in vars(settings).items() if name not in ("presence", "deep")}
         return cls(**options)
 
@@ -10367,19 +10474,19 @@ class MaskLoss(keras.losses.Loss):
         used = {name: weight for name, weight in self.weights.items() if weight}
         if self.empty_frames == 1:
             return sum(weight * self._terms[name](y_true, y_pred) for name, weight in used.items())
-        counts = _counts(y_true, self.empty_frames)
+        image_weights = _image_weights(y_true, self.empty_frames)
         total = 0.0
         for name, weight in used.items():
             if name == "batch_dice":
-                value = batch_dice(y_true, y_pred, self.shape["smooth"], counts)
+                value = batch_dice(y_true, y_pred, self.parameters["smooth"], image_weights)
             else:
-                value = self._terms[name](y_true, y_pred) * counts
+                value = self._terms[name](y_true, y_pred) * image_weights
             total = total + weight * value
         return total
 
     def get_config(self) -> dict:
         """Return the arguments of the loss, so that a saved model can be compiled again."""
-        return {**super().get_config(), **self.weights, **self.shape, "empty_frames": self.empty_frames}
+        return {**super().get_config(), **self.weights, **self.parameters, "empty_frames": self.empty_frames}
 
 
 def _terms(
@@ -10387,17 +10494,17 @@ def _terms(
 ) -> dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]]:
     ratio = (tversky_alpha, tversky_beta, smooth)
     return {
-        "dice": lambda truth, guess: dice(truth, guess, smooth),
-        "batch_dice": lambda truth, guess: batch_dice(truth, guess, smooth),
+        "dice": lambda truth, probability: dice(truth, probability, smooth),
+        "batch_dice": lambda truth, probability: batch_dice(truth, probability, smooth),
         "bce": cross_entropy,
-        "focal": lambda truth, guess: focal(truth, guess, focal_gamma),
-        "tversky": lambda truth, guess: tversky(truth, guess, *ratio),
-        "focal_tversky": lambda truth, guess: focal_tversky(truth, guess, *ratio, focal_gamma),
+        "focal": lambda truth, probability: focal(truth, probability, focal_gamma),
+        "tversky": lambda truth, probability: tversky(truth, probability, *ratio),
+        "focal_tversky": lambda truth, probability: focal_tversky(truth, probability, *ratio, focal_gamma),
         "lovasz": lovasz,
     }
 
 
-def _counts(truth: KerasTensor, empty_frames: float) -> KerasTensor:
+def _image_weights(truth: KerasTensor, empty_frames: float) -> KerasTensor:
     """Return each image's weight, (batch,): 1, or ``empty_frames`` if its mask is empty."""
     has_mask = ops.cast(ops.any(truth > 0, axis=PIXELS), "float32")
     return has_mask + empty_frames * (1 - has_mask)
@@ -10412,11 +10519,84 @@ def _dice(overlap: KerasTensor, total: KerasTensor, smooth: float) -> KerasTenso
 
 
 def _jaccard_growth(truth: KerasTensor) -> KerasTensor:
-    """Return the growth of the Jaccard loss when pixel k of each row is wrong too, for sorted rows (batch, pixels)."""
+    """Return, for rows sorted by error, the rise of the Jaccard loss when pixel k is wrong in addition to 0 to k - 1.
+
+    ``truth`` and the result are (batch, pixels), with the largest error first.
+    """
     total = ops.sum(truth, axis=1, keepdims=True)
     left = total - ops.cumsum(truth, axis=1)
     loss = 1 - left / (total + ops.cumsum(1 - truth, axis=1))
     return ops.concatenate([loss[:, :1], loss[:, 1:] - loss[:, :-1]], axis=1)
+''')
+
+write("kaggle_nerve/training/machine.py", r'''"""Hardware and software that a run and each of its folds ran on, stored beside their results."""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import keras
+
+from kaggle_nerve import __version__, devices
+from kaggle_nerve.runs import Fold
+from kaggle_nerve.storage import write_json
+from kaggle_nerve.training.optimisers import resolve_precision
+
+
+def environment(device_names: list[str]) -> dict[str, Any]:
+    """Return the versions and the machine of this session; ``device_names`` are the devices that it uses."""
+    backend = keras.backend.backend()
+    packages = ["keras", "numpy", "opencv-python-headless", "pandas", "scikit-learn", backend]
+    return {
+        "kaggle_nerve": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "backend": backend,
+        "devices": device_names,
+        "versions": {package: _version(package) for package in packages},
+    }
+
+
+@contextmanager
+def record_environment(fold: Fold, jobs: int) -> Iterator[None]:
+    """Write the fold's environment when the block begins, and its duration when the block succeeds.
+
+    ``jobs`` is how many folds are trained side by side. The file describes the latest session:
+    ``seconds`` and ``peak_memory`` (bytes on the accelerator, null if the backend does not report it)
+    are null until the session ends.
+    """
+    started = time.monotonic()
+    values = {
+        **environment(devices.names()),
+        "precision": _precision(fold),
+        "deterministic": fold.run.settings.training.deterministic,
+        "jobs": jobs,
+        "peak_memory": None,
+        "seconds": None,
+    }
+    write_json(fold.environment, values)
+    yield
+    results = {"peak_memory": devices.peak_memory(), "seconds": round(time.monotonic() - started, 1)}
+    write_json(fold.environment, values | results)
+
+
+def _precision(fold: Fold) -> str:
+    """Return the network's dtype policy: an unfinished fold keeps the one that it started with."""
+    progress = fold.progress()
+    return progress.precision if progress else resolve_precision(fold.run.settings)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 ''')
 
 write("kaggle_nerve/training/optimisers.py", r'''"""Optimisers, loss weights and precision: compile a network for training."""
@@ -10434,7 +10614,7 @@ from kaggle_nerve.settings import LossSettings, Settings
 from kaggle_nerve.training.losses import MaskLoss
 
 NO_DECAY = ["bias", "gamma", "beta"]
-"""Names of weights excluded from weight decay, which only harms biases and norms."""
+"""Names of weights without weight decay: biases and normalisation parameters."""
 
 
 def build_compiled(settings: Settings, precision: str = "") -> keras.Model:
@@ -10446,23 +10626,23 @@ def build_compiled(settings: Settings, precision: str = "") -> keras.Model:
     precision = precision or resolve_precision(settings)
     with dtype_policy(precision):
         model = registry.build(settings)
-    make_ready(model, settings, precision)
+    compile_for_training(model, settings, precision)
     return model
 
 
 def build_without_pretrained(settings: Settings, precision: str) -> keras.Model:
-    """Do as `build_compiled`, but without pretrained weights: for a network whose weights come from elsewhere."""
+    """Build and compile a new network without pretrained weights: its weights come from elsewhere."""
     bare = dataclasses.replace(settings.model, weights="none")
     return build_compiled(dataclasses.replace(settings, model=bare), precision)
 
 
-def make_ready(model: keras.Model, settings: Settings, precision: str) -> None:
-    """Compile ``model`` with a new optimiser; every variable of a training step exists afterwards."""
+def compile_for_training(model: keras.Model, settings: Settings, precision: str) -> None:
+    """Compile ``model`` with a new optimiser, and create all variables that a training step needs."""
     weights = loss_weights(model, settings.loss)
     losses = {
         name: keras.losses.BinaryCrossentropy(name="presence_loss", dtype="float32")
         if name == "presence"
-        else MaskLoss.of(settings.loss)
+        else MaskLoss.from_settings(settings.loss)
         for name in weights
     }
     built = optimiser(settings, precision)
@@ -10475,13 +10655,18 @@ def make_ready(model: keras.Model, settings: Settings, precision: str) -> None:
     )
     # Build now, so that its variables can be stored or restored before the first step.
     built.build(model.trainable_variables)
-    # A first loss creates the variables of its means; created in the first step, they have TensorFlow trace it twice.
+    # Compute a loss once now: Keras creates its metric variables then, and creating them in the first step would make
+    # TensorFlow trace that step twice.
     some = {name: np.zeros((1, *output.shape[1:]), np.float32) for name, output in model.output.items()}
     model.compute_loss(y=some, y_pred=some)
 
 
 def loss_weights(model: keras.Model, settings: LossSettings) -> dict[str, float]:
-    """Return each output's loss weight: ``mask`` 1, ``mask_k`` of deep supervision deep**k, ``presence`` its own."""
+    """Return each output's loss weight.
+
+    It is 1 for ``mask``, ``deep ** k`` for the deep-supervision output ``mask_k``, and ``loss.presence`` for
+    ``presence``.
+    """
     weights = {}
     for name in model.output:
         if name == "presence":
@@ -10581,7 +10766,7 @@ class Worker:
 
     def __init__(self, fold: Fold, order: Order, slot: int, environment: dict[str, str], events: Events):
         self.fold, self.slot, log = fold, slot, fold.log
-        self.last: dict[str, Any] = {}
+        self.last_message: dict[str, Any] = {}
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
@@ -10609,11 +10794,11 @@ class Worker:
 
     def failure(self) -> NerveError:
         """Describe why the process ended without a result."""
-        if self.last.get("event") == "failed":
-            return NerveError(self.last["text"])
+        if self.last_message.get("event") == "failed":
+            return NerveError(self.last_message["text"])
         code = self._process.returncode
-        if self.last.get("event") == "crashed":
-            first_line = (self.last["text"].splitlines() or [""])[0][:200]
+        if self.last_message.get("event") == "crashed":
+            first_line = (self.last_message["text"].splitlines() or [""])[0][:200]
             reason = f"failed ({first_line.rstrip('.')})"
         elif code < 0:
             reason = f"ended with signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
@@ -10637,7 +10822,7 @@ class Worker:
         events.put((self, None))
 
 
-class SideBySide:
+class ParallelTraining:
     """Train folds in ``jobs`` processes. If one fold fails, the others continue.
 
     ``deadline``, in ``time.monotonic`` seconds, is for all folds. ``stop`` is called a few times a second; once it
@@ -10666,8 +10851,9 @@ class SideBySide:
         On any exception, kill all worker processes.
         """
         rounds = math.ceil(len(folds) / self._jobs)
+        # Each fold with the number of rounds still to come, its own included.
         waiting: deque[tuple[Fold, int]] = deque(
-            (fold, rounds - place // self._jobs) for place, fold in enumerate(folds)
+            (fold, rounds - index // self._jobs) for index, fold in enumerate(folds)
         )
         free, stopping = deque(range(self._jobs)), False
         try:
@@ -10678,7 +10864,7 @@ class SideBySide:
                         worker.stop()
                 while waiting and free and not stopping:
                     self._start(*waiting.popleft(), free.popleft())
-                free.extend(self._look())
+                free.extend(self._handle_message())
         finally:
             for worker, replay in self._running.items():
                 worker.kill()
@@ -10687,15 +10873,15 @@ class SideBySide:
 
     def _start(self, fold: Fold, rounds: int, slot: int) -> None:
         """Start ``fold``; divide the time left by the ``rounds`` still to come, including this one."""
-        ends = None
+        deadline = None
         if self._deadline is not None:
-            ends = time.time() + (self._deadline - time.monotonic()) / rounds
+            deadline = time.time() + (self._deadline - time.monotonic()) / rounds
         order = Order(
             data_dir=str(self._data_dir.absolute()),
             runs_dir=str(fold.run.folder.parent.absolute()),
             run=fold.run.name,
             fold=fold.number,
-            ends=ends,
+            deadline=deadline,
             jobs=self._jobs,
         )
         worker = Worker(fold, order, slot, self._environment(fold, slot), self._events)
@@ -10710,7 +10896,7 @@ class SideBySide:
             variables |= devices.deterministic_environment(os.environ)
         return variables
 
-    def _look(self) -> list[int]:
+    def _handle_message(self) -> list[int]:
         """Wait up to `TICK` seconds for a message and handle it; return the slot that became free, if one did."""
         try:
             worker, message = self._events.get(timeout=TICK)
@@ -10718,16 +10904,17 @@ class SideBySide:
             return []
         if message is None:
             self._running.pop(worker).close()
-            self._conclude(worker)
+            self._record_failure(worker)
             return [worker.slot]
         if message["event"] in ("result", "failed", "crashed"):
-            worker.last = message
+            worker.last_message = message
         else:
-            self._running[worker].take(message)
+            self._running[worker].handle(message)
         return []
 
-    def _conclude(self, worker: Worker) -> None:
-        if worker.last.get("event") != "result":
+    def _record_failure(self, worker: Worker) -> None:
+        """Record and report the error of a worker that ended without a result."""
+        if worker.last_message.get("event") != "result":
             fault = self._failures[worker.fold.number] = worker.failure()
             self._reporter.say(failure_sentence(worker.fold.number, fault))
 ''')
@@ -10748,11 +10935,11 @@ from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, FoldResult, Run
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.settings.schema import ALL, FoldName
-from kaggle_nerve.training import start
-from kaggle_nerve.training.environment import environment
+from kaggle_nerve.training import initial_weights
 from kaggle_nerve.training.fold import train_fold
-from kaggle_nerve.training.job import FoldJob, Frames, folds_of, open_frames
-from kaggle_nerve.training.parallel import SideBySide, failure_sentence
+from kaggle_nerve.training.job import FoldJob, Frames, load_folds, open_frames
+from kaggle_nerve.training.machine import environment
+from kaggle_nerve.training.parallel import ParallelTraining, failure_sentence
 
 
 class FoldsError(NerveError):
@@ -10764,7 +10951,7 @@ class FoldsError(NerveError):
     def __init__(self, run: Run, results: list[FoldResult], failures: dict[FoldName, NerveError]):
         self.run, self.results = run, results
         self.failures: dict[FoldName, str] = {
-            number: failure_sentence(number, failures[number]) for number in sorted(failures, key=_place)
+            number: failure_sentence(number, failures[number]) for number in sorted(failures, key=_sort_key)
         }
         super().__init__("\n".join(self.failures.values()))
 
@@ -10784,34 +10971,30 @@ def train_folds(
 ) -> tuple[Run, list[FoldResult]]:
     """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); skip finished ones.
 
-    ``time_budget``: seconds for everything, including caching, divided among the folds still to be
-    trained: one by one in proportion to their frames, side by side evenly over the rounds.
-    ``stop`` is called at least after each epoch; once it returns True, the remaining folds are left
-    for later. ``jobs``: how many folds are trained side by side, each in its own process; None
-    means one for each visible GPU. A single job runs in this process.
+    ``time_budget``: seconds for everything, including caching, divided among the folds still to be trained. In one
+    process, each fold's share is proportional to its training frames; with several, each round of ``jobs`` folds
+    gets an equal share. ``stop`` is called at least after each epoch; once it returns True, the remaining folds are
+    left for later. ``jobs``: how many folds are trained side by side, each in its own process; None means one for
+    each visible GPU. A single job runs in this process.
 
-    Raise FoldsError after all folds if some of them failed, or the error itself if ``fold`` names the
-    only one.
+    Raise FoldsError after the last fold if some failed; with ``fold``, raise that fold's own error.
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
     if settings.training.start and not (runs_dir / name).is_dir():
-        start.locate(
-            settings.training.start, runs_dir
-        )  # check now: later, a typo would leave an empty run behind
+        # Check now: later, a typo would leave an empty run behind.
+        initial_weights.locate_source(settings.training.start, runs_dir)
     frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
     jobs = jobs or max(1, len(devices.multiple_gpus()))
-    machine = environment(_devices(jobs))
-    run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
-    reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
-    table = folds_of(run, frames)
-    folds = [run.fold(number) for number in _numbers(folding.count(table), fold, settings.trains_all)]
+    run = _create_run(runs_dir, name, settings, frames, jobs, reporter)
+    table = load_folds(run, frames)
+    folds = [run.fold(number) for number in _folds_to_train(folding.count(table), fold, settings.trains_all)]
     unfinished = [each for each in folds if not each.facts()]
     if len(unfinished) < len(folds):
         reporter.say(f"{len(folds) - len(unfinished)} of {len(folds)} folds are finished already.")
     jobs = min(jobs, len(unfinished))
     if jobs > 1:
         reporter.say(f"{jobs} folds are trained side by side.")
-        failures = SideBySide(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(
+        failures = ParallelTraining(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(
             unfinished
         )
     else:
@@ -10824,6 +11007,16 @@ def train_folds(
     return run, results
 
 
+def _create_run(
+    runs_dir: Path, name: str, settings: Settings, frames: Frames, jobs: int, reporter: Reporter
+) -> Run:
+    """Create run ``name``, or open it if it exists; report this session's devices."""
+    machine = environment(_devices(jobs))
+    run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
+    reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
+    return run
+
+
 def _one_by_one(
     folds: list[Fold],
     frames: Frames,
@@ -10834,15 +11027,15 @@ def _one_by_one(
 ) -> dict[FoldName, NerveError]:
     """Train ``folds`` in this process; return the errors of those that failed. A failure does not stop the others."""
     failures: dict[FoldName, NerveError] = {}
-    for place, fold in enumerate(folds):
-        shares = [_share(each.number, folding.count(table)) for each in folds[place:]]
+    for index, fold in enumerate(folds):
+        shares = [_share(each.number, folding.count(table)) for each in folds[index:]]
         now = time.monotonic()
         end = None if deadline is None else now + (deadline - now) * shares[0] / sum(shares)
         try:
             result = train_fold(FoldJob(fold, frames, table, end, reporter, stop))
         except NerveError as fault:
             failures[fold.number] = fault
-            if place < len(folds) - 1:
+            if index < len(folds) - 1:
                 reporter.say(failure_sentence(fold.number, fault))
             continue
         if not result.finished:
@@ -10851,11 +11044,15 @@ def _one_by_one(
 
 
 def _share(fold: FoldName, count: int) -> float:
-    """Return ``fold``'s training frames relative to one of ``count`` folds; the fold of all subjects has more."""
+    """Return a fold's share of the time, relative to an ordinary fold.
+
+    With ``count`` ordinary folds, the fold of all subjects has count / (count - 1) times the frames. Beside a
+    single hold-out it gets the same share.
+    """
     return count / (count - 1) if fold == ALL and count > 1 else 1.0
 
 
-def _place(fold: FoldName) -> float:
+def _sort_key(fold: FoldName) -> float:
     """Return a sort key: folds by their number, the fold of all subjects last."""
     return math.inf if fold == ALL else fold
 
@@ -10865,7 +11062,7 @@ def _devices(jobs: int) -> list[str]:
     return list(devices.visible_gpus()) or ["cpu:0"] if jobs > 1 else devices.names()
 
 
-def _numbers(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:
+def _folds_to_train(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:
     """Return the folds to train. The fold of all subjects comes last: its epochs depend on the other folds."""
     if fold is None:
         return [*range(count), ALL] if with_all else list(range(count))
@@ -10876,7 +11073,7 @@ def _numbers(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName
     return [fold]
 ''')
 
-write("kaggle_nerve/training/schedule.py", r'''"""Schedules of a run, as plain functions of progress (0 at the start, 1 at the end)."""
+write("kaggle_nerve/training/schedule.py", r'''"""Schedules of a stage of training, as plain functions of progress (0 at the start, 1 at the end)."""
 
 import math
 from collections.abc import Iterable
@@ -10887,15 +11084,16 @@ TOLERANCE = 1e-6
 """Rounding tolerance: progress is a sum of many steps, so this close to a boundary counts as on it."""
 
 SHORTEST_EPOCH = 0.1
-"""Smallest share of an epoch's steps for which a shortened last epoch is worth scoring."""
+"""Smallest share of an epoch's steps that still makes a last, shortened epoch."""
 
 
 def learning_rate(progress: float, settings: OptimiserSettings, plateau_factor: float = 1.0) -> float:
     """Return the learning rate: a linear warm-up, then according to ``schedule``.
 
     ``cosine`` falls from the full rate to 0 as half a cosine; ``cyclic`` does so ``cycles`` times, each
-    restart at the full rate (SGDR, Loshchilov and Hutter 2017, arXiv:1608.03983). ``plateau_factor``
-    applies to the schedule ``plateau`` only.
+    restart at the full rate (SGDR, Loshchilov and Hutter 2017, arXiv:1608.03983). ``step`` multiplies by
+    ``factor`` after each of ``steps`` equal parts but the last; ``plateau`` multiplies by ``plateau_factor``,
+    which no other schedule uses; ``constant`` keeps the full rate.
     """
     if progress < settings.warmup:
         return settings.learning_rate * progress / settings.warmup
@@ -10957,7 +11155,11 @@ def is_scored(epoch: int, progress: float, settings: Settings) -> bool:
 
 
 def positive_rate(progress: float, natural: float, settings: TrainingSettings) -> float | None:
-    """Return the share of frames with a mask in an epoch that begins at ``progress``; None: the natural share."""
+    """Return the share of frames with a mask in an epoch that begins at ``progress``; None: the natural share.
+
+    It falls linearly from the setting ``positive_rate`` to ``natural`` over ``positive_share`` of the schedule. None
+    after that, and always if the setting is 0.
+    """
     if not settings.positive_rate or progress >= settings.positive_share:
         return None
     rest = 1 - progress / settings.positive_share
@@ -10965,64 +11167,66 @@ def positive_rate(progress: float, natural: float, settings: TrainingSettings) -
 
 
 class Pace:
-    """Progress of a run, and the progress per step.
+    """Progress of a stage of training, and the progress per step.
 
-    Without a deadline, each of ``epochs`` is an equal part. With one, each epoch redistributes the
+    Without a deadline, each of ``max_epochs`` is an equal part. With one, each epoch redistributes the
     remaining progress over the steps that still fit, so that the schedule ends with the time even if
     the machine is slower or faster than measured. The last epoch may then be shorter.
     """
 
-    def __init__(self, epochs: int, steps: int, *, epoch: int = 0, progress: float = 0.0):
-        """Start at ``progress`` after ``epoch`` epochs; ``steps`` is the number of steps in a full epoch."""
-        self.limit, self.epochs, self.steps = epochs, epochs, steps
-        self.epoch, self.progress = epoch, progress
-        self.left = (epochs - epoch) * steps
-        self.step_size = 1 / (epochs * steps)
+    def __init__(self, max_epochs: int, steps: int, *, finished_epochs: int = 0, progress: float = 0.0):
+        """Start at ``progress`` after ``finished_epochs``; ``steps`` is the number of steps in a full epoch."""
+        self.max_epochs, self.planned_epochs, self.steps = max_epochs, max_epochs, steps
+        self.finished_epochs, self.progress = finished_epochs, progress
+        self.steps_left = (max_epochs - finished_epochs) * steps
+        self.step_size = 1 / (max_epochs * steps)
 
     @property
     def next_steps(self) -> int:
         """Number of steps in the next epoch; after the last epoch, that of a full one."""
-        return min(self.left, self.steps) or self.steps
+        return min(self.steps_left, self.steps) or self.steps
 
-    def start_epoch(self, seconds_left: float | None, step: float, score: float) -> int:
+    def start_epoch(self, seconds_left: float | None, step_seconds: float, score_seconds: float) -> int:
         """Distribute the remaining progress over the steps left that fit into ``seconds_left``.
 
-        ``step`` and ``score``: seconds of one step, and of the score after an epoch. ``seconds_left``
-        must cover the scores between epochs, but not the last one. Return the steps of this epoch.
+        ``seconds_left``: time for steps and for all scores but the last; None: without a deadline.
+        ``step_seconds`` and ``score_seconds``: time of one step, and of the score after an epoch. Return the
+        number of steps in this epoch.
         """
-        self.left = (self.limit - self.epoch) * self.steps
+        self.steps_left = (self.max_epochs - self.finished_epochs) * self.steps
         if seconds_left is not None:
-            self.left = min(self.left, self._fitting(seconds_left, step, score))
-        self.epochs = self.epoch + math.ceil(self.left / self.steps)
-        self.step_size = (1 - self.progress) / self.left
+            self.steps_left = min(self.steps_left, self._fitting(seconds_left, step_seconds, score_seconds))
+        self.planned_epochs = self.finished_epochs + math.ceil(self.steps_left / self.steps)
+        self.step_size = (1 - self.progress) / self.steps_left
         return self.next_steps
 
     def step(self) -> float:
         """Advance by one step; return the progress at its start."""
         before = self.progress
         self.progress = min(1.0, before + self.step_size)
-        self.left -= 1
+        self.steps_left -= 1
         return before
 
     def finish_epoch(self) -> None:
         """Count one more finished epoch."""
-        self.epoch += 1
+        self.finished_epochs += 1
 
     def end(self) -> None:
-        """End the run here: no epoch follows."""
-        self.epochs, self.left = self.epoch, 0
+        """End training here: no epoch follows."""
+        self.planned_epochs, self.steps_left = self.finished_epochs, 0
 
     def after_next_epoch(self) -> float:
         """Return the progress after one more epoch; above 1 after the last one."""
         return self.progress + self.step_size * self.next_steps
 
-    def _fitting(self, seconds: float, step: float, score: float) -> int:
-        epoch = self.steps * step + score
-        whole = int(seconds / epoch)
-        more = min(self.steps, int((seconds - whole * epoch) / step))
-        if whole and more < SHORTEST_EPOCH * self.steps:
+    def _fitting(self, seconds: float, step_seconds: float, score_seconds: float) -> int:
+        """Return how many steps fit into ``seconds``, at least 1: whole epochs, and perhaps a shortened one."""
+        epoch_seconds = self.steps * step_seconds + score_seconds
+        whole_epochs = int(seconds / epoch_seconds)
+        more = min(self.steps, int((seconds - whole_epochs * epoch_seconds) / step_seconds))
+        if whole_epochs and more < SHORTEST_EPOCH * self.steps:
             more = 0
-        return max(1, whole * self.steps + more)
+        return max(1, whole_epochs * self.steps + more)
 
 
 def _done(progress: float, settings: OptimiserSettings) -> float:
@@ -11032,135 +11236,6 @@ def _done(progress: float, settings: OptimiserSettings) -> float:
 
 def _half_cosine(share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * share))
-''')
-
-write("kaggle_nerve/training/start.py", r'''"""Initial weights from another run's fold of the same number, or from any model file."""
-
-import io
-import tempfile
-import zipfile
-from dataclasses import dataclass
-from pathlib import Path
-
-import h5py
-import keras
-import numpy as np
-
-from kaggle_nerve.data import folds as folding
-from kaggle_nerve.errors import NerveError
-from kaggle_nerve.runs import Fold, Run
-from kaggle_nerve.runs.run import is_run
-
-WEIGHTS_MEMBER = "model.weights.h5"
-"""Name of the weights file within a .keras archive."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Weights file, and a sentence about it for the user."""
-
-    path: Path
-    sentence: str
-
-
-def locate(start: str, runs_dir: Path) -> Path:
-    """Return the model file or the run's folder that ``training.start`` names; raise NerveError if it is neither."""
-    path = Path(start)
-    if path.is_file():
-        return path
-    for folder in (path, runs_dir / start):
-        if is_run(folder):
-            return folder
-    raise NerveError(
-        f"training.start={start} is neither a model file nor a run in {runs_dir}; mend the setting."
-    )
-
-
-def find(start: str, fold: Fold) -> Source:
-    """Find the weights file that ``training.start`` names for ``fold``.
-
-    ``start`` is a .keras or .weights.h5 file, a run's folder, or the name of a run beside this one.
-    From a run, use the fold of the same number; raise NerveError if it does not hold out the same subjects,
-    since it was then trained on some of them. For a file, the user must rule out such leakage.
-    """
-    path = locate(start, fold.run.folder.parent)
-    if path.is_file():
-        return Source(
-            path, f"Starting from {path}: make sure that it never saw this fold's held-out subjects."
-        )
-    source_fold = Run(path, fold.run.settings).fold(fold.number)
-    if not source_fold.model.is_file():
-        raise NerveError(
-            f"training.start={start} has no finished fold {fold.number}; train that run's fold first."
-        )
-    if _held_subjects(source_fold) != _held_subjects(fold):
-        raise NerveError(
-            f"Fold {fold.number} of training.start={start} held out other subjects, so it has seen some of those "
-            f"held out here; start from a run with the same {fold.run.folds_csv.name}."
-        )
-    return Source(source_fold.model, f"Starting from fold {fold.number} of run {path.name}.")
-
-
-def load_matching(model: keras.Model, path: Path) -> tuple[int, int]:
-    """Load the weights in ``path`` into ``model`` where layer names and shapes match.
-
-    Return how many arrays were loaded, and how many ``model`` has. Raise NerveError if none matches or
-    the file cannot be read.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        own_path = Path(folder) / "own.weights.h5"
-        model.save_weights(own_path)
-        with _open(path) as source, h5py.File(own_path, "r+") as target:
-            stored, own_arrays = _arrays(source), _arrays(target)
-            loaded = 0
-            for name, dataset in own_arrays.items():
-                if name in stored and stored[name].shape == dataset.shape:
-                    dataset[...] = np.asarray(stored[name])
-                    loaded += 1
-        if not loaded:
-            raise NerveError(
-                f"{path} has no weights for this network; start from one with the same architecture."
-            )
-        model.load_weights(own_path)
-    return loaded, len(own_arrays)
-
-
-def _held_subjects(fold: Fold) -> set[int]:
-    folds = folding.load(fold.run.folds_csv)
-    return set(folds.subject[folds.fold == fold.number])
-
-
-def _open(path: Path) -> h5py.File:
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                return h5py.File(io.BytesIO(archive.read(WEIGHTS_MEMBER)), "r")
-        return h5py.File(path, "r")
-    except (OSError, KeyError) as fault:
-        raise NerveError(
-            f"{path} is no Keras model file ({fault}); name a .keras or .weights.h5 file."
-        ) from fault
-
-
-def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Map names made of layer names to the network's arrays: the file itself numbers the layers of each kind."""
-    arrays: dict[str, h5py.Dataset] = {}
-
-    def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and not path.startswith("optimizer/"):
-            arrays[_readable_name(file, path.split("/"))] = item
-
-    file.visititems(visit)
-    return arrays
-
-
-def _readable_name(file: h5py.File, parts: list[str]) -> str:
-    names = []
-    for place, part in enumerate(parts):
-        is_layer = place > 0 and parts[place - 1] == "layers"
-        group = file.get("/".join([*parts[: place + 1], "vars"])) if is_layer else None
-        names.append(group.attrs.get("name", part) if group is not None else part)
-    return "/".join(names)
 ''')
 
 write("kaggle_nerve/training/steps.py", r'''"""Run the training steps of one epoch, with batches prefetched in threads, and measure their speed.
@@ -11196,6 +11271,9 @@ MEASURED_STEPS = 3
 FULL_SIZE_SECONDS = 0.002
 """Approximate seconds to resize and score one held-out frame at full resolution."""
 
+SAVE_SECONDS = 5.0
+"""Seconds reserved for building the final model and writing it and its predictions, which are not measured."""
+
 
 def prefetch(batches: Batches, count: int) -> Iterator[tuple]:
     """Yield the first ``count`` batches in order, prepared ahead in threads.
@@ -11219,24 +11297,24 @@ def run_steps(
     model: keras.Model,
     batches: Batches,
     count: int,
-    rate: Callable[[], float | None],
-    after: Callable[[], bool],
+    next_rate: Callable[[], float | None],
+    after_step: Callable[[], bool],
 ) -> float:
     """Train on the first ``count`` batches; return the mean loss.
 
-    ``rate`` returns each step's learning rate (None: unchanged); ``after`` is called after each step and
+    ``next_rate`` returns each step's learning rate (None: unchanged); ``after_step`` is called after each step and
     ends the epoch by returning True.
     """
     total, count_done = 0.0, 0
     for batch in prefetch(batches, count):
-        value = rate()
-        if value is not None:
-            model.optimizer.learning_rate = value
+        rate = next_rate()
+        if rate is not None:
+            model.optimizer.learning_rate = rate
         model.reset_metrics()  # Keras before 3.15 would return the mean loss of all steps so far
         # A batch is (frames, targets) or (frames, targets, weights of the frames).
         total += float(model.train_on_batch(*batch, return_dict=True)["loss"])
         count_done += 1
-        if after():
+        if after_step():
             break
     return total / count_done
 
@@ -11255,7 +11333,7 @@ class Speed:
 
 
 def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, settings: Settings) -> Speed:
-    """Measure a stage's speed with a few steps and forward passes, then restore every variable.
+    """Time a few steps, restore every variable, then time forward passes.
 
     The time spent on compilation is not lost: training uses the same compiled step.
     """
@@ -11270,7 +11348,7 @@ def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, setti
         variable.assign(value)
 
     if not len(held_frames):
-        return Speed(step_seconds, 0.0, 5.0 + averaging.STATISTICS_BATCHES * step_seconds)
+        return Speed(step_seconds, 0.0, SAVE_SECONDS + averaging.STATISTICS_BATCHES * step_seconds)
     batch = settings.prediction.batch
     subset = held_frames[: 2 * batch]
     list(probabilities(model, subset[:batch], batch=batch, tta="none"))
@@ -11278,7 +11356,7 @@ def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, setti
     list(probabilities(model, subset, batch=batch, tta="none"))
     frame_seconds = (time.perf_counter() - started) / len(subset)
     validation_seconds = len(held_frames) * (frame_seconds + FULL_SIZE_SECONDS)
-    finish_seconds = len(held_frames) * frame_seconds * len(VIEWS[settings.prediction.tta]) + 5.0
+    finish_seconds = len(held_frames) * frame_seconds * len(VIEWS[settings.prediction.tta]) + SAVE_SECONDS
     if settings.training.average in averaging.MEANS:
         # Batch-norm statistics are recomputed without the compiled step, so a pass takes as long as a step.
         finish_seconds += averaging.STATISTICS_BATCHES * step_seconds
@@ -11286,10 +11364,10 @@ def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, setti
 
 
 def _steps(model: keras.Model, batches: Batches, count: int) -> None:
-    run_steps(model, batches, count, rate=lambda: None, after=lambda: False)
+    run_steps(model, batches, count, next_rate=lambda: None, after_step=lambda: False)
 ''')
 
-write("kaggle_nerve/training/validation.py", r'''"""Score held-out subjects with the competition's metric at full resolution after an epoch; detect collapsed runs."""
+write("kaggle_nerve/training/validation.py", r'''"""Score held-out subjects with the competition's metric at full resolution after an epoch; detect collapse."""
 
 import math
 from collections.abc import Callable
@@ -11305,6 +11383,9 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.fullsize import Truths, enlarge
 from kaggle_nerve.prediction.forward import probabilities
 
+PIXEL_THRESHOLD = 0.5
+"""Probability from which a pixel belongs to the mask."""
+
 PRESENCE_GRID = np.round(np.arange(0.0, 0.96, 0.05), 2)
 """Presence thresholds to choose from for an epoch's score: early epochs are badly calibrated."""
 
@@ -11315,13 +11396,13 @@ class EpochScore:
 
     ``present_dice``: mean Dice over frames with a mask, without a presence threshold. ``presence_auc``:
     area under the ROC curve of the presence probability (NaN if all frames or none have a mask).
-    ``empty_share`` and ``full_share``: shares of frames whose raw mask is empty, or covers at least half
-    of the frame.
+    ``empty_share``: share of frames whose mask, before the presence threshold, is empty. ``full_share``: share of
+    frames whose mask covers at least half the frame.
 
     ``pixel_dice``, ``iou`` and ``pixel_accuracy`` pool all pixels of all frames, at pixel threshold 0.5
-    and without a presence threshold (conditional maps, which draw a mask on every frame, use 0.5). Papers
-    tend to report these figures, but they are not comparable to the metric: large masks dominate, empty
-    frames hardly count, and a network that never draws a mask already has an accuracy over 0.98.
+    and without a presence threshold; for conditional maps, at presence threshold 0.5. Papers tend to report
+    these figures, but they are not comparable to the metric: large masks dominate, empty frames hardly count,
+    and a network that never draws a mask already has an accuracy over 0.98.
     """
 
     dice: float
@@ -11335,7 +11416,7 @@ class EpochScore:
     pixel_accuracy: float
 
 
-Look = Callable[[int, np.ndarray, float], None]
+OnPrediction = Callable[[int, np.ndarray, float], None]
 """Callback with a frame's row, its probability map (height, width) at working size, and its presence."""
 
 
@@ -11345,14 +11426,13 @@ def score_epoch(
     truths: Truths,
     *,
     batch: int,
-    threshold: float = 0.5,
     conditional: bool = False,
-    look: Look | None = None,
+    on_prediction: OnPrediction | None = None,
 ) -> EpochScore:
     """Predict ``frames`` (uint8, n x height x width) without augmentation and score them.
 
-    ``conditional``: the maps are P(pixel | frame has a mask) (`LossSettings.empty_frames`). ``look`` is
-    called with every prediction; predictions are not kept.
+    ``conditional``: the maps are P(pixel | frame has a mask) (`LossSettings.empty_frames`). ``on_prediction``
+    is called with every prediction; predictions are not kept.
     """
     areas = np.zeros(len(frames), int)
     intersections = np.zeros(len(frames), int)
@@ -11360,10 +11440,10 @@ def score_epoch(
     row = 0
     for output in probabilities(model, frames, batch=batch, tta="none"):
         for mask, value in zip(output.masks, output.presence, strict=True):
-            area, intersection = truths.counts(row, enlarge(mask, truths.size), np.array([threshold]))
+            area, intersection = truths.counts(row, enlarge(mask, truths.size), np.array([PIXEL_THRESHOLD]))
             areas[row], intersections[row], presence[row] = area[0], intersection[0], value
-            if look is not None:
-                look(row, mask, float(value))
+            if on_prediction is not None:
+                on_prediction(row, mask, float(value))
             row += 1
     return _score(areas, intersections, presence, truths, conditional)
 
@@ -11400,15 +11480,14 @@ def _score(
 
 
 class CollapseError(NerveError):
-    """The run has collapsed; the message says how and what to change."""
+    """Training has collapsed; the message says how and what to change."""
 
 
-def check(history: list[dict[str, Any]], epochs: int) -> None:
-    """Check the history (one row per epoch) after its last epoch; raise CollapseError if the run has collapsed.
+def check_collapse(history: list[dict[str, Any]], patience: int) -> None:
+    """Raise CollapseError if training has collapsed by the last epoch of ``history`` (one row per epoch).
 
-    A run has collapsed if its loss is not finite, or if every held-out mask was empty, or covered half
-    the frame or more, for ``epochs`` epochs in a row. An unscored epoch counts like the scored ones
-    around it.
+    It has collapsed if the loss is not finite, or if every held-out mask was empty, or covered half the frame or
+    more, for ``patience`` epochs in a row. An unscored epoch counts like the scored ones around it.
     """
     last = history[-1]
     if last["loss"] is None or not math.isfinite(last["loss"]):
@@ -11417,20 +11496,20 @@ def check(history: list[dict[str, Any]], epochs: int) -> None:
             f"optimiser.clip_norm=1."
         )
     empty, full = _in_a_row(history, "empty_share"), _in_a_row(history, "full_share")
-    if empty >= epochs:
+    if empty >= patience:
         raise CollapseError(
-            f"Every predicted mask has been empty for {empty} epochs (now {last['epoch']}); start with more "
-            f"frames that have a mask (training.positive_rate=0.8) or raise loss.bce."
+            f"Every predicted mask has been empty for the last {empty} epochs (to epoch {last['epoch']}); start with "
+            f"more frames that have a mask (training.positive_rate=0.8) or raise loss.bce."
         )
-    if full >= epochs:
+    if full >= patience:
         raise CollapseError(
-            f"Every predicted mask has covered half the frame or more for {full} epochs (now {last['epoch']}); "
-            f"raise loss.bce or lower optimiser.learning_rate."
+            f"Every predicted mask has covered half the frame or more for the last {full} epochs (to epoch "
+            f"{last['epoch']}); raise loss.bce or lower optimiser.learning_rate."
         )
 
 
 def _in_a_row(history: list[dict[str, Any]], share: str) -> int:
-    """Count the epochs from the first to the last of the latest scored epochs whose ``share`` is 1."""
+    """Return how many epochs the latest unbroken series of scored epochs with ``share`` 1 spans."""
     scored = [row for row in history if row.get(share) is not None]
     first = last = None
     for row in reversed(scored):
@@ -11444,7 +11523,7 @@ def _in_a_row(history: list[dict[str, Any]], share: str) -> int:
 write("kaggle_nerve/training/worker.py", r'''"""Worker process that trains one fold for its parent process: ``python -m kaggle_nerve.training.worker``.
 
 Standard input carries the order, one line of JSON, and later perhaps the line ``stop``; end of file means that the
-parent is gone. Standard output carries messages, one JSON object per line, the last of them ``result``, ``failed``
+parent is gone. Standard output carries messages, one JSON object per line; the last message is ``result``, ``failed``
 (a NerveError) or ``crashed``. Standard error is a log file.
 """
 
@@ -11472,16 +11551,17 @@ BAR_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Order:
-    """Order to train one fold. ``ends``: deadline in seconds since the epoch (``time.time``).
+    """Order to train one fold.
 
-    ``jobs`` is how many folds are trained side by side.
+    ``deadline``: Unix time (``time.time``) at which training must end. ``jobs``: how many folds are trained side by
+    side.
     """
 
     data_dir: str
     runs_dir: str
     run: str
     fold: FoldName
-    ends: float | None
+    deadline: float | None
     jobs: int
 
     def line(self) -> bytes:
@@ -11546,7 +11626,7 @@ class Replay:
         self._reporter, self._label = reporter, label
         self._bars: dict[int, Bar] = {}
 
-    def take(self, message: dict[str, Any]) -> None:
+    def handle(self, message: dict[str, Any]) -> None:
         """Repeat one message."""
         event = message["event"]
         if event == "say":
@@ -11592,12 +11672,12 @@ def main() -> int:
 def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> None:
     # Deferred: these imports take seconds, and end of file on standard input must be noticed meanwhile.
     from kaggle_nerve.training.fold import train_fold
-    from kaggle_nerve.training.job import FoldJob, folds_of, open_frames
+    from kaggle_nerve.training.job import FoldJob, load_folds, open_frames
 
     run = open_run(Path(order.runs_dir), order.run)
     frames = open_frames(Path(order.data_dir), run.settings)
-    deadline = None if order.ends is None else time.monotonic() + order.ends - time.time()
-    fold, folds = run.fold(order.fold), folds_of(run, frames)
+    deadline = None if order.deadline is None else time.monotonic() + order.deadline - time.time()
+    fold, folds = run.fold(order.fold), load_folds(run, frames)
     train_fold(FoldJob(fold, frames, folds, deadline, reporter, stopping.is_set), order.jobs)
 
 
@@ -11748,7 +11828,7 @@ def _other_data(runs: list[Run], layout: Layout) -> str | None:
     if any(layout.train.glob("*_*.tif")):
         source = training_source(layout)
         for run in runs:
-            if run.needs_finished_folds()[0].needs_facts().source != source:
+            if run.require_finished_folds()[0].require_facts().source != source:
                 return f"Run {run.name} was trained on other data than that in {layout.root}."
     return None
 
@@ -11789,7 +11869,7 @@ def prepare(
 
 
 def _tell_missing_folds(run: Run, reporter: Reporter) -> None:
-    planned, finished = folds.count(folds.load(run.folds_csv)), run.needs_finished_folds()
+    planned, finished = folds.count(folds.load(run.folds_csv)), run.require_finished_folds()
     if len(finished) < planned:
         reporter.say(
             f"Run {run.name} has {len(finished)} of its {planned} folds: the decision is learned on the "
