@@ -71,7 +71,7 @@ def test_a_review_made_later_is_the_same(shape):
     again = reviews.review(found, Truths(list(table.pixels)), decided.learned, shaper)
     pd.testing.assert_frame_equal(again.frames, decided.review.frames)
     np.testing.assert_array_equal(again.surface.dice, decided.review.surface.dice)
-    # By hand: the mean Dice at one threshold of pixels, and with a least area of 1000.
+    # By hand: the mean Dice at one threshold of pixels, and with a minimum area of 1000.
     maps = [found.full(row) >= levels.cut(0.5) / 255 - 0.5 / 255 for row in range(len(found))]
     kept = [mask if mask.sum() >= 1000 else np.zeros_like(mask) for mask in maps]
     dice = [metric.dice(rle.decode(text), mask) for text, mask in zip(table.pixels, kept, strict=True)]

@@ -36,9 +36,9 @@ ALONE = BlendWay("alone", "a single run", Blend(), lambda row: Blend())
 MEANINGS = {
     "mean": "mean of the probabilities",
     "logits": "mean of the log-odds",
-    "agreement": "on each frame, runs weigh by how far they agree",
+    "agreement": "each run weighted per frame by its agreement with the others",
     "weights": "weights by non-negative least squares on the pixels",
-    "vote": "each run votes for pixels from a threshold of its own",
+    "vote": "each run votes for the pixels that reach its own threshold",
 }
 """Methods that combine runs, simplest first."""
 

@@ -137,7 +137,7 @@ def learn_expected(evidence: Evidence, method: str = "isotonic") -> ExpectedDice
 
 CANDIDATES = (
     Candidate("fixed", "pixels from probability 0.5", _fixed),
-    Candidate("area", "and a least area", _area),
+    Candidate("area", "pixels from probability 0.5, masks from a minimum area", _area),
     Candidate("thresholds", "pixel, area and presence thresholds, presence by the networks' heads", _head),
     Candidate("triplet", "area counted on confident pixels, outline at a lower threshold", _triplet),
     Candidate("classifier", "thresholds, presence by the classifier", _classifier),

@@ -17,7 +17,7 @@ from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
-LEAST_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
+MINIMUM_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
 """Columns of a `Surface` of conditional maps: minimum presences."""
 
 COLUMNS = ["subject", "img", "area", "predicted_area", "presence", "dice"]
@@ -91,11 +91,13 @@ def select_rows(stored: Predictions, rows: np.ndarray) -> Predictions:
 def _surface(evidence: Evidence, presence: np.ndarray | None) -> Surface:
     """Score thresholds by minimum area, or, if ``presence`` (n,) is given, by minimum presence."""
     empty = np.where(evidence.present, 0.0, 1.0)
-    columns = AREAS if presence is None else LEAST_PRESENCES
+    columns = AREAS if presence is None else MINIMUM_PRESENCES
     rows = []
     for threshold in THRESHOLDS:
         cut = levels.cut(threshold)
         dice_values = dice(evidence, np.full(len(evidence), cut))
         kept_by = evidence.cut_areas[:, cut] if presence is None else presence
-        rows.append([np.where(kept_by >= least, dice_values, empty).mean() for least in columns])
-    return Surface(np.array(rows), columns, "least area (pixels)" if presence is None else "least presence")
+        rows.append([np.where(kept_by >= minimum, dice_values, empty).mean() for minimum in columns])
+    return Surface(
+        np.array(rows), columns, "minimum area (pixels)" if presence is None else "minimum presence"
+    )

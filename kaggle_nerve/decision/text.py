@@ -34,7 +34,7 @@ def comparison(decision: Decision) -> str:
         [
             *tables,
             f"Calibration error of presence: {errors}",
-            f"{_taken(decision)} Differences are paired, from the row without one.\n",
+            f"{_choice_note(decision)} Differences are paired, from the baseline (the row with no difference).\n",
         ]
     )
 
@@ -44,11 +44,11 @@ def by_hand(decision: Decision) -> str:
     return ", ".join(f"{kind} {name}" for kind, name in decision.user_choices.items())
 
 
-def _taken(decision: Decision) -> str:
+def _choice_note(decision: Decision) -> str:
     if not decision.user_choices:
-        return "* taken: the simplest within noise of the best."
+        return "* chosen: the simplest within noise of the best."
     return (
-        f"* taken: {by_hand(decision)} by hand (`kaggle-nerve tune --force` compares all again), else the simplest "
+        f"* chosen: {by_hand(decision)} by hand (`kaggle-nerve tune --force` compares all again), else the simplest "
         "within noise of the best."
     )
 
@@ -57,10 +57,10 @@ def rule(decision: Decision | DefaultDecision) -> str:
     """Describe how frames get their masks."""
     learned = decision.learned.rule
     if isinstance(learned, Thresholds):
-        confident = "" if learned.confident is None else f" of probability {learned.confident:g}"
+        confident = "" if learned.confident is None else f" (of probability {learned.confident:g} or more)"
         text = (
-            f"pixels from probability {learned.threshold:g}, masks from {learned.area} pixels{confident}, "
-            f"frames from presence {learned.presence:g}"
+            f"pixel threshold {learned.threshold:g}, minimum area {learned.area} pixels{confident}, "
+            f"presence threshold {learned.presence:g}"
         )
     else:
         text = "the mask with the largest expected Dice, where it is worth more than an empty one"
