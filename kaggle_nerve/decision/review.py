@@ -42,7 +42,7 @@ class Review:
     pixels of the true and of the predicted mask, P(mask not empty), and the Dice. The decision was learned on the
     same frames, so their mean Dice is the in-sample figure.
 
-    ``surface``: the scores of thresholds alone on these frames.
+    ``surface``: mean Dice by pixel threshold and minimum area (conditional maps: minimum presence), without shape.
     """
 
     frames: pd.DataFrame
@@ -59,13 +59,16 @@ def review(
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> Review:
-    """Decide every frame of ``stored``. ``evidence``: the result of `measure` for them; None: measure here."""
+    """Return the review of a decision: decide and score every frame of ``stored``.
+
+    ``evidence``: the result of `measure` for these frames; None: measure here.
+    """
     options: dict[str, Any] = {"reporter": reporter, "workers": workers}
     evidence = evidence or measure(stored, truths, **options)[0]
     cuts, rows = learned.cuts(evidence), np.arange(len(evidence))
-    areas, shared = evidence.cut_areas[rows, cuts], evidence.shared[rows, cuts]
+    areas, intersections = evidence.cut_areas[rows, cuts], evidence.cut_intersections[rows, cuts]
     if shaper.steps:
-        areas, shared = (
+        areas, intersections = (
             counts[0] for counts in shaping.counts(stored, truths, cuts, lambda row: [shaper], **options)
         )
     presence = learned.presence(evidence)
@@ -73,7 +76,7 @@ def review(
         area=truths.areas,
         predicted_area=areas,
         presence=presence,
-        dice=dice_of_counts(shared, truths.areas, areas),
+        dice=dice_of_counts(intersections, truths.areas, areas),
     )
     return Review(frames, _surface(evidence, presence if stored.is_conditional else None))
 

@@ -28,8 +28,8 @@ def comparison(decision: Decision) -> str:
         f"{_heading(TITLES[kind])}\n" + "\n".join(_row(row, BASELINES[kind]) for row in rows) + "\n"
         for kind, rows in decision.comparison.items()
     ]
-    ways = decision.reliability["presence"]
-    errors = ", ".join(f"{method} {reliability.error:.3f}" for method, reliability in ways.items())
+    by_method = decision.reliability["presence"]
+    errors = ", ".join(f"{method} {reliability.error:.3f}" for method, reliability in by_method.items())
     return "\n".join(
         [
             *tables,
@@ -39,7 +39,7 @@ def comparison(decision: Decision) -> str:
     )
 
 
-def by_hand(decision: Decision) -> str:
+def user_choices(decision: Decision) -> str:
     """List the choices that the user made, such as ``rule expected, shape none``."""
     return ", ".join(f"{kind} {name}" for kind, name in decision.user_choices.items())
 
@@ -48,8 +48,8 @@ def _choice_note(decision: Decision) -> str:
     if not decision.user_choices:
         return "* chosen: the simplest within noise of the best."
     return (
-        f"* chosen: {by_hand(decision)} by hand (`kaggle-nerve tune --force` compares all again), else the simplest "
-        "within noise of the best."
+        f"* chosen: {user_choices(decision)} by hand (`kaggle-nerve tune --force` compares all again), else the "
+        "simplest within noise of the best."
     )
 
 
@@ -64,7 +64,7 @@ def rule(decision: Decision | DefaultDecision) -> str:
         )
     else:
         text = "the mask with the largest expected Dice, where it is worth more than an empty one"
-    sentence = f"Rule {decision.rule}: {text}"
+    sentence = f"Rule {decision.rule_name}: {text}"
     if decision.learned.classifier is not None:
         sentence += "; presence by the classifier"
     if decision.blend.method != "mean" or decision.blend.weights:
