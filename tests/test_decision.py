@@ -262,6 +262,15 @@ def test_a_decision_reads_back(tmp_path, user_choices):
     assert list(encode_masks(found, back)) == list(encode_masks(found, decided))
 
 
+def test_the_keys_on_disk_stay_what_they_were():
+    found, table = stored(subjects=3)
+    written = tune.tune(found, table, user_choices={"rule": "expected"}).as_dict()
+    assert list(written["rule"]) == ["kind", "pixels", "quality"]
+    assert list(written["rule"]["pixels"]) == ["given", "meant"]
+    assert list(written["classifier"]) == ["names", "mean", "scale", "weights", "intercept", "prior"]
+    assert (written["name"], written["taken"]) == ("expected", {"rule": "expected"})
+
+
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"half")])
 def test_a_decision_whose_shape_prior_is_damaged_is_none(tmp_path, damage):
     found, table = stored()
