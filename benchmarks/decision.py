@@ -230,7 +230,7 @@ def measure_all(args: argparse.Namespace) -> None:
     steps = rules(bench, table, known, seen)
     dices = [steps[one.name].dice for one in CANDIDATES]
     choice = nested.choose(dices, known.subjects, range(len(dices)), 0)
-    rule = CANDIDATES[choice.place]
+    rule = CANDIDATES[choice.index]
     base = dataclasses.replace(steps[rule.name], name=f"rule {rule.name}")
     for step in shaped(bench, frames, held, known, seen, rule):
         table.add(step, base)
@@ -289,15 +289,15 @@ def several(bench: Bench, table: Table, rule: Candidate) -> None:
         bench.predicted(name)
     frames, held = bench.oof(*sorted(bench.args.names)), bench.held(*sorted(bench.args.names))
     started = time.perf_counter()
-    ways = blends.ways(frames.stored, frames.truths)
-    found = measure(frames.stored, frames.truths, [way.way for way in ways])
-    each = (time.perf_counter() - started) / len(ways)
+    methods = blends.methods(frames.stored, frames.truths)
+    found = measure(frames.stored, frames.truths, [method.by_row for method in methods])
+    each = (time.perf_counter() - started) / len(methods)
     first: Step | None = None
-    for way, known in zip(ways, found, strict=True):
-        stored = dataclasses.replace(held.stored, blend=way.final)
+    for method, known in zip(methods, found, strict=True):
+        stored = dataclasses.replace(held.stored, blend=method.final)
         seen = measure(stored, held.truths)[0]
-        step = judged(f"runs: {way.name}", rule, known, seen, each)
-        if way.name == bench.args.names[0]:
+        step = judged(f"runs: {method.name}", rule, known, seen, each)
+        if method.name == bench.args.names[0]:
             first = step
         table.add(step, first if first is not step else None)
 

@@ -26,7 +26,7 @@ from kaggle_nerve.prediction.stored import Predictions, open_oof
 from kaggle_nerve.runs import open_run
 
 GOAL = 5.0
-TAKES = (
+CHOICES = (
     {"rule": "thresholds", "shape": "none"},
     {"rule": "expected", "shape": "smooth"},
     {"rule": "expected", "shape": "prior"},
@@ -51,12 +51,12 @@ def main() -> None:
     else:
         stored = synthetic(args.frames, tuple(args.size))
     frames = truth(stored)
-    for take in TAKES:
-        decision = tune.tune(stored, frames, take=take)
+    for user_choices in CHOICES:
+        decision = tune.tune(stored, frames, user_choices=user_choices)
         each, share = finish(stored, decision, args.rounds)
         what = f"run {args.run}" if args.run else "synthetic maps"
         print(
-            f"rule {take['rule']}, shape {take['shape']}; {what}: {len(stored)} frames of "
+            f"rule {user_choices['rule']}, shape {user_choices['shape']}; {what}: {len(stored)} frames of "
             f"{stored.parts[0][0].shape}, {share:.0%} with a mask: {each:.2f} ms a frame on one core; ratio to "
             f"the goal of {GOAL:g} ms: {each / GOAL:.2f}"
         )

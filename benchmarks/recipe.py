@@ -135,14 +135,14 @@ def score(run: Run, args: argparse.Namespace) -> Scored:
     evidence = measure(stored, Truths(masks))[0]
     verdicts = [judge(candidate, evidence) for candidate in candidates_for(stored.is_conditional)]
     choice = choose([one.dice for one in verdicts], evidence.subjects, range(len(verdicts)), 0)
-    nested = np.stack([one.dice for one in verdicts])[choice.picks, np.arange(len(evidence))]
-    open_dice = verdicts[choice.place].open_dice
+    nested = np.stack([one.dice for one in verdicts])[choice.index_by_frame, np.arange(len(evidence))]
+    kept_dice = verdicts[choice.index].kept_dice
     there = evidence.present
     return Scored(
         nested,
         evidence.subjects,
-        float(open_dice[there].mean()),
-        float(np.where(there, open_dice, 1).mean()),
+        float(kept_dice[there].mean()),
+        float(np.where(there, kept_dice, 1).mean()),
         float(roc_auc_score(there, evidence.presence)),
         real_auc(run, args.data, args.empties) if args.empties else None,
     )

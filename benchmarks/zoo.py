@@ -103,7 +103,7 @@ def measure(run: Run, args: argparse.Namespace) -> Row:
     folder = run.finished_folds()[0].folder
     done, history = read_completion(folder), pd.read_csv(folder / "history.csv")
     # One rule for all networks, so that the table compares these alone.
-    figures = learn_decision([run], args.data, take={"rule": "thresholds", "shape": "none"}).figures
+    figures = learn_decision([run], args.data, user_choices={"rule": "thresholds", "shape": "none"}).figures
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     steady = history.iloc[1:] if len(history) > 1 else history
     row = Row(

@@ -40,16 +40,16 @@ def learn_decision(
     runs: list[Run],
     data_dir: Path,
     *,
-    take: dict[str, str] | None = None,
+    user_choices: dict[str, str] | None = None,
     force: bool = False,
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> Decision:
     """Learn the decision for a run, or for a blend of several; read the stored one if its inputs are unchanged.
 
-    ``take`` holds choices of the user (see `tune.tune`), with which the decision is learned again. They are added
-    to earlier ones and stay in force for later predictions of the runs, until ``force`` compares everything again.
-    Raise NerveError if ``data_dir`` has other frames than the runs were trained on.
+    ``user_choices``: as in `tune.tune`; with any, the decision is learned again. They are added to earlier ones and
+    stay in force for later predictions of the runs, until ``force`` compares everything again. Raise NerveError
+    if ``data_dir`` has other frames than the runs were trained on.
     """
     runs = sort_runs(runs)
     for run in runs:
@@ -57,25 +57,25 @@ def learn_decision(
     stored = blend([open_oof(run) for run in runs])
     path = decision_file(runs)
     earlier = None if force else _earlier(path, reporter)
-    if earlier and earlier.source == stored.source and not take:
+    if earlier and earlier.source == stored.source and not user_choices:
         with suppress(NerveError):  # no data there: nothing to compare with
             if fault := _other_data(runs, locate(data_dir)):
                 reporter.say(f"{fault} The decision is the one that was learned there.")
         return earlier
     if earlier and earlier.user_choices:
         reporter.say(
-            f"The decision is learned anew, with {text.by_hand(earlier)} as chosen by hand before "
+            f"The decision is learned anew, with {text.user_choices(earlier)} as chosen by hand before "
             "(`kaggle-nerve tune --force` compares all again)."
         )
-        take = earlier.user_choices | (take or {})
+        user_choices = earlier.user_choices | (user_choices or {})
     layout = locate(data_dir)
     require_own_data(runs, layout)
-    crf = bool(take) and take.get("shape") == shaping.CRF
+    crf = bool(user_choices) and user_choices.get("shape") == shaping.CRF
     decision = tuning.tune(
         stored,
         read_train_csv(layout.train_csv),
         images=training_images(layout, stored) if crf else None,
-        take=take,
+        user_choices=user_choices,
         seed=runs[0].settings.seed,
         reporter=reporter,
         workers=workers,

@@ -111,7 +111,7 @@ def test_a_valid_file_comes_of_it_and_a_page(trained, data, tmp_path):
     contents = gather(trained, data, tmp_path)
     assert [fold.number for fold in contents.folds] == [0, 1, ALL]
     assert contents.test.folds == [0, 1, ALL]
-    assert contents.oof.surface.label == "least presence"
+    assert contents.oof.surface.label == "minimum presence"
 
 
 def test_it_can_be_added_to_a_run_of_folds(data, tmp_path):

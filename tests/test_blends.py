@@ -17,7 +17,7 @@ def test_weights_are_those_of_least_squares_and_never_negative():
     # A third run whose maps are those of another seed: it knows nothing of these frames.
     strange, _ = stored(seed=9, shift=3, name="strange")
     both = blend([good, other, strange])
-    found = {way.name: way for way in blends.ways(both, Truths(list(table.pixels)))}
+    found = {method.name: method for method in blends.methods(both, Truths(list(table.pixels)))}
     weights = np.array(found["weights"].final.weights)
     members = np.stack([both.members(row).reshape(3, -1) for row in range(len(both))], axis=1).reshape(3, -1)
     truths = Truths(list(table.pixels))
@@ -34,21 +34,23 @@ def test_what_is_learned_never_saw_the_subject():
     other, _ = stored(subjects=6, shift=-1, name="other")
     both, texts = blend([found, other]), list(table.pixels)
     first = both.table.subject.to_numpy() == 1
-    before = {way.name: way for way in blends.ways(both, Truths(texts))}
+    before = {method.name: method for method in blends.methods(both, Truths(texts))}
     turned = [
         texts[5] if mine and not text else "" if mine else text
         for text, mine in zip(texts, first, strict=True)
     ]
-    after = {way.name: way for way in blends.ways(both, Truths(turned))}
+    after = {method.name: method for method in blends.methods(both, Truths(turned))}
     row = int(np.flatnonzero(first)[0])
-    assert after["weights"].way(row) == before["weights"].way(row)
+    assert after["weights"].by_row(row) == before["weights"].by_row(row)
     assert after["weights"].final != before["weights"].final
 
 
 def test_votes_take_each_runs_own_best_threshold():
     sure, table = stored(shift=0)
     faint = dataclasses.replace(sure, parts=(sure.parts[0] * np.float16(0.4),), names=("faint",))
-    found = {way.name: way for way in blends.ways(blend([sure, faint]), Truths(list(table.pixels)))}
+    found = {
+        method.name: method for method in blends.methods(blend([sure, faint]), Truths(list(table.pixels)))
+    }
     high, low = found["vote"].final.thresholds
     assert low < 0.36 < high
     assert found["vote"].is_learned

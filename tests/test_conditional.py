@@ -76,7 +76,7 @@ def test_rules_without_a_presence_are_not_offered():
     decision = tuning.tune(found, table)
     assert [row.name for row in decision.comparison["rules"]] == names
     with pytest.raises(NerveError, match="There is no rule 'area' here; there are thresholds"):
-        tuning.tune(found, table, take={"rule": "area"})
+        tuning.tune(found, table, user_choices={"rule": "area"})
 
 
 def test_the_rule_that_was_never_taught_asks_for_the_presence():
@@ -120,7 +120,7 @@ def test_weights_of_conditional_maps_are_fitted_where_there_is_a_mask():
     truths = Truths(list(table.pixels))
 
     def weights(found) -> Blend:
-        return next(way for way in blends.ways(found, truths) if way.name == "weights").final
+        return next(method for method in blends.methods(found, truths) if method.name == "weights").final
 
     assert weights(both).weights[0] < 0.5
     assert weights(replace(both, conditional=(True, True))).weights[0] > 0.9

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kaggle_nerve.decision.crf import CrfSettings, refine
+from kaggle_nerve.decision.crf import CrfSettings, marginals
 from kaggle_nerve.errors import NerveError
 
 SMALL = (12, 17)
@@ -64,7 +64,7 @@ def case(kind: str) -> tuple[np.ndarray, np.ndarray]:
 def test_it_is_the_mean_field_of_all_pairs(kind, weights):
     probability, image = case(kind)
     settings = CrfSettings(4.0, 20.0, weights[0], 1.5, weights[1], 5, 1)
-    found = refine(probability, image, settings)
+    found = marginals(probability, image, settings)
     assert found.dtype == np.float32
     # The filter is exact to one part in a thousand of a kernel, so votes of up to 4 are to 4e-3 log-odds, a
     # quarter of that in probability. A pixel left out of its own neighbourhood would show as 0.03 to 0.08.
@@ -74,7 +74,7 @@ def test_it_is_the_mean_field_of_all_pairs(kind, weights):
 def test_one_iteration_on_two_pixels_by_hand():
     # All four pairs of a kernel this wide are 1, so each row of D^-1/2 K D^-1/2 is (1/2, 1/2).
     settings = CrfSettings(1e4, 1e4, 2.0, 1.0, 0.0, 1, 1)
-    found = refine(np.array([[0.9, 0.6]], np.float32), np.array([[10, 200]], np.uint8), settings)
+    found = marginals(np.array([[0.9, 0.6]], np.float32), np.array([[10, 200]], np.uint8), settings)
     votes = 2.0 * (0.8 + 0.2) / 2
     np.testing.assert_allclose(found[0], [9 / (9 + np.exp(-votes)), 1.5 / (1.5 + np.exp(-votes))], atol=1e-3)
 
@@ -84,7 +84,7 @@ def test_a_confident_map_over_a_constant_image_keeps_its_mask():
     probability[10:25, 20:50] = 0.999
     image = np.full(probability.shape, 80, np.uint8)
     settings = CrfSettings(smoothness_weight=0.0)
-    found = refine(probability, image, settings)
+    found = marginals(probability, image, settings)
     np.testing.assert_array_equal(found >= 0.5, probability >= 0.5)
     assert abs(found - probability).max() > 1e-4
 
@@ -101,14 +101,16 @@ def test_noise_snaps_to_the_edge_between_two_tones(shrink):
     probability = (1 / (1 + np.exp(-odds))).astype(np.float32)
     assert ((probability >= 0.5) != inside).mean() > 0.2
     settings = CrfSettings(position_deviation=12.0, appearance_weight=3.0, shrink=shrink)
-    found = refine(probability, image, settings) >= 0.5
+    found = marginals(probability, image, settings) >= 0.5
     assert (found != inside).mean() < 0.02
 
 
 def test_a_stronger_weight_moves_further():
     probability, image = case("slope")
     moved = [
-        abs(refine(probability, image, CrfSettings(4.0, 20.0, weight, 1.5, 0.0, 5, 1)) - probability).mean()
+        abs(
+            marginals(probability, image, CrfSettings(4.0, 20.0, weight, 1.5, 0.0, 5, 1)) - probability
+        ).mean()
         for weight in (0.0, 1.0, 4.0)
     ]
     assert moved[0] < 1e-4 < moved[1] < moved[2]
@@ -120,7 +122,7 @@ def test_certain_probabilities_stay_numbers(value):
     probability[5:9, 5:20] = 1 - value
     image = np.random.default_rng(1).integers(0, 256, probability.shape, np.uint8)
     for settings in (CrfSettings(), CrfSettings(appearance_weight=1e3, smoothness_weight=1e3)):
-        found = refine(probability, image, settings)
+        found = marginals(probability, image, settings)
         assert found.shape == probability.shape
         assert ((found >= 0) & (found <= 1)).all()
 
@@ -128,21 +130,21 @@ def test_certain_probabilities_stay_numbers(value):
 def test_odd_sizes_shrink_and_come_back():
     probability, image = np.full((7, 11), 0.8, np.float32), np.full((7, 11), 50, np.uint8)
     for shrink in (2, 3, 50):
-        found = refine(probability, image, CrfSettings(shrink=shrink))
+        found = marginals(probability, image, CrfSettings(shrink=shrink))
         assert found.shape == (7, 11)
         assert (found > 0.8).all()
 
 
 def test_no_iterations_leave_the_map():
     probability, image = case("noise")
-    found = refine(probability, image, CrfSettings(iterations=0))
+    found = marginals(probability, image, CrfSettings(iterations=0))
     np.testing.assert_allclose(found, np.clip(probability, 1e-4, 1 - 1e-4), atol=1e-6)
 
 
 def test_the_arrays_given_are_not_changed():
     probability, image = case("noise")
     before = probability.copy(), image.copy()
-    refine(probability, image, WHOLE)
+    marginals(probability, image, WHOLE)
     np.testing.assert_array_equal(probability, before[0])
     np.testing.assert_array_equal(image, before[1])
 
@@ -165,4 +167,4 @@ def test_settings_that_make_no_sense_are_named(name, value):
 
 def test_sizes_that_differ_are_refused():
     with pytest.raises(NerveError, match=r"one size, got \(2, 3\) and \(3, 2\)"):
-        refine(np.zeros((2, 3), np.float32), np.zeros((3, 2), np.uint8))
+        marginals(np.zeros((2, 3), np.float32), np.zeros((3, 2), np.uint8))

@@ -66,12 +66,12 @@ def test_a_review_has_every_frame_with_its_dice(learned):
 @pytest.mark.parametrize("shape", ["none", "hull"])
 def test_a_review_made_later_is_the_same(shape):
     found, table = stored(subjects=3)
-    decided = tune.tune(found, table, take={"shape": shape})
+    decided = tune.tune(found, table, user_choices={"shape": shape})
     shaper = shaping.Shaper(shaping.SHAPES[shape])
     again = reviews.review(found, Truths(list(table.pixels)), decided.learned, shaper)
     pd.testing.assert_frame_equal(again.frames, decided.review.frames)
     np.testing.assert_array_equal(again.surface.dice, decided.review.surface.dice)
-    # By hand: the mean Dice at one threshold of pixels, and with a least area of 1000.
+    # By hand: the mean Dice at one threshold of pixels, and with a minimum area of 1000.
     maps = [found.full(row) >= levels.cut(0.5) / 255 - 0.5 / 255 for row in range(len(found))]
     kept = [mask if mask.sum() >= 1000 else np.zeros_like(mask) for mask in maps]
     dice = [metric.dice(rle.decode(text), mask) for text, mask in zip(table.pixels, kept, strict=True)]
@@ -100,15 +100,15 @@ def test_masks_that_the_data_lacks_are_named(learned):
 @pytest.mark.parametrize("shape", ["none", "hull", "prior"])
 def test_so_does_every_rule_with_every_kind_of_shape(rule, shape):
     found, table = stored(subjects=3)
-    decided = tune.tune(found, table, take={"rule": rule, "shape": shape})
-    assert (decided.rule, decided.shape) == (rule, shape)
+    decided = tune.tune(found, table, user_choices={"rule": rule, "shape": shape})
+    assert (decided.rule_name, decided.shape) == (rule, shape)
     assert scored(found, table, decided) == decided.figures.in_sample
 
 
 @pytest.mark.parametrize("way", ["made", "mean", "logits", "agreement", "weights", "vote"])
 def test_so_does_every_blend(way):
     found, table = two_runs(subjects=3)
-    decided = tune.tune(found, table, take={"blend": way, "rule": "thresholds"})
+    decided = tune.tune(found, table, user_choices={"blend": way, "rule": "thresholds"})
     assert next(row.name for row in decided.comparison["blends"] if row.chosen) == way
     assert scored(found, table, decided) == decided.figures.in_sample
 
@@ -120,7 +120,7 @@ def test_the_crf_is_compared_where_there_are_frames():
     def images(row):
         return np.where(truths.mask(row), 180, 60).astype(np.uint8)
 
-    decided = tune.tune(found, table, images=images, take={"rule": "fixed", "shape": "crf"})
+    decided = tune.tune(found, table, images=images, user_choices={"rule": "fixed", "shape": "crf"})
     rows = {row.name: row for row in decided.comparison["shapes"]}
     # The frames show the very edge, which the maps miss by two pixels of working size.
     assert rows["crf"].dice > rows["none"].dice
@@ -191,8 +191,8 @@ def test_the_choice_is_left_to_the_other_subjects():
     subjects = np.repeat([1, 2, 3], 2)
     plain, other = np.full(6, 0.5), np.array([0.5, 0.5, 0.5, 0.5, 1.0, 1.0])
     choice = nested.choose([plain, other + 1e-9], subjects, range(2), 0)
-    assert choice.place == 1
-    assert choice.picks.tolist()[4:] == [0, 0]
+    assert choice.index == 1
+    assert choice.index_by_frame.tolist()[4:] == [0, 0]
 
 
 def test_the_simplest_within_noise():
@@ -230,18 +230,18 @@ def test_the_interval_by_a_case_that_is_known():
     # A share of 1/2 over 40 subjects: plus or minus 1.96 * 0.5 / sqrt(40) = 0.155.
     assert low == pytest.approx(0.345, abs=0.03)
     assert high == pytest.approx(0.655, abs=0.03)
-    spread = nested.deviation(np.array([0.0, 10.0] * 20), np.array([10] * 40), 0)
+    spread = nested.standard_error(np.array([0.0, 10.0] * 20), np.array([10] * 40), 0)
     assert spread == pytest.approx(0.5 / np.sqrt(40), rel=0.1)
 
 
 def test_perfect_presence_is_that_of_the_finished_outlines():
     found, table = stored()
-    decided = tune.tune(found, table, take={"rule": "area", "shape": "hull"})
+    decided = tune.tune(found, table, user_choices={"rule": "area", "shape": "hull"})
     known, truths = looked_at(found, table), Truths(list(table.pixels))
     area = next(one for one in candidates.CANDIDATES if one.name == "area")
-    outlines = nested.judge(area, known).outlines
+    kept_cuts = nested.judge(area, known).kept_cuts
     hull = [shaping.Shaper(shaping.SHAPES["hull"])]
-    shaped = shaping.score(found, truths, outlines, lambda row: hull)[0]
+    shaped = shaping.score(found, truths, kept_cuts, lambda row: hull)[0]
     wanted = shaped[known.present].mean()
     assert decided.figures.kept_present_dice == pytest.approx(wanted)
     assert decided.figures.perfect_presence == pytest.approx((1 + wanted) / 2)
@@ -252,20 +252,29 @@ def test_one_subject_alone_is_no_error():
     assert tune.tune(found, table).figures.subjects == 1
 
 
-@pytest.mark.parametrize("take", [{}, {"rule": "expected", "shape": "prior"}])
-def test_a_decision_reads_back(tmp_path, take):
+@pytest.mark.parametrize("user_choices", [{}, {"rule": "expected", "shape": "prior"}])
+def test_a_decision_reads_back(tmp_path, user_choices):
     found, table = stored()
-    decided = tune.tune(found, table, take=take)
+    decided = tune.tune(found, table, user_choices=user_choices)
     decided.save(tmp_path / "decision.json")
     back = decision.load(tmp_path / "decision.json")
     assert dataclasses.replace(back, prior=None) == dataclasses.replace(decided, prior=None)
     assert list(encode_masks(found, back)) == list(encode_masks(found, decided))
 
 
+def test_the_keys_on_disk_stay_what_they_were():
+    found, table = stored(subjects=3)
+    written = tune.tune(found, table, user_choices={"rule": "expected"}).as_dict()
+    assert list(written["rule"]) == ["kind", "pixels", "quality"]
+    assert list(written["rule"]["pixels"]) == ["given", "meant"]
+    assert list(written["classifier"]) == ["names", "mean", "scale", "weights", "intercept", "prior"]
+    assert (written["name"], written["taken"]) == ("expected", {"rule": "expected"})
+
+
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"half")])
 def test_a_decision_whose_shape_prior_is_damaged_is_none(tmp_path, damage):
     found, table = stored()
-    tune.tune(found, table, take={"shape": "prior"}).save(tmp_path / "decision.json")
+    tune.tune(found, table, user_choices={"shape": "prior"}).save(tmp_path / "decision.json")
     damage(tmp_path / "shape-prior.npz")
     with pytest.raises(decision.UnreadableDecisionError, match=r"not a decision of this version \(.*shape"):
         decision.load(tmp_path / "decision.json")
@@ -285,9 +294,9 @@ def test_subjects_without_masks_teach_what_they_can(shape):
         bare = table.assign(pixels=table.pixels.where(~empty, ""))
         if shape == "prior" and empty.all():
             with pytest.raises(NerveError, match="at least one true mask"):
-                tune.tune(found, bare, take={"shape": shape})
+                tune.tune(found, bare, user_choices={"shape": shape})
         else:
-            assert tune.tune(found, bare, take={"shape": shape}).shape == shape
+            assert tune.tune(found, bare, user_choices={"shape": shape}).shape == shape
 
 
 def test_a_shape_prior_never_saw_the_subject():
@@ -309,7 +318,7 @@ def test_frames_without_truth_are_refused():
 def test_an_unknown_way_is_named():
     found, table = stored(subjects=2)
     with pytest.raises(NerveError, match="no shape 'round' here; there are none, largest"):
-        tune.tune(found, table, take={"shape": "round"})
+        tune.tune(found, table, user_choices={"shape": "round"})
 
 
 def test_a_probability_that_is_no_number_is_named():
@@ -321,7 +330,7 @@ def test_a_probability_that_is_no_number_is_named():
 
 def test_another_number_of_runs_is_refused():
     found, table = two_runs()
-    decided = tune.tune(found, table, take={"blend": "weights"})
+    decided = tune.tune(found, table, user_choices={"blend": "weights"})
     with pytest.raises(NerveError, match="combines 2 runs, not 1"):
         list(encode_masks(stored()[0], decided))
 

@@ -21,7 +21,7 @@ def test_the_classifier_tells_discs_from_noise(evidence):
 def test_a_frame_gets_the_same_number_alone_as_among_others(evidence):
     classifier = presence.fit(evidence)
     together = classifier(evidence)
-    alone = [classifier(evidence.take(np.array([row])))[0] for row in range(len(evidence))]
+    alone = [classifier(evidence.select(np.array([row])))[0] for row in range(len(evidence))]
     assert together.tolist() == alone
 
 
@@ -29,7 +29,7 @@ def test_no_subject_teaches_its_own_verdict(evidence):
     # The first subject's labels turned over: its own verdicts stay what they were.
     first = evidence.subjects == evidence.subjects[0]
     turned = {name: getattr(evidence, name) for name in evidence.__dataclass_fields__}
-    turned["truth"] = np.where(first, 8000 * (evidence.truth == 0), evidence.truth)
+    turned["true_areas"] = np.where(first, 8000 * (evidence.true_areas == 0), evidence.true_areas)
     changed = presence.cross_fit(type(evidence)(**turned))
     assert changed[first].tolist() == presence.cross_fit(evidence)[first].tolist()
     assert changed[~first].tolist() != presence.cross_fit(evidence)[~first].tolist()

@@ -39,7 +39,7 @@ def test_thresholds_by_hand():
     # Confident pixels decide whether there is a mask, the lower threshold where it ends.
     triplet = Thresholds(0.05, area=100, confident=0.5)
     assert triplet.keeps_mask(evidence, sure).tolist() == [False, True]
-    assert triplet.outlines(evidence).tolist() == [13, 13]
+    assert triplet.kept_cuts(evidence).tolist() == [13, 13]
     assert Thresholds(0.05, area=100).keeps_mask(evidence, sure).tolist() == [True, True]
 
 
@@ -101,7 +101,9 @@ def test_the_search_finds_the_best_of_its_grid(confident):
     found = candidates.search(evidence, evidence.presence, thresholds, areas, presences, confident)
 
     def score(rule):
-        cuts = np.where(rule.keeps_mask(evidence, evidence.presence), rule.outlines(evidence), levels.NOTHING)
+        cuts = np.where(
+            rule.keeps_mask(evidence, evidence.presence), rule.kept_cuts(evidence), levels.NOTHING
+        )
         return candidates.dice(evidence, cuts).mean()
 
     grid = [
@@ -125,7 +127,7 @@ def test_learned_expected_dice_masks_know_that_the_maps_are_off():
 def test_every_candidate_learns_from_any_frames(candidate, kind):
     evidence = evidence_of(subjects=3, frames=6)
     if kind != "mixed":
-        evidence = evidence.take(evidence.present == (kind == "all present"))
+        evidence = evidence.select(evidence.present == (kind == "all present"))
     learned = candidate.learn(evidence)
     cuts = learned.cuts(evidence)
     assert ((cuts >= 1) & (cuts <= levels.NOTHING)).all()

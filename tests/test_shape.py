@@ -181,19 +181,19 @@ def test_a_hull_turns_with_its_mask(mask):
 
 def test_refinements_are_applied_in_the_order_given():
     mask = drawn("#.....##", "......#.", "......##")
-    both = shape.refine(mask, ["largest", "hull"])
+    both = shape.apply_operations(mask, ["largest", "hull"])
     np.testing.assert_array_equal(both, drawn("......##", "......##", "......##"))
-    np.testing.assert_array_equal(shape.refine(mask, ["hull", "largest"]), shape.hull(mask))
+    np.testing.assert_array_equal(shape.apply_operations(mask, ["hull", "largest"]), shape.hull(mask))
     assert shape.hull(mask).sum() > both.sum()
-    assert shape.refine(mask, []) is mask
+    assert shape.apply_operations(mask, []) is mask
     assert list(shape.OPERATIONS) == ["fill", "largest", "close", "smooth", "ellipse", "hull"]
 
 
 def test_an_unknown_refinement_is_named():
     with pytest.raises(NerveError, match="There is no mask refinement 'hole'; there are fill, largest"):
-        shape.refine(np.zeros((3, 4), bool), ["fill", "hole"])
+        shape.apply_operations(np.zeros((3, 4), bool), ["fill", "hole"])
 
 
 def test_a_refined_mask_can_be_written():
     mask = drawn("####", "#..#", "####")
-    assert rle.encode(shape.refine(np.asfortranarray(mask), ["fill", "largest"])) == "1 12"
+    assert rle.encode(shape.apply_operations(np.asfortranarray(mask), ["fill", "largest"])) == "1 12"

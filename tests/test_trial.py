@@ -98,7 +98,7 @@ def test_a_run_that_learned_nothing_yet_says_by_what_it_decides(bare, data, tmp_
     assert one.overlay.is_file()
     learned, rule, scale = told.lines
     assert "no learned decision, and none can be learned now: There is no data directory" in learned
-    assert rule.startswith("Rule default: pixels from probability 0.5, masks from 2684 pixels")
+    assert rule.startswith("Rule default: pixel threshold 0.5, minimum area 2684 pixels")
     assert "no test predictions by its 2 models" in scale
     assert not bare.decision_file.exists()
 

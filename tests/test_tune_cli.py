@@ -88,7 +88,7 @@ def test_a_choice_can_be_made_by_hand(root):
         "Rule expected: the mask with the largest expected Dice, where it is worth more than an empty one; "
         "presence by the classifier; runs combined by logits; shape hull"
     ) in told
-    assert "* taken: rule expected, shape hull, blend logits by hand" in told
+    assert "* chosen: rule expected, shape hull, blend logits by hand" in told
     assert "No such" not in tune(root, "--run", "one", "--rule", "round", code=2).stderr
     assert "no blend 'round'" in refused(root, "--run", "one", "--run", "two", "--blend", "round")
 
@@ -97,13 +97,13 @@ def test_a_choice_by_hand_stays_until_all_is_compared_again(root):
     tune(root, "--run", "one", "--rule", "fixed")
     again = tune(root, "--run", "one")
     assert "Rule fixed" in again.stdout
-    assert "* taken: rule fixed by hand (`kaggle-nerve tune --force` compares all again)" in again.stdout
+    assert "* chosen: rule fixed by hand (`kaggle-nerve tune --force` compares all again)" in again.stdout
     trained_again(root / "runs" / "one" / "fold-1")
     other = tune(root, "--run", "one")
     assert "The decision is learned anew, with rule fixed as chosen by hand before" in other.stderr
     assert "Rule fixed" in other.stdout
     shaped = tune(root, "--run", "one", "--shape", "hull").stdout
-    assert "* taken: rule fixed, shape hull by hand" in shaped
+    assert "* chosen: rule fixed, shape hull by hand" in shaped
     assert "; shape hull; rule, shape chosen by hand" in shaped
     assert "by hand" not in tune(root, "--run", "one", "--force").stdout
 

@@ -150,7 +150,7 @@ def tune(
     decision = pipeline.learn_decision(
         runs,
         data_dir,
-        take={what: name for what, name in choices.items() if name},
+        user_choices={what: name for what, name in choices.items() if name},
         force=force,
         reporter=TerminalReporter(),
         workers=workers,

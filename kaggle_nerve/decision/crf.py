@@ -9,8 +9,9 @@ P. Krähenbühl and V. Koltun, Efficient inference in fully connected CRFs with 
 where p is the position and I the grey level; this is the cost of different labels (Potts). Each kernel K
 is normalised to D^-1/2 K D^-1/2 with D its row sums, so a weight is the amount that an agreeing
 neighbourhood adds to a pixel's log-odds. With two labels, the mean field in terms of
-m = 2 * probability - 1 is m = tanh((log-odds + sum of weight * K m) / 2). Unlike in the paper, a pixel
-counts among its own neighbours: one part in hundreds, unless no pixel nearby has its grey level.
+m = 2 * probability - 1 is m = tanh((log-odds + sum of weight * K m) / 2). Unlike in the paper, a pixel is
+its own neighbour: with the default settings, that is 4 % of its smoothness vote and mostly under 1 % of its
+appearance vote, which is more where no nearby pixel has its grey level.
 """
 
 from dataclasses import dataclass, fields
@@ -22,13 +23,14 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.blending import from_log_odds, log_odds
 
 SPACING, REACH = 0.8, 1.5
-"""Spacing of the filter's grid, and its extent beyond the values, in deviations."""
+"""Spacing of the filter's grid, and its extent beyond the values, in standard deviations."""
 
 
 @dataclass(frozen=True)
 class CrfSettings:
-    """Deviations of ``position`` and ``smoothness`` in pixels of the full image, of ``intensity`` in grey
-    levels; weights in log-odds. The field is computed at 1 / ``shrink`` of the size.
+    """Settings of the CRF. ``position_deviation`` and ``smoothness_deviation``: standard deviations in pixels of the
+    full image; ``intensity_deviation``: in grey levels; weights in log-odds. The field is computed at
+    1 / ``shrink`` of the size.
 
     Raise NerveError for deviations that are not above 0, negative weights or iterations, or a shrink
     below 1.
@@ -55,7 +57,7 @@ class CrfSettings:
                 raise NerveError(f"The CRF's {field.name} is {value!r}; it has to be {rule}.")
 
 
-def refine(
+def marginals(
     probability: np.ndarray,
     image: np.ndarray,
     settings: CrfSettings = CrfSettings(),
@@ -74,24 +76,24 @@ def refine(
             f"The CRF needs a probability map and a grey image of one size, got {probability.shape} and "
             f"{image.shape}."
         )
-    odds = log_odds(np.asarray(probability, np.float32))
+    logits = log_odds(np.asarray(probability, np.float32))
     if not settings.iterations:
-        return from_log_odds(odds)
+        return from_log_odds(logits)
     height, width = image.shape
     small = max(1, round(height / settings.shrink)), max(1, round(width / settings.shrink))
     scale = small[0] / height, small[1] / width
     shrunk = _resize(np.asarray(probability, np.float32), small, cv2.INTER_AREA)
     kernels = _kernels(_resize(image.astype(np.float32), small, cv2.INTER_AREA), scale, settings)
-    small_odds = log_odds(shrunk)
-    field = np.tanh(small_odds / 2)
-    votes = np.zeros_like(small_odds)
+    small_logits = log_odds(shrunk)
+    field = np.tanh(small_logits / 2)
+    votes = np.zeros_like(small_logits)
     for iteration in range(settings.iterations):
         if iteration:
-            field = np.tanh((small_odds + votes) / 2)
-        votes = np.zeros_like(small_odds)
+            field = np.tanh((small_logits + votes) / 2)
+        votes = np.zeros_like(small_logits)
         for weight, kernel in kernels:
             votes += weight * kernel(field)
-    return from_log_odds(odds + _resize(votes, image.shape, cv2.INTER_LINEAR))
+    return from_log_odds(logits + _resize(votes, image.shape, cv2.INTER_LINEAR))
 
 
 class _Appearance:
@@ -104,32 +106,32 @@ class _Appearance:
     """
 
     def __init__(self, image: np.ndarray, deviations: tuple[float, float], intensity_deviation: float):
-        self._down, self._across = (
-            _bells(np.arange(length, dtype=np.float32), deviation)
+        self._row_weights, self._column_weights = (
+            _gaussian_weights(np.arange(length, dtype=np.float32), deviation)
             for length, deviation in zip(image.shape, deviations, strict=True)
         )
-        self._shares = _bells(image.reshape(-1), intensity_deviation).reshape(-1, *image.shape)
+        intensity_weights = _gaussian_weights(image.reshape(-1), intensity_deviation)
+        self._intensity_weights = intensity_weights.reshape(-1, *image.shape)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         result = np.zeros_like(values)
         # One bin at a time fits into the processor's cache.
-        for share in self._shares:
-            cells = self._down @ (share * values) @ self._across.T
-            result += share * (self._down.T @ (cells @ self._across))
+        for weights in self._intensity_weights:
+            cells = self._row_weights @ (weights * values) @ self._column_weights.T
+            result += weights * (self._row_weights.T @ (cells @ self._column_weights))
         return result
 
 
 class _Smoothness:
-    """Smoothness kernel's filter: OpenCV's Gaussian, truncated at four deviations."""
+    """Smoothness kernel's filter: OpenCV's Gaussian, truncated at four standard deviations."""
 
     def __init__(self, deviations: tuple[float, float]):
-        self._down, self._across = deviations
+        self._row_deviation, self._column_deviation = deviations
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        size = [2 * int(np.ceil(4 * deviation)) + 1 for deviation in (self._across, self._down)]
-        return cv2.GaussianBlur(
-            values, size, sigmaX=self._across, sigmaY=self._down, borderType=cv2.BORDER_CONSTANT
-        )
+        sigma_x, sigma_y = self._column_deviation, self._row_deviation
+        size = [2 * int(np.ceil(4 * sigma)) + 1 for sigma in (sigma_x, sigma_y)]
+        return cv2.GaussianBlur(values, size, sigmaX=sigma_x, sigmaY=sigma_y, borderType=cv2.BORDER_CONSTANT)
 
 
 class _Normalised:
@@ -156,11 +158,11 @@ def _kernels(
     return kernels
 
 
-def _bells(values: np.ndarray, deviation: float) -> np.ndarray:
-    """Return the Gaussian weight of each value (n,) at each place of a grid, float32 (places, n)."""
+def _gaussian_weights(values: np.ndarray, deviation: float) -> np.ndarray:
+    """Return the Gaussian weight of each value (n,) at each point of a grid, float32 (points, n)."""
     low, high = float(values.min()), float(values.max())
-    places = np.arange(low - REACH * deviation, high + (REACH + SPACING) * deviation, SPACING * deviation)
-    distances = values - places.astype(np.float32)[:, None]
+    points = np.arange(low - REACH * deviation, high + (REACH + SPACING) * deviation, SPACING * deviation)
+    distances = values - points.astype(np.float32)[:, None]
     distances *= distances
     distances *= -1 / deviation**2
     # Several times as fast as np.exp.

@@ -23,6 +23,9 @@ from kaggle_nerve.storage import digest_file, read_json, write_json, write_text
 
 VERSION = 2
 
+KEYS = {"raw": "given", "calibrated": "meant", "mean_mask": "prior"}
+"""Keys of decision.json for the fields of `Calibration` and `Classifier` that have another name."""
+
 
 class UnreadableDecisionError(NerveError):
     """The file decision.json is damaged, or of another version."""
@@ -32,14 +35,16 @@ class UnreadableDecisionError(NerveError):
 class Decision:
     """How to turn probabilities into masks, and the figures behind that choice.
 
-    ``blend`` combines the runs, ``learned`` decides, ``shape`` (of `SHAPES`) finishes the mask.
-    ``comparison``: the rows of `figures.Row` for rules, shapes and blends. ``reliability``: for pixels and
-    for presence, raw and with each calibration. ``source``: digest of the predictions that it was learned
-    on. ``prior``: set if the shape needs one. ``user_choices``: the choices that the user made, as in `tune`.
-    ``review``: its masks on the frames that it was learned on; None if an earlier version saved the decision.
+    ``blend`` combines the runs. ``learned``: the rule, called ``rule_name``, and the classifier that pick each
+    frame's cut. ``shape`` (of `SHAPES`) finishes the mask. ``comparison``: the rows of `figures.Row` for rules,
+    shapes and blends. ``reliability``: for pixels and for presence, raw and with each calibration. ``source``:
+    digest of the predictions that it was learned on. ``prior``: set if the shape needs one. ``user_choices``:
+    the choices that the user made, as in `tune`. ``review``: areas, presence and Dice of each frame that the decision
+    was learned on; None for files of earlier versions, or if the review beside the file is missing or that of
+    another decision.
     """
 
-    rule: str
+    rule_name: str
     learned: Learned
     shape: str
     blend: Blend
@@ -68,19 +73,20 @@ class Decision:
         rule_kind = next(name for name, rule_class in RULES.items() if isinstance(rule, rule_class))
         return {
             "version": VERSION,
-            "name": self.rule,
-            "rule": {"kind": rule_kind, **asdict(rule)},
+            "name": self.rule_name,
+            "rule": {"kind": rule_kind, **asdict(rule, dict_factory=_with_keys)},
             "shape": self.shape,
             "blend": asdict(self.blend),
             "figures": asdict(self.figures),
             "comparison": {kind: [asdict(row) for row in rows] for kind, rows in self.comparison.items()},
             "reliability": {
-                kind: {method: asdict(reliability) for method, reliability in ways.items()}
-                for kind, ways in self.reliability.items()
+                kind: {method: asdict(reliability) for method, reliability in by_method.items()}
+                for kind, by_method in self.reliability.items()
             },
             "source": self.source,
             "taken": self.user_choices,
-            "classifier": self.learned.classifier and asdict(self.learned.classifier),
+            "classifier": self.learned.classifier
+            and asdict(self.learned.classifier, dict_factory=_with_keys),
         }
 
 
@@ -89,7 +95,7 @@ class DefaultDecision:
     """Decision to use when none could be learned: see `default_decision`."""
 
     learned: Learned
-    rule: str = "default"
+    rule_name: str = "default"
     shape: str = "none"
     blend: Blend = field(default_factory=Blend)
     prior: ShapePrior | None = None
@@ -120,18 +126,20 @@ def load(path: Path) -> Decision:
 def _read(stored: dict[str, Any], path: Path) -> Decision:
     if stored["version"] != VERSION:
         raise ValueError(f"version {stored['version']}")
-    classifier = stored["classifier"] and Classifier(**_tuples(stored["classifier"]))
+    classifier = stored["classifier"] and Classifier(**_from_json(stored["classifier"]))
     steps = SHAPES[stored["shape"]]
     return Decision(
         stored["name"],
         Learned(_rule(stored["rule"]), classifier),
         stored["shape"],
-        Blend(**_tuples(stored["blend"])),
+        Blend(**_from_json(stored["blend"])),
         Figures(**stored["figures"]),
         {kind: tuple(Row(**row) for row in rows) for kind, rows in stored["comparison"].items()},
         {
-            kind: {method: Reliability(**_tuples(reliability)) for method, reliability in ways.items()}
-            for kind, ways in stored["reliability"].items()
+            kind: {
+                method: Reliability(**_from_json(reliability)) for method, reliability in by_method.items()
+            }
+            for kind, by_method in stored["reliability"].items()
         },
         stored["source"],
         shape_prior.load(_prior_file(path)) if PRIOR in steps else None,
@@ -141,7 +149,7 @@ def _read(stored: dict[str, Any], path: Path) -> Decision:
 
 
 def _read_review(stored: dict[str, Any] | None, path: Path) -> Review | None:
-    """Read the review; None if the table's digest differs, since saving another decision was interrupted."""
+    """Read the review; return None if it is missing, or if its digest differs (an interrupted save)."""
     if stored is None or not path.is_file() or digest_file(path) != stored["sha256"]:
         return None
     surface = Surface(np.array(stored["dice"]), tuple(stored["columns"]), stored["label"])
@@ -153,17 +161,25 @@ def _rule(stored: dict[str, Any]) -> Rule:
     rule = RULES[values.pop("kind")]
     for item in fields(rule):
         if isinstance(values[item.name], dict):
-            values[item.name] = Calibration(**_tuples(values[item.name]))
+            values[item.name] = Calibration(**_from_json(values[item.name]))
     return rule(**values)
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Convert lists at any depth to tuples: JSON has only lists, and frozen dataclasses hold tuples."""
+def _with_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of a dataclass's items, with the keys of decision.json."""
+    return {KEYS.get(name, name): value for name, value in items}
 
-    def frozen(value: Any) -> Any:
-        return tuple(map(frozen, value)) if isinstance(value, list) else value
 
-    return {name: frozen(value) for name, value in values.items()}
+def _from_json(values: dict[str, Any]) -> dict[str, Any]:
+    """Convert keys to the names of fields, and lists at any depth to tuples: JSON has only lists, and frozen
+    dataclasses hold tuples.
+    """
+    names = {key: name for name, key in KEYS.items()}
+
+    def to_tuple(value: Any) -> Any:
+        return tuple(map(to_tuple, value)) if isinstance(value, list) else value
+
+    return {names.get(key, key): to_tuple(value) for key, value in values.items()}
 
 
 def _review_file(path: Path) -> Path:

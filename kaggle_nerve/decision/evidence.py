@@ -21,32 +21,33 @@ class Evidence:
     """Measurements of n frames; the first axis of every array is the frame.
 
     ``cut_areas``: int32 (n, 257), pixels at full size whose level reaches each cut (`levels.at_least`).
-    ``features``: float32 (n, len(features.NAMES)). ``maps``: uint8 (n, height / 20, width / 20).
+    ``features``: float32 (n, len(features.NAMES)). ``coarse_maps``: uint8 (n, height / 20, width / 20).
     ``presence``: P(mask not empty) by the networks' heads, (n,). For frames with known truth also
-    ``shared``: as ``cut_areas``, for the pixels inside the true mask; ``truth``: true area (n,);
-    ``true_maps``: the true masks as maps; ``subjects``: (n,). Otherwise these are empty arrays.
+    ``cut_intersections``: as ``cut_areas``, for the pixels inside the true mask; ``true_areas``: (n,), in
+    pixels; ``coarse_true_maps``: the true masks, in the form of ``coarse_maps``; ``subjects``: (n,).
+    Otherwise these are empty arrays.
     """
 
     cut_areas: np.ndarray
     features: np.ndarray
-    maps: np.ndarray
+    coarse_maps: np.ndarray
     presence: np.ndarray
-    shared: np.ndarray
-    truth: np.ndarray
-    true_maps: np.ndarray
+    cut_intersections: np.ndarray
+    true_areas: np.ndarray
+    coarse_true_maps: np.ndarray
     subjects: np.ndarray
 
     def __len__(self) -> int:
         return len(self.cut_areas)
 
-    def take(self, rows: np.ndarray) -> "Evidence":
+    def select(self, rows: np.ndarray) -> "Evidence":
         """Select the evidence of some frames: row numbers, or a mask of booleans."""
         return Evidence(*(getattr(self, item.name)[rows] for item in fields(self)))
 
     @property
     def present(self) -> np.ndarray:
         """Whether each frame truly has a mask, bool (n,)."""
-        return self.truth > 0
+        return self.true_areas > 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class FrameEvidence:
 
     cut_areas: np.ndarray
     features: np.ndarray
-    map: np.ndarray
+    coarse_map: np.ndarray
     presence: float
 
 
@@ -64,7 +65,7 @@ def measure_frame(
 ) -> tuple[np.ndarray, FrameEvidence]:
     """Return the map of a frame in levels at full size, uint8, and its measurements without the truth.
 
-    ``blend`` replaces the stored way to combine the runs.
+    ``blend`` replaces the stored blend of the runs.
     """
     return next(_measure_blends(stored, row, [blend or stored.blend]))
 
@@ -77,12 +78,12 @@ def map_levels(stored: Predictions, row: int, blend: Blend | None = None) -> np.
 def _measure_blends(
     stored: Predictions, row: int, blends: Sequence[Blend]
 ) -> Iterator[tuple[np.ndarray, FrameEvidence]]:
-    """Do as `measure_frame` for several ways to combine the runs, reading their maps once."""
-    members = stored.members(row)
+    """Yield what `measure_frame` returns for each of ``blends``, reading the runs' maps once."""
+    run_maps = stored.members(row)
     views = [float(stored.table[name].iat[row]) for name in VIEWS]
-    runs = [_agreement(members), float(stored.presences[row].std())]
+    runs = [_agreement(run_maps), float(stored.presences[row].std())]
     for blend in blends:
-        frame_levels = levels.quantise(stored.mix(members, blend))
+        frame_levels = levels.quantise(stored.mix(run_maps, blend))
         cut_areas = levels.at_least(levels.histogram(frame_levels))
         presence = float(np.average(stored.presences[row], weights=blend.weights or None))
         values = features.measure(frame_levels, cut_areas, presence, (*views, *runs))
@@ -95,31 +96,34 @@ def stack_evidence(frames: Sequence[FrameEvidence]) -> Evidence:
     return Evidence(
         np.stack([frame.cut_areas for frame in frames]),
         np.stack([frame.features for frame in frames]),
-        np.stack([frame.map for frame in frames]),
+        np.stack([frame.coarse_map for frame in frames]),
         np.array([frame.presence for frame in frames]),
         *[nothing] * 4,
     )
 
 
-Way = Callable[[int], Blend]
+BlendByRow = Callable[[int], Blend]
 """Function from a frame's row to the blend of the runs on that frame."""
 
 
 def measure(
     stored: Predictions,
     truths: Truths,
-    ways: Sequence[Way] = (),
+    blends_by_row: Sequence[BlendByRow] = (),
     *,
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> list[Evidence]:
-    """Measure every out-of-fold frame: the evidence for each of ``ways`` (none: the stored way only)."""
-    ways = ways or [lambda row: stored.blend]
+    """Measure every out-of-fold frame; return one Evidence for each of ``blends_by_row``, or, without them,
+    one for the stored blend.
+    """
+    blends_by_row = blends_by_row or [lambda row: stored.blend]
 
     def measure_row(row: int) -> list[tuple[FrameEvidence, np.ndarray]]:
         # Keep no full maps: 4436 of them would take a gigabyte.
         measured = []
-        for frame_levels, frame in _measure_blends(stored, row, [way(row) for way in ways]):
+        blends = [blend_by_row(row) for blend_by_row in blends_by_row]
+        for frame_levels, frame in _measure_blends(stored, row, blends):
             inside = np.bincount(truths.inside(row, frame_levels), minlength=levels.COUNT)
             measured.append((frame, levels.at_least(inside.astype(np.int32))))
         return measured
@@ -130,28 +134,28 @@ def measure(
             rows.append(measured)
             bar.update()
     truth_fields = {
-        "truth": truths.areas,
-        "true_maps": np.stack([_true_map(truths, row) for row in range(len(stored))]),
+        "true_areas": truths.areas,
+        "coarse_true_maps": np.stack([_coarse_true_map(truths, row) for row in range(len(stored))]),
         "subjects": stored.table.subject.to_numpy(),
     }
     return [
         dataclasses.replace(
-            stack_evidence([measured[way][0] for measured in rows]),
-            shared=np.stack([measured[way][1] for measured in rows]),
+            stack_evidence([measured[index][0] for measured in rows]),
+            cut_intersections=np.stack([measured[index][1] for measured in rows]),
             **truth_fields,
         )
-        for way in range(len(ways))
+        for index in range(len(blends_by_row))
     ]
 
 
-def _true_map(truths: Truths, row: int) -> np.ndarray:
+def _coarse_true_map(truths: Truths, row: int) -> np.ndarray:
     return features.coarse(truths.mask(row).astype(np.uint8) * (levels.COUNT - 1))
 
 
-def _agreement(members: np.ndarray) -> float:
+def _agreement(run_maps: np.ndarray) -> float:
     """Compute the mean pairwise Dice of the runs' masks, on maps of a quarter of the size."""
-    if len(members) == 1:
+    if len(run_maps) == 1:
         return 1.0
-    height, width = (max(side // features.SHRINK, 1) for side in members.shape[1:])
-    small = [cv2.resize(member, (width, height), interpolation=cv2.INTER_AREA) for member in members]
+    height, width = (max(side // features.SHRINK, 1) for side in run_maps.shape[1:])
+    small = [cv2.resize(run_map, (width, height), interpolation=cv2.INTER_AREA) for run_map in run_maps]
     return mean_agreement(np.stack(small))

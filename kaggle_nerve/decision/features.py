@@ -34,11 +34,19 @@ NAMES = (
     "runs_agreement",
     "runs_spread",
 )
-"""Columns of `measure`: log-odds of the head's presence, of the largest pixel and of the mean of the top
-pixels; square roots of areas as shares of the median mask; area at 0.7 as a share of the area at 0.3;
-mean probability inside the mask at 0.5; 4 pi area / perimeter^2 of its largest blob, and that blob's share
-of it; agreement of views and of runs on the mask, and the spread of their presences. The classifier,
-which knows the training masks, adds the position relative to their mean."""
+"""Columns of `measure`. The classifier, which knows the training masks, adds the position relative to their mean.
+
+``head``: log-odds of the head's presence
+``maximum``: log-odds of the most probable pixel
+``top``: log-odds of the mean probability of the `TOP` most probable pixels
+``area10`` to ``area90``: square root of the area at each of `AREAS`, as a share of the median mask's area
+``sharpness``: area at 0.7 as a share of the area at 0.3
+``inside``: mean probability inside the mask at 0.5
+``compactness``: 4 pi area / perimeter^2 of the largest blob of that mask
+``largest``: share of that blob in the area of all blobs
+``agreement`` and ``spread``: agreement of the views on the mask, and the spread of their presences
+``runs_agreement`` and ``runs_spread``: the same of the runs
+"""
 
 MEDIAN_AREA = 6976
 
@@ -51,8 +59,8 @@ def measure(
 ) -> np.ndarray:
     """Compute the features (len(NAMES),) of one frame, float32.
 
-    ``map_levels``: uint8 (height, width); ``cut_areas``: pixels that reach each cut (257,); ``agreements``:
-    agreement and spread of the views, then of the runs.
+    ``map_levels``: uint8 (height, width); ``cut_areas``: pixels that reach each cut (257,); ``presence``:
+    P(mask not empty) by the networks' heads; ``agreements``: agreement and spread of the views, then of the runs.
     """
     areas = {value: int(cut_areas[levels.cut(value)]) for value in AREAS}
     top_level = int(np.flatnonzero(cut_areas)[-1])

@@ -8,12 +8,12 @@ from sklearn.metrics import roc_auc_score
 from kaggle_nerve.decision import calibration
 from kaggle_nerve.decision.calibration import METHODS, Reliability
 from kaggle_nerve.decision.evidence import Evidence
-from kaggle_nerve.decision.nested import Nested, by_subject, interval
+from kaggle_nerve.decision.nested import NestedResults, by_subject, interval
 from kaggle_nerve.decision.presence import cross_fit, subject_splits
 from kaggle_nerve.maps import levels
 
 FAR = 0.1
-"""Largest difference from the training frames' share of frames with a mask that gives no warning."""
+"""Largest tolerated difference between the predicted and the training share of frames with a mask."""
 
 RAW, CLASSIFIER = "raw", "classifier"
 
@@ -24,9 +24,13 @@ class Figures:
 
     ``dice`` is the nested figure: each subject is scored by the decision chosen and learned on the others.
     ``low`` and ``high`` are its 95 % interval over a bootstrap of subjects. ``in_sample`` is the decision's
-    score on the same frames that it was learned on. ``present_dice`` is the nested Dice over frames with a
-    mask; ``kept_present_dice`` the same if every frame kept its mask, and ``perfect_presence`` the mean Dice
-    of all frames if every frame's presence were known.
+    score on the same frames that it was learned on.
+
+    ``all_empty``: mean Dice of only empty masks; ``perfect_presence``: mean Dice of all frames if every
+    frame's presence were known; ``present_dice``: nested mean Dice over frames with a mask, ``kept_present_dice``
+    the same if no mask were dropped; ``presence_auc`` and ``presence_error``: area under the ROC curve and
+    expected calibration error of presence; ``predicted_share`` and ``true_share``: share of frames with a
+    predicted and with a true mask.
     """
 
     frames: int
@@ -70,7 +74,7 @@ class Row:
 def comparison_row(
     name: str,
     meaning: str,
-    nested: Nested,
+    nested: NestedResults,
     baseline: np.ndarray,
     evidence: Evidence,
     seed: int,
@@ -97,12 +101,12 @@ def comparison_row(
     )
 
 
-def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> Figures:
+def figures(evidence: Evidence, nested: NestedResults, in_sample: float, seed: int) -> Figures:
     """Compute the figures of a decision with the nested results ``nested``."""
     present, keeps_mask = evidence.present, nested.keeps_mask
     low, high = interval(*by_subject(nested.dice, evidence.subjects), seed)
     has_both_classes = 0 < present.sum() < len(present)
-    reliability = presence_reliability(evidence, nested)
+    reliability = calibration.reliability(nested.presence, present, np.ones(len(present)))
     return Figures(
         frames=len(present),
         subjects=len(np.unique(evidence.subjects)),
@@ -111,9 +115,9 @@ def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> 
         high=high,
         in_sample=in_sample,
         all_empty=float((~present).mean()),
-        perfect_presence=float(np.where(present, nested.open_dice, 1).mean()),
+        perfect_presence=float(np.where(present, nested.kept_dice, 1).mean()),
         present_dice=_mean(nested.dice[present]) or 0.0,
-        kept_present_dice=_mean(nested.open_dice[present]) or 0.0,
+        kept_present_dice=_mean(nested.kept_dice[present]) or 0.0,
         presence_auc=float(roc_auc_score(present, nested.presence)) if has_both_classes else None,
         presence_error=reliability.error,
         false_positive_rate=_mean(keeps_mask[~present]),
@@ -123,18 +127,13 @@ def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> 
     )
 
 
-def presence_reliability(evidence: Evidence, nested: Nested) -> calibration.Reliability:
-    """Measure how often frames with a given presence truly have a mask."""
-    return calibration.reliability(nested.presence, evidence.present, np.ones(len(evidence)))
-
-
-def share_warning(predicted: float, trained: float) -> str | None:
-    """Return the end of a warning if ``predicted``, a share of frames with a mask, is far from the training frames'."""
-    if abs(predicted - trained) <= FAR:
+def share_warning(predicted_share: float, training_share: float) -> str | None:
+    """Return the end of a warning if the predicted share of frames with a mask is far from the training frames'."""
+    if abs(predicted_share - training_share) <= FAR:
         return None
     return (
-        f"masks are predicted on {predicted:.1%} of the frames, but {trained:.1%} of the training frames have "
-        "one: see whether the predictions are of the right frames and the network has learned enough."
+        f"masks are predicted on {predicted_share:.1%} of the frames, but {training_share:.1%} of the training frames "
+        "have one: see whether the predictions are of the right frames and the network has learned enough."
     )
 
 
@@ -144,17 +143,19 @@ def _mean(values: np.ndarray) -> float | None:
 
 def reliability_of_pixels(evidence: Evidence) -> dict[str, Reliability]:
     """Measure the reliability of all pixels of all frames, raw and calibrated on other subjects."""
-    times = (evidence.cut_areas[:, :-1] - evidence.cut_areas[:, 1:]).astype(np.int64)
-    hits = (evidence.shared[:, :-1] - evidence.shared[:, 1:]).astype(np.int64)
+    counts = (evidence.cut_areas[:, :-1] - evidence.cut_areas[:, 1:]).astype(np.int64)
+    positives = (evidence.cut_intersections[:, :-1] - evidence.cut_intersections[:, 1:]).astype(np.int64)
     probabilities = levels.probability(np.arange(levels.COUNT))
-    results = {RAW: calibration.reliability(probabilities, hits.sum(axis=0), times.sum(axis=0))}
+    results = {RAW: calibration.reliability(probabilities, positives.sum(axis=0), counts.sum(axis=0))}
     for method in METHODS:
         rows = []
         for train_rows, test_rows in subject_splits(evidence.subjects):
             curve = calibration.fit(
-                method, probabilities, hits[train_rows].sum(axis=0), times[train_rows].sum(axis=0)
+                method, probabilities, positives[train_rows].sum(axis=0), counts[train_rows].sum(axis=0)
             )
-            rows.append((curve(probabilities), hits[test_rows].sum(axis=0), times[test_rows].sum(axis=0)))
+            rows.append(
+                (curve(probabilities), positives[test_rows].sum(axis=0), counts[test_rows].sum(axis=0))
+            )
         results[method] = calibration.reliability(
             *(np.concatenate(column) for column in zip(*rows, strict=True))
         )
@@ -162,16 +163,18 @@ def reliability_of_pixels(evidence: Evidence) -> dict[str, Reliability]:
 
 
 def reliability_of_presence(evidence: Evidence, names: tuple[str, ...]) -> dict[str, Reliability]:
-    """Do as `reliability_of_pixels` for the heads' presence, and for the classifier's with the features ``names``."""
-    once, present = np.ones(len(evidence)), evidence.present
-    results = {RAW: calibration.reliability(evidence.presence, present, once)}
+    """Measure the reliability of the heads' presence, raw and calibrated on other subjects, and of the classifier's
+    with the features ``names``.
+    """
+    ones, present = np.ones(len(evidence)), evidence.present
+    results = {RAW: calibration.reliability(evidence.presence, present, ones)}
     for method in METHODS:
         probabilities = np.zeros(len(evidence))
         for train_rows, test_rows in subject_splits(evidence.subjects):
             curve = calibration.fit(
-                method, evidence.presence[train_rows], present[train_rows], once[train_rows]
+                method, evidence.presence[train_rows], present[train_rows], ones[train_rows]
             )
             probabilities[test_rows] = curve(evidence.presence[test_rows])
-        results[method] = calibration.reliability(probabilities, present, once)
-    results[CLASSIFIER] = calibration.reliability(cross_fit(evidence, names), present, once)
+        results[method] = calibration.reliability(probabilities, present, ones)
+    results[CLASSIFIER] = calibration.reliability(cross_fit(evidence, names), present, ones)
     return results

@@ -24,8 +24,8 @@ def encode_masks(
 ) -> Iterator[tuple[int, str]]:
     """Yield (img, run-length encoding) for each frame of ``stored``, in its order; '' for an empty mask.
 
-    ``stored`` holds the runs that the decision was learned on, in the same order. ``images`` is needed if
-    the decision's shape is the CRF.
+    ``stored`` must hold the same runs in the same order as those the decision was learned on. ``images`` is
+    needed if the decision's shape is the CRF.
     """
     weights = decision.blend.weights or decision.blend.thresholds
     if weights and len(weights) != len(stored.parts):

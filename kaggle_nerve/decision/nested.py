@@ -15,21 +15,21 @@ DRAWS = 2000
 """Number of bootstrap draws of subjects."""
 
 MINIMUM_GAIN = 0.001
-"""Smallest gain of mean Dice that justifies a more elaborate option, even if the gain is certain."""
+"""A more elaborate option must gain more mean Dice than this, however certain the gain is."""
 
 
 @dataclass(frozen=True)
-class Nested:
+class NestedResults:
     """Results for each frame by rules learned without its subject: ``cuts`` int (n,), `levels.NOTHING` for an
-    empty mask; ``outlines`` (n,), the cuts if every frame kept its mask; ``presence`` (n,); ``dice`` (n,) of
-    the cuts, and ``open_dice`` (n,) of the outlines.
+    empty mask; ``kept_cuts`` (n,), the cuts if every frame kept its mask; ``presence`` (n,), P(mask not empty);
+    ``dice`` (n,) of the cuts, and ``kept_dice`` (n,) of the kept cuts.
     """
 
     cuts: np.ndarray
-    outlines: np.ndarray
+    kept_cuts: np.ndarray
     presence: np.ndarray
     dice: np.ndarray
-    open_dice: np.ndarray
+    kept_dice: np.ndarray
 
     @property
     def keeps_mask(self) -> np.ndarray:
@@ -38,30 +38,34 @@ class Nested:
 
 
 def splits(subjects: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (others, mine) as bool (n,) for each subject; a single subject is judged by itself."""
+    """Yield (rows of the other subjects, rows of this subject) as bool (n,) for each subject; with one subject, both
+    are its own rows.
+    """
     names = np.unique(subjects)
     for name in names:
         is_own = subjects == name
         yield (~is_own if len(names) > 1 else is_own), is_own
 
 
-def judge(candidate: Candidate, evidence: Evidence, *, bar: Bar | None = None, workers: int = 2) -> Nested:
+def judge(
+    candidate: Candidate, evidence: Evidence, *, bar: Bar | None = None, workers: int = 2
+) -> NestedResults:
     """Decide every subject with the candidate learned on the others; ``bar`` counts subjects."""
     all_splits = list(splits(evidence.subjects))
 
     def judge_subject(split: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
         others, is_own = split
-        learned, unseen = candidate.learn(evidence.take(others)), evidence.take(is_own)
-        return learned.cuts(unseen), learned.rule.outlines(unseen), learned.presence(unseen)
+        learned, unseen = candidate.learn(evidence.select(others)), evidence.select(is_own)
+        return learned.cuts(unseen), learned.rule.kept_cuts(unseen), learned.presence(unseen)
 
-    cuts, outlines = np.zeros(len(evidence), int), np.zeros(len(evidence), int)
+    cuts, kept_cuts = np.zeros(len(evidence), int), np.zeros(len(evidence), int)
     presence = np.zeros(len(evidence))
     with ThreadPoolExecutor(workers) as pool:
         for (_, is_own), results in zip(all_splits, pool.map(judge_subject, all_splits), strict=True):
-            cuts[is_own], outlines[is_own], presence[is_own] = results
+            cuts[is_own], kept_cuts[is_own], presence[is_own] = results
             if bar:
                 bar.update()
-    return Nested(cuts, outlines, presence, dice(evidence, cuts), dice(evidence, outlines))
+    return NestedResults(cuts, kept_cuts, presence, dice(evidence, cuts), dice(evidence, kept_cuts))
 
 
 def by_subject(values: np.ndarray, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,8 +83,8 @@ def interval(sums: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, flo
     return float(low), float(high)
 
 
-def deviation(sums: np.ndarray, sizes: np.ndarray, seed: int) -> float:
-    """Compute the standard error of the same mean."""
+def standard_error(sums: np.ndarray, sizes: np.ndarray, seed: int) -> float:
+    """Compute the bootstrap standard error of a mean over frames; arguments as in `interval`."""
     return float(_means(sums, sizes, seed).std())
 
 
@@ -90,8 +94,8 @@ def _means(sums: np.ndarray, sizes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, ranks: Sequence[int], seed: int) -> int:
-    """Pick the simplest candidate whose mean is within one standard error, or `MINIMUM_GAIN`, of the best
-    one's; among equally simple ones, the best.
+    """Pick the simplest candidate whose mean is within one standard error or within `MINIMUM_GAIN`, whichever is
+    larger, of the best one's; among equally simple ones, the best.
 
     ``sums``: (candidates, subjects); ``ranks``: (candidates,), the lower the simpler. The error is that of
     the paired difference over a bootstrap of subjects: the one-standard-error rule of Breiman et al.,
@@ -100,22 +104,25 @@ def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, ranks: Sequence[i
     totals = sums.sum(axis=1)
     best = int(totals.argmax())
 
-    def is_near(place: int) -> bool:
-        lead = sums[best] - sums[place]
-        return place == best or lead.sum() / sizes.sum() <= max(deviation(lead, sizes, seed), MINIMUM_GAIN)
+    def is_near(index: int) -> bool:
+        if index == best:
+            return True
+        lead = sums[best] - sums[index]
+        tolerance = max(standard_error(lead, sizes, seed), MINIMUM_GAIN)
+        return lead.sum() / sizes.sum() <= tolerance
 
-    simpler = [place for place in range(len(sums)) if ranks[place] <= ranks[best]]
-    return min(filter(is_near, simpler), key=lambda place: (ranks[place], -totals[place]))
+    simpler = [index for index in range(len(sums)) if ranks[index] <= ranks[best]]
+    return min(filter(is_near, simpler), key=lambda index: (ranks[index], -totals[index]))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Choice among several options. ``place`` is the option chosen on all subjects; ``picks`` (n,) is for each
-    frame the option chosen by the Dice of the other subjects' frames.
+    """Choice among several options. ``index``: the option chosen on all subjects; ``index_by_frame`` (n,): for each
+    frame, the option chosen by the Dice of the other subjects' frames.
     """
 
-    place: int
-    picks: np.ndarray
+    index: int
+    index_by_frame: np.ndarray
 
 
 def choose(dices: list[np.ndarray], subjects: np.ndarray, ranks: Sequence[int], seed: int) -> Choice:
@@ -125,11 +132,11 @@ def choose(dices: list[np.ndarray], subjects: np.ndarray, ranks: Sequence[int], 
     names, groups = np.unique(subjects, return_inverse=True)
     sums = np.stack([by_subject(values, subjects)[0] for values in dices])
     sizes = np.bincount(groups)
-    place = simplest_within_noise(sums, sizes, ranks, seed)
+    index = simplest_within_noise(sums, sizes, ranks, seed)
     if len(names) == 1:
-        return Choice(place, np.full(len(subjects), place))
+        return Choice(index, np.full(len(subjects), index))
     leave_one_out = [
-        simplest_within_noise(np.delete(sums, index, axis=1), np.delete(sizes, index), ranks, seed)
-        for index in range(len(names))
+        simplest_within_noise(np.delete(sums, subject, axis=1), np.delete(sizes, subject), ranks, seed)
+        for subject in range(len(names))
     ]
-    return Choice(place, np.array(leave_one_out)[groups])
+    return Choice(index, np.array(leave_one_out)[groups])

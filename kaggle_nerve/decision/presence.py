@@ -2,8 +2,8 @@
 
 A logistic regression (scikit-learn) over `features.NAMES` and over how well the map's position matches
 the training masks. With some forty patients, a more flexible model overfits to the patients. Conditional maps,
-P(pixel | frame has a mask), look alike with and without a mask, so only the head's presence is used for them:
-measured, every other feature added nothing or reduced the score.
+P(pixel | frame has a mask), look alike with and without a mask, so only the head's presence is used for them: in
+our measurements, every other feature added nothing or lowered the score.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ CROSS = 5
 class Classifier:
     """Fitted classifier. Values are in the order of the features ``names``, a subset of `ALL_NAMES`.
 
-    ``prior``: the mean true mask in a coarse grid.
+    ``mean_mask``: the mean true mask, 0 to 1, at the size of `Evidence.coarse_maps`.
     """
 
     names: tuple[str, ...]
@@ -42,18 +42,18 @@ class Classifier:
     scale: tuple[float, ...]
     weights: tuple[float, ...]
     intercept: float
-    prior: tuple[tuple[float, ...], ...]
+    mean_mask: tuple[tuple[float, ...], ...]
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """Return P(mask not empty), float (n,)."""
-        values = (_columns(evidence, np.array(self.prior), self.names) - self.mean) / self.scale
+        values = (_columns(evidence, np.array(self.mean_mask), self.names) - self.mean) / self.scale
         return from_log_odds((values * self.weights).sum(axis=1) + self.intercept)
 
 
 def fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> Classifier:
     """Fit the classifier to frames with known truth, with the features ``names``."""
-    prior = _prior(evidence)
-    values = _columns(evidence, prior, names)
+    mean_mask = _mean_mask(evidence)
+    values = _columns(evidence, mean_mask, names)
     mean, scale = values.mean(axis=0), values.std(axis=0)
     # A feature that is constant here gets no weight, regardless of its values elsewhere.
     scale[scale < 1e-6] = 1
@@ -69,7 +69,7 @@ def fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> Classifier:
         tuple(scale.tolist()),
         tuple(weights.tolist()),
         intercept,
-        tuple(map(tuple, prior.tolist())),
+        tuple(map(tuple, mean_mask.tolist())),
     )
 
 
@@ -77,7 +77,7 @@ def cross_fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> np.ndar
     """Return P(mask not empty) of each frame by a classifier fitted without its subject, (n,)."""
     result = np.zeros(len(evidence))
     for train_rows, test_rows in subject_splits(evidence.subjects):
-        result[test_rows] = fit(evidence.take(train_rows), names)(evidence.take(test_rows))
+        result[test_rows] = fit(evidence.select(train_rows), names)(evidence.select(test_rows))
     return result
 
 
@@ -89,17 +89,17 @@ def subject_splits(subjects: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return list(splitter.split(groups, groups=groups))
 
 
-def _prior(evidence: Evidence) -> np.ndarray:
+def _mean_mask(evidence: Evidence) -> np.ndarray:
     """Compute the mean true mask, 0 to 1, (height, width) of the coarse maps."""
-    masks = evidence.true_maps[evidence.present]
-    shape = evidence.true_maps.shape[1:]
+    masks = evidence.coarse_true_maps[evidence.present]
+    shape = evidence.coarse_true_maps.shape[1:]
     return np.round(masks.mean(axis=0) / 255, 4) if len(masks) else np.zeros(shape)
 
 
-def _columns(evidence: Evidence, prior: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    maps = evidence.maps.reshape(len(evidence), -1).astype(np.float32)
+def _columns(evidence: Evidence, mean_mask: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    maps = evidence.coarse_maps.reshape(len(evidence), -1).astype(np.float32)
     # Sum row by row, so that a frame gets the same value alone as among thousands.
-    place = np.einsum("np,p->n", maps, prior.reshape(-1).astype(np.float32))
+    place = np.einsum("np,p->n", maps, mean_mask.reshape(-1).astype(np.float32))
     values = np.column_stack([evidence.features, place / np.maximum(maps.sum(axis=1), 1)]).astype(float)
     # Contiguous rows are summed in the same order for any number of rows.
     return np.ascontiguousarray(values[:, [ALL_NAMES.index(name) for name in names]])

@@ -17,7 +17,7 @@ from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
-LEAST_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
+MINIMUM_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
 """Columns of a `Surface` of conditional maps: minimum presences."""
 
 COLUMNS = ["subject", "img", "area", "predicted_area", "presence", "dice"]
@@ -42,7 +42,7 @@ class Review:
     pixels of the true and of the predicted mask, P(mask not empty), and the Dice. The decision was learned on the
     same frames, so their mean Dice is the in-sample figure.
 
-    ``surface``: the scores of thresholds alone on these frames.
+    ``surface``: mean Dice by pixel threshold and minimum area (conditional maps: minimum presence), without shape.
     """
 
     frames: pd.DataFrame
@@ -59,13 +59,16 @@ def review(
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> Review:
-    """Decide every frame of ``stored``. ``evidence``: the result of `measure` for them; None: measure here."""
+    """Return the review of a decision: decide and score every frame of ``stored``.
+
+    ``evidence``: the result of `measure` for these frames; None: measure here.
+    """
     options: dict[str, Any] = {"reporter": reporter, "workers": workers}
     evidence = evidence or measure(stored, truths, **options)[0]
     cuts, rows = learned.cuts(evidence), np.arange(len(evidence))
-    areas, shared = evidence.cut_areas[rows, cuts], evidence.shared[rows, cuts]
+    areas, intersections = evidence.cut_areas[rows, cuts], evidence.cut_intersections[rows, cuts]
     if shaper.steps:
-        areas, shared = (
+        areas, intersections = (
             counts[0] for counts in shaping.counts(stored, truths, cuts, lambda row: [shaper], **options)
         )
     presence = learned.presence(evidence)
@@ -73,7 +76,7 @@ def review(
         area=truths.areas,
         predicted_area=areas,
         presence=presence,
-        dice=dice_of_counts(shared, truths.areas, areas),
+        dice=dice_of_counts(intersections, truths.areas, areas),
     )
     return Review(frames, _surface(evidence, presence if stored.is_conditional else None))
 
@@ -91,11 +94,13 @@ def select_rows(stored: Predictions, rows: np.ndarray) -> Predictions:
 def _surface(evidence: Evidence, presence: np.ndarray | None) -> Surface:
     """Score thresholds by minimum area, or, if ``presence`` (n,) is given, by minimum presence."""
     empty = np.where(evidence.present, 0.0, 1.0)
-    columns = AREAS if presence is None else LEAST_PRESENCES
+    columns = AREAS if presence is None else MINIMUM_PRESENCES
     rows = []
     for threshold in THRESHOLDS:
         cut = levels.cut(threshold)
         dice_values = dice(evidence, np.full(len(evidence), cut))
         kept_by = evidence.cut_areas[:, cut] if presence is None else presence
-        rows.append([np.where(kept_by >= least, dice_values, empty).mean() for least in columns])
-    return Surface(np.array(rows), columns, "least area (pixels)" if presence is None else "least presence")
+        rows.append([np.where(kept_by >= minimum, dice_values, empty).mean() for minimum in columns])
+    return Surface(
+        np.array(rows), columns, "minimum area (pixels)" if presence is None else "minimum presence"
+    )

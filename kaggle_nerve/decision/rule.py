@@ -23,7 +23,7 @@ class Thresholds:
     presence: float = 0.0
     confident: float | None = None
 
-    def outlines(self, evidence: Evidence) -> np.ndarray:
+    def kept_cuts(self, evidence: Evidence) -> np.ndarray:
         """Return the cut of each frame if all kept their masks, int (n,)."""
         return np.full(len(evidence), levels.cut(self.threshold))
 
@@ -42,14 +42,14 @@ class ExpectedDice:
     of the k most likely ones has the largest expected overlap; k maximises 2 sum(p[:k]) / (k + sum(p)),
     found by one cumulative sum (the plug-in rule of Dembczynski et al., ICML 2013, "Optimizing the
     F-measure in multi-label classification"). ``quality`` maps that ratio to the expected Dice d, since
-    pixels are far from independent. An empty mask scores P(empty), the mask d P(present): it is kept if
-    presence > 1 / (1 + d).
+    pixels are far from independent. An empty mask scores P(empty) on average, the mask d * P(present); so
+    keep the mask if presence > 1 / (1 + d).
     """
 
     pixels: Calibration
     quality: Calibration
 
-    def outlines(self, evidence: Evidence) -> np.ndarray:
+    def kept_cuts(self, evidence: Evidence) -> np.ndarray:
         """Return the cut of each frame if all kept their masks, int (n,)."""
         return best_cuts(evidence.cut_areas, self.pixels)[0]
 

@@ -1,9 +1,9 @@
 """Named refinements of one mask: prior knowledge of a nerve's outline, as operations on pixels.
 
-Each takes a mask, bool (height, width), and returns one of the same size; the argument is never changed,
-but may be returned itself. An empty mask stays empty and a non-empty one never becomes empty. All but
-``ellipse`` act as if the frame continued, empty, beyond its border. Only the mask's bounding box and a
-margin are processed: a fraction of a millisecond for a nerve in a full-size frame.
+Each takes a mask, bool (height, width), and returns one of the same size. The argument is never changed; the
+result may be the argument itself. An empty mask stays empty and a non-empty one never becomes empty. Pixels
+outside the frame count as background (except in ``ellipse``). Only the mask's bounding box and a margin are
+processed: a fraction of a millisecond for a nerve in a full-size frame.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,8 @@ CLOSING = 21
 their closing (0.995 at worst, 367 masks): they have no notches and gaps this narrow."""
 
 SMOOTHING = 31
-"""Width of the smoothing's Gaussian kernel in pixels: a deviation of 5, a tenth of a nerve's diameter."""
+"""Width of the smoothing's Gaussian kernel in pixels; its standard deviation is 5 pixels, about a twentieth of a
+nerve's diameter."""
 
 
 def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
@@ -29,7 +30,7 @@ def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
 
     def decorate(operation: Operation) -> Operation:
         @wraps(operation)
-        def whole(mask: np.ndarray) -> np.ndarray:
+        def wrapper(mask: np.ndarray) -> np.ndarray:
             pixels = _pixels(mask)
             left, top, width, height = cv2.boundingRect(pixels)
             if not width:
@@ -37,21 +38,21 @@ def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
             box = pixels[top : top + height, left : left + width]
             # Pad instead of cropping a wider box, which the frame's border may not allow.
             padded = cv2.copyMakeBorder(box, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
-            refined = operation(padded)[margin : margin + height, margin : margin + width]
-            if not refined.any():
+            new_box = operation(padded)[margin : margin + height, margin : margin + width]
+            if not new_box.any():
                 return mask
             result = np.zeros(mask.shape, bool)
-            result[top : top + height, left : left + width] = refined
+            result[top : top + height, left : left + width] = new_box
             return result
 
-        return whole
+        return wrapper
 
     return decorate
 
 
 @_near_the_mask(1)
 def fill(mask: np.ndarray) -> np.ndarray:
-    """Fill holes: background that no path of side-by-side pixels joins to the outside."""
+    """Fill holes: background that is not 4-connected to the background outside the frame."""
     outside = mask.copy()
     cv2.floodFill(outside, None, (0, 0), 2, flags=4)
     return outside != 2
@@ -63,10 +64,10 @@ def largest(mask: np.ndarray) -> np.ndarray:
 
     Of equally large ones, keep the first in row-by-row order.
     """
-    count, labels, facts, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     if count == 2:
         return mask
-    areas = facts[1:, cv2.CC_STAT_AREA]
+    areas = stats[1:, cv2.CC_STAT_AREA]
     labels_kept = 1 + np.flatnonzero(areas == areas.max())
     if len(labels_kept) > 1:
         # OpenCV does not specify the order of its component numbers.
@@ -98,10 +99,10 @@ def ellipse(mask: np.ndarray) -> np.ndarray:
     the frame or longer than twice the frame's diagonal.
     """
     pixels = largest(mask).view(np.uint8) if mask.any() else _pixels(mask)
-    outlines, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    if not outlines or len(outlines[0]) < 5:
+    contours, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not contours or len(contours[0]) < 5:
         return mask
-    centre, axes, angle = cv2.fitEllipse(outlines[0])
+    centre, axes, angle = cv2.fitEllipse(contours[0])
     height, width = mask.shape
     # NaN, which the fit to points on one line returns, fails these comparisons.
     is_centred_inside = -0.5 <= centre[0] <= width - 0.5 and -0.5 <= centre[1] <= height - 0.5
@@ -144,7 +145,7 @@ OPERATIONS: dict[str, Operation] = {
 """Refinements by name."""
 
 
-def refine(mask: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def apply_operations(mask: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Apply the refinements ``names`` to the mask, one after the other.
 
     Raise NerveError for a name that is not in ``OPERATIONS``, before applying any.

@@ -9,7 +9,7 @@ import numpy as np
 
 from kaggle_nerve.competition.metric import dice_of_counts
 from kaggle_nerve.decision import crf, presence, shape, shape_prior
-from kaggle_nerve.decision.evidence import Way, map_levels
+from kaggle_nerve.decision.evidence import BlendByRow, map_levels
 from kaggle_nerve.decision.shape_prior import ShapePrior
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
@@ -23,7 +23,8 @@ Images = Callable[[int], np.ndarray]
 
 PRIOR, CRF = "prior", "crf"
 COMPONENTS = 40
-"""Components of the shape prior: with 20, reconstructing true masks of unseen patients costs 0.08 Dice."""
+"""Components of the shape prior: reconstructing true masks of unseen patients costs 0.05 Dice, with 20 components
+0.08 (see `shape_prior`)."""
 
 SHAPES: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -40,8 +41,8 @@ SHAPES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Shaper:
-    """Refine masks. ``steps``: names of `shape.OPERATIONS`, `PRIOR` or `CRF`, in order. Without a ``prior``, which
-    needs at least one true mask, the step `PRIOR` changes nothing.
+    """Refine a frame's mask by steps. ``steps``: names of `shape.OPERATIONS`, `PRIOR` or `CRF`, in order. Without a
+    ``prior``, which needs at least one true mask, the step `PRIOR` changes nothing.
     """
 
     steps: tuple[str, ...] = ()
@@ -53,20 +54,20 @@ class Shaper:
         mask = frame_levels >= cut
         for step in self.steps:
             if step == CRF:
-                mask = self._refined(frame_levels, cut, row)
+                mask = self._apply_crf(frame_levels, cut, row)
             elif step == PRIOR:
                 mask = self.prior.apply(mask) if self.prior else mask
             else:
-                mask = shape.refine(mask, (step,))
+                mask = shape.apply_operations(mask, (step,))
         return mask
 
-    def _refined(self, frame_levels: np.ndarray, cut: int, row: int) -> np.ndarray:
+    def _apply_crf(self, frame_levels: np.ndarray, cut: int, row: int) -> np.ndarray:
         if self.images is None:
             raise NerveError("The CRF looks at the frames themselves; name their --data.")
-        # Shift the odds so that a pixel at the cut has probability one half.
-        odds = log_odds(levels.probability(frame_levels)) - log_odds(levels.probability(cut - 0.5))
-        probability = from_log_odds(odds).astype(np.float32)
-        mask = crf.refine(probability, self.images(row)) >= 0.5
+        # Shift the log-odds so that a pixel at the cut has probability one half.
+        logits = log_odds(levels.probability(frame_levels)) - log_odds(levels.probability(cut - 0.5))
+        probability = from_log_odds(logits).astype(np.float32)
+        mask = crf.marginals(probability, self.images(row)) >= 0.5
         return mask if mask.any() else frame_levels >= cut
 
 
@@ -80,36 +81,36 @@ def counts(
     cuts: np.ndarray,
     shapers: Shapers,
     *,
-    way: Way | None = None,
+    blend_by_row: BlendByRow | None = None,
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Count the pixels (shapers, n) of the frames' masks, and those inside the true masks.
 
     Each frame's mask at its cut (n,) is refined by each shaper. A frame decided as empty stays empty with every
-    shape. ``way``: how the runs are combined.
+    shape. ``blend_by_row``: the blend of the runs on each frame; None: the stored blend.
     """
 
     def count(row: int) -> list[tuple[int, int]]:
-        frame_levels = map_levels(stored, row, way and way(row))
+        frame_levels = map_levels(stored, row, blend_by_row and blend_by_row(row))
         masks = [shaper(frame_levels, int(cuts[row]), row) for shaper in shapers(row)]
         return [(int(mask.sum()), int(np.count_nonzero(truths.inside(row, mask)))) for mask in masks]
 
     rows = np.flatnonzero(cuts < levels.NOTHING)
-    areas, shared = np.zeros((2, len(shapers(0)), len(cuts)), int)
+    areas, intersections = np.zeros((2, len(shapers(0)), len(cuts)), int)
     with ThreadPoolExecutor(workers) as pool, reporter.bar("Shaping masks", len(rows)) as bar:
         for row, pairs in zip(rows, pool.map(count, rows), strict=True):
-            areas[:, row], shared[:, row] = zip(*pairs, strict=True)
+            areas[:, row], intersections[:, row] = zip(*pairs, strict=True)
             bar.update()
-    return areas, shared
+    return areas, intersections
 
 
 def score(
     stored: Predictions, truths: Truths, cuts: np.ndarray, shapers: Shapers, **options: Any
 ) -> np.ndarray:
     """Compute the Dice (shapers, n) of the frames' masks; see `counts` for the arguments."""
-    areas, shared = counts(stored, truths, cuts, shapers, **options)
-    return dice_of_counts(shared, truths.areas, areas)
+    areas, intersections = counts(stored, truths, cuts, shapers, **options)
+    return dice_of_counts(intersections, truths.areas, areas)
 
 
 def cross_fit_priors(texts: list[str], subjects: np.ndarray) -> list[ShapePrior | None]:

@@ -28,28 +28,28 @@ def comparison(decision: Decision) -> str:
         f"{_heading(TITLES[kind])}\n" + "\n".join(_row(row, BASELINES[kind]) for row in rows) + "\n"
         for kind, rows in decision.comparison.items()
     ]
-    ways = decision.reliability["presence"]
-    errors = ", ".join(f"{method} {reliability.error:.3f}" for method, reliability in ways.items())
+    by_method = decision.reliability["presence"]
+    errors = ", ".join(f"{method} {reliability.error:.3f}" for method, reliability in by_method.items())
     return "\n".join(
         [
             *tables,
             f"Calibration error of presence: {errors}",
-            f"{_taken(decision)} Differences are paired, from the row without one.\n",
+            f"{_choice_note(decision)} Differences are paired, from the baseline (the row with no difference).\n",
         ]
     )
 
 
-def by_hand(decision: Decision) -> str:
+def user_choices(decision: Decision) -> str:
     """List the choices that the user made, such as ``rule expected, shape none``."""
     return ", ".join(f"{kind} {name}" for kind, name in decision.user_choices.items())
 
 
-def _taken(decision: Decision) -> str:
+def _choice_note(decision: Decision) -> str:
     if not decision.user_choices:
-        return "* taken: the simplest within noise of the best."
+        return "* chosen: the simplest within noise of the best."
     return (
-        f"* taken: {by_hand(decision)} by hand (`kaggle-nerve tune --force` compares all again), else the simplest "
-        "within noise of the best."
+        f"* chosen: {user_choices(decision)} by hand (`kaggle-nerve tune --force` compares all again), else the "
+        "simplest within noise of the best."
     )
 
 
@@ -57,14 +57,14 @@ def rule(decision: Decision | DefaultDecision) -> str:
     """Describe how frames get their masks."""
     learned = decision.learned.rule
     if isinstance(learned, Thresholds):
-        confident = "" if learned.confident is None else f" of probability {learned.confident:g}"
+        confident = "" if learned.confident is None else f" (of probability {learned.confident:g} or more)"
         text = (
-            f"pixels from probability {learned.threshold:g}, masks from {learned.area} pixels{confident}, "
-            f"frames from presence {learned.presence:g}"
+            f"pixel threshold {learned.threshold:g}, minimum area {learned.area} pixels{confident}, "
+            f"presence threshold {learned.presence:g}"
         )
     else:
         text = "the mask with the largest expected Dice, where it is worth more than an empty one"
-    sentence = f"Rule {decision.rule}: {text}"
+    sentence = f"Rule {decision.rule_name}: {text}"
     if decision.learned.classifier is not None:
         sentence += "; presence by the classifier"
     if decision.blend.method != "mean" or decision.blend.weights:
