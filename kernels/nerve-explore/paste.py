@@ -80,25 +80,25 @@ FILES = {
     "kaggle_nerve/prediction/stored.py": "746707c549f0512c",
     "kaggle_nerve/prediction/views.py": "92037e565abfc1b3",
     "kaggle_nerve/decision/__init__.py": "c6d324c453fe6fe7",
-    "kaggle_nerve/decision/blends.py": "cc06a51af8e4785b",
-    "kaggle_nerve/decision/calibration.py": "369ac12b62ff19e0",
-    "kaggle_nerve/decision/candidates.py": "b2e88d267c1abe4c",
-    "kaggle_nerve/decision/crf.py": "9e533935cffb4dc3",
-    "kaggle_nerve/decision/decision.py": "d1f4a07f5e17e7d4",
-    "kaggle_nerve/decision/evidence.py": "49d6919ad31eeb9e",
-    "kaggle_nerve/decision/features.py": "b3197a69feb6b841",
-    "kaggle_nerve/decision/figures.py": "54170e2994ef43dd",
-    "kaggle_nerve/decision/masks.py": "2681ee817e965809",
-    "kaggle_nerve/decision/nested.py": "55f60737488e94a3",
-    "kaggle_nerve/decision/presence.py": "67d3c1d8613bfa50",
-    "kaggle_nerve/decision/review.py": "d4eaa0914908a709",
-    "kaggle_nerve/decision/rule.py": "e546686ba1b90718",
-    "kaggle_nerve/decision/shape.py": "18e2cf4dcbfe0010",
-    "kaggle_nerve/decision/shape_prior.py": "1662bc10fe730f17",
-    "kaggle_nerve/decision/shaping.py": "c0ccaf8b80158e83",
-    "kaggle_nerve/decision/text.py": "f33179c40ea51cf7",
-    "kaggle_nerve/decision/tune.py": "e85368632ebe1420",
-    "kaggle_nerve/pipeline.py": "cd3d2c559b84b01f",
+    "kaggle_nerve/decision/blends.py": "fe6c6cd66c62a68b",
+    "kaggle_nerve/decision/calibration.py": "b1ebe1c8a4d41de9",
+    "kaggle_nerve/decision/candidates.py": "d58f3d79c6b203d8",
+    "kaggle_nerve/decision/crf.py": "fd955e2854847c05",
+    "kaggle_nerve/decision/decision.py": "5dc2c9fe170454ac",
+    "kaggle_nerve/decision/evidence.py": "ec80b42129092b32",
+    "kaggle_nerve/decision/features.py": "abff6db1a7250e8d",
+    "kaggle_nerve/decision/figures.py": "d82e693aa492971d",
+    "kaggle_nerve/decision/masks.py": "1267609cef199a05",
+    "kaggle_nerve/decision/nested.py": "8316258ea806d563",
+    "kaggle_nerve/decision/presence.py": "d05ae32a63cfb857",
+    "kaggle_nerve/decision/review.py": "7d590a692ff7f95b",
+    "kaggle_nerve/decision/rule.py": "7fcae5439e096b58",
+    "kaggle_nerve/decision/shape.py": "4f8021cac7547713",
+    "kaggle_nerve/decision/shape_prior.py": "72e2189f90f50eca",
+    "kaggle_nerve/decision/shaping.py": "a40fe39518f817e9",
+    "kaggle_nerve/decision/text.py": "c6d950d89a350213",
+    "kaggle_nerve/decision/tune.py": "374d63c7dbe4c5eb",
+    "kaggle_nerve/pipeline.py": "2cd46cd270f26a43",
     "kaggle_nerve/session/__init__.py": "37fe912a8851ba9b",
     "kaggle_nerve/session/console.py": "9d6248eaa1ff147d",
     "kaggle_nerve/session/explore.py": "9b1cfbdbdc3ef797",
@@ -5110,7 +5110,7 @@ from scipy.optimize import nnls
 
 from kaggle_nerve.competition.metric import dice_of_counts
 from kaggle_nerve.decision.candidates import THRESHOLDS
-from kaggle_nerve.decision.evidence import Way
+from kaggle_nerve.decision.evidence import BlendByRow
 from kaggle_nerve.decision.presence import subject_splits
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
@@ -5120,77 +5120,77 @@ from kaggle_nerve.progress import SILENT, Reporter
 
 
 @dataclass(frozen=True)
-class BlendWay:
-    """A method to combine runs. ``final`` is learned on all frames; ``way`` returns for each frame the blend learned
-    without its subject (the same unless ``is_learned``). ``rank``: the lower, the simpler.
+class BlendMethod:
+    """A method to combine runs. ``final`` is learned on all frames; ``by_row`` returns for each frame the blend
+    learned without its subject (the same unless ``is_learned``). ``rank``: the lower, the simpler.
     """
 
     name: str
     meaning: str
     final: Blend
-    way: Way
+    by_row: BlendByRow
     rank: int = 0
     is_learned: bool = False
 
 
-ALONE = BlendWay("alone", "a single run", Blend(), lambda row: Blend())
+ALONE = BlendMethod("alone", "a single run", Blend(), lambda row: Blend())
 MEANINGS = {
     "mean": "mean of the probabilities",
     "logits": "mean of the log-odds",
-    "agreement": "on each frame, runs weigh by how far they agree",
+    "agreement": "each run weighted per frame by its agreement with the others",
     "weights": "weights by non-negative least squares on the pixels",
-    "vote": "each run votes for pixels from a threshold of its own",
+    "vote": "each run votes for the pixels that reach its own threshold",
 }
-"""Methods that combine runs, simplest first."""
+"""Description of each blend method, simplest first."""
 
 BASELINE = "mean"
 """Method that the others are compared with."""
 
 
-def ways(
+def methods(
     stored: Predictions, truths: Truths, *, reporter: Reporter = SILENT, workers: int = 2
-) -> list[BlendWay]:
+) -> list[BlendMethod]:
     """List all methods to combine the runs of ``stored``; raise NerveError if a run has the name of a method.
 
     Single runs all have the same rank.
     """
-    for name in {*MEANINGS} & {*stored.names}:
-        raise NerveError(f"Run {name} has the name of a way to blend; rename its folder.")
+    if clashes := {*MEANINGS} & {*stored.names}:
+        raise NerveError(f"Run {min(clashes)} has the name of a way to blend; rename its folder.")
     count = len(stored.parts)
-    alone_ways = []
+    single_runs = []
     for number, name in enumerate(stored.names):
         alone = Blend(weights=tuple(float(number == other) for other in range(count)))
-        alone_ways.append(BlendWay(name, "this run alone", alone, lambda row, alone=alone: alone))
-    members = _Members(stored, truths, reporter, workers)
+        single_runs.append(BlendMethod(name, "this run alone", alone, lambda row, alone=alone: alone))
+    fitter = _Fitter(stored, truths, reporter, workers)
     return [
-        *alone_ways,
-        *(_fixed_way(method) for method in ("mean", "logits", "agreement")),
-        _learned_way("weights", members.weights, stored),
-        _learned_way("vote", members.votes, stored),
+        *single_runs,
+        *(_fixed_method(name) for name in ("mean", "logits", "agreement")),
+        _learned_method("weights", fitter.fit_weights, stored),
+        _learned_method("vote", fitter.fit_votes, stored),
     ]
 
 
-def _fixed_way(method: str) -> BlendWay:
-    blend = Blend(method)
-    return BlendWay(method, MEANINGS[method], blend, lambda row: blend, _rank(method))
+def _fixed_method(name: str) -> BlendMethod:
+    blend = Blend(name)
+    return BlendMethod(name, MEANINGS[name], blend, lambda row: blend, _rank(name))
 
 
 def _rank(name: str) -> int:
     return 1 + [*MEANINGS].index(name)
 
 
-def _learned_way(name: str, fit: Callable[[np.ndarray], Blend], stored: Predictions) -> BlendWay:
+def _learned_method(name: str, fit: Callable[[np.ndarray], Blend], stored: Predictions) -> BlendMethod:
     by_row: list[Blend] = [Blend()] * len(stored)
     for train_rows, test_rows in subject_splits(stored.table.subject.to_numpy()):
         blend = fit(train_rows)
         for row in test_rows:
             by_row[row] = blend
     final = fit(np.arange(len(stored)))
-    return BlendWay(name, MEANINGS[name], final, by_row.__getitem__, _rank(name), is_learned=True)
+    return BlendMethod(name, MEANINGS[name], final, by_row.__getitem__, _rank(name), is_learned=True)
 
 
-class _Members:
-    """Sums and scores of every frame for the fits, from one pass over the runs' maps.
+class _Fitter:
+    """Fit the learned blends to sums and Dice of each frame, measured in one pass over the runs' maps.
 
     ``products`` (n, runs, runs) and ``hits`` (n, runs): sums over the pixels of p_i p_j, and of p_i where
     the truth is 1; ``dice`` (n, runs, thresholds): Dice of each run's own mask, without a presence threshold.
@@ -5205,21 +5205,22 @@ class _Members:
         cuts = [levels.cut(threshold) for threshold in THRESHOLDS]
 
         def measure_row(row: int) -> None:
-            members = stored.members(row)
-            flat = members.reshape(runs, -1)
+            run_maps = stored.members(row)
+            flat = run_maps.reshape(runs, -1)
             self.products[row] = flat @ flat.T
-            for run, member in enumerate(members):
-                self.hits[row, run] = truths.inside(row, member).sum()
-                frame_levels = levels.quantise(member)
+            for run, run_map in enumerate(run_maps):
+                self.hits[row, run] = truths.inside(row, run_map).sum()
+                frame_levels = levels.quantise(run_map)
                 inside = np.bincount(truths.inside(row, frame_levels), minlength=levels.COUNT)
-                area, shared = (levels.at_least(h)[cuts] for h in (levels.histogram(frame_levels), inside))
-                self.dice[row, run] = dice_of_counts(shared, truths.areas[row], area)
+                areas = levels.at_least(levels.histogram(frame_levels))[cuts]
+                intersections = levels.at_least(inside)[cuts]
+                self.dice[row, run] = dice_of_counts(intersections, truths.areas[row], areas)
 
         with ThreadPoolExecutor(workers) as pool, reporter.bar("Comparing runs", len(stored)) as bar:
             for _ in pool.map(measure_row, range(len(stored))):
                 bar.update()
 
-    def weights(self, rows: np.ndarray) -> Blend:
+    def fit_weights(self, rows: np.ndarray) -> Blend:
         """Fit non-negative weights of the maps to the truth by least squares over the pixels of ``rows``.
 
         Conditional maps, P(pixel | frame has a mask), are fitted on frames with a mask only.
@@ -5235,19 +5236,19 @@ class _Members:
             return Blend()
         return Blend(weights=tuple(np.round(solution / solution.sum(), 4).tolist()))
 
-    def votes(self, rows: np.ndarray) -> Blend:
+    def fit_votes(self, rows: np.ndarray) -> Blend:
         """Pick each run's threshold with the best mean Dice over the frames of ``rows`` that have a mask."""
         rows = rows[self.present[rows]]
         if not len(rows):
             return Blend("vote", thresholds=(0.5,) * len(self.hits[0]))
         best = self.dice[rows].mean(axis=0).argmax(axis=1)
-        return Blend("vote", thresholds=tuple(THRESHOLDS[place] for place in best))
+        return Blend("vote", thresholds=tuple(THRESHOLDS[index] for index in best))
 ''')
 
 write("kaggle_nerve/decision/calibration.py", r'''"""Calibrate probabilities, and measure how well they are calibrated.
 
-All three methods are fitted on counts: how often each probability was predicted, and how often it came
-true. So a fit over a billion pixels costs no more than one over 256 numbers.
+Temperature, Platt and isotonic calibration are fitted on counts: how often each probability was predicted, and
+how often it came true. So a fit over a billion pixels costs no more than one over 256 numbers.
 """
 
 from dataclasses import dataclass
@@ -5265,43 +5266,44 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Calibration:
-    """Piecewise linear, increasing map from probabilities ``given`` to calibrated ones ``meant``, both (points,)."""
+    """Piecewise linear, increasing map from ``raw`` to ``calibrated`` probabilities, both (points,)."""
 
-    given: tuple[float, ...]
-    meant: tuple[float, ...]
+    raw: tuple[float, ...]
+    calibrated: tuple[float, ...]
 
     def __call__(self, probability: np.ndarray) -> np.ndarray:
         """Return the calibrated probabilities, of the same shape."""
-        return np.interp(probability, self.given, self.meant)
+        return np.interp(probability, self.raw, self.calibrated)
 
 
-def fit(method: str, given: np.ndarray, came_true: np.ndarray, times: np.ndarray) -> Calibration:
-    """Fit a calibration to probabilities ``given`` (n,), true in ``came_true`` (n,) of ``times`` (n,) cases.
+def fit(method: str, raw: np.ndarray, positives: np.ndarray, counts: np.ndarray) -> Calibration:
+    """Fit a calibration to ``raw`` probabilities (n,) that came true in ``positives`` (n,) of ``counts`` (n,) cases.
 
-    ``temperature`` divides the log-odds by one number (Guo et al., arXiv:1706.04599), ``platt`` also
-    shifts them (Platt 1999), ``isotonic`` fits any increasing curve (Zadrozny & Elkan 2002).
+    ``positives`` may be fractional, such as a Dice with a count of 1. ``temperature`` divides the log-odds by one
+    number (Guo et al., arXiv:1706.04599), ``platt`` also shifts them (Platt 1999), ``isotonic`` fits any increasing
+    curve (Zadrozny & Elkan 2002).
     """
-    occurs = times > 0
-    given, came_true, times = given[occurs], came_true[occurs].astype(float), times[occurs].astype(float)
-    order = np.argsort(given, kind="stable")
-    given, came_true, times = given[order], came_true[order], times[order]
+    is_used = counts > 0
+    raw, positives, counts = raw[is_used], positives[is_used].astype(float), counts[is_used].astype(float)
+    order = np.argsort(raw, kind="stable")
+    raw, positives, counts = raw[order], positives[order], counts[order]
     if method == "isotonic":
         curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-        meant = curve.fit(given, came_true / times, sample_weight=times).predict(given)
-        return Calibration(tuple(given.tolist()), tuple(meant.tolist()))
-    if not 0 < came_true.sum() < times.sum():
+        calibrated = curve.fit(raw, positives / counts, sample_weight=counts).predict(raw)
+        return Calibration(tuple(raw.tolist()), tuple(calibrated.tolist()))
+    if not 0 < positives.sum() < counts.sum():
         # One class only: no finite slope fits.
-        share = float(came_true.sum() / times.sum())
+        share = float(positives.sum() / counts.sum())
         return Calibration((0.0, 1.0), (share, share))
-    shape = LogisticRegression(C=1e6, fit_intercept=method == "platt", max_iter=1000)
-    odds = np.tile(log_odds(given), 2)[:, None]
-    labels = np.repeat([1, 0], len(given))
+    model = LogisticRegression(C=1e6, fit_intercept=method == "platt", max_iter=1000)
+    logits = np.tile(log_odds(raw), 2)[:, None]
+    labels = np.repeat([1, 0], len(raw))
     # Rescaling the weights only changes the penalty, and large sums would stop the solver early.
-    weights = np.concatenate([came_true, times - came_true]) / times.sum() * len(given)
-    shape.fit(odds, labels, sample_weight=weights)
+    weights = np.concatenate([positives, counts - positives]) / counts.sum() * len(raw)
+    model.fit(logits, labels, sample_weight=weights)
     points = np.linspace(0, 1, 257)
     return Calibration(
-        tuple(points.tolist()), tuple(shape.predict_proba(log_odds(points)[:, None])[:, 1].tolist())
+        tuple(points.tolist()), tuple(model.predict_proba(log_odds(points)[:, None])[:, 1].tolist())
     )
 
 
@@ -5310,7 +5312,8 @@ class Reliability:
     """Reliability of probabilities. ``table``: for each non-empty tenth of the range, the mean probability, the
     share that came true, and the count.
 
-    ``error``: expected calibration error, the mean distance of the two, 0 to 1; ``brier``: mean squared
+    ``error``: expected calibration error, the count-weighted mean distance between mean probability and
+    positive share, 0 to 1; ``brier``: mean squared
     distance from the truth; ``log_loss``: mean of -log(probability of the outcome).
     """
 
@@ -5320,20 +5323,27 @@ class Reliability:
     log_loss: float
 
 
-def reliability(given: np.ndarray, came_true: np.ndarray, times: np.ndarray) -> Reliability:
-    """Measure the reliability of probabilities ``given`` (n,), true in ``came_true`` (n,) of ``times`` (n,) cases."""
-    times, came_true = times.astype(float), came_true.astype(float)
-    total = times.sum()
-    bins = np.minimum((given * BINS).astype(int), BINS - 1)
-    count = np.bincount(bins, times, BINS)
-    predicted, actual = np.bincount(bins, given * times, BINS), np.bincount(bins, came_true, BINS)
+def reliability(probabilities: np.ndarray, positives: np.ndarray, counts: np.ndarray) -> Reliability:
+    """Measure the reliability of ``probabilities`` (n,) that came true in ``positives`` (n,) of ``counts`` (n,)
+    cases.
+    """
+    counts, positives = counts.astype(float), positives.astype(float)
+    total = counts.sum()
+    bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    bin_counts = np.bincount(bins, counts, BINS)
+    predicted = np.bincount(bins, probabilities * counts, BINS)
+    actual = np.bincount(bins, positives, BINS)
     rows = [
-        (float(predicted[place] / count[place]), float(actual[place] / count[place]), int(count[place]))
-        for place in np.flatnonzero(count)
+        (
+            float(predicted[index] / bin_counts[index]),
+            float(actual[index] / bin_counts[index]),
+            int(bin_counts[index]),
+        )
+        for index in np.flatnonzero(bin_counts)
     ]
-    clipped = np.clip(given, 1e-7, 1 - 1e-7)
-    surprise = -(came_true * np.log(clipped) + (times - came_true) * np.log1p(-clipped))
-    squares = came_true * (1 - given) ** 2 + (times - came_true) * given**2
+    clipped = np.clip(probabilities, 1e-7, 1 - 1e-7)
+    surprise = -(positives * np.log(clipped) + (counts - positives) * np.log1p(-clipped))
+    squares = positives * (1 - probabilities) ** 2 + (counts - positives) * probabilities**2
     return Reliability(
         tuple(rows),
         float(np.abs(predicted - actual).sum() / total),
@@ -5358,12 +5368,20 @@ from kaggle_nerve.decision.rule import ExpectedDice, Rule, Thresholds, best_cuts
 from kaggle_nerve.maps import levels
 
 THRESHOLDS = tuple(np.round(np.arange(0.2, 0.71, 0.05), 2).tolist())
+"""Pixel thresholds to try."""
+
 CONFIDENT = tuple(np.round(np.arange(0.5, 0.96, 0.05), 2).tolist())
+"""Thresholds of the confident pixels, whose area the triplet rule counts."""
+
 AREAS = (0, 500, 1000, 1500, 2000, 2500, 3000, 3500, 4000)
 """Minimum areas in pixels at full resolution; the smallest training mask has 2684."""
+
 PRESENCES = tuple(np.round(np.arange(0.0, 0.96, 0.05), 2).tolist())
+"""Presence thresholds for the networks' heads, whose probabilities are not calibrated."""
+
 FINE_PRESENCES = tuple(np.round(np.arange(0.3, 0.81, 0.02), 2).tolist())
-"""Presence thresholds for the classifier's calibrated probabilities: around 1 / (1 + d), for d from 0.25 to 2."""
+"""Presence thresholds for the classifier's calibrated probabilities: a finer grid around 1 / (1 + d), which is 0.5
+to 0.8 for an expected Dice d of 1 to 0.25 (see `rule.ExpectedDice`)."""
 
 
 @dataclass(frozen=True)
@@ -5380,7 +5398,7 @@ class Learned:
     def cuts(self, evidence: Evidence) -> np.ndarray:
         """Return the lowest level of each frame's mask pixels, int (n,); `levels.NOTHING`: empty mask."""
         keeps_mask = self.rule.keeps_mask(evidence, self.presence(evidence))
-        return np.where(keeps_mask, self.rule.outlines(evidence), levels.NOTHING)
+        return np.where(keeps_mask, self.rule.kept_cuts(evidence), levels.NOTHING)
 
 
 @dataclass(frozen=True)
@@ -5395,7 +5413,9 @@ class Candidate:
 def dice(evidence: Evidence, cuts: np.ndarray) -> np.ndarray:
     """Compute the competition's Dice of each frame for the cuts (n,), float (n,)."""
     rows = np.arange(len(cuts))
-    return dice_of_counts(evidence.shared[rows, cuts], evidence.truth, evidence.cut_areas[rows, cuts])
+    return dice_of_counts(
+        evidence.cut_intersections[rows, cuts], evidence.true_areas, evidence.cut_areas[rows, cuts]
+    )
 
 
 def search(
@@ -5406,32 +5426,35 @@ def search(
     presences: tuple[float, ...],
     confident: tuple[float, ...] | None = None,
 ) -> Thresholds:
-    """Find the `Thresholds` with the largest mean Dice; of equal ones, the first in the order of the arguments.
+    """Return the `Thresholds` with the largest mean Dice; on a tie, the first by confident, threshold, area and
+    presence.
 
-    ``presence``: P(mask not empty) of the frames. Without ``confident``, it equals the threshold.
+    ``presence``: P(mask not empty) of the frames. Without ``confident``, the area is counted at the pixel threshold.
     """
-    # A rule's Dice is that of all-empty masks, plus the gain of its outlines on the frames that it keeps.
+    # A rule's Dice is that of all-empty masks, plus the gain of its masks on the frames that keep theirs.
     empty = np.where(evidence.present, 0.0, 1.0)
     gains = {t: dice(evidence, np.full(len(evidence), levels.cut(t))) - empty for t in thresholds}
-    keep_by = np.stack([presence >= value for value in presences]).astype(float)
-    best, thresholds_found = -np.inf, Thresholds()
-    for confidence, outlines in _pairs(thresholds, confident):
+    keeps_presence = np.stack([presence >= value for value in presences]).astype(float)
+    best, best_rule = -np.inf, Thresholds()
+    for confidence, mask_thresholds in _pairs(thresholds, confident):
         area = evidence.cut_areas[:, levels.cut(confidence)]
-        big = np.stack([area >= max(value, 1) for value in areas])
-        for threshold in outlines:
-            sums = (big * gains[threshold]) @ keep_by.T
-            at = np.unravel_index(sums.argmax(), sums.shape)
+        keeps_area = np.stack([area >= max(value, 1) for value in areas])
+        for threshold in mask_thresholds:
+            sums = (keeps_area * gains[threshold]) @ keeps_presence.T
+            best_index = np.unravel_index(sums.argmax(), sums.shape)
             # The tolerance absorbs rounding: sums of the same terms in another order differ in the last digits.
-            if sums[at] > best + 1e-9:
-                best = sums[at]
+            if sums[best_index] > best + 1e-9:
+                best = sums[best_index]
+                best_area, best_presence = areas[best_index[0]], presences[best_index[1]]
                 confident_or_none = None if confidence == threshold else confidence
-                thresholds_found = Thresholds(threshold, areas[at[0]], presences[at[1]], confident_or_none)
-    return thresholds_found
+                best_rule = Thresholds(threshold, best_area, best_presence, confident_or_none)
+    return best_rule
 
 
 def _pairs(
     thresholds: tuple[float, ...], confident: tuple[float, ...] | None
 ) -> list[tuple[float, tuple[float, ...]]]:
+    """Pair each probability at which the area is counted with the pixel thresholds to try with it."""
     if confident is None:
         return [(threshold, (threshold,)) for threshold in thresholds]
     return [(confidence, tuple(t for t in thresholds if t <= confidence)) for confidence in confident]
@@ -5466,14 +5489,16 @@ def _expected(evidence: Evidence, names: tuple[str, ...] = presence.ALL_NAMES) -
 
 def learn_expected(evidence: Evidence, method: str = "isotonic") -> ExpectedDice:
     """Calibrate pixels and the expected Dice on the frames with a mask."""
-    with_mask = evidence.take(evidence.present)
+    with_mask = evidence.select(evidence.present)
     probabilities = levels.probability(np.arange(levels.COUNT))
     if not len(with_mask):
         nothing = calibration.Calibration((0.0, 1.0), (0.0, 0.0))
         return ExpectedDice(nothing, nothing)
-    times = (with_mask.cut_areas[:, :-1] - with_mask.cut_areas[:, 1:]).sum(axis=0, dtype=np.int64)
-    hits = (with_mask.shared[:, :-1] - with_mask.shared[:, 1:]).sum(axis=0, dtype=np.int64)
-    pixels = calibration.fit(method, probabilities, hits, times)
+    counts = (with_mask.cut_areas[:, :-1] - with_mask.cut_areas[:, 1:]).sum(axis=0, dtype=np.int64)
+    positives = (with_mask.cut_intersections[:, :-1] - with_mask.cut_intersections[:, 1:]).sum(
+        axis=0, dtype=np.int64
+    )
+    pixels = calibration.fit(method, probabilities, positives, counts)
     cuts, ratio = best_cuts(with_mask.cut_areas, pixels)
     quality = calibration.fit("isotonic", ratio, dice(with_mask, cuts), np.ones(len(with_mask)))
     return ExpectedDice(pixels, quality)
@@ -5481,7 +5506,7 @@ def learn_expected(evidence: Evidence, method: str = "isotonic") -> ExpectedDice
 
 CANDIDATES = (
     Candidate("fixed", "pixels from probability 0.5", _fixed),
-    Candidate("area", "and a least area", _area),
+    Candidate("area", "pixels from probability 0.5, masks from a minimum area", _area),
     Candidate("thresholds", "pixel, area and presence thresholds, presence by the networks' heads", _head),
     Candidate("triplet", "area counted on confident pixels, outline at a lower threshold", _triplet),
     Candidate("classifier", "thresholds, presence by the classifier", _classifier),
@@ -5505,7 +5530,7 @@ CONDITIONAL = (
 """Candidates for maps P(pixel | frame has a mask), which draw a mask on every frame without a presence threshold."""
 
 BASELINE = "thresholds"
-"""Rule of the first version, with which the others are compared frame by frame."""
+"""Rule that the others are compared with, frame by frame."""
 
 
 def candidates_for(conditional: bool) -> tuple[Candidate, ...]:
@@ -5524,8 +5549,9 @@ P. Krähenbühl and V. Koltun, Efficient inference in fully connected CRFs with 
 where p is the position and I the grey level; this is the cost of different labels (Potts). Each kernel K
 is normalised to D^-1/2 K D^-1/2 with D its row sums, so a weight is the amount that an agreeing
 neighbourhood adds to a pixel's log-odds. With two labels, the mean field in terms of
-m = 2 * probability - 1 is m = tanh((log-odds + sum of weight * K m) / 2). Unlike in the paper, a pixel
-counts among its own neighbours: one part in hundreds, unless no pixel nearby has its grey level.
+m = 2 * probability - 1 is m = tanh((log-odds + sum of weight * K m) / 2). Unlike in the paper, a pixel is
+its own neighbour: with the default settings, that is 4 % of its smoothness vote and mostly under 1 % of its
+appearance vote, which is more where no nearby pixel has its grey level.
 """
 
 from dataclasses import dataclass, fields
@@ -5537,13 +5563,14 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.blending import from_log_odds, log_odds
 
 SPACING, REACH = 0.8, 1.5
-"""Spacing of the filter's grid, and its extent beyond the values, in deviations."""
+"""Spacing of the filter's grid, and its extent beyond the values, in standard deviations."""
 
 
 @dataclass(frozen=True)
 class CrfSettings:
-    """Deviations of ``position`` and ``smoothness`` in pixels of the full image, of ``intensity`` in grey
-    levels; weights in log-odds. The field is computed at 1 / ``shrink`` of the size.
+    """Settings of the CRF. ``position_deviation`` and ``smoothness_deviation``: standard deviations in pixels of the
+    full image; ``intensity_deviation``: in grey levels; weights in log-odds. The field is computed at
+    1 / ``shrink`` of the size.
 
     Raise NerveError for deviations that are not above 0, negative weights or iterations, or a shrink
     below 1.
@@ -5570,7 +5597,7 @@ class CrfSettings:
                 raise NerveError(f"The CRF's {field.name} is {value!r}; it has to be {rule}.")
 
 
-def refine(
+def marginals(
     probability: np.ndarray,
     image: np.ndarray,
     settings: CrfSettings = CrfSettings(),
@@ -5589,24 +5616,24 @@ def refine(
             f"The CRF needs a probability map and a grey image of one size, got {probability.shape} and "
             f"{image.shape}."
         )
-    odds = log_odds(np.asarray(probability, np.float32))
+    logits = log_odds(np.asarray(probability, np.float32))
     if not settings.iterations:
-        return from_log_odds(odds)
+        return from_log_odds(logits)
     height, width = image.shape
     small = max(1, round(height / settings.shrink)), max(1, round(width / settings.shrink))
     scale = small[0] / height, small[1] / width
     shrunk = _resize(np.asarray(probability, np.float32), small, cv2.INTER_AREA)
     kernels = _kernels(_resize(image.astype(np.float32), small, cv2.INTER_AREA), scale, settings)
-    small_odds = log_odds(shrunk)
-    field = np.tanh(small_odds / 2)
-    votes = np.zeros_like(small_odds)
+    small_logits = log_odds(shrunk)
+    field = np.tanh(small_logits / 2)
+    votes = np.zeros_like(small_logits)
     for iteration in range(settings.iterations):
         if iteration:
-            field = np.tanh((small_odds + votes) / 2)
-        votes = np.zeros_like(small_odds)
+            field = np.tanh((small_logits + votes) / 2)
+        votes = np.zeros_like(small_logits)
         for weight, kernel in kernels:
             votes += weight * kernel(field)
-    return from_log_odds(odds + _resize(votes, image.shape, cv2.INTER_LINEAR))
+    return from_log_odds(logits + _resize(votes, image.shape, cv2.INTER_LINEAR))
 
 
 class _Appearance:
@@ -5619,32 +5646,32 @@ class _Appearance:
     """
 
     def __init__(self, image: np.ndarray, deviations: tuple[float, float], intensity_deviation: float):
-        self._down, self._across = (
-            _bells(np.arange(length, dtype=np.float32), deviation)
+        self._row_weights, self._column_weights = (
+            _gaussian_weights(np.arange(length, dtype=np.float32), deviation)
             for length, deviation in zip(image.shape, deviations, strict=True)
         )
-        self._shares = _bells(image.reshape(-1), intensity_deviation).reshape(-1, *image.shape)
+        intensity_weights = _gaussian_weights(image.reshape(-1), intensity_deviation)
+        self._intensity_weights = intensity_weights.reshape(-1, *image.shape)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         result = np.zeros_like(values)
         # One bin at a time fits into the processor's cache.
-        for share in self._shares:
-            cells = self._down @ (share * values) @ self._across.T
-            result += share * (self._down.T @ (cells @ self._across))
+        for weights in self._intensity_weights:
+            cells = self._row_weights @ (weights * values) @ self._column_weights.T
+            result += weights * (self._row_weights.T @ (cells @ self._column_weights))
         return result
 
 
 class _Smoothness:
-    """Smoothness kernel's filter: OpenCV's Gaussian, truncated at four deviations."""
+    """Smoothness kernel's filter: OpenCV's Gaussian, truncated at four standard deviations."""
 
     def __init__(self, deviations: tuple[float, float]):
-        self._down, self._across = deviations
+        self._row_deviation, self._column_deviation = deviations
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        size = [2 * int(np.ceil(4 * deviation)) + 1 for deviation in (self._across, self._down)]
-        return cv2.GaussianBlur(
-            values, size, sigmaX=self._across, sigmaY=self._down, borderType=cv2.BORDER_CONSTANT
-        )
+        sigma_x, sigma_y = self._column_deviation, self._row_deviation
+        size = [2 * int(np.ceil(4 * sigma)) + 1 for sigma in (sigma_x, sigma_y)]
+        return cv2.GaussianBlur(values, size, sigmaX=sigma_x, sigmaY=sigma_y, borderType=cv2.BORDER_CONSTANT)
 
 
 class _Normalised:
@@ -5671,11 +5698,11 @@ def _kernels(
     return kernels
 
 
-def _bells(values: np.ndarray, deviation: float) -> np.ndarray:
-    """Return the Gaussian weight of each value (n,) at each place of a grid, float32 (places, n)."""
+def _gaussian_weights(values: np.ndarray, deviation: float) -> np.ndarray:
+    """Return the Gaussian weight of each value (n,) at each point of a grid, float32 (points, n)."""
     low, high = float(values.min()), float(values.max())
-    places = np.arange(low - REACH * deviation, high + (REACH + SPACING) * deviation, SPACING * deviation)
-    distances = values - places.astype(np.float32)[:, None]
+    points = np.arange(low - REACH * deviation, high + (REACH + SPACING) * deviation, SPACING * deviation)
+    distances = values - points.astype(np.float32)[:, None]
     distances *= distances
     distances *= -1 / deviation**2
     # Several times as fast as np.exp.
@@ -5711,6 +5738,9 @@ from kaggle_nerve.storage import digest_file, read_json, write_json, write_text
 
 VERSION = 2
 
+KEYS = {"raw": "given", "calibrated": "meant", "mean_mask": "prior"}
+"""Keys of decision.json for the fields of `Calibration` and `Classifier` that have another name."""
+
 
 class UnreadableDecisionError(NerveError):
     """The file decision.json is damaged, or of another version."""
@@ -5720,14 +5750,16 @@ class UnreadableDecisionError(NerveError):
 class Decision:
     """How to turn probabilities into masks, and the figures behind that choice.
 
-    ``blend`` combines the runs, ``learned`` decides, ``shape`` (of `SHAPES`) finishes the mask.
-    ``comparison``: the rows of `figures.Row` for rules, shapes and blends. ``reliability``: for pixels and
-    for presence, raw and with each calibration. ``source``: digest of the predictions that it was learned
-    on. ``prior``: set if the shape needs one. ``user_choices``: the choices that the user made, as in `tune`.
-    ``review``: its masks on the frames that it was learned on; None if an earlier version saved the decision.
+    ``blend`` combines the runs. ``learned``: the rule, called ``rule_name``, and the classifier that pick each
+    frame's cut. ``shape`` (of `SHAPES`) finishes the mask. ``comparison``: the rows of `figures.Row` for rules,
+    shapes and blends. ``reliability``: for pixels and for presence, raw and with each calibration. ``source``:
+    digest of the predictions that it was learned on. ``prior``: set if the shape needs one. ``user_choices``:
+    the choices that the user made, as in `tune`. ``review``: areas, presence and Dice of each frame that the decision
+    was learned on; None for files of earlier versions, or if the review beside the file is missing or that of
+    another decision.
     """
 
-    rule: str
+    rule_name: str
     learned: Learned
     shape: str
     blend: Blend
@@ -5756,19 +5788,20 @@ class Decision:
         rule_kind = next(name for name, rule_class in RULES.items() if isinstance(rule, rule_class))
         return {
             "version": VERSION,
-            "name": self.rule,
-            "rule": {"kind": rule_kind, **asdict(rule)},
+            "name": self.rule_name,
+            "rule": {"kind": rule_kind, **asdict(rule, dict_factory=_with_keys)},
             "shape": self.shape,
             "blend": asdict(self.blend),
             "figures": asdict(self.figures),
             "comparison": {kind: [asdict(row) for row in rows] for kind, rows in self.comparison.items()},
             "reliability": {
-                kind: {method: asdict(reliability) for method, reliability in ways.items()}
-                for kind, ways in self.reliability.items()
+                kind: {method: asdict(reliability) for method, reliability in by_method.items()}
+                for kind, by_method in self.reliability.items()
             },
             "source": self.source,
             "taken": self.user_choices,
-            "classifier": self.learned.classifier and asdict(self.learned.classifier),
+            "classifier": self.learned.classifier
+            and asdict(self.learned.classifier, dict_factory=_with_keys),
         }
 
 
@@ -5777,7 +5810,7 @@ class DefaultDecision:
     """Decision to use when none could be learned: see `default_decision`."""
 
     learned: Learned
-    rule: str = "default"
+    rule_name: str = "default"
     shape: str = "none"
     blend: Blend = field(default_factory=Blend)
     prior: ShapePrior | None = None
@@ -5808,18 +5841,20 @@ def load(path: Path) -> Decision:
 def _read(stored: dict[str, Any], path: Path) -> Decision:
     if stored["version"] != VERSION:
         raise ValueError(f"version {stored['version']}")
-    classifier = stored["classifier"] and Classifier(**_tuples(stored["classifier"]))
+    classifier = stored["classifier"] and Classifier(**_from_json(stored["classifier"]))
     steps = SHAPES[stored["shape"]]
     return Decision(
         stored["name"],
         Learned(_rule(stored["rule"]), classifier),
         stored["shape"],
-        Blend(**_tuples(stored["blend"])),
+        Blend(**_from_json(stored["blend"])),
         Figures(**stored["figures"]),
         {kind: tuple(Row(**row) for row in rows) for kind, rows in stored["comparison"].items()},
         {
-            kind: {method: Reliability(**_tuples(reliability)) for method, reliability in ways.items()}
-            for kind, ways in stored["reliability"].items()
+            kind: {
+                method: Reliability(**_from_json(reliability)) for method, reliability in by_method.items()
+            }
+            for kind, by_method in stored["reliability"].items()
         },
         stored["source"],
         shape_prior.load(_prior_file(path)) if PRIOR in steps else None,
@@ -5829,7 +5864,7 @@ def _read(stored: dict[str, Any], path: Path) -> Decision:
 
 
 def _read_review(stored: dict[str, Any] | None, path: Path) -> Review | None:
-    """Read the review; None if the table's digest differs, since saving another decision was interrupted."""
+    """Read the review; return None if it is missing, or if its digest differs (an interrupted save)."""
     if stored is None or not path.is_file() or digest_file(path) != stored["sha256"]:
         return None
     surface = Surface(np.array(stored["dice"]), tuple(stored["columns"]), stored["label"])
@@ -5841,17 +5876,25 @@ def _rule(stored: dict[str, Any]) -> Rule:
     rule = RULES[values.pop("kind")]
     for item in fields(rule):
         if isinstance(values[item.name], dict):
-            values[item.name] = Calibration(**_tuples(values[item.name]))
+            values[item.name] = Calibration(**_from_json(values[item.name]))
     return rule(**values)
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Convert lists at any depth to tuples: JSON has only lists, and frozen dataclasses hold tuples."""
+def _with_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of a dataclass's items, with the keys of decision.json."""
+    return {KEYS.get(name, name): value for name, value in items}
 
-    def frozen(value: Any) -> Any:
-        return tuple(map(frozen, value)) if isinstance(value, list) else value
 
-    return {name: frozen(value) for name, value in values.items()}
+def _from_json(values: dict[str, Any]) -> dict[str, Any]:
+    """Convert keys to the names of fields, and lists at any depth to tuples: JSON has only lists, and frozen
+    dataclasses hold tuples.
+    """
+    names = {key: name for name, key in KEYS.items()}
+
+    def to_tuple(value: Any) -> Any:
+        return tuple(map(to_tuple, value)) if isinstance(value, list) else value
+
+    return {names.get(key, key): to_tuple(value) for key, value in values.items()}
 
 
 def _review_file(path: Path) -> Path:
@@ -5885,32 +5928,33 @@ class Evidence:
     """Measurements of n frames; the first axis of every array is the frame.
 
     ``cut_areas``: int32 (n, 257), pixels at full size whose level reaches each cut (`levels.at_least`).
-    ``features``: float32 (n, len(features.NAMES)). ``maps``: uint8 (n, height / 20, width / 20).
+    ``features``: float32 (n, len(features.NAMES)). ``coarse_maps``: uint8 (n, height / 20, width / 20).
     ``presence``: P(mask not empty) by the networks' heads, (n,). For frames with known truth also
-    ``shared``: as ``cut_areas``, for the pixels inside the true mask; ``truth``: true area (n,);
-    ``true_maps``: the true masks as maps; ``subjects``: (n,). Otherwise these are empty arrays.
+    ``cut_intersections``: as ``cut_areas``, for the pixels inside the true mask; ``true_areas``: (n,), in
+    pixels; ``coarse_true_maps``: the true masks, in the form of ``coarse_maps``; ``subjects``: (n,).
+    Otherwise these are empty arrays.
     """
 
     cut_areas: np.ndarray
     features: np.ndarray
-    maps: np.ndarray
+    coarse_maps: np.ndarray
     presence: np.ndarray
-    shared: np.ndarray
-    truth: np.ndarray
-    true_maps: np.ndarray
+    cut_intersections: np.ndarray
+    true_areas: np.ndarray
+    coarse_true_maps: np.ndarray
     subjects: np.ndarray
 
     def __len__(self) -> int:
         return len(self.cut_areas)
 
-    def take(self, rows: np.ndarray) -> "Evidence":
+    def select(self, rows: np.ndarray) -> "Evidence":
         """Select the evidence of some frames: row numbers, or a mask of booleans."""
         return Evidence(*(getattr(self, item.name)[rows] for item in fields(self)))
 
     @property
     def present(self) -> np.ndarray:
         """Whether each frame truly has a mask, bool (n,)."""
-        return self.truth > 0
+        return self.true_areas > 0
 
 
 @dataclass(frozen=True)
@@ -5919,7 +5963,7 @@ class FrameEvidence:
 
     cut_areas: np.ndarray
     features: np.ndarray
-    map: np.ndarray
+    coarse_map: np.ndarray
     presence: float
 
 
@@ -5928,7 +5972,7 @@ def measure_frame(
 ) -> tuple[np.ndarray, FrameEvidence]:
     """Return the map of a frame in levels at full size, uint8, and its measurements without the truth.
 
-    ``blend`` replaces the stored way to combine the runs.
+    ``blend`` replaces the stored blend of the runs.
     """
     return next(_measure_blends(stored, row, [blend or stored.blend]))
 
@@ -5941,12 +5985,12 @@ def map_levels(stored: Predictions, row: int, blend: Blend | None = None) -> np.
 def _measure_blends(
     stored: Predictions, row: int, blends: Sequence[Blend]
 ) -> Iterator[tuple[np.ndarray, FrameEvidence]]:
-    """Do as `measure_frame` for several ways to combine the runs, reading their maps once."""
-    members = stored.members(row)
+    """Yield what `measure_frame` returns for each of ``blends``, reading the runs' maps once."""
+    run_maps = stored.members(row)
     views = [float(stored.table[name].iat[row]) for name in VIEWS]
-    runs = [_agreement(members), float(stored.presences[row].std())]
+    runs = [_agreement(run_maps), float(stored.presences[row].std())]
     for blend in blends:
-        frame_levels = levels.quantise(stored.mix(members, blend))
+        frame_levels = levels.quantise(stored.mix(run_maps, blend))
         cut_areas = levels.at_least(levels.histogram(frame_levels))
         presence = float(np.average(stored.presences[row], weights=blend.weights or None))
         values = features.measure(frame_levels, cut_areas, presence, (*views, *runs))
@@ -5959,31 +6003,34 @@ def stack_evidence(frames: Sequence[FrameEvidence]) -> Evidence:
     return Evidence(
         np.stack([frame.cut_areas for frame in frames]),
         np.stack([frame.features for frame in frames]),
-        np.stack([frame.map for frame in frames]),
+        np.stack([frame.coarse_map for frame in frames]),
         np.array([frame.presence for frame in frames]),
         *[nothing] * 4,
     )
 
 
-Way = Callable[[int], Blend]
+BlendByRow = Callable[[int], Blend]
 """Function from a frame's row to the blend of the runs on that frame."""
 
 
 def measure(
     stored: Predictions,
     truths: Truths,
-    ways: Sequence[Way] = (),
+    blends_by_row: Sequence[BlendByRow] = (),
     *,
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> list[Evidence]:
-    """Measure every out-of-fold frame: the evidence for each of ``ways`` (none: the stored way only)."""
-    ways = ways or [lambda row: stored.blend]
+    """Measure every out-of-fold frame; return one Evidence for each of ``blends_by_row``, or, without them,
+    one for the stored blend.
+    """
+    blends_by_row = blends_by_row or [lambda row: stored.blend]
 
     def measure_row(row: int) -> list[tuple[FrameEvidence, np.ndarray]]:
         # Keep no full maps: 4436 of them would take a gigabyte.
         measured = []
-        for frame_levels, frame in _measure_blends(stored, row, [way(row) for way in ways]):
+        blends = [blend_by_row(row) for blend_by_row in blends_by_row]
+        for frame_levels, frame in _measure_blends(stored, row, blends):
             inside = np.bincount(truths.inside(row, frame_levels), minlength=levels.COUNT)
             measured.append((frame, levels.at_least(inside.astype(np.int32))))
         return measured
@@ -5994,30 +6041,30 @@ def measure(
             rows.append(measured)
             bar.update()
     truth_fields = {
-        "truth": truths.areas,
-        "true_maps": np.stack([_true_map(truths, row) for row in range(len(stored))]),
+        "true_areas": truths.areas,
+        "coarse_true_maps": np.stack([_coarse_true_map(truths, row) for row in range(len(stored))]),
         "subjects": stored.table.subject.to_numpy(),
     }
     return [
         dataclasses.replace(
-            stack_evidence([measured[way][0] for measured in rows]),
-            shared=np.stack([measured[way][1] for measured in rows]),
+            stack_evidence([measured[index][0] for measured in rows]),
+            cut_intersections=np.stack([measured[index][1] for measured in rows]),
             **truth_fields,
         )
-        for way in range(len(ways))
+        for index in range(len(blends_by_row))
     ]
 
 
-def _true_map(truths: Truths, row: int) -> np.ndarray:
+def _coarse_true_map(truths: Truths, row: int) -> np.ndarray:
     return features.coarse(truths.mask(row).astype(np.uint8) * (levels.COUNT - 1))
 
 
-def _agreement(members: np.ndarray) -> float:
+def _agreement(run_maps: np.ndarray) -> float:
     """Compute the mean pairwise Dice of the runs' masks, on maps of a quarter of the size."""
-    if len(members) == 1:
+    if len(run_maps) == 1:
         return 1.0
-    height, width = (max(side // features.SHRINK, 1) for side in members.shape[1:])
-    small = [cv2.resize(member, (width, height), interpolation=cv2.INTER_AREA) for member in members]
+    height, width = (max(side // features.SHRINK, 1) for side in run_maps.shape[1:])
+    small = [cv2.resize(run_map, (width, height), interpolation=cv2.INTER_AREA) for run_map in run_maps]
     return mean_agreement(np.stack(small))
 ''')
 
@@ -6057,11 +6104,19 @@ NAMES = (
     "runs_agreement",
     "runs_spread",
 )
-"""Columns of `measure`: log-odds of the head's presence, of the largest pixel and of the mean of the top
-pixels; square roots of areas as shares of the median mask; area at 0.7 as a share of the area at 0.3;
-mean probability inside the mask at 0.5; 4 pi area / perimeter^2 of its largest blob, and that blob's share
-of it; agreement of views and of runs on the mask, and the spread of their presences. The classifier,
-which knows the training masks, adds the position relative to their mean."""
+"""Columns of `measure`. The classifier, which knows the training masks, adds the position relative to their mean.
+
+``head``: log-odds of the head's presence
+``maximum``: log-odds of the most probable pixel
+``top``: log-odds of the mean probability of the `TOP` most probable pixels
+``area10`` to ``area90``: square root of the area at each of `AREAS`, as a share of the median mask's area
+``sharpness``: area at 0.7 as a share of the area at 0.3
+``inside``: mean probability inside the mask at 0.5
+``compactness``: 4 pi area / perimeter^2 of the largest blob of that mask
+``largest``: share of that blob in the area of all blobs
+``agreement`` and ``spread``: agreement of the views on the mask, and the spread of their presences
+``runs_agreement`` and ``runs_spread``: the same of the runs
+"""
 
 MEDIAN_AREA = 6976
 
@@ -6074,8 +6129,8 @@ def measure(
 ) -> np.ndarray:
     """Compute the features (len(NAMES),) of one frame, float32.
 
-    ``map_levels``: uint8 (height, width); ``cut_areas``: pixels that reach each cut (257,); ``agreements``:
-    agreement and spread of the views, then of the runs.
+    ``map_levels``: uint8 (height, width); ``cut_areas``: pixels that reach each cut (257,); ``presence``:
+    P(mask not empty) by the networks' heads; ``agreements``: agreement and spread of the views, then of the runs.
     """
     areas = {value: int(cut_areas[levels.cut(value)]) for value in AREAS}
     top_level = int(np.flatnonzero(cut_areas)[-1])
@@ -6141,12 +6196,12 @@ from sklearn.metrics import roc_auc_score
 from kaggle_nerve.decision import calibration
 from kaggle_nerve.decision.calibration import METHODS, Reliability
 from kaggle_nerve.decision.evidence import Evidence
-from kaggle_nerve.decision.nested import Nested, by_subject, interval
+from kaggle_nerve.decision.nested import NestedResults, by_subject, interval
 from kaggle_nerve.decision.presence import cross_fit, subject_splits
 from kaggle_nerve.maps import levels
 
 FAR = 0.1
-"""Largest difference from the training frames' share of frames with a mask that gives no warning."""
+"""Largest tolerated difference between the predicted and the training share of frames with a mask."""
 
 RAW, CLASSIFIER = "raw", "classifier"
 
@@ -6157,9 +6212,13 @@ class Figures:
 
     ``dice`` is the nested figure: each subject is scored by the decision chosen and learned on the others.
     ``low`` and ``high`` are its 95 % interval over a bootstrap of subjects. ``in_sample`` is the decision's
-    score on the same frames that it was learned on. ``present_dice`` is the nested Dice over frames with a
-    mask; ``kept_present_dice`` the same if every frame kept its mask, and ``perfect_presence`` the mean Dice
-    of all frames if every frame's presence were known.
+    score on the same frames that it was learned on.
+
+    ``all_empty``: mean Dice of only empty masks; ``perfect_presence``: mean Dice of all frames if every
+    frame's presence were known; ``present_dice``: nested mean Dice over frames with a mask, ``kept_present_dice``
+    the same if no mask were dropped; ``presence_auc`` and ``presence_error``: area under the ROC curve and
+    expected calibration error of presence; ``predicted_share`` and ``true_share``: share of frames with a
+    predicted and with a true mask.
     """
 
     frames: int
@@ -6203,7 +6262,7 @@ class Row:
 def comparison_row(
     name: str,
     meaning: str,
-    nested: Nested,
+    nested: NestedResults,
     baseline: np.ndarray,
     evidence: Evidence,
     seed: int,
@@ -6230,12 +6289,12 @@ def comparison_row(
     )
 
 
-def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> Figures:
+def figures(evidence: Evidence, nested: NestedResults, in_sample: float, seed: int) -> Figures:
     """Compute the figures of a decision with the nested results ``nested``."""
     present, keeps_mask = evidence.present, nested.keeps_mask
     low, high = interval(*by_subject(nested.dice, evidence.subjects), seed)
     has_both_classes = 0 < present.sum() < len(present)
-    reliability = presence_reliability(evidence, nested)
+    reliability = calibration.reliability(nested.presence, present, np.ones(len(present)))
     return Figures(
         frames=len(present),
         subjects=len(np.unique(evidence.subjects)),
@@ -6244,9 +6303,9 @@ def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> 
         high=high,
         in_sample=in_sample,
         all_empty=float((~present).mean()),
-        perfect_presence=float(np.where(present, nested.open_dice, 1).mean()),
+        perfect_presence=float(np.where(present, nested.kept_dice, 1).mean()),
         present_dice=_mean(nested.dice[present]) or 0.0,
-        kept_present_dice=_mean(nested.open_dice[present]) or 0.0,
+        kept_present_dice=_mean(nested.kept_dice[present]) or 0.0,
         presence_auc=float(roc_auc_score(present, nested.presence)) if has_both_classes else None,
         presence_error=reliability.error,
         false_positive_rate=_mean(keeps_mask[~present]),
@@ -6256,18 +6315,13 @@ def figures(evidence: Evidence, nested: Nested, in_sample: float, seed: int) -> 
     )
 
 
-def presence_reliability(evidence: Evidence, nested: Nested) -> calibration.Reliability:
-    """Measure how often frames with a given presence truly have a mask."""
-    return calibration.reliability(nested.presence, evidence.present, np.ones(len(evidence)))
-
-
-def share_warning(predicted: float, trained: float) -> str | None:
-    """Return the end of a warning if ``predicted``, a share of frames with a mask, is far from the training frames'."""
-    if abs(predicted - trained) <= FAR:
+def share_warning(predicted_share: float, training_share: float) -> str | None:
+    """Return the end of a warning if the predicted share of frames with a mask is far from the training frames'."""
+    if abs(predicted_share - training_share) <= FAR:
         return None
     return (
-        f"masks are predicted on {predicted:.1%} of the frames, but {trained:.1%} of the training frames have "
-        "one: see whether the predictions are of the right frames and the network has learned enough."
+        f"masks are predicted on {predicted_share:.1%} of the frames, but {training_share:.1%} of the training frames "
+        "have one: see whether the predictions are of the right frames and the network has learned enough."
     )
 
 
@@ -6277,17 +6331,19 @@ def _mean(values: np.ndarray) -> float | None:
 
 def reliability_of_pixels(evidence: Evidence) -> dict[str, Reliability]:
     """Measure the reliability of all pixels of all frames, raw and calibrated on other subjects."""
-    times = (evidence.cut_areas[:, :-1] - evidence.cut_areas[:, 1:]).astype(np.int64)
-    hits = (evidence.shared[:, :-1] - evidence.shared[:, 1:]).astype(np.int64)
+    counts = (evidence.cut_areas[:, :-1] - evidence.cut_areas[:, 1:]).astype(np.int64)
+    positives = (evidence.cut_intersections[:, :-1] - evidence.cut_intersections[:, 1:]).astype(np.int64)
     probabilities = levels.probability(np.arange(levels.COUNT))
-    results = {RAW: calibration.reliability(probabilities, hits.sum(axis=0), times.sum(axis=0))}
+    results = {RAW: calibration.reliability(probabilities, positives.sum(axis=0), counts.sum(axis=0))}
     for method in METHODS:
         rows = []
         for train_rows, test_rows in subject_splits(evidence.subjects):
             curve = calibration.fit(
-                method, probabilities, hits[train_rows].sum(axis=0), times[train_rows].sum(axis=0)
+                method, probabilities, positives[train_rows].sum(axis=0), counts[train_rows].sum(axis=0)
             )
-            rows.append((curve(probabilities), hits[test_rows].sum(axis=0), times[test_rows].sum(axis=0)))
+            rows.append(
+                (curve(probabilities), positives[test_rows].sum(axis=0), counts[test_rows].sum(axis=0))
+            )
         results[method] = calibration.reliability(
             *(np.concatenate(column) for column in zip(*rows, strict=True))
         )
@@ -6295,18 +6351,20 @@ def reliability_of_pixels(evidence: Evidence) -> dict[str, Reliability]:
 
 
 def reliability_of_presence(evidence: Evidence, names: tuple[str, ...]) -> dict[str, Reliability]:
-    """Do as `reliability_of_pixels` for the heads' presence, and for the classifier's with the features ``names``."""
-    once, present = np.ones(len(evidence)), evidence.present
-    results = {RAW: calibration.reliability(evidence.presence, present, once)}
+    """Measure the reliability of the heads' presence, raw and calibrated on other subjects, and of the classifier's
+    with the features ``names``.
+    """
+    ones, present = np.ones(len(evidence)), evidence.present
+    results = {RAW: calibration.reliability(evidence.presence, present, ones)}
     for method in METHODS:
         probabilities = np.zeros(len(evidence))
         for train_rows, test_rows in subject_splits(evidence.subjects):
             curve = calibration.fit(
-                method, evidence.presence[train_rows], present[train_rows], once[train_rows]
+                method, evidence.presence[train_rows], present[train_rows], ones[train_rows]
             )
             probabilities[test_rows] = curve(evidence.presence[test_rows])
-        results[method] = calibration.reliability(probabilities, present, once)
-    results[CLASSIFIER] = calibration.reliability(cross_fit(evidence, names), present, once)
+        results[method] = calibration.reliability(probabilities, present, ones)
+    results[CLASSIFIER] = calibration.reliability(cross_fit(evidence, names), present, ones)
     return results
 ''')
 
@@ -6336,8 +6394,8 @@ def encode_masks(
 ) -> Iterator[tuple[int, str]]:
     """Yield (img, run-length encoding) for each frame of ``stored``, in its order; '' for an empty mask.
 
-    ``stored`` holds the runs that the decision was learned on, in the same order. ``images`` is needed if
-    the decision's shape is the CRF.
+    ``stored`` must hold the same runs in the same order as those the decision was learned on. ``images`` is
+    needed if the decision's shape is the CRF.
     """
     weights = decision.blend.weights or decision.blend.thresholds
     if weights and len(weights) != len(stored.parts):
@@ -6376,21 +6434,21 @@ DRAWS = 2000
 """Number of bootstrap draws of subjects."""
 
 MINIMUM_GAIN = 0.001
-"""Smallest gain of mean Dice that justifies a more elaborate option, even if the gain is certain."""
+"""A more elaborate option must gain more mean Dice than this, however certain the gain is."""
 
 
 @dataclass(frozen=True)
-class Nested:
+class NestedResults:
     """Results for each frame by rules learned without its subject: ``cuts`` int (n,), `levels.NOTHING` for an
-    empty mask; ``outlines`` (n,), the cuts if every frame kept its mask; ``presence`` (n,); ``dice`` (n,) of
-    the cuts, and ``open_dice`` (n,) of the outlines.
+    empty mask; ``kept_cuts`` (n,), the cuts if every frame kept its mask; ``presence`` (n,), P(mask not empty);
+    ``dice`` (n,) of the cuts, and ``kept_dice`` (n,) of the kept cuts.
     """
 
     cuts: np.ndarray
-    outlines: np.ndarray
+    kept_cuts: np.ndarray
     presence: np.ndarray
     dice: np.ndarray
-    open_dice: np.ndarray
+    kept_dice: np.ndarray
 
     @property
     def keeps_mask(self) -> np.ndarray:
@@ -6399,30 +6457,34 @@ class Nested:
 
 
 def splits(subjects: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (others, mine) as bool (n,) for each subject; a single subject is judged by itself."""
+    """Yield (rows of the other subjects, rows of this subject) as bool (n,) for each subject; with one subject, both
+    are its own rows.
+    """
     names = np.unique(subjects)
     for name in names:
         is_own = subjects == name
         yield (~is_own if len(names) > 1 else is_own), is_own
 
 
-def judge(candidate: Candidate, evidence: Evidence, *, bar: Bar | None = None, workers: int = 2) -> Nested:
+def judge(
+    candidate: Candidate, evidence: Evidence, *, bar: Bar | None = None, workers: int = 2
+) -> NestedResults:
     """Decide every subject with the candidate learned on the others; ``bar`` counts subjects."""
     all_splits = list(splits(evidence.subjects))
 
     def judge_subject(split: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
         others, is_own = split
-        learned, unseen = candidate.learn(evidence.take(others)), evidence.take(is_own)
-        return learned.cuts(unseen), learned.rule.outlines(unseen), learned.presence(unseen)
+        learned, unseen = candidate.learn(evidence.select(others)), evidence.select(is_own)
+        return learned.cuts(unseen), learned.rule.kept_cuts(unseen), learned.presence(unseen)
 
-    cuts, outlines = np.zeros(len(evidence), int), np.zeros(len(evidence), int)
+    cuts, kept_cuts = np.zeros(len(evidence), int), np.zeros(len(evidence), int)
     presence = np.zeros(len(evidence))
     with ThreadPoolExecutor(workers) as pool:
         for (_, is_own), results in zip(all_splits, pool.map(judge_subject, all_splits), strict=True):
-            cuts[is_own], outlines[is_own], presence[is_own] = results
+            cuts[is_own], kept_cuts[is_own], presence[is_own] = results
             if bar:
                 bar.update()
-    return Nested(cuts, outlines, presence, dice(evidence, cuts), dice(evidence, outlines))
+    return NestedResults(cuts, kept_cuts, presence, dice(evidence, cuts), dice(evidence, kept_cuts))
 
 
 def by_subject(values: np.ndarray, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -6440,8 +6502,8 @@ def interval(sums: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, flo
     return float(low), float(high)
 
 
-def deviation(sums: np.ndarray, sizes: np.ndarray, seed: int) -> float:
-    """Compute the standard error of the same mean."""
+def standard_error(sums: np.ndarray, sizes: np.ndarray, seed: int) -> float:
+    """Compute the bootstrap standard error of a mean over frames; arguments as in `interval`."""
     return float(_means(sums, sizes, seed).std())
 
 
@@ -6451,8 +6513,8 @@ def _means(sums: np.ndarray, sizes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, ranks: Sequence[int], seed: int) -> int:
-    """Pick the simplest candidate whose mean is within one standard error, or `MINIMUM_GAIN`, of the best
-    one's; among equally simple ones, the best.
+    """Pick the simplest candidate whose mean is within one standard error or within `MINIMUM_GAIN`, whichever is
+    larger, of the best one's; among equally simple ones, the best.
 
     ``sums``: (candidates, subjects); ``ranks``: (candidates,), the lower the simpler. The error is that of
     the paired difference over a bootstrap of subjects: the one-standard-error rule of Breiman et al.,
@@ -6461,22 +6523,25 @@ def simplest_within_noise(sums: np.ndarray, sizes: np.ndarray, ranks: Sequence[i
     totals = sums.sum(axis=1)
     best = int(totals.argmax())
 
-    def is_near(place: int) -> bool:
-        lead = sums[best] - sums[place]
-        return place == best or lead.sum() / sizes.sum() <= max(deviation(lead, sizes, seed), MINIMUM_GAIN)
+    def is_near(index: int) -> bool:
+        if index == best:
+            return True
+        lead = sums[best] - sums[index]
+        tolerance = max(standard_error(lead, sizes, seed), MINIMUM_GAIN)
+        return lead.sum() / sizes.sum() <= tolerance
 
-    simpler = [place for place in range(len(sums)) if ranks[place] <= ranks[best]]
-    return min(filter(is_near, simpler), key=lambda place: (ranks[place], -totals[place]))
+    simpler = [index for index in range(len(sums)) if ranks[index] <= ranks[best]]
+    return min(filter(is_near, simpler), key=lambda index: (ranks[index], -totals[index]))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Choice among several options. ``place`` is the option chosen on all subjects; ``picks`` (n,) is for each
-    frame the option chosen by the Dice of the other subjects' frames.
+    """Choice among several options. ``index``: the option chosen on all subjects; ``index_by_frame`` (n,): for each
+    frame, the option chosen by the Dice of the other subjects' frames.
     """
 
-    place: int
-    picks: np.ndarray
+    index: int
+    index_by_frame: np.ndarray
 
 
 def choose(dices: list[np.ndarray], subjects: np.ndarray, ranks: Sequence[int], seed: int) -> Choice:
@@ -6486,22 +6551,22 @@ def choose(dices: list[np.ndarray], subjects: np.ndarray, ranks: Sequence[int], 
     names, groups = np.unique(subjects, return_inverse=True)
     sums = np.stack([by_subject(values, subjects)[0] for values in dices])
     sizes = np.bincount(groups)
-    place = simplest_within_noise(sums, sizes, ranks, seed)
+    index = simplest_within_noise(sums, sizes, ranks, seed)
     if len(names) == 1:
-        return Choice(place, np.full(len(subjects), place))
+        return Choice(index, np.full(len(subjects), index))
     leave_one_out = [
-        simplest_within_noise(np.delete(sums, index, axis=1), np.delete(sizes, index), ranks, seed)
-        for index in range(len(names))
+        simplest_within_noise(np.delete(sums, subject, axis=1), np.delete(sizes, subject), ranks, seed)
+        for subject in range(len(names))
     ]
-    return Choice(place, np.array(leave_one_out)[groups])
+    return Choice(index, np.array(leave_one_out)[groups])
 ''')
 
 write("kaggle_nerve/decision/presence.py", r'''"""Empty-mask classifier: P(mask not empty) from features of the probability maps.
 
 A logistic regression (scikit-learn) over `features.NAMES` and over how well the map's position matches
 the training masks. With some forty patients, a more flexible model overfits to the patients. Conditional maps,
-P(pixel | frame has a mask), look alike with and without a mask, so only the head's presence is used for them:
-measured, every other feature added nothing or reduced the score.
+P(pixel | frame has a mask), look alike with and without a mask, so only the head's presence is used for them: in
+our measurements, every other feature added nothing or lowered the score.
 """
 
 from dataclasses import dataclass
@@ -6532,7 +6597,7 @@ CROSS = 5
 class Classifier:
     """Fitted classifier. Values are in the order of the features ``names``, a subset of `ALL_NAMES`.
 
-    ``prior``: the mean true mask in a coarse grid.
+    ``mean_mask``: the mean true mask, 0 to 1, at the size of `Evidence.coarse_maps`.
     """
 
     names: tuple[str, ...]
@@ -6540,18 +6605,18 @@ class Classifier:
     scale: tuple[float, ...]
     weights: tuple[float, ...]
     intercept: float
-    prior: tuple[tuple[float, ...], ...]
+    mean_mask: tuple[tuple[float, ...], ...]
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """Return P(mask not empty), float (n,)."""
-        values = (_columns(evidence, np.array(self.prior), self.names) - self.mean) / self.scale
+        values = (_columns(evidence, np.array(self.mean_mask), self.names) - self.mean) / self.scale
         return from_log_odds((values * self.weights).sum(axis=1) + self.intercept)
 
 
 def fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> Classifier:
     """Fit the classifier to frames with known truth, with the features ``names``."""
-    prior = _prior(evidence)
-    values = _columns(evidence, prior, names)
+    mean_mask = _mean_mask(evidence)
+    values = _columns(evidence, mean_mask, names)
     mean, scale = values.mean(axis=0), values.std(axis=0)
     # A feature that is constant here gets no weight, regardless of its values elsewhere.
     scale[scale < 1e-6] = 1
@@ -6567,7 +6632,7 @@ def fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> Classifier:
         tuple(scale.tolist()),
         tuple(weights.tolist()),
         intercept,
-        tuple(map(tuple, prior.tolist())),
+        tuple(map(tuple, mean_mask.tolist())),
     )
 
 
@@ -6575,7 +6640,7 @@ def cross_fit(evidence: Evidence, names: tuple[str, ...] = ALL_NAMES) -> np.ndar
     """Return P(mask not empty) of each frame by a classifier fitted without its subject, (n,)."""
     result = np.zeros(len(evidence))
     for train_rows, test_rows in subject_splits(evidence.subjects):
-        result[test_rows] = fit(evidence.take(train_rows), names)(evidence.take(test_rows))
+        result[test_rows] = fit(evidence.select(train_rows), names)(evidence.select(test_rows))
     return result
 
 
@@ -6587,17 +6652,17 @@ def subject_splits(subjects: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return list(splitter.split(groups, groups=groups))
 
 
-def _prior(evidence: Evidence) -> np.ndarray:
+def _mean_mask(evidence: Evidence) -> np.ndarray:
     """Compute the mean true mask, 0 to 1, (height, width) of the coarse maps."""
-    masks = evidence.true_maps[evidence.present]
-    shape = evidence.true_maps.shape[1:]
+    masks = evidence.coarse_true_maps[evidence.present]
+    shape = evidence.coarse_true_maps.shape[1:]
     return np.round(masks.mean(axis=0) / 255, 4) if len(masks) else np.zeros(shape)
 
 
-def _columns(evidence: Evidence, prior: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    maps = evidence.maps.reshape(len(evidence), -1).astype(np.float32)
+def _columns(evidence: Evidence, mean_mask: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    maps = evidence.coarse_maps.reshape(len(evidence), -1).astype(np.float32)
     # Sum row by row, so that a frame gets the same value alone as among thousands.
-    place = np.einsum("np,p->n", maps, prior.reshape(-1).astype(np.float32))
+    place = np.einsum("np,p->n", maps, mean_mask.reshape(-1).astype(np.float32))
     values = np.column_stack([evidence.features, place / np.maximum(maps.sum(axis=1), 1)]).astype(float)
     # Contiguous rows are summed in the same order for any number of rows.
     return np.ascontiguousarray(values[:, [ALL_NAMES.index(name) for name in names]])
@@ -6622,7 +6687,7 @@ from kaggle_nerve.maps.fullsize import Truths
 from kaggle_nerve.prediction.stored import Predictions
 from kaggle_nerve.progress import SILENT, Reporter
 
-LEAST_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
+MINIMUM_PRESENCES = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1).tolist())
 """Columns of a `Surface` of conditional maps: minimum presences."""
 
 COLUMNS = ["subject", "img", "area", "predicted_area", "presence", "dice"]
@@ -6647,7 +6712,7 @@ class Review:
     pixels of the true and of the predicted mask, P(mask not empty), and the Dice. The decision was learned on the
     same frames, so their mean Dice is the in-sample figure.
 
-    ``surface``: the scores of thresholds alone on these frames.
+    ``surface``: mean Dice by pixel threshold and minimum area (conditional maps: minimum presence), without shape.
     """
 
     frames: pd.DataFrame
@@ -6664,13 +6729,16 @@ def review(
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> Review:
-    """Decide every frame of ``stored``. ``evidence``: the result of `measure` for them; None: measure here."""
+    """Return the review of a decision: decide and score every frame of ``stored``.
+
+    ``evidence``: the result of `measure` for these frames; None: measure here.
+    """
     options: dict[str, Any] = {"reporter": reporter, "workers": workers}
     evidence = evidence or measure(stored, truths, **options)[0]
     cuts, rows = learned.cuts(evidence), np.arange(len(evidence))
-    areas, shared = evidence.cut_areas[rows, cuts], evidence.shared[rows, cuts]
+    areas, intersections = evidence.cut_areas[rows, cuts], evidence.cut_intersections[rows, cuts]
     if shaper.steps:
-        areas, shared = (
+        areas, intersections = (
             counts[0] for counts in shaping.counts(stored, truths, cuts, lambda row: [shaper], **options)
         )
     presence = learned.presence(evidence)
@@ -6678,7 +6746,7 @@ def review(
         area=truths.areas,
         predicted_area=areas,
         presence=presence,
-        dice=dice_of_counts(shared, truths.areas, areas),
+        dice=dice_of_counts(intersections, truths.areas, areas),
     )
     return Review(frames, _surface(evidence, presence if stored.is_conditional else None))
 
@@ -6696,14 +6764,16 @@ def select_rows(stored: Predictions, rows: np.ndarray) -> Predictions:
 def _surface(evidence: Evidence, presence: np.ndarray | None) -> Surface:
     """Score thresholds by minimum area, or, if ``presence`` (n,) is given, by minimum presence."""
     empty = np.where(evidence.present, 0.0, 1.0)
-    columns = AREAS if presence is None else LEAST_PRESENCES
+    columns = AREAS if presence is None else MINIMUM_PRESENCES
     rows = []
     for threshold in THRESHOLDS:
         cut = levels.cut(threshold)
         dice_values = dice(evidence, np.full(len(evidence), cut))
         kept_by = evidence.cut_areas[:, cut] if presence is None else presence
-        rows.append([np.where(kept_by >= least, dice_values, empty).mean() for least in columns])
-    return Surface(np.array(rows), columns, "least area (pixels)" if presence is None else "least presence")
+        rows.append([np.where(kept_by >= minimum, dice_values, empty).mean() for minimum in columns])
+    return Surface(
+        np.array(rows), columns, "minimum area (pixels)" if presence is None else "minimum presence"
+    )
 ''')
 
 write("kaggle_nerve/decision/rule.py", r'''"""Rules that turn the evidence into a cut per frame: the lowest level of its mask pixels."""
@@ -6731,7 +6801,7 @@ class Thresholds:
     presence: float = 0.0
     confident: float | None = None
 
-    def outlines(self, evidence: Evidence) -> np.ndarray:
+    def kept_cuts(self, evidence: Evidence) -> np.ndarray:
         """Return the cut of each frame if all kept their masks, int (n,)."""
         return np.full(len(evidence), levels.cut(self.threshold))
 
@@ -6750,14 +6820,14 @@ class ExpectedDice:
     of the k most likely ones has the largest expected overlap; k maximises 2 sum(p[:k]) / (k + sum(p)),
     found by one cumulative sum (the plug-in rule of Dembczynski et al., ICML 2013, "Optimizing the
     F-measure in multi-label classification"). ``quality`` maps that ratio to the expected Dice d, since
-    pixels are far from independent. An empty mask scores P(empty), the mask d P(present): it is kept if
-    presence > 1 / (1 + d).
+    pixels are far from independent. An empty mask scores P(empty) on average, the mask d * P(present); so
+    keep the mask if presence > 1 / (1 + d).
     """
 
     pixels: Calibration
     quality: Calibration
 
-    def outlines(self, evidence: Evidence) -> np.ndarray:
+    def kept_cuts(self, evidence: Evidence) -> np.ndarray:
         """Return the cut of each frame if all kept their masks, int (n,)."""
         return best_cuts(evidence.cut_areas, self.pixels)[0]
 
@@ -6788,10 +6858,10 @@ def best_cuts(cut_areas: np.ndarray, pixels: Calibration) -> tuple[np.ndarray, n
 
 write("kaggle_nerve/decision/shape.py", r'''"""Named refinements of one mask: prior knowledge of a nerve's outline, as operations on pixels.
 
-Each takes a mask, bool (height, width), and returns one of the same size; the argument is never changed,
-but may be returned itself. An empty mask stays empty and a non-empty one never becomes empty. All but
-``ellipse`` act as if the frame continued, empty, beyond its border. Only the mask's bounding box and a
-margin are processed: a fraction of a millisecond for a nerve in a full-size frame.
+Each takes a mask, bool (height, width), and returns one of the same size. The argument is never changed; the
+result may be the argument itself. An empty mask stays empty and a non-empty one never becomes empty. Pixels
+outside the frame count as background (except in ``ellipse``). Only the mask's bounding box and a margin are
+processed: a fraction of a millisecond for a nerve in a full-size frame.
 """
 
 from collections.abc import Callable, Sequence
@@ -6809,7 +6879,8 @@ CLOSING = 21
 their closing (0.995 at worst, 367 masks): they have no notches and gaps this narrow."""
 
 SMOOTHING = 31
-"""Width of the smoothing's Gaussian kernel in pixels: a deviation of 5, a tenth of a nerve's diameter."""
+"""Width of the smoothing's Gaussian kernel in pixels; its standard deviation is 5 pixels, about a twentieth of a
+nerve's diameter."""
 
 
 def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
@@ -6817,7 +6888,7 @@ def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
 
     def decorate(operation: Operation) -> Operation:
         @wraps(operation)
-        def whole(mask: np.ndarray) -> np.ndarray:
+        def wrapper(mask: np.ndarray) -> np.ndarray:
             pixels = _pixels(mask)
             left, top, width, height = cv2.boundingRect(pixels)
             if not width:
@@ -6825,21 +6896,21 @@ def _near_the_mask(margin: int) -> Callable[[Operation], Operation]:
             box = pixels[top : top + height, left : left + width]
             # Pad instead of cropping a wider box, which the frame's border may not allow.
             padded = cv2.copyMakeBorder(box, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
-            refined = operation(padded)[margin : margin + height, margin : margin + width]
-            if not refined.any():
+            new_box = operation(padded)[margin : margin + height, margin : margin + width]
+            if not new_box.any():
                 return mask
             result = np.zeros(mask.shape, bool)
-            result[top : top + height, left : left + width] = refined
+            result[top : top + height, left : left + width] = new_box
             return result
 
-        return whole
+        return wrapper
 
     return decorate
 
 
 @_near_the_mask(1)
 def fill(mask: np.ndarray) -> np.ndarray:
-    """Fill holes: background that no path of side-by-side pixels joins to the outside."""
+    """Fill holes: background that is not 4-connected to the background outside the frame."""
     outside = mask.copy()
     cv2.floodFill(outside, None, (0, 0), 2, flags=4)
     return outside != 2
@@ -6851,10 +6922,10 @@ def largest(mask: np.ndarray) -> np.ndarray:
 
     Of equally large ones, keep the first in row-by-row order.
     """
-    count, labels, facts, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     if count == 2:
         return mask
-    areas = facts[1:, cv2.CC_STAT_AREA]
+    areas = stats[1:, cv2.CC_STAT_AREA]
     labels_kept = 1 + np.flatnonzero(areas == areas.max())
     if len(labels_kept) > 1:
         # OpenCV does not specify the order of its component numbers.
@@ -6886,10 +6957,10 @@ def ellipse(mask: np.ndarray) -> np.ndarray:
     the frame or longer than twice the frame's diagonal.
     """
     pixels = largest(mask).view(np.uint8) if mask.any() else _pixels(mask)
-    outlines, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    if not outlines or len(outlines[0]) < 5:
+    contours, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not contours or len(contours[0]) < 5:
         return mask
-    centre, axes, angle = cv2.fitEllipse(outlines[0])
+    centre, axes, angle = cv2.fitEllipse(contours[0])
     height, width = mask.shape
     # NaN, which the fit to points on one line returns, fails these comparisons.
     is_centred_inside = -0.5 <= centre[0] <= width - 0.5 and -0.5 <= centre[1] <= height - 0.5
@@ -6932,7 +7003,7 @@ OPERATIONS: dict[str, Operation] = {
 """Refinements by name."""
 
 
-def refine(mask: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def apply_operations(mask: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Apply the refinements ``names`` to the mask, one after the other.
 
     Raise NerveError for a name that is not in ``OPERATIONS``, before applying any.
@@ -6952,8 +7023,8 @@ def _pixels(mask: np.ndarray) -> np.ndarray:
 
 write("kaggle_nerve/decision/shape_prior.py", r'''"""Shape prior: a linear model of the shape and position of true masks.
 
-Principal components of masks shrunk to a small grid (T. F. Cootes et al., Active shape models, 1995,
-there of outline points). Few components allow only mixtures of true masks. On unseen patients, true masks
+Principal components of true masks shrunk to a small grid (T. F. Cootes et al., Active shape models, 1995,
+use outline points). With few components, every result resembles the training masks. On unseen patients, true masks
 have a Dice with their own reconstruction of about .92 with 20 components, .95 with 40 and .97 with 80: an
 upper limit for predictions with this prior.
 """
@@ -6990,10 +7061,10 @@ class ShapePrior:
     size: tuple[int, int]
 
     def apply(self, mask: np.ndarray) -> np.ndarray:
-        """Find the mixture of components nearest to ``mask``, bool ``size``, thresholded at one half.
+        """Return ``mask``, bool ``size``, projected onto the components and thresholded at one half.
 
-        ``mask``: bool ``size``; it is returned unchanged if it is empty or the result would be. Raise
-        NerveError for a mask of another size.
+        An empty mask, or one that would become empty, is returned unchanged. Raise NerveError for a mask of
+        another size.
         """
         if mask.shape != self.size:
             raise NerveError(f"This shape prior is for masks of {self.size}, got one of {mask.shape}.")
@@ -7077,7 +7148,7 @@ import numpy as np
 
 from kaggle_nerve.competition.metric import dice_of_counts
 from kaggle_nerve.decision import crf, presence, shape, shape_prior
-from kaggle_nerve.decision.evidence import Way, map_levels
+from kaggle_nerve.decision.evidence import BlendByRow, map_levels
 from kaggle_nerve.decision.shape_prior import ShapePrior
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import levels
@@ -7091,7 +7162,8 @@ Images = Callable[[int], np.ndarray]
 
 PRIOR, CRF = "prior", "crf"
 COMPONENTS = 40
-"""Components of the shape prior: with 20, reconstructing true masks of unseen patients costs 0.08 Dice."""
+"""Components of the shape prior: reconstructing true masks of unseen patients costs 0.05 Dice, with 20 components
+0.08 (see `shape_prior`)."""
 
 SHAPES: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -7108,8 +7180,8 @@ SHAPES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Shaper:
-    """Refine masks. ``steps``: names of `shape.OPERATIONS`, `PRIOR` or `CRF`, in order. Without a ``prior``, which
-    needs at least one true mask, the step `PRIOR` changes nothing.
+    """Refine a frame's mask by steps. ``steps``: names of `shape.OPERATIONS`, `PRIOR` or `CRF`, in order. Without a
+    ``prior``, which needs at least one true mask, the step `PRIOR` changes nothing.
     """
 
     steps: tuple[str, ...] = ()
@@ -7121,20 +7193,20 @@ class Shaper:
         mask = frame_levels >= cut
         for step in self.steps:
             if step == CRF:
-                mask = self._refined(frame_levels, cut, row)
+                mask = self._apply_crf(frame_levels, cut, row)
             elif step == PRIOR:
                 mask = self.prior.apply(mask) if self.prior else mask
             else:
-                mask = shape.refine(mask, (step,))
+                mask = shape.apply_operations(mask, (step,))
         return mask
 
-    def _refined(self, frame_levels: np.ndarray, cut: int, row: int) -> np.ndarray:
+    def _apply_crf(self, frame_levels: np.ndarray, cut: int, row: int) -> np.ndarray:
         if self.images is None:
             raise NerveError("The CRF looks at the frames themselves; name their --data.")
-        # Shift the odds so that a pixel at the cut has probability one half.
-        odds = log_odds(levels.probability(frame_levels)) - log_odds(levels.probability(cut - 0.5))
-        probability = from_log_odds(odds).astype(np.float32)
-        mask = crf.refine(probability, self.images(row)) >= 0.5
+        # Shift the log-odds so that a pixel at the cut has probability one half.
+        logits = log_odds(levels.probability(frame_levels)) - log_odds(levels.probability(cut - 0.5))
+        probability = from_log_odds(logits).astype(np.float32)
+        mask = crf.marginals(probability, self.images(row)) >= 0.5
         return mask if mask.any() else frame_levels >= cut
 
 
@@ -7148,36 +7220,36 @@ def counts(
     cuts: np.ndarray,
     shapers: Shapers,
     *,
-    way: Way | None = None,
+    blend_by_row: BlendByRow | None = None,
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Count the pixels (shapers, n) of the frames' masks, and those inside the true masks.
 
     Each frame's mask at its cut (n,) is refined by each shaper. A frame decided as empty stays empty with every
-    shape. ``way``: how the runs are combined.
+    shape. ``blend_by_row``: the blend of the runs on each frame; None: the stored blend.
     """
 
     def count(row: int) -> list[tuple[int, int]]:
-        frame_levels = map_levels(stored, row, way and way(row))
+        frame_levels = map_levels(stored, row, blend_by_row and blend_by_row(row))
         masks = [shaper(frame_levels, int(cuts[row]), row) for shaper in shapers(row)]
         return [(int(mask.sum()), int(np.count_nonzero(truths.inside(row, mask)))) for mask in masks]
 
     rows = np.flatnonzero(cuts < levels.NOTHING)
-    areas, shared = np.zeros((2, len(shapers(0)), len(cuts)), int)
+    areas, intersections = np.zeros((2, len(shapers(0)), len(cuts)), int)
     with ThreadPoolExecutor(workers) as pool, reporter.bar("Shaping masks", len(rows)) as bar:
         for row, pairs in zip(rows, pool.map(count, rows), strict=True):
-            areas[:, row], shared[:, row] = zip(*pairs, strict=True)
+            areas[:, row], intersections[:, row] = zip(*pairs, strict=True)
             bar.update()
-    return areas, shared
+    return areas, intersections
 
 
 def score(
     stored: Predictions, truths: Truths, cuts: np.ndarray, shapers: Shapers, **options: Any
 ) -> np.ndarray:
     """Compute the Dice (shapers, n) of the frames' masks; see `counts` for the arguments."""
-    areas, shared = counts(stored, truths, cuts, shapers, **options)
-    return dice_of_counts(shared, truths.areas, areas)
+    areas, intersections = counts(stored, truths, cuts, shapers, **options)
+    return dice_of_counts(intersections, truths.areas, areas)
 
 
 def cross_fit_priors(texts: list[str], subjects: np.ndarray) -> list[ShapePrior | None]:
@@ -7228,28 +7300,28 @@ def comparison(decision: Decision) -> str:
         f"{_heading(TITLES[kind])}\n" + "\n".join(_row(row, BASELINES[kind]) for row in rows) + "\n"
         for kind, rows in decision.comparison.items()
     ]
-    ways = decision.reliability["presence"]
-    errors = ", ".join(f"{method} {reliability.error:.3f}" for method, reliability in ways.items())
+    by_method = decision.reliability["presence"]
+    errors = ", ".join(f"{method} {reliability.error:.3f}" for method, reliability in by_method.items())
     return "\n".join(
         [
             *tables,
             f"Calibration error of presence: {errors}",
-            f"{_taken(decision)} Differences are paired, from the row without one.\n",
+            f"{_choice_note(decision)} Differences are paired, from the baseline (the row with no difference).\n",
         ]
     )
 
 
-def by_hand(decision: Decision) -> str:
+def user_choices(decision: Decision) -> str:
     """List the choices that the user made, such as ``rule expected, shape none``."""
     return ", ".join(f"{kind} {name}" for kind, name in decision.user_choices.items())
 
 
-def _taken(decision: Decision) -> str:
+def _choice_note(decision: Decision) -> str:
     if not decision.user_choices:
-        return "* taken: the simplest within noise of the best."
+        return "* chosen: the simplest within noise of the best."
     return (
-        f"* taken: {by_hand(decision)} by hand (`kaggle-nerve tune --force` compares all again), else the simplest "
-        "within noise of the best."
+        f"* chosen: {user_choices(decision)} by hand (`kaggle-nerve tune --force` compares all again), else the "
+        "simplest within noise of the best."
     )
 
 
@@ -7257,14 +7329,14 @@ def rule(decision: Decision | DefaultDecision) -> str:
     """Describe how frames get their masks."""
     learned = decision.learned.rule
     if isinstance(learned, Thresholds):
-        confident = "" if learned.confident is None else f" of probability {learned.confident:g}"
+        confident = "" if learned.confident is None else f" (of probability {learned.confident:g} or more)"
         text = (
-            f"pixels from probability {learned.threshold:g}, masks from {learned.area} pixels{confident}, "
-            f"frames from presence {learned.presence:g}"
+            f"pixel threshold {learned.threshold:g}, minimum area {learned.area} pixels{confident}, "
+            f"presence threshold {learned.presence:g}"
         )
     else:
         text = "the mask with the largest expected Dice, where it is worth more than an empty one"
-    sentence = f"Rule {decision.rule}: {text}"
+    sentence = f"Rule {decision.rule_name}: {text}"
     if decision.learned.classifier is not None:
         sentence += "; presence by the classifier"
     if decision.blend.method != "mean" or decision.blend.weights:
@@ -7324,7 +7396,7 @@ from threadpoolctl import threadpool_limits
 
 from kaggle_nerve.competition.metric import dice_of_counts
 from kaggle_nerve.decision import blends, shaping
-from kaggle_nerve.decision.blends import BlendWay
+from kaggle_nerve.decision.blends import BlendMethod
 from kaggle_nerve.decision.candidates import BASELINE, CANDIDATES, Candidate, candidates_for
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.decision.evidence import Evidence, measure
@@ -7335,7 +7407,7 @@ from kaggle_nerve.decision.figures import (
     reliability_of_pixels,
     reliability_of_presence,
 )
-from kaggle_nerve.decision.nested import Choice, Nested, choose, judge
+from kaggle_nerve.decision.nested import Choice, NestedResults, choose, judge
 from kaggle_nerve.decision.presence import ALL_NAMES, HEAD_ALONE
 from kaggle_nerve.decision.review import review
 from kaggle_nerve.decision.shaping import CRF, PRIOR, SHAPES, Images, Shaper
@@ -7349,36 +7421,42 @@ from kaggle_nerve.progress import SILENT, Reporter
 @dataclass(frozen=True)
 class _Task:
     """Inputs that all steps share. ``texts`` and ``truths``: the true masks of the rows of ``stored``;
-    ``take``: choices that the user has made.
+    ``user_choices``: as in `tune`.
     """
 
     stored: Predictions
     texts: list[str]
     truths: Truths
     images: Images | None
-    take: dict[str, str]
+    user_choices: dict[str, str]
     seed: int
     call_options: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class _Selection:
-    """Outcome of one choice: the nested results of every option, and the rows of its table."""
+    """Outcome of one choice. ``options``: the nested results of every option; ``rows``: those of its table."""
 
     choice: Choice
-    options: list[Nested]
+    options: list[NestedResults]
     rows: tuple[Row, ...]
 
-    def verdicts(self, refined: Nested) -> Nested:
-        """Combine the options' results, with each frame's option chosen on the other subjects; ``refined`` are the
-        results of the chosen option after the later choices.
+    @property
+    def chosen(self) -> NestedResults:
+        """Results of the option chosen on all subjects."""
+        return self.options[self.choice.index]
+
+    def nested_results(self, chosen_results: NestedResults) -> NestedResults:
+        """Return each frame's result under the option chosen on the other subjects.
+
+        ``chosen_results`` replaces the results of the option chosen on all subjects: those after the later choices.
         """
         options = [*self.options]
-        options[self.choice.place] = refined
-        picks, frames = self.choice.picks, np.arange(len(refined.cuts))
-        names = [item.name for item in dataclasses.fields(Nested)]
+        options[self.choice.index] = chosen_results
+        index_by_frame, frames = self.choice.index_by_frame, np.arange(len(chosen_results.cuts))
+        names = [item.name for item in dataclasses.fields(NestedResults)]
         stacks = {name: np.stack([getattr(option, name) for option in options]) for name in names}
-        return Nested(**{name: stack[picks, frames] for name, stack in stacks.items()})
+        return NestedResults(**{name: stack[index_by_frame, frames] for name, stack in stacks.items()})
 
 
 def tune(
@@ -7386,48 +7464,50 @@ def tune(
     frames: pd.DataFrame,
     *,
     images: Images | None = None,
-    take: dict[str, str] | None = None,
+    user_choices: dict[str, str] | None = None,
     seed: int = 0,
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> Decision:
     """Choose and learn the decision with the best mean Dice over the out-of-fold frames of ``stored``.
 
-    ``frames`` has subject, img and pixels (the true masks). Every frame counts, contradictory ones too.
-    With ``images``, compare the CRF, which needs the frames, too. ``take`` names a ``blend``, a
-    ``rule`` or a ``shape`` to use regardless of the scores.
+    ``frames`` has subject, img and pixels (the true masks). All frames count, including near-duplicates with
+    contradictory masks. With ``images``, compare the CRF, which needs the frames, too. ``user_choices`` names a
+    ``blend``, a ``rule`` or a ``shape`` to use regardless of the scores.
 
-    Raise NerveError for frames without a row in ``frames``, and for an unknown name in ``take``.
+    Raise NerveError for frames without a row in ``frames``, and for an unknown name in ``user_choices``.
     """
     # The work is parallel over frames and subjects already; more threads inside BLAS would only slow it down.
     with threadpool_limits(1, "blas"):
         texts = true_masks(stored, frames)
         call_options = {"reporter": reporter, "workers": workers}
-        task = _Task(stored, texts, Truths(texts), images, take or {}, seed, call_options)
-        way, evidence, blend_selection = _blend(task)
+        task = _Task(stored, texts, Truths(texts), images, user_choices or {}, seed, call_options)
+        method, evidence, blend_selection = _blend(task)
         rule_selection = _rule(task, evidence)
-        shape_selection = _shape(task, way, evidence, rule_selection.options[rule_selection.choice.place])
-        verdicts = rule_selection.verdicts(
-            shape_selection.verdicts(shape_selection.options[shape_selection.choice.place])
-        )
-        if blend_selection:
-            verdicts = blend_selection.verdicts(verdicts)
+        shape_selection = _shape(task, method, evidence, rule_selection.chosen)
         selections = {"rules": rule_selection, "shapes": shape_selection}
         if blend_selection:
             selections = {"blends": blend_selection, **selections}
-        return _learn_on_all(task, way, evidence, verdicts, selections)
+        results = shape_selection.chosen
+        for selection in reversed(selections.values()):
+            results = selection.nested_results(results)
+        return _learn_on_all(task, method, evidence, results, selections)
 
 
 def _learn_on_all(
-    task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested, selections: dict[str, _Selection]
+    task: _Task,
+    method: BlendMethod,
+    evidence: Evidence,
+    results: NestedResults,
+    selections: dict[str, _Selection],
 ) -> Decision:
-    """Learn the chosen options on all frames."""
-    stored = dataclasses.replace(task.stored, blend=way.final)
+    """Learn the chosen options on all frames; ``results``: the nested ones, for the figures."""
+    stored = dataclasses.replace(task.stored, blend=method.final)
     # A learned blend differs from the blends of the nested evidence, so measure again.
-    final = measure(stored, task.truths, **task.call_options)[0] if way.is_learned else evidence
-    candidate = candidates_for(stored.is_conditional)[selections["rules"].choice.place]
+    final = measure(stored, task.truths, **task.call_options)[0] if method.is_learned else evidence
+    candidate = candidates_for(stored.is_conditional)[selections["rules"].choice.index]
     learned = candidate.learn(final)
-    shape = _shapes(task)[selections["shapes"].choice.place]
+    shape = _shapes(task)[selections["shapes"].choice.index]
     prior = shaping.learn_prior(task.texts) if PRIOR in SHAPES[shape] else None
     shaper = Shaper(SHAPES[shape], prior, task.images)
     final_review = review(stored, task.truths, learned, shaper, evidence=final, **task.call_options)
@@ -7436,32 +7516,33 @@ def _learn_on_all(
         candidate.name,
         learned,
         shape,
-        way.final,
-        figures(evidence, verdicts, float(final_review.frames.dice.mean()), task.seed),
+        method.final,
+        figures(evidence, results, float(final_review.frames.dice.mean()), task.seed),
         {kind: selection.rows for kind, selection in selections.items()},
         {"pixels": reliability_of_pixels(evidence), "presence": presence},
         stored.source,
         prior,
-        task.take,
+        task.user_choices,
         final_review,
     )
 
 
-def _blend(task: _Task) -> tuple[BlendWay, Evidence, _Selection | None]:
+def _blend(task: _Task) -> tuple[BlendMethod, Evidence, _Selection | None]:
     """Choose how to combine the runs, judged by the baseline rule."""
     if len(task.stored.parts) == 1:
-        if "blend" in task.take:
+        if "blend" in task.user_choices:
             raise NerveError(
                 f"There is only run {task.stored.names[0]}, so nothing to blend; name others, too."
             )
         return blends.ALONE, measure(task.stored, task.truths, **task.call_options)[0], None
-    ways = blends.ways(task.stored, task.truths, **task.call_options)
-    evidences = measure(task.stored, task.truths, [way.way for way in ways], **task.call_options)
+    methods = blends.methods(task.stored, task.truths, **task.call_options)
+    blends_by_row = [method.by_row for method in methods]
+    evidences = measure(task.stored, task.truths, blends_by_row, **task.call_options)
     rule = next(one for one in CANDIDATES if one.name == BASELINE)
-    descriptions = [(way.name, way.meaning, way.rank) for way in ways]
+    descriptions = [(method.name, method.meaning, method.rank) for method in methods]
     options = _judge_all(task, "Comparing blends", [(rule, evidence) for evidence in evidences])
     selection = _choose(task, "blend", evidences[0], descriptions, options, blends.BASELINE)
-    return ways[selection.choice.place], evidences[selection.choice.place], selection
+    return methods[selection.choice.index], evidences[selection.choice.index], selection
 
 
 def _rule(task: _Task, evidence: Evidence) -> _Selection:
@@ -7471,25 +7552,27 @@ def _rule(task: _Task, evidence: Evidence) -> _Selection:
     return _choose(task, "rule", evidence, descriptions, options, BASELINE)
 
 
-def _judge_all(task: _Task, label: str, pairs: list[tuple[Candidate, Evidence]]) -> list[Nested]:
+def _judge_all(task: _Task, label: str, pairs: list[tuple[Candidate, Evidence]]) -> list[NestedResults]:
     subjects = len(np.unique(pairs[0][1].subjects))
     with task.call_options["reporter"].bar(label, subjects * len(pairs), "subject") as bar:
         return [judge(*pair, bar=bar, workers=task.call_options["workers"]) for pair in pairs]
 
 
-def _shape(task: _Task, way: BlendWay, evidence: Evidence, verdicts: Nested) -> _Selection:
+def _shape(task: _Task, method: BlendMethod, evidence: Evidence, results: NestedResults) -> _Selection:
     names = _shapes(task)
     priors = shaping.cross_fit_priors(task.texts, evidence.subjects)
 
     def shapers(row: int) -> list[Shaper]:
         return [Shaper(SHAPES[name], priors[row], task.images) for name in names]
 
-    # Shape the dropped masks of frames with a true mask, too: the perfect-presence figure needs them.
-    keeps_mask, empty_dice = verdicts.keeps_mask, dice_of_counts(0, task.truths.areas, 0)
-    outlines = np.where(keeps_mask | evidence.present, verdicts.outlines, levels.NOTHING)
-    scores = shaping.score(task.stored, task.truths, outlines, shapers, way=way.way, **task.call_options)
+    # Also refine masks that the rule drops on frames with a true mask: the perfect-presence figure needs them.
+    keeps_mask, empty_dice = results.keeps_mask, dice_of_counts(0, task.truths.areas, 0)
+    cuts = np.where(keeps_mask | evidence.present, results.kept_cuts, levels.NOTHING)
+    scores = shaping.score(
+        task.stored, task.truths, cuts, shapers, blend_by_row=method.by_row, **task.call_options
+    )
     options = [
-        dataclasses.replace(verdicts, dice=np.where(keeps_mask, values, empty_dice), open_dice=values)
+        dataclasses.replace(results, dice=np.where(keeps_mask, values, empty_dice), kept_dice=values)
         for values in scores
     ]
     descriptions = [
@@ -7504,22 +7587,22 @@ def _choose(
     kind: str,
     evidence: Evidence,
     descriptions: list[tuple[str, str, int]],
-    options: list[Nested],
+    options: list[NestedResults],
     baseline: str,
 ) -> _Selection:
     """Choose among ``options``; ``descriptions``: the name, meaning and rank of each."""
     names = [name for name, _, _ in descriptions]
-    if kind in task.take:
-        choice = _user_choice(kind, task.take[kind], names, len(evidence))
+    if kind in task.user_choices:
+        choice = _user_choice(kind, task.user_choices[kind], names, len(evidence))
     else:
         ranks = [rank for _, _, rank in descriptions]
         choice = choose([option.dice for option in options], evidence.subjects, ranks, task.seed)
     baseline_dice = options[names.index(baseline)].dice
     rows = [
         comparison_row(
-            name, meaning, option, baseline_dice, evidence, task.seed, chosen=place == choice.place
+            name, meaning, option, baseline_dice, evidence, task.seed, chosen=index == choice.index
         )
-        for place, ((name, meaning, _), option) in enumerate(zip(descriptions, options, strict=True))
+        for index, ((name, meaning, _), option) in enumerate(zip(descriptions, options, strict=True))
     ]
     return _Selection(choice, options, tuple(rows))
 
@@ -7586,16 +7669,16 @@ def learn_decision(
     runs: list[Run],
     data_dir: Path,
     *,
-    take: dict[str, str] | None = None,
+    user_choices: dict[str, str] | None = None,
     force: bool = False,
     reporter: Reporter = SILENT,
     workers: int = 2,
 ) -> Decision:
     """Learn the decision for a run, or for a blend of several; read the stored one if its inputs are unchanged.
 
-    ``take`` holds choices of the user (see `tune.tune`), with which the decision is learned again. They are added
-    to earlier ones and stay in force for later predictions of the runs, until ``force`` compares everything again.
-    Raise NerveError if ``data_dir`` has other frames than the runs were trained on.
+    ``user_choices``: as in `tune.tune`; with any, the decision is learned again. They are added to earlier ones and
+    stay in force for later predictions of the runs, until ``force`` compares everything again. Raise NerveError
+    if ``data_dir`` has other frames than the runs were trained on.
     """
     runs = sort_runs(runs)
     for run in runs:
@@ -7603,25 +7686,25 @@ def learn_decision(
     stored = blend([open_oof(run) for run in runs])
     path = decision_file(runs)
     earlier = None if force else _earlier(path, reporter)
-    if earlier and earlier.source == stored.source and not take:
+    if earlier and earlier.source == stored.source and not user_choices:
         with suppress(NerveError):  # no data there: nothing to compare with
             if fault := _other_data(runs, locate(data_dir)):
                 reporter.say(f"{fault} The decision is the one that was learned there.")
         return earlier
     if earlier and earlier.user_choices:
         reporter.say(
-            f"The decision is learned anew, with {text.by_hand(earlier)} as chosen by hand before "
+            f"The decision is learned anew, with {text.user_choices(earlier)} as chosen by hand before "
             "(`kaggle-nerve tune --force` compares all again)."
         )
-        take = earlier.user_choices | (take or {})
+        user_choices = earlier.user_choices | (user_choices or {})
     layout = locate(data_dir)
     require_own_data(runs, layout)
-    crf = bool(take) and take.get("shape") == shaping.CRF
+    crf = bool(user_choices) and user_choices.get("shape") == shaping.CRF
     decision = tuning.tune(
         stored,
         read_train_csv(layout.train_csv),
         images=training_images(layout, stored) if crf else None,
-        take=take,
+        user_choices=user_choices,
         seed=runs[0].settings.seed,
         reporter=reporter,
         workers=workers,
