@@ -1,13 +1,16 @@
 """Running the official client: its environment, its limits, its failures, and that no credential comes out."""
 
+import base64
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
+from cli_support import command
 from kaggle_support import LIMITS, assert_only_loopback, client_of, guarded
 from processes import is_gone, wait_until
 from rehearsal_support import write_submission
@@ -177,6 +180,62 @@ class TestCredentials:
         }
         assert credentials.find(variables).where == "the Kaggle notebook"
         assert "t0ken-of-notebook" in credentials.secrets(variables)
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            (b"KGAT_old000\nKGAT_new111\n", "has 2 lines: leave only the newest one, on one line"),
+            (b"KGAT_old000 and KGAT_new111", "has 3 words"),
+            (
+                b'{\n  "username": "me",\n  "key": "k3y-of-me"\n}\n',
+                "is the text of a kaggle.json, not a token",
+            ),
+            ("\ufeffKGAT_new111\n".encode(), "another encoding than plain UTF-8"),
+            ("KGAT_new111\n".encode("utf-16"), "another encoding than plain UTF-8"),
+            ("KGAT_n\u00e4w111".encode(), "has characters that no token has"),
+        ],
+    )
+    def test_a_file_that_holds_no_token_is_refused_without_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, told: str
+    ) -> None:
+        path = tmp_path / "t"
+        path.write_bytes(text)
+        monkeypatch.setenv("KAGGLE_API_TOKEN", str(path))
+        done = command(tmp_path, "fetch", "--data", "f", code=1)
+        assert told in done.stderr
+        assert done.stderr.count("Error: ") == 1
+        assert not any(secret in done.output for secret in ("old000", "new111", "w111", "k3y-of-me"))
+
+    def test_a_token_in_the_place_of_a_key_is_refused_without_it(self, tmp_path: Path) -> None:
+        variables = {"HOME": str(tmp_path), "KAGGLE_USERNAME": "me", "KAGGLE_KEY": "KGAT_0123"}
+        with pytest.raises(NerveError, match="set KAGGLE_API_TOKEN to it") as caught:
+            credentials.require(variables)
+        assert "0123" not in str(caught.value)
+
+    @pytest.mark.parametrize("secret", ["KGAT_a\nKGAT_b", "q\"uo'te\\d", "p@ss w/rd%+ä", "tab\tbed-secret"])
+    def test_a_secret_is_blank_however_it_is_quoted(self, tmp_path: Path, secret: str) -> None:
+        variables = {"HOME": str(tmp_path), "KAGGLE_USERNAME": "me", "KAGGLE_KEY": secret}
+        hide = credentials.secrets(variables)
+        login = f"me:{secret}".encode()
+        for quoted in (
+            secret,
+            repr(secret),
+            ascii(secret),
+            repr(secret.encode()),
+            json.dumps(secret),
+            quote(secret),
+            quote_plus(secret),
+            quote(secret, safe=""),
+            base64.b64encode(secret.encode()).decode(),
+            base64.b64encode(login).decode(),
+            base64.urlsafe_b64encode(login).decode(),
+            quote(f"me:{secret}", safe=":"),
+            *secret.splitlines(),
+        ):
+            blanked = credentials.blank(f"Invalid header value {quoted} for you", hide)
+            assert credentials.BLANK in blanked, quoted
+            left = blanked.replace("Invalid header value", "").replace("for you", "").strip("' \"b=me:")
+            assert left == credentials.BLANK, quoted
 
     def test_none(self, nobody: Path) -> None:
         assert credentials.find() is None

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.environment import PROXIES
@@ -61,11 +61,41 @@ def find(variables: Mapping[str, str] | None = None) -> Credential | None:
 
 
 def require(variables: Mapping[str, str]) -> Credential:
-    """Return the credential. Raises NerveError with instructions if there is none."""
+    """Return the credential. Raises NerveError with instructions if there is none, or if it is no token or key."""
     credential = find(variables)
     if credential is None:
         raise NerveError(" ".join([HOW_TO_GET, *problems(variables)]))
+    candidate = next(_candidates(variables))
+    for value in candidate.values:
+        if fault := _fault(candidate, value):
+            raise NerveError(fault)
     return credential
+
+
+def _fault(candidate: _Candidate, value: str) -> str:
+    """Say why ``value`` cannot be sent to Kaggle, and what to do; '' if it can.
+
+    The client would put it into an HTTP header, and a refused header is quoted in the error, secret and all.
+    """
+    what = f"{'access token' if candidate.kind == TOKEN else 'key'} of {candidate.where}"
+    if candidate.kind == TOKEN and value.startswith("{"):
+        return (
+            f"The {what} is the text of a kaggle.json, not a token: save that file as ~/.kaggle/kaggle.json, or "
+            f"make a token at {SETTINGS_PAGE} under API."
+        )
+    if candidate.kind == PAIR and value.startswith("KGAT_"):
+        return (
+            f"The {what} is an access token, not the key of a kaggle.json: set KAGGLE_API_TOKEN to it, or save it "
+            "alone as ~/.kaggle/access_token."
+        )
+    if value.startswith("\ufeff") or "\ufffd" in value or "\0" in value:
+        return f"The {what} is stored in another encoding than plain UTF-8: save it anew as plain text, without BOM."
+    if len(lines := value.split()) > 1:
+        kind = "lines" if len(value.splitlines()) == len(lines) else "words"
+        return f"The {what} has {len(lines)} {kind}: leave only the newest one, on one line."
+    if not (value.isascii() and value.isprintable()):
+        return f"The {what} has characters that no token has: copy it anew from {SETTINGS_PAGE}, under API."
+    return ""
 
 
 def problems(variables: Mapping[str, str] | None = None) -> list[str]:
@@ -86,16 +116,38 @@ def problems(variables: Mapping[str, str] | None = None) -> list[str]:
 
 def secrets(variables: Mapping[str, str]) -> frozenset[str]:
     """Return the texts that must not appear anywhere: all tokens, keys and passwords that are found, even if the
-    client does not use them, and the Base64 form of the login. Texts of up to 3 characters are left out."""
+    client does not use them, as they are and as libraries quote them. Texts of up to 3 characters are left out."""
     values = {value for candidate in _candidates(variables) for value in candidate.values}
     values |= {variables.get("KAGGLE_API_TOKEN", ""), variables.get("KAGGLE_KEY", "")}
     for name in PROXIES:
         values |= _passwords(variables.get(name, ""))
+    for value in tuple(values):
+        # A file with several lines, or a kaggle.json in a token's place.
+        values |= {line.strip("\ufeff \t") for line in value.splitlines()} | _strings(value)
     config = _config(variables)
     if {"username", "key"} <= config.keys():
-        login = f"{config['username']}:{config['key']}"
-        values.add(base64.b64encode(login.encode()).decode())
-    return frozenset(value for value in values if len(value) > 3)
+        values.add(f"{config['username']}:{config['key']}")
+    return frozenset(form for value in values if len(value) > 3 for form in _quotations(value))
+
+
+def _strings(text: str) -> set[str]:
+    """Return the secrets in the text of a kaggle.json or credentials.json."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return set()
+    secret = ("key", "token", "password")
+    items = value.items() if isinstance(value, dict) else ()
+    return {str(item) for name, item in items if any(word in name.lower() for word in secret)}
+
+
+def _quotations(value: str) -> set[str]:
+    """Return ``value`` and the forms in which error messages quote it: escaped, URL-encoded and in Base64."""
+    raw = value.encode("utf-8", "surrogateescape")
+    escaped = {repr(value)[1:-1], ascii(value)[1:-1], repr(raw)[2:-1], json.dumps(value)[1:-1]}
+    encoded = {quote(value, safe=""), quote(value), quote_plus(value)}
+    base64_forms = {base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
+    return {value} | escaped | encoded | base64_forms | {form.rstrip("=") for form in base64_forms}
 
 
 def blank(text: str, hide: frozenset[str]) -> str:
