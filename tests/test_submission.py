@@ -91,7 +91,6 @@ FAULTS = {
     "unknown frame": (GOOD + "4,\n", [(5, "frame 4 is unknown")]),
     "missing frame": ("img,pixels\n1,\n3,\n", [(None, "frames are missing (1 in all): 2")]),
     "repeated frame": ("img,pixels\n1,\n2,\n2,\n3,\n", [(4, "frame 2 stands on line 3 already")]),
-    "order": ("img,pixels\n1,\n3,\n2,\n", [(4, "frame 2 stands after frame 3")]),
     "frame no number": (
         "img,pixels\n1,\n2.0,\n3,\n",
         [(3, "frame number is '2.0'"), (None, "frames are missing (1 in all): 2")],
@@ -122,9 +121,8 @@ FAULTS = {
     "blank line": ("img,pixels\n1,\n\n2,\n3,\n", [(3, "blank")]),
     "blank line at the end": (GOOD + "\n", [(5, "blank")]),
     "byte-order mark": (b"\xef\xbb\xbf" + GOOD.encode(), [(1, "byte-order mark")]),
-    "CRLF": (GOOD.replace("\n", "\r\n"), [(1, "CRLF")]),
-    "CRLF in part": (GOOD.replace("1,\n", "1,\r\n"), [(2, "CRLF")]),
-    "old Mac": (GOOD.replace("\n", "\r"), [(1, "CR")]),
+    "old Mac": (GOOD.replace("\n", "\r"), [(1, "CR (old Mac), 4 in all")]),
+    "old Mac in part": ("img,pixels\r\n1,\r2,\r\n3,\r\n", [(2, "CR (old Mac), 1 in all")]),
     "empty": (b"", [(None, "the file is empty")]),
     "white space": (b" \n\n", [(None, "the file is empty")]),
     "header only": ("img,pixels\n", [(None, "no rows"), (None, "frames are missing (3 in all): 1-3")]),
@@ -147,6 +145,27 @@ def test_every_fault_is_found_with_its_line(checked, name):
         report.raise_if_faulty()
 
 
+@pytest.mark.parametrize(
+    ("content", "line", "part"),
+    [
+        (GOOD.replace("\n", "\r\n"), 1, "CRLF (Windows), 4 in all; Kaggle accepts them"),
+        (GOOD.replace("1,\n", "1,\r\n"), 2, "CRLF (Windows), 1 in all"),
+        (
+            "img,pixels\n1,\n3,\n2,\n",
+            4,
+            "frame 2 stands after frame 3, 1 rows in all are out of the sample submission's order; Kaggle accepts any",
+        ),
+    ],
+)
+def test_what_kaggle_accepts_is_a_remark(checked, content, line, part):
+    report = checked(content)
+    assert report.faults == ()
+    (remark,) = report.remarks
+    assert remark.line == line
+    assert part in remark.message
+    assert report.as_dict()["remarks"] == [{"line": line, "message": remark.message}]
+
+
 def test_a_zip_given_by_mistake(checked):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -164,10 +183,9 @@ def test_many_faults_are_all_told(checked):
         "line 3",  # repeated
         "line 4",  # unsorted
         "line 4",  # unknown
-        "line 5",  # order
         "frames are missing (1 in all)",
     ]
-    with pytest.raises(NerveError, match=r"line 2: .*odd count.*and 6 more"):
+    with pytest.raises(NerveError, match=r"line 2: .*odd count.*and 5 more"):
         report.raise_if_faulty()
     assert report.as_dict()["faults"][0]["line"] == 2
 
@@ -181,9 +199,8 @@ def test_the_sample_decides_frames_and_order(checked, tmp_path):
     other = tmp_path / "other.csv"
     other.write_text("img,pixels\n5,1 1\n3,1 1\n")
     assert checked("img,pixels\n5,\n3,\n", other).faults == ()
-    faults = checked("img,pixels\n3,\n5,\n", other).faults
-    assert [fault.line for fault in faults] == [3]
-    assert "follow the sample" in faults[0].message
+    (remark,) = checked("img,pixels\n3,\n5,\n", other).remarks
+    assert (remark.line, "the sample submission's order" in remark.message) == (3, True)
 
 
 def test_without_a_sample_frames_run_from_one_without_gaps(checked):
@@ -192,7 +209,7 @@ def test_without_a_sample_frames_run_from_one_without_gaps(checked):
     assert [str(fault) for fault in faults] == [
         "frames are missing (999999999995 in all): 1, 4-6, 8-999999999998",
     ]
-    assert "rows must rise" in checked("img,pixels\n1,\n3,\n2,\n", None).faults[0].message
+    assert "numerical order" in checked("img,pixels\n1,\n3,\n2,\n", None).remarks[0].message
 
 
 def test_an_unusable_sample_or_path_is_an_error(tmp_path, checked):

@@ -60,7 +60,10 @@ def submit(
 
     reporter, sample = TerminalReporter(), data_dir / SAMPLE_CSV
     if csv:
-        check(csv, sample).raise_if_faulty()
+        report = check(csv, sample)
+        report.raise_if_faulty()
+        for remark in report.remarks:
+            reporter.say(f"{csv}: {remark}.")
         origin = find_origin(csv, submissions_dir)
     else:
         runs = [open_run(runs_dir, name) for name in run_names]
@@ -118,6 +121,8 @@ def validate(csv: Path, sample: Path | None, data_dir: Path, as_json: bool) -> N
         click.echo(
             f"{csv} is valid: {report.rows} rows, {report.non_empty} with a mask; checked against {basis}."
         )
+        for remark in report.remarks:
+            click.echo(f"Remark: {remark}.")
     if report.faults:
         raise click.exceptions.Exit(1)
 

@@ -2,13 +2,14 @@
 
 ``write`` produces the strictest form: UTF-8 without a byte-order mark, ``\\n`` line ends, header
 ``img,pixels``, one row per frame in ascending order, no quotes, nothing after the comma for an empty mask.
-``check`` reports every deviation from it as a fault, except a missing end of the last line. ``read`` is
-tolerant: it accepts deviations that do not change the meaning.
+``check`` reports every deviation from it: as a fault what Kaggle would reject or read otherwise, as a remark what
+it accepts, such as CRLF line ends and rows in another order. ``read`` is tolerant: it accepts deviations that do not
+change the meaning.
 """
 
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +31,7 @@ _WORDS_FOR_NOTHING = {"nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nil",
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: its line (the header is line 1; None: the whole file), and a message."""
+    """One fault or remark: its line (the header is line 1; None: the whole file), and a message."""
 
     line: int | None
     message: str
@@ -41,13 +42,16 @@ class Fault:
 
 @dataclass(frozen=True)
 class Report:
-    """Result of ``check``: rows below the header, those with a readable mask, their pixels, and the faults."""
+    """Result of ``check``: rows below the header, those with a readable mask, their pixels, the faults, and remarks
+    on what Kaggle accepts.
+    """
 
     path: Path
     rows: int
     non_empty: int
     pixels: int
     faults: tuple[Fault, ...]
+    remarks: tuple[Fault, ...] = ()
 
     @property
     def share(self) -> float:
@@ -67,6 +71,7 @@ class Report:
             "share": self.share,
             "mean_area": self.mean_area,
             "faults": [{"line": fault.line, "message": fault.message} for fault in self.faults],
+            "remarks": [{"line": remark.line, "message": remark.message} for remark in self.remarks],
         }
 
     def raise_if_faulty(self) -> None:
@@ -127,11 +132,11 @@ def score(path: Path, solution: Path) -> metric.Score:
 
 
 def check(path: Path, sample: Path | None = None) -> Report:
-    """Find every fault of a submission file.
+    """Find every fault of a submission file, and remark on unusual forms that Kaggle accepts.
 
-    With ``sample``, the competition's sample_submission.csv, expect its frames in its order; without it,
-    frames 1 to the largest in the file, without gaps. Faults in the file are in the report; raise NerveError
-    only for a file that cannot be opened, or an unusable ``sample``.
+    With ``sample``, the competition's sample_submission.csv, expect its frames; without it, frames 1 to the largest
+    in the file, without gaps. Faults in the file are in the report; raise NerveError only for a file that cannot be
+    opened, or an unusable ``sample``.
     """
     data = csv_text.read_bytes(path)
     expected = None if sample is None else read(sample)["img"].tolist()
@@ -146,11 +151,16 @@ def check(path: Path, sample: Path | None = None) -> Report:
         return Report(path, 0, 0, 0, (Fault(*unreadable),))
     if data.startswith(csv_text.BYTE_ORDER_MARK):
         add_fault(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM")
-    if b"\r" in data:
-        ends, line = data.count(b"\r"), data[: data.index(b"\r")].count(b"\n") + 1
-        add_fault(
-            line, f"line ends are CR or CRLF (Windows), {ends} in all; save the file with LF (Unix) line ends"
+    remarks = []
+    if ends := data.count(b"\r\n"):
+        remarks.append(
+            Fault(
+                _line_of(data, b"\r\n"), f"line ends are CRLF (Windows), {ends} in all; Kaggle accepts them"
+            )
         )
+    if lone := data.count(b"\r") - ends:
+        line = _line_of(data.replace(b"\r\n", b" \n"), b"\r")
+        add_fault(line, f"line ends are CR (old Mac), {lone} in all; save the file with LF (Unix) line ends")
     lines = csv_text.lines(data)
     has_header = _FRAME_NUMBER.fullmatch(lines[0].partition(",")[0]) is None
     if not has_header:
@@ -174,9 +184,15 @@ def check(path: Path, sample: Path | None = None) -> Report:
             add_fault(line, complaint)
     if not rows:
         add_fault(None, "there are no rows below the header")
-    faults.extend(_faults_of_frames(frames, expected))
+    frame_faults, order_remarks = _check_frames(frames, expected)
+    faults.extend(frame_faults)
     faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
-    return Report(path, rows, non_empty, pixels, tuple(faults))
+    return Report(path, rows, non_empty, pixels, tuple(faults), (*remarks, *order_remarks))
+
+
+def _line_of(data: bytes, part: bytes) -> int:
+    """Return the number of the line in which ``part`` first occurs."""
+    return data[: data.index(part)].count(b"\n") + 1
 
 
 def _row(text: str) -> tuple[int | None, str, list[str]]:
@@ -204,37 +220,48 @@ def _mask_complaint(run_lengths: str, fault: Exception) -> str:
     return str(fault)
 
 
-def _faults_of_frames(frames: list[tuple[int, int]], expected: list[int] | None) -> list[Fault]:
-    """Find unknown, repeated, misplaced and missing frames. ``frames`` holds (line, img) in file order."""
-    place = None if expected is None else {img: index for index, img in enumerate(expected)}
+def _check_frames(
+    frames: list[tuple[int, int]], expected: list[int] | None
+) -> tuple[list[Fault], list[Fault]]:
+    """Return faults (unknown, repeated and missing frames) and remarks (another order).
+
+    ``frames`` holds (line, img) in file order.
+    """
+    index = None if expected is None else {img: number for number, img in enumerate(expected)}
     faults, line_of, misplaced, furthest = [], {}, [], None
     for line, img in frames:
-        if place is not None and img not in place:
+        if index is not None and img not in index:
             faults.append(Fault(line, f"frame {img} is unknown to the sample submission"))
         elif img in line_of:
             faults.append(Fault(line, f"frame {img} stands on line {line_of[img]} already"))
         else:
             line_of[img] = line
-            at = img if place is None else place[img]
+            at = img if index is None else index[img]
             if furthest is not None and at < furthest[0]:
                 misplaced.append((line, img, furthest[1]))
             else:
                 furthest = at, img
+    remarks = []
     if misplaced:
         line, img, before = misplaced[0]
-        order = "rise" if place is None else "follow the sample submission"
-        message = f"frame {img} stands after frame {before}; rows must {order} ({len(misplaced)} do not)"
-        faults.append(Fault(line, message))
-    if place is None:
+        order = "numerical order" if index is None else "the sample submission's order"
+        message = f"frame {img} stands after frame {before}, {len(misplaced)} rows in all are out of {order}; Kaggle "
+        remarks.append(Fault(line, message + "accepts any order"))
+    return faults + _missing(line_of, index), remarks
+
+
+def _missing(line_of: dict[int, int], expected: Collection[int] | None) -> list[Fault]:
+    """Return the fault of missing frames, if there are any: one for all."""
+    if expected is None:
         missing = [(a + 1, b - 1) for a, b in pairwise([0, *sorted(line_of)]) if b - a > 1]
     else:
-        missing = _ranges([img for img in place if img not in line_of])
-    if missing:
-        count = sum(last - first + 1 for first, last in missing)
-        ranges = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in missing[:10])
-        more = ", ..." if len(missing) > 10 else ""
-        faults.append(Fault(None, f"frames are missing ({count} in all): {ranges}{more}"))
-    return faults
+        missing = _ranges([img for img in expected if img not in line_of])
+    if not missing:
+        return []
+    count = sum(last - first + 1 for first, last in missing)
+    ranges = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in missing[:10])
+    more = ", ..." if len(missing) > 10 else ""
+    return [Fault(None, f"frames are missing ({count} in all): {ranges}{more}")]
 
 
 def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
