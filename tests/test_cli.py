@@ -227,6 +227,23 @@ def test_a_faulty_file_is_refused_before_anything_is_asked_of_kaggle(files):
     assert not (files / "s").exists()
 
 
+def test_windows_lines_in_another_order_are_valid_and_normalised_if_asked(files):
+    rows = (files / "good.csv").read_bytes().splitlines()
+    (files / "windows.csv").write_bytes(b"\r\n".join([rows[0], *reversed(rows[1:]), b""]))
+    words = ("--file", "windows.csv", "--data", files, "--submissions", "s", "--dry-run")
+    (files / "sample_submission.csv").write_bytes((files / "sample.csv").read_bytes())
+    told = command(files, "validate", "windows.csv", "--sample", "sample.csv").stdout
+    assert "windows.csv is valid: " in told
+    assert told.count("\nRemark: ") == 2
+    assert "Kaggle accepts any order" in command(files, "submit", *words).stderr
+    told = command(files, "submit", "--normalise", *words)
+    assert "s/windows-normalised.csv: the same 4 rows with LF line ends" in told.stdout
+    assert (files / "s" / "windows-normalised.csv").read_bytes() == (files / "good.csv").read_bytes()
+    command(files, "submit", "--normalise", "--run", "x", code=2)
+    command(files, "submit", *words, "--out", "x.csv", code=2)
+    assert "0.75000" in command(files, "score", "windows.csv", "solution.csv").stdout
+
+
 def test_verify_lists_every_problem(tmp_path):
     write_competition(tmp_path, subjects=1, frames=2, test=2)
     assert "every mask file equals its row" in run("verify", "--data", tmp_path).stdout

@@ -14,6 +14,11 @@ from kaggle_nerve.cli import options
 @click.option(
     "--file", "csv", type=options.FILE, metavar="CSV", help="Upload this file instead of making one."
 )
+@click.option(
+    "--normalise",
+    is_flag=True,
+    help="With --file: upload a copy with LF line ends and rows in ascending order, written to --out.",
+)
 @click.option("--dry-run", is_flag=True, help="Make and validate the file, upload nothing.")
 @click.option(
     "--out", type=options.FILE, metavar="CSV", help="Where to write the file.  [default: submissions/]"
@@ -30,6 +35,7 @@ from kaggle_nerve.cli import options
 def submit(
     run_names: tuple[str, ...],
     csv: Path | None,
+    normalise: bool,
     dry_run: bool,
     out: Path | None,
     message: str | None,
@@ -49,11 +55,17 @@ def submit(
     """
     if bool(run_names) == bool(csv):
         raise click.UsageError("Name either runs with --run or a file with --file.")
+    if normalise and not csv:
+        raise click.UsageError("--normalise is for a file of --file; files of runs are normalised.")
+    if csv and out and not normalise:
+        raise click.UsageError(
+            "A file of --file is uploaded as it is; --out says where --normalise writes its copy."
+        )
 
     from kaggle_nerve import pipeline
     from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
     from kaggle_nerve.competition.facts import SAMPLE_CSV
-    from kaggle_nerve.competition.submission import check
+    from kaggle_nerve.competition.submission import check, read, write
     from kaggle_nerve.decision import text
     from kaggle_nerve.runs import open_run
     from kaggle_nerve.submissions.origin import default_message, find_origin, make_origin, record_origin
@@ -62,9 +74,15 @@ def submit(
     if csv:
         report = check(csv, sample)
         report.raise_if_faulty()
-        for remark in report.remarks:
-            reporter.say(f"{csv}: {remark}.")
         origin = find_origin(csv, submissions_dir)
+        if normalise:
+            table = read(csv)
+            csv = out or submissions_dir / f"{csv.stem}-normalised.csv"
+            write(csv, zip(table.img, table.pixels, strict=True))
+            click.echo(f"{csv}: the same {len(table)} rows with LF line ends, in ascending order")
+        else:
+            for remark in report.remarks:
+                reporter.say(f"{csv}: {remark}.")
     else:
         runs = [open_run(runs_dir, name) for name in run_names]
         load_keras()
