@@ -1,5 +1,8 @@
 """Anybody's pictures: read as grey frames, and drawn with outlines."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -34,6 +37,31 @@ def test_depths_and_colours_give_the_same_frame(tmp_path, kind, suffix):
     path = tmp_path / f"frame.{suffix}"
     assert cv2.imwrite(str(path), kinds()[kind])
     np.testing.assert_array_equal(read_picture(path), FRAME)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned"), [(1, FRAME), (3, FRAME[::-1, ::-1]), (6, np.rot90(FRAME, -1))]
+)
+def test_a_photo_that_says_how_it_was_taken_is_read_upright(tmp_path, orientation, turned):
+    whole, exif = png(FRAME), b"MM\0*" + struct.pack(">IHHHIHxxI", 8, 1, 274, 3, 1, orientation, 0)
+    chunk = struct.pack(">I", len(exif)) + b"eXIf" + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif))
+    header = 8 + 25  # the signature and IHDR
+    path = write(tmp_path / "photo.png", whole[:header] + chunk + whole[header:])
+    np.testing.assert_array_equal(read_picture(path), turned)
+
+
+@pytest.mark.parametrize("kind", ["grey", "sixteen", "twelve"])
+def test_a_tiff_in_which_0_is_white_is_inverted(tmp_path, kind):
+    path = tmp_path / "frame.tif"
+    assert cv2.imwrite(str(path), kinds()[kind])
+    data = bytearray(path.read_bytes())
+    order = {b"II": "<", b"MM": ">"}[bytes(data[:2])]
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        if struct.unpack_from(f"{order}H", data, entry) == (262,):
+            struct.pack_into(f"{order}H", data, entry + 8, 0)
+    np.testing.assert_array_equal(read_picture(write(path, bytes(data))), 255 - FRAME)
 
 
 def write(path, content):

@@ -1,6 +1,7 @@
 """Read any ultrasound picture as a grey frame, with other sizes, bit depths and colours than the competition's."""
 
 import os
+import struct
 from pathlib import Path
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # for a damaged file we raise our own error
@@ -16,16 +17,21 @@ MIN_SIDE = 16
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits per pixel of scanners; files store those above 8 in 16."""
 
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
+"""TIFF's tag that says what grey levels mean, and its value for pictures in which 0 is white."""
+
 
 def read_picture(path: Path) -> np.ndarray:
     """Read a TIFF or PNG of 8 or 16 bits, grey or colour, as uint8 grey (height, width), at its own size.
 
-    Read the first of several pages. For 16 bits, the depth is the smallest of `DEPTHS` that holds the largest
-    value; transparency is ignored. Raise NerveError, naming the file, if it is not such a picture.
+    Read the first of several pages, upright if the file says how the picture was taken (EXIF). For 16 bits, the
+    depth is the smallest of `DEPTHS` that holds the largest value; transparency is ignored. Raise NerveError,
+    naming the file, if it is not such a picture.
     """
     data = _bytes(path)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        # IMREAD_UNCHANGED would leave a phone's photo lying on its side.
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     except cv2.error:
         image = None
     if image is None:
@@ -37,7 +43,22 @@ def read_picture(path: Path) -> np.ndarray:
         raise NerveError(
             f"{path} is {width}x{height} pixels; a frame has at least {MIN_SIDE} in each direction."
         )
-    return _eight_bits(_grey(image))
+    grey = _eight_bits(_grey(image))
+    # OpenCV inverts such TIFFs itself if they have 8 bits.
+    return 255 - grey if image.dtype == np.uint16 and _white_is_zero(data) else grey
+
+
+def _white_is_zero(data: bytes) -> bool:
+    """Return whether ``data`` is a TIFF whose first page says that 0 is white."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if order is None:
+        return False
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, start)
+    entries = range(start + 2, start + 2 + 12 * count, 12)
+    return any(
+        struct.unpack_from(f"{order}H6xH", data, entry) == (PHOTOMETRIC, WHITE_IS_ZERO) for entry in entries
+    )
 
 
 def _bytes(path: Path) -> bytes:
