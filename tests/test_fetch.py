@@ -1,10 +1,12 @@
 """Getting the data: what arrives, what is refused, and what is left when something breaks."""
 
 import errno
+import json
 import os
 import shutil
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -220,6 +222,29 @@ class TestAroundTheDownload:
         assert shelf.deliveries == 1
         assert fetch(data, shelf, force=True).archive is None
         assert shelf.deliveries == 2
+        assert_is_whole(data, source)
+
+    @pytest.mark.parametrize("lost", ["train/2_1.tif", "train/1_2_mask.tif", "train_masks.csv"])
+    @pytest.mark.parametrize("counted", [False, True], ids=["named", "counted by an earlier version"])
+    def test_other_files_do_not_stand_in_for_one_that_is_lost(
+        self, shelf: ShelfClient, data: Path, source: Path, lost: str, counted: bool
+    ) -> None:
+        fetch(data, shelf, keep_archive=True)
+        if counted:
+            record = data / ".fetch" / "complete.json"
+            done = json.loads(record.read_text())
+            done["counts"] = Counter(str(Path(name).parent) for name in done.pop("names"))
+            record.write_text(json.dumps(done))
+        litter = [
+            data / lost.replace(Path(lost).name, name) for name in (".DS_Store", "._1_1.tif", "Thumbs.db")
+        ]
+        for path in litter:
+            path.write_bytes(b"?")
+        assert fetch(data, shelf, keep_archive=True).was_complete
+        (data / lost).unlink()
+        assert not fetch(data, shelf).was_complete
+        for path in litter:
+            path.unlink()
         assert_is_whole(data, source)
 
     def test_an_archive_that_stays_corrupt_leaves_nothing(

@@ -105,6 +105,8 @@ def test_verify_names_every_problem(root):
     write_tiff(root / "train" / "2_2_mask.tif", disc((200, 300), 3) * 7)
     (root / "train" / "2_1_mask.tif").unlink()
     (root / "train" / "notes.txt").write_text("")
+    for folder, name in (("train", ".DS_Store"), ("train", "._1_1.tif"), ("test", "Thumbs.db")):
+        (root / folder / name).write_text("")  # left by systems: no problem
     (root / "test" / "11.tif").unlink()
     write_tiff(root / "test" / "12.tif", np.zeros(SIZE, np.uint8))
     (root / "test" / "4.tif").write_bytes(b"II*\0")

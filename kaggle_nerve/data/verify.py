@@ -60,7 +60,7 @@ Job = tuple[Path, str | None]
 
 
 def _training_jobs(layout: Layout, result: Verification) -> Iterator[Job]:
-    names = {path.name for path in layout.train.iterdir()}
+    names = _names(layout.train)
     frames = {name for name in names if facts.TRAIN_FRAME.match(name)}
     masks = {name for name in names if facts.TRAIN_MASK.match(name)}
     for name in sorted(names - frames - masks):
@@ -88,7 +88,7 @@ def _training_jobs(layout: Layout, result: Verification) -> Iterator[Job]:
 
 
 def _test_jobs(layout: Layout, result: Verification) -> Iterator[Job]:
-    names = {path.name for path in layout.test.iterdir()} if layout.test.is_dir() else set()
+    names = _names(layout.test) if layout.test.is_dir() else set()
     frames = {name for name in names if facts.TEST_FRAME.match(name)}
     for name in sorted(names - frames):
         result.problems.append(f"{layout.test / name} is not a name of the competition; remove it.")
@@ -106,6 +106,10 @@ def _test_jobs(layout: Layout, result: Verification) -> Iterator[Job]:
         result.problems.append(str(fault))
     for name in sorted(frames, key=lambda name: int(name.removesuffix(".tif"))):
         yield layout.test / name, None
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not facts.LITTER.fullmatch(path.name)}
 
 
 def _run(job: Job) -> str | None:

@@ -1,11 +1,10 @@
 """Fetch the competition's data: download, check and unpack it, resuming whatever an earlier call finished."""
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kaggle_nerve import storage
@@ -185,7 +184,7 @@ def _mark(work: Path, members: list[Member]) -> dict[str, Any]:
     facts = {
         "files": len(members),
         "bytes": sum(member.info.file_size for member in members),
-        "counts": Counter(str(member.target.parent) for member in members),
+        "names": [str(member.target) for member in members],
     }
     storage.mark_complete(work, facts)
     return facts
@@ -211,12 +210,23 @@ def _require_same_source(data_dir: Path, client: Client) -> None:
 
 
 def _is_intact(data_dir: Path, facts: dict[str, Any]) -> bool:
-    """Tell whether all fetched files still exist."""
-    for folder, count in facts["counts"].items():
-        subfolder = data_dir / folder
-        if not subfolder.is_dir() or sum(path.is_file() for path in subfolder.iterdir()) < count:
-            return False
-    return True
+    """Tell whether all fetched files still exist, by their names: the folders may hold other files, too."""
+    if "names" not in facts:  # recorded by a version that counted files
+        counts = {folder: facts["counts"].get(folder, 0) for folder in layout.FOLDERS}
+        return all((data_dir / table).is_file() for table in layout.TABLES) and all(
+            _count_frames(data_dir / folder) >= count for folder, count in counts.items()
+        )
+    names = [PurePosixPath(name) for name in facts["names"]]
+    present = {folder: _file_names(data_dir / folder) for folder in {name.parent for name in names}}
+    return all(name.name in present[name.parent] for name in names)
+
+
+def _count_frames(folder: Path) -> int:
+    return sum(layout.is_frame(name) for name in _file_names(folder))
+
+
+def _file_names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
 
 
 def _lock(data_dir: Path) -> AbstractContextManager[None]:

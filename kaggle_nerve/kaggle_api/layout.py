@@ -10,16 +10,15 @@ from kaggle_nerve.competition import facts
 
 TABLES = (facts.TRAIN_CSV, facts.SAMPLE_CSV)
 FOLDERS = (facts.TRAIN_FOLDER, facts.TEST_FOLDER)
-JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def target(name: str, container: str = "") -> PurePosixPath | None:
-    """Return the path of member ``name`` under the data directory, or None for a folder or junk.
+    """Return the path of member ``name`` under the data directory, or None for a folder or litter.
 
     ``container`` is the name of the nested archive that holds it, such as ``train.zip``.
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or name.endswith("/") or any(part in JUNK for part in parts):
+    if not parts or name.endswith("/") or any(map(facts.LITTER.fullmatch, parts)):
         return None
     *folders, base = parts
     if base in TABLES:
@@ -28,6 +27,11 @@ def target(name: str, container: str = "") -> PurePosixPath | None:
         outer = PurePosixPath(container).stem
         return PurePosixPath(_folder(base, [outer, *folders]), base)
     return PurePosixPath(*parts)
+
+
+def is_frame(name: str) -> bool:
+    """Tell whether ``name`` is that of a frame or a mask of the competition."""
+    return any(pattern.match(name) for pattern in (facts.TRAIN_FRAME, facts.TRAIN_MASK, facts.TEST_FRAME))
 
 
 def is_container(name: str) -> bool:
