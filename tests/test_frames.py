@@ -4,7 +4,7 @@ import pytest
 from support import disc, write_competition, write_tiff
 
 from kaggle_nerve.competition.facts import SIZE
-from kaggle_nerve.data.frames import locate, training_frames
+from kaggle_nerve.data.frames import locate, read_train_csv, training_frames
 from kaggle_nerve.data.frames import test_frames as numbered_frames
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.data.verify import verify
@@ -37,6 +37,35 @@ def test_old_nested_unpackings_are_understood(root):
         (root / "moved").rename(root / name / name)
     assert len(training_frames(locate(root))) == 8
     assert not verify(root).problems
+
+
+def test_an_empty_folder_inside_hides_nothing(root):
+    for name in ("train", "test"):
+        (root / name / name).mkdir()
+    assert len(training_frames(locate(root))) == 8
+    assert len(numbered_frames(locate(root))) == 11
+
+
+def test_a_faulty_row_is_named_with_its_line_and_frame(root):
+    path = root / "train_masks.csv"
+    lines = path.read_text().splitlines()
+    assert lines[5].startswith("2,1,")
+    path.write_text("\n".join([*lines[:5], lines[5] + " ", *lines[6:], ""]))
+    for read in (lambda: read_train_csv(path), lambda: training_frames(locate(root))):
+        with pytest.raises(
+            NerveError, match=r"train_masks\.csv line 6, frame 2_1: .*stray space.*fetch it again"
+        ):
+            read()
+    assert any("line 6, frame 2_1" in problem for problem in verify(root).problems)
+
+
+def test_a_table_that_was_cut_off_is_not_trained_on(root):
+    path = root / "train_masks.csv"
+    path.write_text("\n".join([*path.read_text().splitlines()[:7], ""]))
+    with pytest.raises(
+        NerveError, match=r"no row for 2 of the frames .*the first is 2_3\.tif: it was cut off"
+    ):
+        training_frames(locate(root))
 
 
 def test_a_missing_frame_is_named(root):

@@ -40,7 +40,10 @@ def locate(data_dir: Path) -> Layout:
 
 
 def read_train_csv(path: Path) -> pd.DataFrame:
-    """Read ``train_masks.csv`` as subject, img (int) and pixels (str, empty for an empty mask)."""
+    """Read ``train_masks.csv`` as subject, img (int) and pixels (str, empty for an empty mask).
+
+    Every mask is checked; raise NerveError with the line and the frame of one that breaks the rules.
+    """
     if not path.is_file():
         raise NerveError(f"{path} is missing; run `kaggle-nerve fetch` again.")
     try:
@@ -58,13 +61,20 @@ def read_train_csv(path: Path) -> pd.DataFrame:
     if len(duplicates):
         row = duplicates.iloc[0]
         raise NerveError(f"{path} has frame {row.subject}_{row.img} twice; fetch it again.")
+    for row in table.itertuples():
+        try:
+            rle.runs(row.pixels)
+        except rle.RunLengthError as fault:
+            raise NerveError(
+                f"{path} line {row.Index + 2}, frame {row.subject}_{row.img}: {fault}; fetch it again."
+            ) from fault
     return table
 
 
 def training_frames(layout: Layout) -> pd.DataFrame:
     """Return one row per row of the CSV: subject, img, path, mask_path, pixels, has_mask, area (pixels).
 
-    Sorted by subject and img. Raise NerveError if a frame of the CSV has no file.
+    Sorted by subject and img. Raise NerveError if a frame of the CSV has no file, or a file no row.
     """
     table = read_train_csv(layout.train_csv).sort_values(["subject", "img"], ignore_index=True)
     stems = table.subject.astype(str) + "_" + table.img.astype(str)
@@ -74,6 +84,13 @@ def training_frames(layout: Layout) -> pd.DataFrame:
         raise NerveError(
             f"{layout.train} lacks {len(missing)} of {len(table)} frames of {layout.train_csv.name}, the first "
             f"is {missing[0]}.tif; run `kaggle-nerve fetch` again."
+        )
+    if rowless := sorted(
+        {name for name in present if facts.TRAIN_FRAME.match(name)} - {f"{stem}.tif" for stem in stems}
+    ):
+        raise NerveError(
+            f"{layout.train_csv} has no row for {len(rowless)} of the frames in {layout.train}, the first is "
+            f"{rowless[0]}: it was cut off, or these are other data; run `kaggle-nerve fetch` again, or remove them."
         )
     return table.assign(
         path=[layout.train / f"{stem}.tif" for stem in stems],
@@ -99,5 +116,12 @@ def _test_name(path: Path) -> re.Match[str] | None:
 
 
 def _unnest(folder: Path) -> Path:
+    """Return the folder of the same name in ``folder`` if the frames are there."""
     inner = folder / folder.name
-    return inner if inner.is_dir() else folder
+    is_nested = inner.is_dir() and not _has_frames(folder) and _has_frames(inner)
+    return inner if is_nested else folder
+
+
+def _has_frames(folder: Path) -> bool:
+    patterns = (facts.TRAIN_FRAME, facts.TEST_FRAME)
+    return any(pattern.match(path.name) for path in folder.iterdir() for pattern in patterns)
