@@ -33,7 +33,7 @@ from kaggle_nerve.kaggle_api import archive as archives
 from kaggle_nerve.kaggle_api import disk, layout
 from kaggle_nerve.kaggle_api.archive import Bounds, CorruptArchiveError, UnsafeArchiveError, unpack
 from kaggle_nerve.kaggle_api.client import Client, Limits
-from kaggle_nerve.kaggle_api.fetch import fetch
+from kaggle_nerve.kaggle_api.fetch import data_source, fetch
 from kaggle_nerve.kaggle_api.records import Listing, RemoteFile
 from kaggle_nerve.rehearsal.competitions.served import ServedCompetition, pack
 from kaggle_nerve.rehearsal.server import RehearsalServer
@@ -278,6 +278,43 @@ class TestAroundTheDownload:
         for force in (False, True):
             with pytest.raises(NerveError, match="holds data from the rehearsal"):
                 fetch(data, shelf, force=force)
+
+    def test_a_fetch_that_got_nothing_binds_the_folder_to_nobody(
+        self, served: ServedCompetition, data: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse() -> None:
+            raise NerveError("No Kaggle credentials were found")
+
+        first = ShelfClient(served.archive)
+        monkeypatch.setattr(first, "credential", refuse)
+        with pytest.raises(NerveError, match="No Kaggle credentials"):
+            fetch(data, first)
+        assert data_source(data) == "rehearsal"
+        kaggle = ShelfClient(served.archive)
+        kaggle.is_rehearsal = False
+        fetch(data, kaggle)
+        assert data_source(data) == "kaggle"
+
+    def test_a_folder_may_be_linked_to_another_disk(
+        self, shelf: ShelfClient, data: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "disk").mkdir()
+        data.mkdir(exist_ok=True)
+        (data / "train").symlink_to(tmp_path / "disk")
+        real = Path.replace
+
+        def replace(path: Path, target: Path) -> Path:
+            if ".fetch" in path.parts and Path(target).parent.resolve() == tmp_path / "disk":
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            return real(path, target)
+
+        monkeypatch.setattr(Path, "replace", replace)
+        fetch(data, shelf)
+        assert (data / "train").is_symlink()
+        assert {path.name for path in (tmp_path / "disk").iterdir()} == {
+            path.name for path in (source / "train").iterdir()
+        }
+        assert (data / "train" / "2_1.tif").read_bytes() == (source / "train" / "2_1.tif").read_bytes()
 
     def test_no_room_is_said_before_the_download(
         self, served: ServedCompetition, data: Path, monkeypatch: pytest.MonkeyPatch

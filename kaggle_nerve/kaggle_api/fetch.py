@@ -1,5 +1,6 @@
 """Fetch the competition's data: download, check and unpack it, resuming whatever an earlier call finished."""
 
+import errno
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -22,6 +23,8 @@ WORK = ".fetch"
 
 SOURCE = "source.json"
 """File in that folder that records where the data came from."""
+
+LOCK = "lock"
 
 TRIES = 3
 """Maximum number of downloads of an archive that arrives damaged."""
@@ -199,14 +202,24 @@ def data_source(data_dir: Path) -> str | None:
 def _require_same_source(data_dir: Path, client: Client) -> None:
     """Refuse to mix data from the rehearsal and from Kaggle in one folder."""
     note = data_dir / WORK / SOURCE
-    source = data_source(data_dir) or client.where
+    source = (data_source(data_dir) if _holds_data(data_dir) else None) or client.where
     if source != client.where:
         raise NerveError(
             f"{data_dir} holds data from the {source}, which must not mix with those from the {client.where}: "
             "choose another folder with --data, or delete this one."
         )
-    if not note.is_file():
+    if data_source(data_dir) != source:
         storage.write_json(note, {"source": client.where, "slug": client.slug})
+
+
+def _holds_data(data_dir: Path) -> bool:
+    """Tell whether anything was downloaded, or put there by the user; a fetch that failed at once leaves only notes."""
+    notes = {WORK, SOURCE, LOCK}
+    return bool((_entries(data_dir) | _entries(data_dir / WORK)) - notes)
+
+
+def _entries(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def _is_intact(data_dir: Path, facts: dict[str, Any]) -> bool:
@@ -235,7 +248,7 @@ def _lock(data_dir: Path) -> AbstractContextManager[None]:
         f"Another fetch works on {data_dir} at this moment: wait until it has ended, or choose another "
         "folder with --data."
     )
-    return storage.hold_lock(data_dir / WORK / "lock", message)
+    return storage.hold_lock(data_dir / WORK / LOCK, message)
 
 
 def _move(source: Path, destination: Path) -> None:
@@ -247,6 +260,18 @@ def _move(source: Path, destination: Path) -> None:
         elif entry.is_dir():
             shutil.move(entry, target)
         else:
-            entry.replace(target)
+            _replace(entry, target)
     if source.is_dir():
         source.rmdir()
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Move a file in one step, even if ``target`` is on another disk, as behind a linked folder."""
+    try:
+        source.replace(target)
+    except OSError as fault:
+        if fault.errno != errno.EXDEV:
+            raise
+        with storage.atomic_path(target) as path:
+            shutil.copyfile(source, path)
+        source.unlink()
