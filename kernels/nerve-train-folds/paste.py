@@ -54,11 +54,11 @@ FILES = {
     "kaggle_nerve/arrays.py": "5bb716d21cec3428",
     "kaggle_nerve/competition/__init__.py": "c15def282e5bba27",
     "kaggle_nerve/competition/csv_text.py": "e76d447da6c4f0ca",
-    "kaggle_nerve/competition/facts.py": "60b667e0c4361873",
+    "kaggle_nerve/competition/facts.py": "c7ce1dad35448b4d",
     "kaggle_nerve/competition/metric.py": "880a75c871ebf0ec",
     "kaggle_nerve/competition/rle.py": "85b0e8dd6ef56092",
     "kaggle_nerve/competition/rle_faults.py": "7b3c2137b812ff94",
-    "kaggle_nerve/competition/submission.py": "9de0b1d2b7af7600",
+    "kaggle_nerve/competition/submission.py": "fd630d6253ba9695",
     "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
     "kaggle_nerve/settings/files.py": "0de9f48fd63e6565",
     "kaggle_nerve/settings/schema.py": "17cc3bb941305543",
@@ -74,7 +74,7 @@ FILES = {
     "kaggle_nerve/data/cache.py": "ae4a0606b53465e8",
     "kaggle_nerve/data/doubted.py": "d255e6ca367535b2",
     "kaggle_nerve/data/folds.py": "588a88acb81bc786",
-    "kaggle_nerve/data/frames.py": "84d99136c77d379b",
+    "kaggle_nerve/data/frames.py": "4873bc76823de97a",
     "kaggle_nerve/data/overlay.py": "b376d9e6172681a6",
     "kaggle_nerve/data/sampling.py": "c49653ca8e1acd45",
     "kaggle_nerve/data/tiff.py": "4928e24568c273f8",
@@ -1211,6 +1211,9 @@ TRAIN_MASK = re.compile(r"^(?P<subject>[1-9]\d*)_(?P<img>[1-9]\d*)_mask\.tif$")
 TEST_FRAME = re.compile(r"^(?P<img>[1-9]\d*)\.tif$")
 """File name of a test frame, without the subject."""
 
+LITTER = re.compile(r"(?i)\._.*|\.DS_Store|__MACOSX|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+")
+"""File names that systems leave in people's folders: no part of the competition, and no problem."""
+
 TRAIN_CSV = "train_masks.csv"
 TRAIN_HEADER = ("subject", "img", "pixels")
 
@@ -1681,13 +1684,14 @@ write("kaggle_nerve/competition/submission.py", r'''"""Submission files: write, 
 
 ``write`` produces the strictest form: UTF-8 without a byte-order mark, ``\\n`` line ends, header
 ``img,pixels``, one row per frame in ascending order, no quotes, nothing after the comma for an empty mask.
-``check`` reports every deviation from it as a fault, except a missing end of the last line. ``read`` is
-tolerant: it accepts deviations that do not change the meaning.
+``check`` reports every deviation from it: as a fault what Kaggle would reject or read otherwise, as a remark what
+it accepts, such as CRLF line ends and rows in another order. ``read`` is tolerant: it accepts deviations that do not
+change the meaning.
 """
 
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -1709,7 +1713,7 @@ _WORDS_FOR_NOTHING = {"nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nil",
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: its line (the header is line 1; None: the whole file), and a message."""
+    """One fault or remark: its line (the header is line 1; None: the whole file), and a message."""
 
     line: int | None
     message: str
@@ -1720,13 +1724,16 @@ class Fault:
 
 @dataclass(frozen=True)
 class Report:
-    """Result of ``check``: rows below the header, those with a readable mask, their pixels, and the faults."""
+    """Result of ``check``: rows below the header, those with a readable mask, their pixels, the faults, and remarks
+    on what Kaggle accepts.
+    """
 
     path: Path
     rows: int
     non_empty: int
     pixels: int
     faults: tuple[Fault, ...]
+    remarks: tuple[Fault, ...] = ()
 
     @property
     def share(self) -> float:
@@ -1746,6 +1753,7 @@ class Report:
             "share": self.share,
             "mean_area": self.mean_area,
             "faults": [{"line": fault.line, "message": fault.message} for fault in self.faults],
+            "remarks": [{"line": remark.line, "message": remark.message} for remark in self.remarks],
         }
 
     def raise_if_faulty(self) -> None:
@@ -1806,11 +1814,11 @@ def score(path: Path, solution: Path) -> metric.Score:
 
 
 def check(path: Path, sample: Path | None = None) -> Report:
-    """Find every fault of a submission file.
+    """Find every fault of a submission file, and remark on unusual forms that Kaggle accepts.
 
-    With ``sample``, the competition's sample_submission.csv, expect its frames in its order; without it,
-    frames 1 to the largest in the file, without gaps. Faults in the file are in the report; raise NerveError
-    only for a file that cannot be opened, or an unusable ``sample``.
+    With ``sample``, the competition's sample_submission.csv, expect its frames; without it, frames 1 to the largest
+    in the file, without gaps. Faults in the file are in the report; raise NerveError only for a file that cannot be
+    opened, or an unusable ``sample``.
     """
     data = csv_text.read_bytes(path)
     expected = None if sample is None else read(sample)["img"].tolist()
@@ -1825,11 +1833,16 @@ def check(path: Path, sample: Path | None = None) -> Report:
         return Report(path, 0, 0, 0, (Fault(*unreadable),))
     if data.startswith(csv_text.BYTE_ORDER_MARK):
         add_fault(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM")
-    if b"\r" in data:
-        ends, line = data.count(b"\r"), data[: data.index(b"\r")].count(b"\n") + 1
-        add_fault(
-            line, f"line ends are CR or CRLF (Windows), {ends} in all; save the file with LF (Unix) line ends"
+    remarks = []
+    if ends := data.count(b"\r\n"):
+        remarks.append(
+            Fault(
+                _line_of(data, b"\r\n"), f"line ends are CRLF (Windows), {ends} in all; Kaggle accepts them"
+            )
         )
+    if lone := data.count(b"\r") - ends:
+        line = _line_of(data.replace(b"\r\n", b" \n"), b"\r")
+        add_fault(line, f"line ends are CR (old Mac), {lone} in all; save the file with LF (Unix) line ends")
     lines = csv_text.lines(data)
     has_header = _FRAME_NUMBER.fullmatch(lines[0].partition(",")[0]) is None
     if not has_header:
@@ -1853,9 +1866,15 @@ def check(path: Path, sample: Path | None = None) -> Report:
             add_fault(line, complaint)
     if not rows:
         add_fault(None, "there are no rows below the header")
-    faults.extend(_faults_of_frames(frames, expected))
+    frame_faults, order_remarks = _check_frames(frames, expected)
+    faults.extend(frame_faults)
     faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
-    return Report(path, rows, non_empty, pixels, tuple(faults))
+    return Report(path, rows, non_empty, pixels, tuple(faults), (*remarks, *order_remarks))
+
+
+def _line_of(data: bytes, part: bytes) -> int:
+    """Return the number of the line in which ``part`` first occurs."""
+    return data[: data.index(part)].count(b"\n") + 1
 
 
 def _row(text: str) -> tuple[int | None, str, list[str]]:
@@ -1883,37 +1902,48 @@ def _mask_complaint(run_lengths: str, fault: Exception) -> str:
     return str(fault)
 
 
-def _faults_of_frames(frames: list[tuple[int, int]], expected: list[int] | None) -> list[Fault]:
-    """Find unknown, repeated, misplaced and missing frames. ``frames`` holds (line, img) in file order."""
-    place = None if expected is None else {img: index for index, img in enumerate(expected)}
+def _check_frames(
+    frames: list[tuple[int, int]], expected: list[int] | None
+) -> tuple[list[Fault], list[Fault]]:
+    """Return faults (unknown, repeated and missing frames) and remarks (another order).
+
+    ``frames`` holds (line, img) in file order.
+    """
+    index = None if expected is None else {img: number for number, img in enumerate(expected)}
     faults, line_of, misplaced, furthest = [], {}, [], None
     for line, img in frames:
-        if place is not None and img not in place:
+        if index is not None and img not in index:
             faults.append(Fault(line, f"frame {img} is unknown to the sample submission"))
         elif img in line_of:
             faults.append(Fault(line, f"frame {img} stands on line {line_of[img]} already"))
         else:
             line_of[img] = line
-            at = img if place is None else place[img]
+            at = img if index is None else index[img]
             if furthest is not None and at < furthest[0]:
                 misplaced.append((line, img, furthest[1]))
             else:
                 furthest = at, img
+    remarks = []
     if misplaced:
         line, img, before = misplaced[0]
-        order = "rise" if place is None else "follow the sample submission"
-        message = f"frame {img} stands after frame {before}; rows must {order} ({len(misplaced)} do not)"
-        faults.append(Fault(line, message))
-    if place is None:
+        order = "numerical order" if index is None else "the sample submission's order"
+        message = f"frame {img} stands after frame {before}, {len(misplaced)} rows in all are out of {order}; Kaggle "
+        remarks.append(Fault(line, message + "accepts any order"))
+    return faults + _missing(line_of, index), remarks
+
+
+def _missing(line_of: dict[int, int], expected: Collection[int] | None) -> list[Fault]:
+    """Return the fault of missing frames, if there are any: one for all."""
+    if expected is None:
         missing = [(a + 1, b - 1) for a, b in pairwise([0, *sorted(line_of)]) if b - a > 1]
     else:
-        missing = _ranges([img for img in place if img not in line_of])
-    if missing:
-        count = sum(last - first + 1 for first, last in missing)
-        ranges = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in missing[:10])
-        more = ", ..." if len(missing) > 10 else ""
-        faults.append(Fault(None, f"frames are missing ({count} in all): {ranges}{more}"))
-    return faults
+        missing = _ranges([img for img in expected if img not in line_of])
+    if not missing:
+        return []
+    count = sum(last - first + 1 for first, last in missing)
+    ranges = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in missing[:10])
+    more = ", ..." if len(missing) > 10 else ""
+    return [Fault(None, f"frames are missing ({count} in all): {ranges}{more}")]
 
 
 def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
@@ -3515,7 +3545,10 @@ def locate(data_dir: Path) -> Layout:
 
 
 def read_train_csv(path: Path) -> pd.DataFrame:
-    """Read ``train_masks.csv`` as subject, img (int) and pixels (str, empty for an empty mask)."""
+    """Read ``train_masks.csv`` as subject, img (int) and pixels (str, empty for an empty mask).
+
+    Every mask is checked; raise NerveError with the line and the frame of one that breaks the rules.
+    """
     if not path.is_file():
         raise NerveError(f"{path} is missing; run `kaggle-nerve fetch` again.")
     try:
@@ -3533,13 +3566,20 @@ def read_train_csv(path: Path) -> pd.DataFrame:
     if len(duplicates):
         row = duplicates.iloc[0]
         raise NerveError(f"{path} has frame {row.subject}_{row.img} twice; fetch it again.")
+    for row in table.itertuples():
+        try:
+            rle.runs(row.pixels)
+        except rle.RunLengthError as fault:
+            raise NerveError(
+                f"{path} line {row.Index + 2}, frame {row.subject}_{row.img}: {fault}; fetch it again."
+            ) from fault
     return table
 
 
 def training_frames(layout: Layout) -> pd.DataFrame:
     """Return one row per row of the CSV: subject, img, path, mask_path, pixels, has_mask, area (pixels).
 
-    Sorted by subject and img. Raise NerveError if a frame of the CSV has no file.
+    Sorted by subject and img. Raise NerveError if a frame of the CSV has no file, or a file no row.
     """
     table = read_train_csv(layout.train_csv).sort_values(["subject", "img"], ignore_index=True)
     stems = table.subject.astype(str) + "_" + table.img.astype(str)
@@ -3549,6 +3589,13 @@ def training_frames(layout: Layout) -> pd.DataFrame:
         raise NerveError(
             f"{layout.train} lacks {len(missing)} of {len(table)} frames of {layout.train_csv.name}, the first "
             f"is {missing[0]}.tif; run `kaggle-nerve fetch` again."
+        )
+    if rowless := sorted(
+        {name for name in present if facts.TRAIN_FRAME.match(name)} - {f"{stem}.tif" for stem in stems}
+    ):
+        raise NerveError(
+            f"{layout.train_csv} has no row for {len(rowless)} of the frames in {layout.train}, the first is "
+            f"{rowless[0]}: it was cut off, or these are other data; run `kaggle-nerve fetch` again, or remove them."
         )
     return table.assign(
         path=[layout.train / f"{stem}.tif" for stem in stems],
@@ -3574,8 +3621,15 @@ def _test_name(path: Path) -> re.Match[str] | None:
 
 
 def _unnest(folder: Path) -> Path:
+    """Return the folder of the same name in ``folder`` if the frames are there."""
     inner = folder / folder.name
-    return inner if inner.is_dir() else folder
+    is_nested = inner.is_dir() and not _has_frames(folder) and _has_frames(inner)
+    return inner if is_nested else folder
+
+
+def _has_frames(folder: Path) -> bool:
+    patterns = (facts.TRAIN_FRAME, facts.TEST_FRAME)
+    return any(pattern.match(path.name) for path in folder.iterdir() for pattern in patterns)
 ''')
 
 write("kaggle_nerve/data/overlay.py", r'''"""Draw outlines of masks into a frame at its own size, by OpenCV in milliseconds."""
