@@ -405,6 +405,30 @@ def test_a_time_budget_is_dealt_over_rounds(pair, monkeypatch):
     assert failures == {}
 
 
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        ("2468", "no frame of the training data has a mask"),
+        ("1357", "every frame of the training data has a mask"),
+    ],
+)
+def test_data_that_cannot_teach_is_warned_of_once(data, tmp_path, kept, told):
+    root = tmp_path / "data"
+    shutil.copytree(data, root, ignore=shutil.ignore_patterns(".cache"))
+    head, *rows = (root / "train_masks.csv").read_text().splitlines()
+    kept_rows = [row for row in rows if row.split(",")[1] in kept]
+    (root / "train_masks.csv").write_text("\n".join([head, *kept_rows, ""]))
+    for path in (root / "train").iterdir():
+        if path.name.removesuffix(".tif").split("_")[1] not in kept:
+            path.unlink()
+    heard = Told()
+    train_folds(root, tmp_path, "run", settings(), jobs=2, stop=lambda: True, reporter=heard)
+    assert [line for line in heard.lines if told in line] == [
+        line for line in heard.lines if "Warning" in line
+    ]
+    assert sum("Warning" in line for line in heard.lines) == 1
+
+
 def test_after_a_stop_no_fold_is_begun(data, tmp_path):
     run, results = train_folds(data, tmp_path, "run", settings(), jobs=2, stop=lambda: True)
     assert [(result.fold, result.finished, result.epochs) for result in results] == [

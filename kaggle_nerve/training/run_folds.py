@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from kaggle_nerve import devices, runs
+from kaggle_nerve.competition import facts
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
@@ -65,6 +66,7 @@ def train_folds(
     frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
     jobs = jobs or max(1, len(devices.multiple_gpus()))
     run = _create_run(runs_dir, name, settings, frames, jobs, reporter)
+    _warn_of_one_kind(frames, reporter)
     table = load_folds(run, frames)
     folds = [run.fold(number) for number in _folds_to_train(folding.count(table), fold, settings.trains_all)]
     unfinished = [each for each in folds if not each.facts()]
@@ -94,6 +96,19 @@ def _create_run(
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     return run
+
+
+def _warn_of_one_kind(frames: Frames, reporter: Reporter) -> None:
+    """Say if there is nothing to learn: all frames have a mask, or none has."""
+    present = frames.cache.table.has_mask
+    if present.nunique() > 1:
+        return
+    fact = (
+        "every frame of the training data has a mask, so presence cannot be learned"
+        if present.all()
+        else "no frame of the training data has a mask, so nothing can be learned, and empty masks score 1"
+    )
+    reporter.say(f"Warning: {fact}; check {facts.TRAIN_CSV}, for example with `kaggle-nerve verify`.")
 
 
 def _one_by_one(

@@ -138,7 +138,7 @@ FILES = {
     "kaggle_nerve/training/machine.py": "cad6dbd7977094f1",
     "kaggle_nerve/training/optimisers.py": "bd7e14170d854844",
     "kaggle_nerve/training/parallel.py": "aac010dc77646a67",
-    "kaggle_nerve/training/run_folds.py": "9247bea7904dc47a",
+    "kaggle_nerve/training/run_folds.py": "4431a97e2d0fc5d1",
     "kaggle_nerve/training/schedule.py": "dc19fc72119d009e",
     "kaggle_nerve/training/steps.py": "000d3c996e6476b0",
     "kaggle_nerve/training/validation.py": "8d36c128e50c4b4e",
@@ -11066,6 +11066,7 @@ from pathlib import Path
 import pandas as pd
 
 from kaggle_nerve import devices, runs
+from kaggle_nerve.competition import facts
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
@@ -11123,6 +11124,7 @@ def train_folds(
     frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
     jobs = jobs or max(1, len(devices.multiple_gpus()))
     run = _create_run(runs_dir, name, settings, frames, jobs, reporter)
+    _warn_of_one_kind(frames, reporter)
     table = load_folds(run, frames)
     folds = [run.fold(number) for number in _folds_to_train(folding.count(table), fold, settings.trains_all)]
     unfinished = [each for each in folds if not each.facts()]
@@ -11152,6 +11154,19 @@ def _create_run(
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     return run
+
+
+def _warn_of_one_kind(frames: Frames, reporter: Reporter) -> None:
+    """Say if there is nothing to learn: all frames have a mask, or none has."""
+    present = frames.cache.table.has_mask
+    if present.nunique() > 1:
+        return
+    fact = (
+        "every frame of the training data has a mask, so presence cannot be learned"
+        if present.all()
+        else "no frame of the training data has a mask, so nothing can be learned, and empty masks score 1"
+    )
+    reporter.say(f"Warning: {fact}; check {facts.TRAIN_CSV}, for example with `kaggle-nerve verify`.")
 
 
 def _one_by_one(
