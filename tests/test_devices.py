@@ -131,6 +131,7 @@ else:
 """
 
 
+@pytest.mark.long
 def test_the_backend_is_made_deterministic():
     environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
     told = subprocess.run(

@@ -110,7 +110,7 @@ def builds(name):
     """The others of EfficientNetV2 and of EfficientNet-Lite are made of the same blocks as the first."""
     if name in LARGER:
         return [pytest.mark.large]
-    return [pytest.mark.one_backend] if name == CHEAP else [pytest.mark.long]
+    return [pytest.mark.long]
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=builds(name)) for name in ENCODERS])

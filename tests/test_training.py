@@ -299,6 +299,7 @@ def test_kill_9_while_predicting_ends_as_if_nothing_had_happened(trained, data):
         np.testing.assert_allclose(again[name], table[name], atol=1e-5)
 
 
+@pytest.mark.long
 def test_kill_9_while_writing_the_file_leaves_none_and_then_the_same(trained, data, tmp_path):
     wanted = prepare([trained], data, tmp_path / "wanted.csv").csv.read_bytes()
     out = tmp_path / "out"
