@@ -108,9 +108,7 @@ def network(*changes: str) -> keras.Model:
 
 def builds(name):
     """The others of EfficientNetV2 and of EfficientNet-Lite are made of the same blocks as the first."""
-    if name in LARGER:
-        return [pytest.mark.large]
-    return [pytest.mark.long]
+    return [pytest.mark.large if name in LARGER else pytest.mark.long]
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=builds(name)) for name in ENCODERS])
