@@ -40,7 +40,7 @@ def locate(data_dir: Path) -> Layout:
 
 
 def read_train_csv(path: Path) -> pd.DataFrame:
-    """Read ``train_masks.csv`` as subject, img (int) and pixels (str, empty for an empty mask).
+    """Read ``train_masks.csv`` as subject, img (int), pixels (str, empty for an empty mask) and area (pixels).
 
     Every mask is checked; raise NerveError with the line and the frame of one that breaks the rules.
     """
@@ -61,14 +61,15 @@ def read_train_csv(path: Path) -> pd.DataFrame:
     if len(duplicates):
         row = duplicates.iloc[0]
         raise NerveError(f"{path} has frame {row.subject}_{row.img} twice; fetch it again.")
+    areas = []
     for row in table.itertuples():
         try:
-            rle.runs(row.pixels)
+            areas.append(rle.area(row.pixels))
         except rle.RunLengthError as fault:
             raise NerveError(
                 f"{path} line {row.Index + 2}, frame {row.subject}_{row.img}: {fault}; fetch it again."
             ) from fault
-    return table
+    return table.assign(area=areas)
 
 
 def training_frames(layout: Layout) -> pd.DataFrame:
@@ -96,7 +97,6 @@ def training_frames(layout: Layout) -> pd.DataFrame:
         path=[layout.train / f"{stem}.tif" for stem in stems],
         mask_path=[layout.train / f"{stem}_mask.tif" for stem in stems],
         has_mask=table.pixels != "",
-        area=[rle.area(text) for text in table.pixels],
     )
 
 

@@ -53,23 +53,23 @@ def find(variables: Mapping[str, str] | None = None) -> Credential | None:
     """Return the credential that the client would use with these variables (default: the user's), or None."""
     variables = os.environ if variables is None else variables
     candidates = list(_candidates(variables))
-    if not candidates:
-        return None
-    return Credential(
-        candidates[0].kind, candidates[0].where, tuple(candidate.where for candidate in candidates[1:])
-    )
+    return _choose(candidates) if candidates else None
 
 
 def require(variables: Mapping[str, str]) -> Credential:
     """Return the credential. Raises NerveError with instructions if there is none, or if it is no token or key."""
-    credential = find(variables)
-    if credential is None:
+    candidates = list(_candidates(variables))
+    if not candidates:
         raise NerveError(" ".join([HOW_TO_GET, *problems(variables)]))
-    candidate = next(_candidates(variables))
-    for value in candidate.values:
-        if fault := _fault(candidate, value):
+    for value in candidates[0].values:
+        if fault := _fault(candidates[0], value):
             raise NerveError(fault)
-    return credential
+    return _choose(candidates)
+
+
+def _choose(candidates: list[_Candidate]) -> Credential:
+    first, *others = candidates
+    return Credential(first.kind, first.where, tuple(candidate.where for candidate in others))
 
 
 def _fault(candidate: _Candidate, value: str) -> str:

@@ -202,13 +202,14 @@ def data_source(data_dir: Path) -> str | None:
 def _require_same_source(data_dir: Path, client: Client) -> None:
     """Refuse to mix data from the rehearsal and from Kaggle in one folder."""
     note = data_dir / WORK / SOURCE
-    source = (data_source(data_dir) if _holds_data(data_dir) else None) or client.where
+    recorded = data_source(data_dir)
+    source = recorded if recorded and _holds_data(data_dir) else client.where
     if source != client.where:
         raise NerveError(
             f"{data_dir} holds data from the {source}, which must not mix with those from the {client.where}: "
             "choose another folder with --data, or delete this one."
         )
-    if data_source(data_dir) != source:
+    if recorded != source:
         storage.write_json(note, {"source": client.where, "slug": client.slug})
 
 

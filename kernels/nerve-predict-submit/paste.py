@@ -54,7 +54,7 @@ FILES = {
     "kaggle_nerve/data/__init__.py": "9b5f15ed28fdd1be",
     "kaggle_nerve/data/cache.py": "ae4a0606b53465e8",
     "kaggle_nerve/data/folds.py": "588a88acb81bc786",
-    "kaggle_nerve/data/frames.py": "4873bc76823de97a",
+    "kaggle_nerve/data/frames.py": "f31e94c49f931a78",
     "kaggle_nerve/data/tiff.py": "4928e24568c273f8",
     "kaggle_nerve/runs/__init__.py": "c18a94102873c8aa",
     "kaggle_nerve/runs/adopting.py": "ed4b9114a1e7bd16",
@@ -3069,7 +3069,7 @@ def locate(data_dir: Path) -> Layout:
 
 
 def read_train_csv(path: Path) -> pd.DataFrame:
-    """Read ``train_masks.csv`` as subject, img (int) and pixels (str, empty for an empty mask).
+    """Read ``train_masks.csv`` as subject, img (int), pixels (str, empty for an empty mask) and area (pixels).
 
     Every mask is checked; raise NerveError with the line and the frame of one that breaks the rules.
     """
@@ -3090,14 +3090,15 @@ def read_train_csv(path: Path) -> pd.DataFrame:
     if len(duplicates):
         row = duplicates.iloc[0]
         raise NerveError(f"{path} has frame {row.subject}_{row.img} twice; fetch it again.")
+    areas = []
     for row in table.itertuples():
         try:
-            rle.runs(row.pixels)
+            areas.append(rle.area(row.pixels))
         except rle.RunLengthError as fault:
             raise NerveError(
                 f"{path} line {row.Index + 2}, frame {row.subject}_{row.img}: {fault}; fetch it again."
             ) from fault
-    return table
+    return table.assign(area=areas)
 
 
 def training_frames(layout: Layout) -> pd.DataFrame:
@@ -3125,7 +3126,6 @@ def training_frames(layout: Layout) -> pd.DataFrame:
         path=[layout.train / f"{stem}.tif" for stem in stems],
         mask_path=[layout.train / f"{stem}_mask.tif" for stem in stems],
         has_mask=table.pixels != "",
-        area=[rle.area(text) for text in table.pixels],
     )
 
 
