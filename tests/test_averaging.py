@@ -6,9 +6,8 @@ import keras
 import numpy as np
 import pytest
 from support import write_competition
-from training_support import fold_job, history, settings
+from training_support import batches_of, fold_job, history, settings
 
-from kaggle_nerve.data.batches import Batches
 from kaggle_nerve.models import registry
 from kaggle_nerve.storage import read_completion
 from kaggle_nerve.training import averaging, checkpoint, optimisers
@@ -104,10 +103,7 @@ def test_an_ensemble_of_one_is_that_one():
 def trained_a_little(data, tmp_path, *changes: str):
     """A compiled network after 3 steps, its batches and its weights after each step."""
     job = fold_job(data, tmp_path, settings(*changes))
-    present = job.frames.cache.table.has_mask.to_numpy()
-    batches = Batches(
-        job.frames.cache.frames, job.frames.cache.masks, present, np.arange(16), batch=4, seed=0, ranges=None
-    )
+    batches = batches_of(job, 16)
     model = optimisers.build_compiled(job.settings)
     seen = []
 

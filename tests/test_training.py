@@ -14,10 +14,9 @@ from filelock import FileLock
 from processes import kill_when
 from support import write_competition
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_support import Told, fold_job, history, many_epochs, settings
+from training_support import Told, batches_of, fold_job, history, many_epochs, settings
 
 from kaggle_nerve.data import folds as folding
-from kaggle_nerve.data.batches import Batches
 from kaggle_nerve.decision.decision import load as load_decision
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.fullsize import Truths, enlarge
@@ -366,15 +365,7 @@ def test_each_step_has_its_own_learning_rate(data, tmp_path):
     job = fold_job(
         data, tmp_path, settings("optimiser.name=sgd", "optimiser.momentum=0", "optimiser.weight_decay=0")
     )
-    batches = Batches(
-        job.frames.cache.frames,
-        job.frames.cache.masks,
-        job.frames.cache.table.has_mask.to_numpy(),
-        np.arange(12),
-        batch=4,
-        seed=0,
-        ranges=None,
-    )
+    batches = batches_of(job, 12)
     model = build_compiled(job.settings)
     path = "mask_logit/kernel"
     kernel = next(variable for variable in model.trainable_variables if variable.path == path)
@@ -395,10 +386,7 @@ def test_each_step_has_its_own_learning_rate(data, tmp_path):
 
 def test_a_training_step_is_traced_once(data, tmp_path):
     job = fold_job(data, tmp_path, settings())
-    present = job.frames.cache.table.has_mask.to_numpy()
-    batches = Batches(
-        job.frames.cache.frames, job.frames.cache.masks, present, np.arange(12), batch=4, seed=0, ranges=None
-    )
+    batches = batches_of(job, 12)
     model = build_compiled(job.settings)
     real, traces = model.train_step, []
 
@@ -413,16 +401,7 @@ def test_a_training_step_is_traced_once(data, tmp_path):
 
 def test_measuring_leaves_no_trace(data, tmp_path):
     job = fold_job(data, tmp_path, settings("training.average=ema", "model.dropout=0.5"))
-    rows = np.arange(16)
-    batches = Batches(
-        job.frames.cache.frames,
-        job.frames.cache.masks,
-        job.frames.cache.table.has_mask.to_numpy(),
-        rows,
-        batch=4,
-        seed=0,
-        ranges=None,
-    )
+    batches = batches_of(job, 16)
     model = build_compiled(job.settings)
     variables = [*model.variables, *model.optimizer.variables]
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]

@@ -3,7 +3,10 @@
 import csv
 from pathlib import Path
 
+import numpy as np
+
 from kaggle_nerve import runs
+from kaggle_nerve.data.batches import Batches
 from kaggle_nerve.progress import Bar, Reporter
 from kaggle_nerve.runs import Fold
 from kaggle_nerve.settings import Settings, apply_changes, load_preset
@@ -32,6 +35,13 @@ def fold_job(data: Path, runs_dir: Path, chosen: Settings, name: str = "run", **
     frames = open_frames(data, chosen)
     run = runs.create(runs_dir, name, chosen, {}, frames.cache.source)
     return FoldJob(run.fold(0), frames, load_folds(run, frames), **options)
+
+
+def batches_of(job: FoldJob, count: int) -> Batches:
+    """Unaugmented batches of 4 of the first ``count`` training frames of ``job``."""
+    cache = job.frames.cache
+    present = cache.table.has_mask.to_numpy()
+    return Batches(cache.frames, cache.masks, present, np.arange(count), batch=4, seed=0, ranges=None)
 
 
 def numbers(folds: list[Fold]) -> list[FoldName]:
