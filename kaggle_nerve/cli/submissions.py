@@ -36,9 +36,9 @@ def list_submissions(submissions_dir: Path, plot: Path | None, as_json: bool) ->
     """
     if plot is not None and plot.suffix.lower() != ".png":
         raise click.UsageError(f"--plot {plot} must end in .png.")
-    from kaggle_nerve.submissions.ledger import Ledger
+    from kaggle_nerve.submissions.ledger import open_ledger
 
-    rows = Ledger(submissions_dir / "ledger.csv").rows()
+    rows = open_ledger(submissions_dir).rows()
     if as_json:
         options.print_json([row.as_dict() for row in rows])
     elif not rows:
@@ -87,7 +87,7 @@ def refresh(submissions_dir: Path) -> None:
     from kaggle_nerve.kaggle_api.client import Client
     from kaggle_nerve.submissions import ledger
 
-    count = ledger.refresh(Client(), ledger.Ledger(submissions_dir / "ledger.csv"))
+    count = ledger.refresh(Client(), ledger.open_ledger(submissions_dir))
     click.echo(f"{count} rows of the ledger have new figures.")
 
 

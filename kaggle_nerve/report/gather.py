@@ -25,7 +25,7 @@ from kaggle_nerve.runs import Fold, FoldFacts, Run
 from kaggle_nerve.runs.run import LOCK
 from kaggle_nerve.settings import dump
 from kaggle_nerve.settings.schema import ALL, FoldName
-from kaggle_nerve.submissions.ledger import Entry, Ledger
+from kaggle_nerve.submissions.ledger import Entry, open_ledger
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def gather(
         folds,
         oof,
         test,
-        Ledger(submissions_dir / "ledger.csv").rows(),
+        open_ledger(submissions_dir).rows(),
         missing,
         _origin(layout),
     )

