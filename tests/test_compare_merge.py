@@ -309,7 +309,7 @@ def test_different_frames_are_refused(tmp_path):
     ("content", "told"),
     [
         ("id,label\n1,0.5\n2,0.1\n", "line 1: the header is 'id,label'; it must be img,pixels"),
-        ("img,pixels\n7,\n8,\n", "line 2: frame 7 is unknown to the sample submission"),
+        ("img,pixels\n7,\n8,\n", "line 2: frame 7 is unknown to the competition"),
         ("img,pixels\n1,5 1 2 1\n2,\n", "line 2: .*unsorted"),
         ("", "the file is empty"),
     ],
@@ -465,7 +465,7 @@ def test_the_command_offers_every_method_and_the_same_default():
 def test_the_sample_in_the_data_folder_is_used_unless_another_is_named(pair, tmp_path):
     short = write(tmp_path / "sample_submission.csv", "1 1")
     told = command("compare", *pair, "--data", tmp_path, code=1).stderr
-    assert "frame 2 is unknown to the sample submission" in told
+    assert "frame 2 is unknown to the competition" in told
     out = tmp_path / "out.csv"
     assert "unknown" in command("merge", *pair, "--out", out, "--sample", short, code=1).stderr
     command("merge", *pair, "--out", out, "--data", tmp_path, "--sample", pair[0])

@@ -153,7 +153,7 @@ def test_every_fault_is_found_with_its_line(checked, name):
         (
             "img,pixels\n1,\n3,\n2,\n",
             4,
-            "frame 2 stands after frame 3, 1 rows in all are out of the sample submission's order; Kaggle accepts any",
+            "frame 2 stands after frame 3, 1 rows in all are out of the competition's order; Kaggle accepts any",
         ),
     ],
 )
@@ -200,7 +200,7 @@ def test_the_sample_decides_frames_and_order(checked, tmp_path):
     other.write_text("img,pixels\n5,1 1\n3,1 1\n")
     assert checked("img,pixels\n5,\n3,\n", other).faults == ()
     (remark,) = checked("img,pixels\n3,\n5,\n", other).remarks
-    assert (remark.line, "the sample submission's order" in remark.message) == (3, True)
+    assert (remark.line, "the competition's order" in remark.message) == (3, True)
 
 
 def test_without_a_sample_frames_run_from_one_without_gaps(checked):

@@ -143,10 +143,11 @@ def validate(csv: Path, sample: Path | None, data_dir: Path, as_json: bool) -> N
     \b
     Example: kaggle-nerve validate submission.csv --sample sample_submission.csv
     """
+    from kaggle_nerve.competition.facts import TEST_FRAMES
     from kaggle_nerve.competition.submission import check
 
     sample = options.sample_or_default(sample, data_dir)
-    report = check(csv, sample)
+    report = check(csv, sample or range(1, TEST_FRAMES + 1))
     if as_json:
         options.print_json(report.as_dict())
     elif report.faults:
@@ -154,7 +155,7 @@ def validate(csv: Path, sample: Path | None, data_dir: Path, as_json: bool) -> N
             click.echo(f"{csv}: {fault}")
         options.echo_rest(len(report.faults))
     else:
-        basis = f"the ids of {sample}" if sample else "ids 1 to the number of rows (no sample was given)"
+        basis = f"the frames of {sample}" if sample else f"the competition's {TEST_FRAMES} frames"
         click.echo(
             f"{csv} is valid: {report.rows} rows, {report.non_empty} with a mask; checked against {basis}."
         )

@@ -48,5 +48,11 @@ PUBLIC_SHARE = 0.2
 SESSION_HOURS = 12.0
 """Time limit after which Kaggle ends a notebook and discards its output (documentation of Kaggle's notebooks)."""
 
-SMALLEST_MASK = 2684
-"""Pixels of the smallest training mask that is not empty, counted in ``train_masks.csv``."""
+SMALLEST_MASK, MEAN_MASK, LARGEST_MASK = 2684, 7126, 17439
+"""Pixels of the training masks that are not empty, counted in ``train_masks.csv``."""
+
+USUAL_ROWS, USUAL_COLUMNS = (101, 224), (268, 400)
+"""Centres of the training masks: the 5th and the 95th percentile, counted in ``train_masks.csv``."""
+
+LEAST_RIGHT_EDGE = 243
+"""Column, from 0, of the right edge that lies furthest left among the training masks of 37 subjects."""

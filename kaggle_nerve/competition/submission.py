@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kaggle_nerve.competition import csv_text, metric, rle
+from kaggle_nerve.competition import csv_text, metric, plausibility, rle
 from kaggle_nerve.competition.csv_text import quote
 from kaggle_nerve.competition.facts import SUBMISSION_HEADER
 from kaggle_nerve.errors import NerveError
@@ -131,15 +131,16 @@ def score(path: Path, solution: Path) -> metric.Score:
     return metric.score(read(path), read_solution(solution))
 
 
-def check(path: Path, sample: Path | None = None) -> Report:
-    """Find every fault of a submission file, and remark on unusual forms that Kaggle accepts.
+def check(path: Path, sample: Path | range | None = None) -> Report:
+    """Find every fault of a submission file, and remark on what Kaggle accepts but is unusual or improbable.
 
-    With ``sample``, the competition's sample_submission.csv, expect its frames; without it, frames 1 to the largest
-    in the file, without gaps. Faults in the file are in the report; raise NerveError only for a file that cannot be
-    opened, or an unusable ``sample``.
+    ``sample``: the expected frames, or a sample_submission.csv with them; without it, expect frames 1 to the
+    largest in the file, without gaps. Faults in the file are in the report; raise NerveError only for a file that
+    cannot be opened, or an unusable ``sample``.
     """
     data = csv_text.read_bytes(path)
-    expected = None if sample is None else read(sample)["img"].tolist()
+    frames_of_sample = read(sample)["img"] if isinstance(sample, Path) else sample
+    expected = None if frames_of_sample is None else list(frames_of_sample)
     if expected == []:
         raise NerveError(f"{sample} has no rows below its header; fetch the competition's files again")
     faults: list[Fault] = []
@@ -168,7 +169,8 @@ def check(path: Path, sample: Path | None = None) -> Report:
     elif lines[0] != HEADER:
         add_fault(1, f"the header is {quote(lines[0])}; it must be {HEADER}")
     frames: list[tuple[int, int]] = []
-    rows = non_empty = pixels = 0
+    rows = 0
+    masks: list[plausibility.Runs] = []
     for line, text in enumerate(lines[has_header:], 1 + has_header):
         rows += 1
         img, run_lengths, complaints = _row(text)
@@ -176,8 +178,7 @@ def check(path: Path, sample: Path | None = None) -> Report:
             frames.append((line, img))
         if run_lengths:
             try:
-                pixels += rle.area(run_lengths)
-                non_empty += 1
+                masks.append(rle.runs(run_lengths))
             except rle.RunLengthError as fault:
                 complaints.append(_mask_complaint(run_lengths, fault))
         for complaint in complaints:
@@ -187,7 +188,11 @@ def check(path: Path, sample: Path | None = None) -> Report:
     frame_faults, order_remarks = _check_frames(frames, expected)
     faults.extend(frame_faults)
     faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
-    return Report(path, rows, non_empty, pixels, tuple(faults), (*remarks, *order_remarks))
+    remarks.extend(order_remarks)
+    if not faults:
+        remarks.extend(Fault(None, message) for message in plausibility.remark(masks, rows))
+    pixels = sum(int(lengths.sum()) for _, lengths in masks)
+    return Report(path, rows, len(masks), pixels, tuple(faults), tuple(remarks))
 
 
 def _line_of(data: bytes, part: bytes) -> int:
@@ -231,7 +236,7 @@ def _check_frames(
     faults, line_of, misplaced, furthest = [], {}, [], None
     for line, img in frames:
         if index is not None and img not in index:
-            faults.append(Fault(line, f"frame {img} is unknown to the sample submission"))
+            faults.append(Fault(line, f"frame {img} is unknown to the competition"))
         elif img in line_of:
             faults.append(Fault(line, f"frame {img} stands on line {line_of[img]} already"))
         else:
@@ -244,7 +249,7 @@ def _check_frames(
     remarks = []
     if misplaced:
         line, img, before = misplaced[0]
-        order = "numerical order" if index is None else "the sample submission's order"
+        order = "numerical order" if index is None else "the competition's order"
         message = f"frame {img} stands after frame {before}, {len(misplaced)} rows in all are out of {order}; Kaggle "
         remarks.append(Fault(line, message + "accepts any order"))
     return faults + _missing(line_of, index), remarks
