@@ -48,6 +48,14 @@ def test_which_epochs_are_kept():
     assert averaging.epochs_to_keep(state_of(None), settings(*WAYS["best"]), False) == []
 
 
+def test_of_equal_scores_the_one_with_better_masks_is_kept():
+    """All three drop every mask, as an early epoch may; the third draws the best ones."""
+    state = state_of(0.6, 0.6, 0.6)
+    for row, present in zip(state.history, (float("nan"), 0.03, 0.34), strict=True):
+        row["present_dice"] = present
+    assert averaging.epochs_to_keep(state, settings(*WAYS["top"], "training.top=1"), False) == [3]
+
+
 def test_the_running_mean_by_hand():
     values = (
         [np.array([0.0, 6.0], np.float32)],

@@ -176,7 +176,7 @@ def test_folds_that_failed_are_told_after_those_that_did_not(monkeypatch, tmp_pa
     assert done.stderr.splitlines() == [
         "Error: Fold 0: The loss became nan.",
         "Fold 2 ended with signal 9; its log: x",
-        "Finished folds are kept; the same command goes on with the rest.",
+        "Finished folds are kept; the same command tries the others again.",
     ]
     told = json.loads(train(monkeypatch, tmp_path, "--json", failures=failures)[0].stdout)
     assert told["folds"][0]["pixel_dice"] == 0.5

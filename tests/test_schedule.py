@@ -9,6 +9,7 @@ from kaggle_nerve.training.schedule import (
     plateau_factor,
     positive_rate,
 )
+from kaggle_nerve.training.validation import rank
 
 
 def test_warm_up_then_half_a_cosine():
@@ -145,9 +146,13 @@ def test_cycles_restart_at_the_full_rate():
 def test_the_plateau_factor_falls_after_epochs_without_a_better_score():
     settings = OptimiserSettings(schedule="plateau", plateau=2, factor=0.5, learning_rate=0.01, warmup=0.0)
     assert plateau_factor([], settings) == 1
-    assert plateau_factor([0.5, 0.4], settings) == 1
-    assert plateau_factor([0.5, 0.4, None], settings) == 0.5
-    assert plateau_factor([0.5, 0.4, 0.5, 0.6, 0.6, 0.6], settings) == 0.25
+
+    def factor(*scores: float | None) -> float:
+        return plateau_factor([rank({"dice": score, "present_dice": 0.3}) for score in scores], settings)
+
+    assert factor(0.5, 0.4) == 1
+    assert factor(0.5, 0.4, None) == 0.5
+    assert factor(0.5, 0.4, 0.5, 0.6, 0.6, 0.6) == 0.25
     assert learning_rate(0.9, settings, plateau_factor=0.25) == 0.0025
 
 

@@ -137,7 +137,7 @@ def test_finished_work_is_not_done_again(trained, data):
     told = Told()
     before = (trained.fold(0).model).stat().st_mtime_ns
     train_folds(data, trained.folder.parent, "whole", trained.settings, reporter=told)
-    assert "2 of 2 folds are finished already." in told.lines
+    assert "2 of 2 folds are finished already; --run NEW --start-from run trains them further." in told.lines
     assert told.bars == []
     assert (trained.fold(0).model).stat().st_mtime_ns == before
 
@@ -311,7 +311,7 @@ def test_kill_9_while_writing_the_file_leaves_none_and_then_the_same(trained, da
 
 def test_a_time_budget_ends_cleanly_with_the_schedule_at_its_end(data, tmp_path):
     started = time.monotonic()
-    run, results = train_folds(data, tmp_path, "run", settings(*many_epochs(5000)), fold=0, time_budget=12)
+    run, results = train_folds(data, tmp_path, "run", settings(*many_epochs(5000)), fold=0, time_budget=16)
     assert time.monotonic() - started < 60
     assert results[0].finished
     rows = history(run.fold(0).folder)
@@ -338,22 +338,22 @@ def rows(*shares) -> list[dict]:
 
 
 def test_collapse_is_counted_over_epochs_in_a_row():
-    validation.check_collapse(rows(1, 0, 1), 2)
+    validation.check_collapse(rows(1, 0, 1), 2, 0.4)
     with pytest.raises(validation.CollapseError, match=r"empty for the last 2 epochs \(to epoch 4\)"):
-        validation.check_collapse(rows(1, 0, 1, 1), 2)
+        validation.check_collapse(rows(1, 0, 1, 1), 2, 0.4)
     full = [{"epoch": 1, "loss": 1.0, "empty_share": 0.0, "full_share": 1.0}]
     with pytest.raises(validation.CollapseError, match="half the frame"):
-        validation.check_collapse(full, 1)
+        validation.check_collapse(full, 1, 0.4)
     for loss in (float("nan"), None):
         with pytest.raises(validation.CollapseError, match="loss became"):
-            validation.check_collapse([{"epoch": 1, "loss": loss}], 9)
+            validation.check_collapse([{"epoch": 1, "loss": loss}], 9, 0.4)
 
 
 def test_epochs_without_a_score_count_as_those_around_them():
-    validation.check_collapse(rows(None, 1, None), 2)
+    validation.check_collapse(rows(None, 1, None), 2, 0.4)
     with pytest.raises(validation.CollapseError, match="empty for the last 3 epochs"):
-        validation.check_collapse(rows(0, 1, None, 1), 3)
-    validation.check_collapse(rows(None, None), 1)
+        validation.check_collapse(rows(0, 1, None, 1), 3, 0.4)
+    validation.check_collapse(rows(None, None), 1, 0.4)
 
 
 def same_weights(one: keras.Model, other: keras.Model) -> bool:

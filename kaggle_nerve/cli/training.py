@@ -178,7 +178,7 @@ def train_folds(
         for result in results:
             click.echo(result.sentence)
     if failures:
-        rest = "Finished folds are kept; the same command goes on with the rest."
+        rest = "Finished folds are kept; the same command tries the others again."
         raise click.ClickException("\n".join([*failures.values(), rest]))
     if not all(result.finished for result in results):
         raise click.Abort

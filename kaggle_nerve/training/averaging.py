@@ -16,6 +16,7 @@ from kaggle_nerve.models import statistics
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training import schedule
 from kaggle_nerve.training.checkpoint import Checkpoint, State, Weights
+from kaggle_nerve.training.validation import rank
 
 MEANS = ("ema", "swa", "top")
 """The methods whose weights are a mean, so that their batch-norm statistics must be recomputed."""
@@ -34,7 +35,7 @@ def epochs_to_keep(state: State, settings: Settings, cycle_ended: bool) -> list[
         return [state.best_epoch] if state.best_epoch else []
     if training.average == "top":
         scored = [row for row in state.history if row.get("dice") is not None]
-        ranked = sorted(scored, key=lambda row: row["dice"], reverse=True)
+        ranked = sorted(scored, key=rank, reverse=True)
         return sorted(row["epoch"] for row in ranked[: training.top])
     if training.average == "snapshots":
         return [*state.kept, state.epoch] if cycle_ended else state.kept

@@ -12,7 +12,7 @@ from kaggle_nerve.training import averaging, logs, schedule
 from kaggle_nerve.training.checkpoint import Checkpoint, State
 from kaggle_nerve.training.job import Stage
 from kaggle_nerve.training.steps import Speed, measure, run_steps
-from kaggle_nerve.training.validation import EpochScore, check_collapse, score_epoch
+from kaggle_nerve.training.validation import EpochScore, check_collapse, rank, score_epoch
 
 RESERVE = 1.1
 """Safety factor on the measured time of the last validation and the work after it."""
@@ -45,7 +45,10 @@ class Epochs:
         self.earlier_steps = self.epoch_steps = 0
 
     def run(self) -> None:
-        """Train until the schedule, patience, the deadline or the job's ``stop`` (called after each epoch) ends it."""
+        """Train until the schedule, patience, the deadline or the job's ``stop`` (called after each epoch) ends it.
+
+        Do not begin if the time suffices for less than an epoch: the schedule would end after a few steps, for good.
+        """
         if self.state.ended(self.settings):
             return
         stage = self.stage
@@ -54,6 +57,13 @@ class Epochs:
         self.step_seconds, self.score_seconds = speed.step, speed.validation
         if stage.deadline is not None and stage.is_last:
             self.deadline = stage.deadline - RESERVE * (speed.finish + speed.validation)
+        epoch_seconds, left = speed.step * len(self.batches), self._left()
+        if not self.state.epoch and left is not None and left < epoch_seconds:
+            stage.job.reporter.say(
+                f"{stage.label} stays untrained: its part of the time budget is shorter than one epoch of "
+                f"{epoch_seconds:.1f} s; the same command with a longer budget trains it."
+            )
+            return
         with stage.job.reporter.bar(stage.label, self.pace.steps_left, "step") as self.bar:
             self._run()
 
@@ -123,8 +133,7 @@ class Epochs:
         self.bar.expect(self.earlier_steps + pace.steps_left)
         rate = schedule.positive_rate(pace.progress, self.batches.natural_rate, settings.training)
         self.batches.start_epoch(pace.finished_epochs, rate)
-        scores = [row.get("dice") for row in self.state.history]
-        factor = schedule.plateau_factor(scores, settings.optimiser)
+        factor = schedule.plateau_factor(map(rank, self.state.history), settings.optimiser)
         loss = run_steps(
             self.model,
             self.batches,
@@ -162,12 +171,13 @@ class Epochs:
     def _record(self, row: dict[str, Any], score: EpochScore | None) -> None:
         """Add an epoch to the state, the files and the bar; raise CollapseError if training has collapsed."""
         state = self.state
-        if score and score.dice > state.best_dice:
+        if score and all(rank(row) > rank(earlier) for earlier in state.history):
             state.best_epoch, state.best_dice = state.epoch, score.dice
         state.seconds += row["seconds"]
         state.history.append(row)
         logs.write_history(state.history, self.stage.folder / HISTORY)
-        check_collapse(state.history, self.settings.training.collapse_epochs)
+        mask_share = float((self.stage.truths.areas > 0).mean()) if len(self.held_frames) else 0.0
+        check_collapse(state.history, self.settings.training.collapse_epochs, mask_share)
         self._keep()
         score_text = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
         self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{score_text}")

@@ -71,7 +71,8 @@ def train_folds(
     folds = [run.fold(number) for number in _folds_to_train(folding.count(table), fold, settings.trains_all)]
     unfinished = [each for each in folds if not each.facts()]
     if len(unfinished) < len(folds):
-        reporter.say(f"{len(folds) - len(unfinished)} of {len(folds)} folds are finished already.")
+        further = f"; --run NEW --start-from {name} trains them further" * (not unfinished)
+        reporter.say(f"{len(folds) - len(unfinished)} of {len(folds)} folds are finished already{further}.")
     jobs = min(jobs, len(unfinished))
     if jobs > 1:
         reporter.say(f"{jobs} folds are trained side by side.")
@@ -132,7 +133,7 @@ def _one_by_one(
             if index < len(folds) - 1:
                 reporter.say(failure_sentence(fold.number, fault))
             continue
-        if not result.finished:
+        if not result.finished and stop():
             break
     return failures
 

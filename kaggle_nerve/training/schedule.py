@@ -47,16 +47,16 @@ def ends_cycle(progress: float, next_progress: float, settings: OptimiserSetting
     return after > before >= 0
 
 
-def plateau_factor(scores: Iterable[float | None], settings: OptimiserSettings) -> float:
-    """Return the factor on the learning rate after epochs with ``scores``, one per epoch.
+def plateau_factor(ranks: Iterable[tuple[float, float]], settings: OptimiserSettings) -> float:
+    """Return the factor on the learning rate after epochs of ``ranks`` (see `validation.rank`), one per epoch.
 
     After ``plateau`` epochs without a better score, multiply the rate by ``factor`` and restart the count.
     The factor depends on the history alone, so that a resumed run gets the same one.
     """
-    best, waited, factor = -math.inf, 0, 1.0
-    for score in scores:
-        if score is not None and score > best:
-            best, waited = score, 0
+    best, waited, factor = (-math.inf, 0.0), 0, 1.0
+    for rank in ranks:
+        if rank > best:
+            best, waited = rank, 0
             continue
         waited += 1
         if waited >= settings.plateau:

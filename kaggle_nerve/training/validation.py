@@ -110,32 +110,54 @@ def _score(
     )
 
 
+def rank(row: dict[str, Any]) -> tuple[float, float]:
+    """Return a sort key of a history row, larger for a better epoch; minus infinity for an epoch without a score.
+
+    Of epochs with the same ``dice`` the one with the higher ``present_dice`` is better: all that drop every mask
+    score the share of empty frames, whatever their masks are like.
+    """
+    dice, present = row.get("dice"), row.get("present_dice")
+    if dice is None:
+        return -math.inf, 0.0
+    return dice, present if present is not None and math.isfinite(present) else 0.0
+
+
+FEW_MASKS = 0.1
+"""Share of held-out frames with a mask below which a network may rightly draw none for many epochs."""
+
+
+_ANOTHER = "another run (--run NAME)"
+"""A run's settings never change, so advice to change one needs a new run."""
+
+
 class CollapseError(NerveError):
     """Training has collapsed; the message says how and what to change."""
 
 
-def check_collapse(history: list[dict[str, Any]], patience: int) -> None:
+def check_collapse(history: list[dict[str, Any]], patience: int, mask_share: float) -> None:
     """Raise CollapseError if training has collapsed by the last epoch of ``history`` (one row per epoch).
 
     It has collapsed if the loss is not finite, or if every held-out mask was empty, or covered half the frame or
     more, for ``patience`` epochs in a row. An unscored epoch counts like the scored ones around it.
+    ``mask_share``: share of the held-out frames that have a mask; below `FEW_MASKS`, empty masks are no collapse.
     """
     last = history[-1]
     if last["loss"] is None or not math.isfinite(last["loss"]):
         raise CollapseError(
-            f"The loss became {last['loss']} in epoch {last['epoch']}; lower optimiser.learning_rate or set "
-            f"optimiser.clip_norm=1."
+            f"The loss became {last['loss']} in epoch {last['epoch']}; train {_ANOTHER}, with a lower "
+            "optimiser.learning_rate or with --set optimiser.clip_norm=1."
         )
     empty, full = _in_a_row(history, "empty_share"), _in_a_row(history, "full_share")
-    if empty >= patience:
+    if empty >= patience and mask_share >= FEW_MASKS:
         raise CollapseError(
-            f"Every predicted mask has been empty for the last {empty} epochs (to epoch {last['epoch']}); start with "
-            f"more frames that have a mask (training.positive_rate=0.8) or raise loss.bce."
+            f"Every predicted mask has been empty for the last {empty} epochs (to epoch {last['epoch']}); train "
+            f"{_ANOTHER}, with more masks at first (--set training.positive_rate=0.8) or a higher loss.bce, or, "
+            f"if it only needs longer, with a training.collapse_epochs above {patience}."
         )
     if full >= patience:
         raise CollapseError(
             f"Every predicted mask has covered half the frame or more for the last {full} epochs (to epoch "
-            f"{last['epoch']}); raise loss.bce or lower optimiser.learning_rate."
+            f"{last['epoch']}); train {_ANOTHER}, with a higher loss.bce or a lower optimiser.learning_rate."
         )
 
 
