@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from kaggle_nerve.cli.options import Duration
 from kaggle_nerve.competition import submission
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import versions
-from kaggle_nerve.settings import apply_changes, load_preset, parse
+from kaggle_nerve.settings import apply_changes, load_preset, parse, save_settings
 from kaggle_nerve.training import run_folds
 
 COMMANDS = sorted(cli.commands)
@@ -143,7 +144,8 @@ def train(monkeypatch, tmp_path, *words: str, failures: dict | None = None):
 
     monkeypatch.setattr(run_folds, "train_folds", record)
     monkeypatch.setattr(terminal, "load_keras", lambda **options: asked.update(options))
-    words = ["train-folds", "--preset", "tiny", "--runs", str(tmp_path), *words]
+    (tmp_path / "train").mkdir(exist_ok=True)
+    words = ["train-folds", "--preset", "tiny", "--data", str(tmp_path), "--runs", str(tmp_path), *words]
     return CliRunner().invoke(cli, words), asked
 
 
@@ -299,3 +301,49 @@ def test_it_runs_without_a_home_that_can_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
     assert "small" in process("presets").stdout
     assert os.environ["HOME"].endswith("nowhere")
+
+
+@pytest.fixture
+def bare_run(tmp_path, monkeypatch):
+    """A folder with a run ``x`` of settings alone, where Keras must not be loaded."""
+    monkeypatch.setattr(terminal, "load_keras", lambda **_: pytest.fail("Keras was loaded"))
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    save_settings(load_preset("tiny"), tmp_path / "runs" / "x" / "settings.toml")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "words", [("train-folds",), ("predict", "--run", "x"), ("submit", "--run", "x", "--dry-run")]
+)
+def test_a_missing_folder_is_named_before_keras_is_loaded(bare_run, words):
+    told = command(bare_run, *words, "--data", "nowhere", code=1).stderr
+    assert (
+        told
+        == "Error: There is no data directory nowhere; run `kaggle-nerve fetch` or name it with --data.\n"
+    )
+
+
+def test_a_missing_picture_is_named_before_keras_is_loaded(bare_run):
+    told = command(bare_run, "predict", "--run", "x", "--frame", "no.png", "--out", "o.png", code=1).stderr
+    assert told == "Error: There is no file no.png; check the path.\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_asks_for_the_end_of_the_epoch_and_a_second_one_for_the_end(number, capsys):
+    with terminal.GentleInterrupt() as interrupt:
+        os.kill(os.getpid(), number)
+        assert interrupt.stop()
+        assert "Finishing this epoch, then stopping" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+
+
+def test_a_bar_shows_the_score_on_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    bar = terminal.LiveBar("Fold 0", 10740, "step")
+    bar.update(8360)
+    score = "epoch 12 loss 0.217 dice 0.8610 (best 0.8769)"
+    bar.note(score)
+    text = str(bar._bar)
+    bar.close()
+    assert text.index(score) + len(score) < 80

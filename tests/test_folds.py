@@ -64,7 +64,7 @@ def test_a_hold_out_scales_with_the_subjects(subjects, held):
 def test_too_few_subjects_are_named():
     with pytest.raises(NerveError, match="5 folds need 5 subjects"):
         folds.assign(frames_of([0.1, 0.5]), "5", 0)
-    with pytest.raises(NerveError, match="leaves none to train on"):
+    with pytest.raises(NerveError, match="has one subject"):
         folds.assign(frames_of([0.1]), "42/5", 0)
 
 

@@ -74,6 +74,34 @@ def test_a_missing_frame_is_named(root):
         training_frames(locate(root))
 
 
+def test_a_lost_test_frame_is_named_before_any_work(root):
+    (root / "test" / "3.tif").rename(root / "test" / "99.tif")
+    with pytest.raises(
+        NerveError, match=r"test lacks 1 of 11 frames of sample_submission.csv, the first is 3\.tif"
+    ):
+        numbered_frames(locate(root))
+    (root / "test" / "99.tif").rename(root / "test" / "3.tif")
+    (root / "test" / "77.tif").write_bytes(b"")
+    with pytest.raises(NerveError, match=r"no row for 1 of the frames in .*test, the first is 77\.tif"):
+        numbered_frames(locate(root))
+
+
+@pytest.mark.parametrize("ending", [".TIF", ".tiff"])
+def test_other_endings_are_renamed_not_removed(root, ending):
+    for path in [*(root / "train").iterdir(), *(root / "test").iterdir()]:
+        path.rename(path.with_suffix(ending))
+    for read in (training_frames, numbered_frames):
+        with pytest.raises(
+            NerveError, match=rf"files such as 1(_1)?\{ending}; rename them so that all end in \.tif"
+        ):
+            read(locate(root))
+    problems = verify(root).problems
+    assert [problem.split(" has ")[1] for problem in problems] == [
+        f"16 files such as 1_1{ending}; rename them so that all end in .tif.",
+        f"11 files such as 1{ending}; rename them so that all end in .tif.",
+    ]
+
+
 def test_a_missing_directory_says_what_to_do(tmp_path):
     with pytest.raises(NerveError, match="kaggle-nerve fetch"):
         locate(tmp_path / "nowhere")

@@ -391,7 +391,7 @@ def test_a_time_budget_is_dealt_over_rounds(pair, monkeypatch):
 
         def __init__(self, fold, order, slot, environment, events):
             self.fold, self.slot, self.last_message = fold, slot, {}
-            dealt[order.fold] = order.deadline - time.time()
+            dealt[order.fold] = order.deadline - time.monotonic()
             events.put((self, {"event": "result"}))
             events.put((self, None))
 

@@ -1,4 +1,4 @@
-"""What goes wrong in a training for reasons of the data or the time, through `train-folds`: sentences and exit codes."""
+"""Trainings that go wrong for reasons of the data or the time, through `train-folds`: sentences and exit codes."""
 
 import math
 import re
@@ -94,3 +94,46 @@ def test_held_out_subjects_without_masks_are_no_collapse(train, tmp_path, monkey
     assert told.count("Every predicted mask has been empty") == 2  # said at once, and at the end
     assert "finished after 4 epochs" in told
     assert "Finished folds are kept; the same command tries the others again." in told
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--folds", "5"), "5 folds need 5 subjects or more; the data has 2: set --folds 2 or less."),
+        (("--folds", "1/9"), "A hold-out 1/9 of 2 subjects leaves none to train on; set --folds 1/1."),
+        (
+            ("--set", "training.one_per_subject=true", "--set", "training.batch=4"),
+            "training.batch=4 is more than the 1 subjects to train on, and training.one_per_subject is set; set "
+            "training.batch=1 or less.",
+        ),
+        (
+            ("--set", "model.encoder=resnet50", "--set", "model.weights=x.h5"),
+            'model.weights = "x.h5" is not a file',
+        ),
+        (
+            ("--set", "model.encoder=resnet50", "--set", "model.down=stride"),
+            'model.down = "stride" does nothing with model.encoder = "resnet50"',
+        ),
+    ],
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+)
+def test_what_cannot_begin_leaves_no_run(train, tmp_path, words, sentence):
+    assert sentence in train(*words, code=1)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_subject_is_not_sent_in_a_circle(train, tmp_path):
+    write_competition(tmp_path, subjects=1, frames=4)
+    for folds in ("2", "1/1"):
+        told = train("--data", str(tmp_path), "--folds", folds, code=1)
+        assert "The training data has one subject" in told
+        assert "add frames of another subject" in told
+
+
+def test_a_run_without_any_epoch_takes_other_settings(train, tmp_path):
+    """Something that only shows in training, such as too little time, must not bind the run's name for ever."""
+    train("--fold", "0", "--time-budget", "1s", code=1)
+    assert "Fold 0 finished" in train("--fold", "0", "--set", "training.epochs=1", "--set", "seed=7")
+    assert open_run(tmp_path / "runs", "x").settings.seed == 7
+    told = train("--fold", "0", "--set", "training.epochs=2", "--set", "seed=7", code=1)
+    assert "Run x was made with training.epochs = 1, not 2" in told

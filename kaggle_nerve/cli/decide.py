@@ -61,13 +61,15 @@ def predict(
         _try_frames(run_name, frames, out, data_dir, runs_dir, workers, as_json)
         return
     from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
-
-    load_keras()
-    from kaggle_nerve.prediction.ensemble import predict_test
-    from kaggle_nerve.prediction.held_out import predict_oof
+    from kaggle_nerve.data.frames import locate
     from kaggle_nerve.runs import open_run
 
     run, reporter = open_run(runs_dir, run_name), TerminalReporter()
+    locate(data_dir)
+    load_keras()
+    from kaggle_nerve.prediction.ensemble import predict_test
+    from kaggle_nerve.prediction.held_out import predict_oof
+
     predict_oof(run, data_dir, force=force, reporter=reporter, workers=workers)
     folder = predict_test(run, data_dir, force=force, reporter=reporter, workers=workers)
     if as_json:
@@ -86,9 +88,12 @@ def _try_frames(
     as_json: bool,
 ) -> None:
     from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
+    from kaggle_nerve.data.picture import read_picture
     from kaggle_nerve.runs import open_run
 
     run = open_run(runs_dir, run_name)
+    for frame in frames:
+        read_picture(frame)  # loading Keras takes long: name a wrong file before it
     load_keras()
     from kaggle_nerve.trial import try_frames
 

@@ -97,11 +97,13 @@ def _make_file(
     """Write the CSV of the named runs; return its path."""
     from kaggle_nerve import pipeline
     from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
+    from kaggle_nerve.data.frames import locate
     from kaggle_nerve.decision import text
     from kaggle_nerve.runs import open_run
     from kaggle_nerve.submissions.origin import make_origin, record_origin
 
     runs = [open_run(runs_dir, name) for name in run_names]
+    locate(data_dir)
     load_keras()
     target = out or pipeline.new_csv(submissions_dir, runs)
     prepared = pipeline.prepare(runs, data_dir, target, reporter=TerminalReporter(), workers=workers)

@@ -43,11 +43,18 @@ def load_keras(*, deterministic: bool = False) -> None:
             os.close(stderr_copy)
 
 
+TEXT_FIRST = "{desc}: {n_fmt}/{total_fmt} {remaining}{postfix} {bar}"
+"""Format of bars: the bar itself comes last and takes what room is left, so that no figure is cut off at 80 columns."""
+
+
 class LiveBar(Bar):
     """A tqdm bar on a terminal."""
 
     def __init__(self, label: str, total: int | None, unit: str):
-        self._bar = tqdm(desc=label, total=total, unit=unit, file=sys.stderr, dynamic_ncols=True)
+        form = TEXT_FIRST if total else None
+        self._bar = tqdm(
+            desc=label, total=total, unit=unit, file=sys.stderr, dynamic_ncols=True, bar_format=form
+        )
 
     def update(self, steps: int = 1) -> None:
         """Advance the bar."""
@@ -82,17 +89,20 @@ class TerminalReporter(Reporter):
 
 
 class GentleInterrupt:
-    """Context manager for Ctrl-C: once requests a stop after the epoch, twice stops at once."""
+    """Context manager for Ctrl-C and SIGTERM: once requests a stop after the epoch, twice stops at once."""
+
+    SIGNALS = signal.SIGINT, signal.SIGTERM
 
     def __init__(self) -> None:
         self.stop_requested = False
 
     def __enter__(self) -> "GentleInterrupt":
-        self._before = signal.signal(signal.SIGINT, self._request_stop)
+        self._before = {number: signal.signal(number, self._request_stop) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def stop(self) -> bool:
         """Tell whether a stop was requested."""

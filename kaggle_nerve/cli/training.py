@@ -150,7 +150,9 @@ def train_folds(
     name = run_name or default_name(preset, settings)
 
     from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
+    from kaggle_nerve.data.frames import locate
 
+    locate(data_dir)
     load_keras(deterministic=settings.training.deterministic)
     from kaggle_nerve.training import run_folds
 

@@ -101,10 +101,14 @@ class Batches(keras.utils.PyDataset):
 
     def _most_batches(self) -> int:
         counts = np.bincount(self._groups[self.rows])
-        subjects = np.count_nonzero(counts)
-        if subjects < self.batch:
-            raise NerveError(
-                f"training.batch={self.batch} is more than the {subjects} subjects to train on, and "
-                f"training.one_per_subject is set; set training.batch={subjects} or less."
-            )
+        require_subjects(int(np.count_nonzero(counts)), self.batch)
         return most_batches(counts, self.batch)
+
+
+def require_subjects(subjects: int, batch: int) -> None:
+    """Raise NerveError if ``subjects`` are too few for a batch with at most one frame of each."""
+    if subjects < batch:
+        raise NerveError(
+            f"training.batch={batch} is more than the {subjects} subjects to train on, and "
+            f"training.one_per_subject is set; set training.batch={subjects} or less."
+        )

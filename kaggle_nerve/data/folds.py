@@ -27,6 +27,11 @@ def assign(frames: pd.DataFrame, folds: str, seed: int) -> pd.DataFrame:
     per_subject = frames.groupby("subject").has_mask.agg(["size", "sum"]).reset_index()
     per_subject.columns = ["subject", "frames", "with_mask"]
     rates = (per_subject.with_mask / per_subject.frames).to_numpy()
+    if len(rates) < 2:
+        raise NerveError(
+            "The training data has one subject; each fold holds some out and trains on the others, so add frames of "
+            "another subject."
+        )
     folds = folds.removesuffix(AND_ALL)
     fold = _hold_out(rates, folds, seed) if "/" in folds else _k_folds(rates, int(folds), seed)
     return per_subject.assign(fold=fold)[COLUMNS]
@@ -88,7 +93,7 @@ def load(path: Path) -> pd.DataFrame:
 def _k_folds(rates: np.ndarray, folds: int, seed: int) -> np.ndarray:
     if folds > len(rates):
         raise NerveError(
-            f"{folds} folds need {folds} subjects or more; the data has {len(rates)}: lower --folds."
+            f"{folds} folds need {folds} subjects or more; the data has {len(rates)}: set --folds {len(rates)} or less."
         )
     strata = _strata(rates, folds)
     fold = np.empty(len(rates), int)
@@ -102,7 +107,9 @@ def _hold_out(rates: np.ndarray, folds: str, seed: int) -> np.ndarray:
     train, held_share = map(int, folds.split("/"))
     count = max(1, round(len(rates) * held_share / (train + held_share)))
     if count >= len(rates):
-        raise NerveError(f"A hold-out {folds} of {len(rates)} subjects leaves none to train on.")
+        raise NerveError(
+            f"A hold-out {folds} of {len(rates)} subjects leaves none to train on; set --folds {len(rates) - 1}/1."
+        )
     strata = _strata(rates, len(rates) // count) if count > 1 else None
     strata = strata if strata is not None and strata.max() < count else None
     _, rows = train_test_split(np.arange(len(rates)), test_size=count, stratify=strata, random_state=seed)

@@ -1,12 +1,13 @@
 """Tables of the competition's frames, from a data directory and its CSV."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from kaggle_nerve.competition import facts, rle
+from kaggle_nerve.competition import facts, rle, submission
 from kaggle_nerve.errors import NerveError
 
 
@@ -82,6 +83,7 @@ def training_frames(layout: Layout) -> pd.DataFrame:
     present = {path.name for path in layout.train.iterdir()}
     missing = [stem for stem in stems if f"{stem}.tif" not in present]
     if missing:
+        refuse_other_endings(layout.train, present)
         raise NerveError(
             f"{layout.train} lacks {len(missing)} of {len(table)} frames of {layout.train_csv.name}, the first "
             f"is {missing[0]}.tif; run `kaggle-nerve fetch` again."
@@ -101,18 +103,53 @@ def training_frames(layout: Layout) -> pd.DataFrame:
 
 
 def test_frames(layout: Layout) -> pd.DataFrame:
-    """Return one row per test frame: img, path; sorted by img as a number."""
+    """Return one row per test frame: img, path; sorted by img as a number.
+
+    Raise NerveError if there are other frames than in the sample submission, so that no work is done in vain.
+    """
     if not layout.test.is_dir():
         raise NerveError(f"{layout.root} has no folder {facts.TEST_FOLDER}/; run `kaggle-nerve fetch` again.")
-    frames = [(int(match["img"]), path) for path in layout.test.iterdir() if (match := _test_name(path))]
-    if not frames:
+    names = {path.name for path in layout.test.iterdir()}
+    imgs = sorted(int(match["img"]) for name in names if (match := facts.TEST_FRAME.match(name)))
+    if not imgs:
+        refuse_other_endings(layout.test, names)
         raise NerveError(f"{layout.test} has no test frames; run `kaggle-nerve fetch` again.")
-    frames.sort()
-    return pd.DataFrame({"img": [img for img, _ in frames], "path": [path for _, path in frames]})
+    if layout.sample_csv.is_file():
+        expected = set(submission.read(layout.sample_csv).img)
+        if missing := sorted(expected - set(imgs)):
+            raise NerveError(
+                f"{layout.test} lacks {len(missing)} of {len(expected)} frames of {layout.sample_csv.name}, the "
+                f"first is {missing[0]}.tif; run `kaggle-nerve fetch` again."
+            )
+        if rowless := sorted(set(imgs) - expected):
+            raise NerveError(
+                f"{layout.sample_csv} has no row for {len(rowless)} of the frames in {layout.test}, the first is "
+                f"{rowless[0]}.tif; run `kaggle-nerve fetch` again, or remove them."
+            )
+    return pd.DataFrame({"img": imgs, "path": [layout.test / f"{img}.tif" for img in imgs]})
 
 
-def _test_name(path: Path) -> re.Match[str] | None:
-    return facts.TEST_FRAME.match(path.name)
+def other_endings(names: Iterable[str]) -> dict[str, str]:
+    """Map file names of frames and masks that end in ``.TIF`` or ``.tiff`` to the competition's spelling."""
+    spelling = {name: re.sub(r"(?i)\.tiff?$", ".tif", name) for name in names}
+    patterns = facts.TRAIN_FRAME, facts.TRAIN_MASK, facts.TEST_FRAME
+    return {
+        name: proper
+        for name, proper in spelling.items()
+        if name != proper and any(pattern.match(proper) for pattern in patterns)
+    }
+
+
+def describe_other_endings(folder: Path, names: Iterable[str]) -> str:
+    """Return a sentence about ``names``, the files of `other_endings` in ``folder``."""
+    names = sorted(names)
+    return f"{folder} has {len(names)} files such as {names[0]}; rename them so that all end in .tif."
+
+
+def refuse_other_endings(folder: Path, names: Iterable[str]) -> None:
+    """Raise NerveError if any of ``names`` in ``folder`` is one of `other_endings`."""
+    if other := other_endings(names):
+        raise NerveError(describe_other_endings(folder, other))
 
 
 def _unnest(folder: Path) -> Path:

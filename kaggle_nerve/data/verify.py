@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kaggle_nerve.competition import facts, rle, submission
-from kaggle_nerve.data.frames import Layout, locate, read_train_csv
+from kaggle_nerve.data.frames import Layout, describe_other_endings, locate, other_endings, read_train_csv
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
@@ -63,8 +63,7 @@ def _training_jobs(layout: Layout, result: Verification) -> Iterator[Job]:
     names = _names(layout.train)
     frames = {name for name in names if facts.TRAIN_FRAME.match(name)}
     masks = {name for name in names if facts.TRAIN_MASK.match(name)}
-    for name in sorted(names - frames - masks):
-        result.problems.append(f"{layout.train / name} is not a name of the competition; remove it.")
+    misspelt = _add_unknown(layout.train, names - frames - masks, result)
     try:
         table = read_train_csv(layout.train_csv)
     except NerveError as fault:
@@ -77,7 +76,7 @@ def _training_jobs(layout: Layout, result: Verification) -> Iterator[Job]:
     result.subjects = len({name.split("_")[0] for name in frames})
     for stem in stems:
         for name in (f"{stem}.tif", f"{stem}_mask.tif"):
-            if name not in names:
+            if name not in names and name not in misspelt:
                 result.problems.append(f"{layout.train / name} is missing; run `kaggle-nerve fetch` again.")
     for name in sorted(frames):
         if pixels and name.removesuffix(".tif") not in pixels:
@@ -90,15 +89,14 @@ def _training_jobs(layout: Layout, result: Verification) -> Iterator[Job]:
 def _test_jobs(layout: Layout, result: Verification) -> Iterator[Job]:
     names = _names(layout.test) if layout.test.is_dir() else set()
     frames = {name for name in names if facts.TEST_FRAME.match(name)}
-    for name in sorted(names - frames):
-        result.problems.append(f"{layout.test / name} is not a name of the competition; remove it.")
+    misspelt = _add_unknown(layout.test, names - frames, result)
     result.test_frames = len(frames)
-    if not frames:
+    if not frames and not misspelt:
         result.problems.append(f"{layout.test} has no test frames; run `kaggle-nerve fetch` again.")
     imgs = {int(name.removesuffix(".tif")) for name in frames}
     try:
         expected = set(submission.read(layout.sample_csv).img)
-        for img in sorted(expected - imgs):
+        for img in sorted(img for img in expected - imgs if f"{img}.tif" not in misspelt):
             result.problems.append(f"{layout.test}/{img}.tif is missing; run `kaggle-nerve fetch` again.")
         for img in sorted(imgs - expected):
             result.problems.append(f"{layout.test}/{img}.tif has no row in {layout.sample_csv.name}.")
@@ -106,6 +104,16 @@ def _test_jobs(layout: Layout, result: Verification) -> Iterator[Job]:
         result.problems.append(str(fault))
     for name in sorted(frames, key=lambda name: int(name.removesuffix(".tif"))):
         yield layout.test / name, None
+
+
+def _add_unknown(folder: Path, names: set[str], result: Verification) -> set[str]:
+    """Add the problems of ``names``, which the competition has not; return the proper spelling of misspelt ones."""
+    misspelt = other_endings(names)
+    if misspelt:
+        result.problems.append(describe_other_endings(folder, misspelt))
+    for name in sorted(names - misspelt.keys()):
+        result.problems.append(f"{folder / name} is not a name of the competition; remove it.")
+    return set(misspelt.values())
 
 
 def _names(folder: Path) -> set[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import keras
 
-from kaggle_nerve.models import deeplab, fpn, options, segnet, unet, unetpp
+from kaggle_nerve.models import deeplab, encoders, fpn, options, segnet, unet, unetpp, weights
 from kaggle_nerve.settings import ModelSettings, Settings
 
 ARCHITECTURES: dict[str, Callable[[tuple[int, int], ModelSettings], keras.Model]] = {
@@ -14,6 +14,13 @@ ARCHITECTURES: dict[str, Callable[[tuple[int, int], ModelSettings], keras.Model]
     "fpn": fpn.build,
     "deeplabv3+": deeplab.build,
 }
+
+
+def check(settings: ModelSettings) -> None:
+    """Raise NerveError for options without effect on the architecture or the encoder, and for missing weights."""
+    options.check(settings)
+    if settings.weights != "none":
+        weights.find(settings.encoder, encoders.ENCODERS[settings.encoder].file, settings.weights)
 
 
 def build(settings: Settings) -> keras.Model:

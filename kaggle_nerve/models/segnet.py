@@ -3,7 +3,6 @@
 import keras
 from keras import layers
 
-from kaggle_nerve.errors import NerveError
 from kaggle_nerve.models import blocks, downward, heads, skips
 from kaggle_nerve.models.layers import PoolWithPositions, Unpool
 from kaggle_nerve.settings import ModelSettings
@@ -14,9 +13,8 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
 
     Each unpooling puts values back at the positions of its pooling. With ``skip`` ``plain``, the decoder gets
     nothing else from the encoder; ``residual`` and ``attention`` concatenate the encoder's features, too.
-    Raise NerveError for strided convolutions and pretrained encoders, which have no pooling positions.
+    Settings allow neither strided convolutions nor pretrained encoders here, which have no pooling positions.
     """
-    _check(settings)
     frames = keras.Input((*size, 1), name="frames")
     tensor, margins = downward.preprocess(frames, size, settings)
     channels = blocks.level_channels(settings, settings.depth + 1)
@@ -57,15 +55,3 @@ def _decoder(
         tensor = blocks.block(tensor, channels[level], settings, f"up{level}")
         levels.append(tensor)
     return levels[::-1]
-
-
-def _check(settings: ModelSettings) -> None:
-    if settings.encoder != "none":
-        raise NerveError(
-            f'model.encoder = "{settings.encoder}" has no pooling positions for a segnet; '
-            'set it to "none" or take another model.architecture.'
-        )
-    if settings.down != "pool":
-        raise NerveError(
-            f'model.down = "{settings.down}" leaves no pooling positions for a segnet; set it to "pool".'
-        )

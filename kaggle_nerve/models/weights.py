@@ -128,14 +128,7 @@ def load(
     """
     if where == "none":
         return
-    if where != "imagenet":
-        path = Path(where).expanduser()
-    else:
-        path = _find_local(file.name, attached) or file.locate(encoder, attached)
-    if not path.is_file():
-        raise NerveError(
-            f'model.weights = "{where}" is not a file; name one such as {file.name}, or write "imagenet" or "none".'
-        )
+    path = find(encoder, file, where, attached)
     try:
         file.load(application, path)
     except (ValueError, KeyError, OSError, TypeError) as fault:
@@ -143,6 +136,18 @@ def load(
             f"{path} does not hold weights of {encoder} without its classifier ({_first_line(fault)}); give "
             f"{file.name} {file.origin}."
         ) from fault
+
+
+def find(encoder: str, file: WeightsFile, where: str, attached: Path = ATTACHED) -> Path:
+    """Find the file that `load` loads for ``where``; raise NerveError, in one sentence, if it is missing."""
+    if where == "imagenet":
+        return _find_local(file.name, attached) or file.locate(encoder, attached)
+    path = Path(where).expanduser()
+    if not path.is_file():
+        raise NerveError(
+            f'model.weights = "{where}" is not a file; name one such as {file.name}, or write "imagenet" or "none".'
+        )
+    return path
 
 
 def _find_local(name: str, attached: Path) -> Path | None:

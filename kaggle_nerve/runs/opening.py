@@ -2,12 +2,13 @@
 
 import dataclasses
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.runs.run import DECISION, SETTINGS, Run, is_run
+from kaggle_nerve.runs.run import DECISION, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import Settings, load_settings, save_settings
 from kaggle_nerve.settings.schema import COMBINE, TTA
 from kaggle_nerve.storage import digest_text, write_json
@@ -19,13 +20,16 @@ def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str,
     """Create the run ``name``, or open it if it exists.
 
     ``source`` is the digest of the training data. Raise NerveError, naming the first difference, if the
-    existing run has other settings or other data; it is then left unchanged.
+    existing run has other settings or other data; it is then left unchanged. If no epoch of it was ever finished, it
+    is made anew instead.
     """
     if not NAME.match(name):
         raise NerveError(f"--run {name!r} must be a plain name of letters, digits, '.', '_', '+' and '-'.")
     run = Run(runs_dir / name, settings)
     if run.settings_file.is_file():
-        _refuse_difference(run, source)
+        if difference := _difference(run, source):
+            _clear_unused(run, difference)
+            save_settings(settings, run.settings_file)
     else:
         save_settings(settings, run.settings_file)
     # Rewritten at each start: it describes the latest session, and holds the data's digest.
@@ -89,14 +93,26 @@ def _with_views(run: Run, views: str) -> Run:
     return Run(run.folder, dataclasses.replace(run.settings, prediction=prediction), views)
 
 
-def _refuse_difference(run: Run, source: str) -> None:
+def _difference(run: Run, source: str) -> str | None:
+    """Return a sentence with the first difference between the stored run and ``run``, or their data; None if equal."""
     if difference := run.settings.difference(load_settings(run.settings_file)):
         key, value, stored = difference
-        raise NerveError(
+        return (
             f"Run {run.name} was made with {key} = {stored!r}, not {value!r}; "
             f"use the same settings to go on with it, or another --run for another run."
         )
     if run.environment.is_file() and run.session().get("source") != source:
-        raise NerveError(
-            f"Run {run.name} was made from other training data; use another --run for this data."
-        )
+        return f"Run {run.name} was made from other training data; use another --run for this data."
+    return None
+
+
+def _clear_unused(run: Run, difference: str) -> None:
+    """Remove the folds of a run that never finished an epoch; raise NerveError with ``difference`` if it did."""
+    folds = run.begun_folds()
+    if any(fold.facts() or is_begun(fold.folder) for fold in folds):
+        raise NerveError(difference)
+    for fold in folds:
+        with fold.lock():  # nobody trains it
+            pass
+        shutil.rmtree(fold.folder)
+    run.folds_csv.unlink(missing_ok=True)

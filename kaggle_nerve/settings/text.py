@@ -146,6 +146,10 @@ def _requirements(settings: Settings) -> list[tuple[bool, str]]:
             "model.architecture = 'segnet' unpools where its own encoder pooled; set model.encoder=none.",
         ),
         (
+            model.architecture != "segnet" or model.down == "pool",
+            f"model.down = {model.down!r} leaves no pooling positions for a segnet; set model.down=pool.",
+        ),
+        (
             model.weights == "none" or model.encoder != "none",
             f"model.weights = {model.weights!r} belong to a pretrained encoder; name it in model.encoder.",
         ),

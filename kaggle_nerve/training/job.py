@@ -19,10 +19,11 @@ import pandas as pd
 from kaggle_nerve.data import cache as caches
 from kaggle_nerve.data import doubted
 from kaggle_nerve.data import folds as folding
-from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.data.batches import Batches, require_subjects
 from kaggle_nerve.data.cache import Cache
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.maps.fullsize import Truths
+from kaggle_nerve.models import registry
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, Run
 from kaggle_nerve.runs.run import WARM
@@ -57,6 +58,17 @@ def load_folds(run: Run, frames: Frames) -> pd.DataFrame:
     if not run.folds_csv.is_file():
         folding.save(folding.assign(frames.cache.table, run.settings.folds, run.settings.seed), run.folds_csv)
     return folding.load(run.folds_csv)
+
+
+def check_new(settings: Settings, frames: Frames) -> None:
+    """Raise NerveError if a new run with ``settings`` could not begin: before it leaves a folder behind."""
+    registry.check(settings.model)
+    table, training = frames.cache.table, settings.training
+    folds = folding.assign(table, settings.folds, settings.seed)
+    for number in range(folding.count(folds)):
+        rows, _ = folding.split(table, folds, number)
+        if training.one_per_subject:
+            require_subjects(table.subject.iloc[rows].nunique(), min(training.batch, len(rows)))
 
 
 @dataclass(frozen=True)

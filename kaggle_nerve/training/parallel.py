@@ -153,7 +153,8 @@ class ParallelTraining:
         """Start ``fold``; divide the time left by the ``rounds`` still to come, including this one."""
         deadline = None
         if self._deadline is not None:
-            deadline = time.time() + (self._deadline - time.monotonic()) / rounds
+            now = time.monotonic()
+            deadline = now + (self._deadline - now) / rounds
         order = Order(
             data_dir=str(self._data_dir.absolute()),
             runs_dir=str(fold.run.folder.parent.absolute()),

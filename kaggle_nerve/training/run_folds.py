@@ -13,11 +13,12 @@ from kaggle_nerve.data import folds as folding
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, FoldResult, Run
+from kaggle_nerve.runs.run import is_run
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.settings.schema import ALL, FoldName
 from kaggle_nerve.training import initial_weights
 from kaggle_nerve.training.fold import train_fold
-from kaggle_nerve.training.job import FoldJob, Frames, load_folds, open_frames
+from kaggle_nerve.training.job import FoldJob, Frames, check_new, load_folds, open_frames
 from kaggle_nerve.training.machine import environment
 from kaggle_nerve.training.parallel import ParallelTraining, failure_sentence
 
@@ -65,6 +66,8 @@ def train_folds(
         initial_weights.locate_source(settings.training.start, runs_dir)
     frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
     jobs = jobs or max(1, len(devices.multiple_gpus()))
+    if not is_run(runs_dir / name):
+        check_new(settings, frames)
     run = _create_run(runs_dir, name, settings, frames, jobs, reporter)
     _warn_of_one_kind(frames, reporter)
     table = load_folds(run, frames)

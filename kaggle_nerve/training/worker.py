@@ -31,8 +31,8 @@ BAR_SECONDS = 0.2
 class Order:
     """Order to train one fold.
 
-    ``deadline``: Unix time (``time.time``) at which training must end. ``jobs``: how many folds are trained side by
-    side.
+    ``deadline``: when training must end, in ``time.monotonic`` seconds, which all processes share. ``jobs``: how
+    many folds are trained side by side.
     """
 
     data_dir: str
@@ -154,9 +154,8 @@ def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> N
 
     run = open_run(Path(order.runs_dir), order.run)
     frames = open_frames(Path(order.data_dir), run.settings)
-    deadline = None if order.deadline is None else time.monotonic() + order.deadline - time.time()
     fold, folds = run.fold(order.fold), load_folds(run, frames)
-    train_fold(FoldJob(fold, frames, folds, deadline, reporter, stopping.is_set), order.jobs)
+    train_fold(FoldJob(fold, frames, folds, order.deadline, reporter, stopping.is_set), order.jobs)
 
 
 def _private_output() -> BinaryIO:
