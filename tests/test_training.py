@@ -137,7 +137,9 @@ def test_finished_work_is_not_done_again(trained, data):
     told = Told()
     before = (trained.fold(0).model).stat().st_mtime_ns
     train_folds(data, trained.folder.parent, "whole", trained.settings, reporter=told)
-    assert "2 of 2 folds are finished already; --run NEW --start-from run trains them further." in told.lines
+    assert (
+        "2 of 2 folds are finished already; --run NEW --start-from whole trains them further." in told.lines
+    )
     assert told.bars == []
     assert (trained.fold(0).model).stat().st_mtime_ns == before
 
@@ -310,9 +312,14 @@ def test_kill_9_while_writing_the_file_leaves_none_and_then_the_same(trained, da
 
 
 def test_a_time_budget_ends_cleanly_with_the_schedule_at_its_end(data, tmp_path):
-    started = time.monotonic()
-    run, results = train_folds(data, tmp_path, "run", settings(*many_epochs(5000)), fold=0, time_budget=16)
-    assert time.monotonic() - started < 60
+    # On a busy machine the shortest one may be over before the first step, which leaves the fold for the next one.
+    for budget in (12, 24, 48):
+        started = time.monotonic()
+        changes = settings(*many_epochs(5000))
+        run, results = train_folds(data, tmp_path, "run", changes, fold=0, time_budget=budget)
+        assert time.monotonic() - started < budget + 48
+        if results[0].finished:
+            break
     assert results[0].finished
     rows = history(run.fold(0).folder)
     assert 1 <= len(rows) < 5000
