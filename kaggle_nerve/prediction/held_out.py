@@ -9,12 +9,13 @@ from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.cache import Cache, open_training
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.prediction.ensemble import load_fold
 from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, OofFacts, Run
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import atomic_path, digest_file, hold_lock, write_text
+from kaggle_nerve.storage import atomic_path, digest_file, write_text
 
 
 def predict_oof(
