@@ -122,18 +122,23 @@ def open_array(path: Path) -> np.ndarray:
 
     Raise OSError or ValueError if the file cannot be read.
     """
-    # Some network drives have private maps only.
-    for mode in ("r", "c"):
+    with name_in_faults(path):
+        array = _map(path)
+        if array is None:
+            array = np.load(path)
+    array.flags.writeable = False
+    return array
+
+
+def _map(path: Path) -> np.ndarray | None:
+    """Map an array into memory; return None if the file system has no maps."""
+    for mode in ("r", "c"):  # some network drives have private maps only
         try:
-            array = np.load(path, mmap_mode=mode)
-            break
+            return np.load(path, mmap_mode=mode)
         except OSError as fault:
             if fault.errno not in UNSUPPORTED:
                 raise
-    else:
-        array = np.load(path)
-    array.flags.writeable = False
-    return array
+    return None
 
 
 def _size(shape: tuple[int, ...], dtype: type) -> int:

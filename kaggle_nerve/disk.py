@@ -92,14 +92,15 @@ def name_in_faults(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as fault:
-        if fault.errno and (fault.filename is None or Path(os.fsdecode(fault.filename)).name.startswith(".")):
-            fault.filename = str(path)
+        name = _file(fault)
+        if fault.errno and (name is None or Path(name).name.startswith(".")):
+            fault.filename, fault.filename2 = str(path), None
         raise
 
 
 def disk_sentence(fault: OSError) -> str | None:
     """Say in one sentence what the disk refused, and what to do; None if ``fault`` is of another kind."""
-    name, number = fault.filename, fault.errno
+    name, number = _file(fault), fault.errno
     if number == errno.EPIPE:
         return None
     if number in FULL:
@@ -123,3 +124,9 @@ def disk_sentence(fault: OSError) -> str | None:
     if name or number == errno.EROFS:
         return f"{place}: {fault.strerror}; check the path and its rights."
     return None
+
+
+def _file(fault: OSError) -> str | None:
+    """Return the file that ``fault`` is about: of a copy that fills the disk, its target."""
+    name = fault.filename2 if fault.errno in FULL and fault.filename2 else fault.filename
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else None

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,7 +81,8 @@ def _has_locks(folder: Path) -> bool:
     os.close(handle)
     lock = FileLock(name)
     try:
-        lock.acquire(timeout=0)
+        with warnings.catch_warnings(action="ignore"):
+            lock.acquire(timeout=0)
         lock.release()
         return True
     except (OSError, NotImplementedError):  # Timeout is an OSError

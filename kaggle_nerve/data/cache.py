@@ -90,8 +90,13 @@ def _open(
         if not read_completion(folder):
             _build(folder, table, size, with_masks, digest, reporter, workers)
             _describe(folder, table, size, part, source)
-    masks = open_array(folder / "masks.npy") if with_masks else None
-    return Cache(folder, source, open_array(folder / "frames.npy"), masks, table)
+    try:
+        masks = open_array(folder / "masks.npy") if with_masks else None
+        return Cache(folder, source, open_array(folder / "frames.npy"), masks, table)
+    except (FileNotFoundError, ValueError) as fault:
+        raise NerveError(
+            f"{folder} is damaged ({fault}); delete it and run the same command again."
+        ) from fault
 
 
 def _build(

@@ -19,6 +19,8 @@ HEADINGS = {
     "errors": "the one exception for people",
     "devices": "processors and GPUs",
     "progress": "how long work is told of",
+    "disk": "space on disks, and what they refuse",
+    "locks": "one process at a time",
     "storage": "files that are whole or absent",
     "settings": "what can be set",
     "presets": "settings to start from",

@@ -7,7 +7,8 @@ from pathlib import Path
 import keras
 
 from kaggle_nerve import devices
-from kaggle_nerve.prediction.held_out import predict_held_out
+from kaggle_nerve.disk import require_space
+from kaggle_nerve.prediction import held_out
 from kaggle_nerve.runs import FoldFacts, FoldResult
 from kaggle_nerve.runs.facts import FIGURES
 from kaggle_nerve.settings.schema import ALL
@@ -51,9 +52,19 @@ def _train(job: FoldJob) -> None:
     if restored is None:
         return
     model, state = restored
+    _require_disk(stage, model, state)
     Epochs(stage, model, state).run()
     if state.ended(stage.settings):
         _finish(stage, model, state)
+
+
+def _require_disk(stage: Stage, model: keras.Model, state: State) -> None:
+    """Raise NerveError now, and not after hours, if the disk cannot hold what the fold will write."""
+    # The optimiser has two values for each weight. A checkpoint is written before the old one is deleted.
+    checkpoint = 3 * 4 * model.count_params()
+    predictions = held_out.map_bytes(len(stage.held_rows), stage.settings.size)
+    needed = checkpoint * (1 if state.epoch else 2) + predictions
+    require_space(stage.folder, needed, f"the checkpoints and predictions of fold {stage.job.fold.number}")
 
 
 def _build_main_model(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] | None:
@@ -117,7 +128,7 @@ def _finish(stage: Stage, model: keras.Model, state: State) -> None:
     figures = {}
     if fold.number != ALL:
         figures = _figures(stage, final, state)
-        predict_held_out(fold, final, stage.cache, stage.held_rows, job.reporter)
+        held_out.predict_held_out(fold, final, stage.cache, stage.held_rows, job.reporter)
     # Compile again without the optimiser: the file is then a third of the size.
     final.compile(jit_compile=settings.training.jit_compile)
     with atomic_path(fold.model) as path:

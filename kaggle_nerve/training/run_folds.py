@@ -10,7 +10,9 @@ import pandas as pd
 from kaggle_nerve import devices, runs
 from kaggle_nerve.competition import facts
 from kaggle_nerve.data import folds as folding
+from kaggle_nerve.disk import require_space
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction.held_out import map_bytes
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, FoldResult, Run
 from kaggle_nerve.settings import Settings
@@ -72,6 +74,7 @@ def train_folds(
     unfinished = [each for each in folds if not each.facts()]
     if len(unfinished) < len(folds):
         reporter.say(f"{len(folds) - len(unfinished)} of {len(folds)} folds are finished already.")
+    _require_disk(run, unfinished, frames, table)
     jobs = min(jobs, len(unfinished))
     if jobs > 1:
         reporter.say(f"{jobs} folds are trained side by side.")
@@ -109,6 +112,13 @@ def _warn_of_one_kind(frames: Frames, reporter: Reporter) -> None:
         else "no frame of the training data has a mask, so nothing can be learned, and empty masks score 1"
     )
     reporter.say(f"Warning: {fact}; check {facts.TRAIN_CSV}, for example with `kaggle-nerve verify`.")
+
+
+def _require_disk(run: Run, folds: list[Fold], frames: Frames, table: pd.DataFrame) -> None:
+    """Raise NerveError now, and not before the last fold, if the disk cannot hold the predictions of ``folds``."""
+    rows = [folding.split(frames.cache.table, table, fold.number)[1] for fold in folds]
+    needed = map_bytes(sum(map(len, rows)), run.settings.size)
+    require_space(run.folder, needed, f"the predictions of {len(folds)} folds")
 
 
 def _one_by_one(
