@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from kaggle_nerve import __version__
+from kaggle_nerve import __version__, memory
 from kaggle_nerve.cli import (
     audit,
     data,
@@ -17,6 +17,7 @@ from kaggle_nerve.cli import (
     submissions,
     submit,
     training,
+    watch,
 )
 from kaggle_nerve.disk import disk_sentence
 from kaggle_nerve.errors import NerveError
@@ -46,6 +47,12 @@ class Commands(click.Group):
             if sentence is None:
                 raise
             raise click.ClickException(sentence) from fault
+        except click.ClickException:
+            raise
+        except Exception as fault:
+            if not memory.is_exhausted(fault):
+                raise
+            raise click.ClickException(watch.MEMORY) from fault
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -86,6 +93,14 @@ for command in (
 
 def main() -> None:
     """Run the console script."""
+    dismiss = watch.start(f"kaggle-nerve {' '.join(sys.argv[1:2])}".strip())
+    try:
+        _main()
+    finally:
+        dismiss()
+
+
+def _main() -> None:
     try:
         sys.exit(cli.main(prog_name="kaggle-nerve", standalone_mode=False) or 0)
     except click.ClickException as fault:

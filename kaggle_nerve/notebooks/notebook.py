@@ -19,6 +19,7 @@ HEADINGS = {
     "errors": "the one exception for people",
     "devices": "processors and GPUs",
     "progress": "how long work is told of",
+    "memory": "when it runs out",
     "disk": "space on disks, and what they refuse",
     "locks": "one process at a time",
     "storage": "files that are whole or absent",

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import keras
 
-from kaggle_nerve import devices
+from kaggle_nerve import devices, memory
 from kaggle_nerve.disk import require_space
+from kaggle_nerve.errors import NerveError
 from kaggle_nerve.prediction import held_out
 from kaggle_nerve.runs import FoldFacts, FoldResult
 from kaggle_nerve.runs.facts import FIGURES
@@ -15,6 +16,7 @@ from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import atomic_path, digest_file, mark_complete, read_completion
 from kaggle_nerve.training import averaging, initial_weights
 from kaggle_nerve.training.checkpoint import Checkpoint, State
+from kaggle_nerve.training.deaths import memory_sentence
 from kaggle_nerve.training.epochs import Epochs
 from kaggle_nerve.training.job import FoldJob, Stage, main_stage, warm_stage
 from kaggle_nerve.training.machine import record_environment
@@ -29,7 +31,8 @@ def train_fold(job: FoldJob, jobs: int = 1) -> FoldResult:
     finished fold is not trained again. ``jobs``, how many folds are trained side by side, is only recorded in the
     fold's environment file.
 
-    The fold `ALL` has no out-of-fold predictions. Raise NerveError if another process trains the fold.
+    The fold `ALL` has no out-of-fold predictions. Raise NerveError if another process trains the fold, or if memory
+    runs out.
     """
     fold = job.fold
     with fold.lock():
@@ -39,8 +42,24 @@ def train_fold(job: FoldJob, jobs: int = 1) -> FoldResult:
         if job.settings.training.deterministic:
             devices.make_deterministic()
         with record_environment(fold, jobs):
-            _train(job)
+            is_exhausted = _runs_out_of_memory(job)
+    if is_exhausted:
+        raise NerveError(memory_sentence(fold, jobs))
     return fold.result()
+
+
+def _runs_out_of_memory(job: FoldJob) -> bool:
+    """Train as `_train` does; return whether memory ran out.
+
+    The exception would hold the arrays that the next fold needs the memory of.
+    """
+    try:
+        _train(job)
+    except Exception as fault:
+        if not memory.is_exhausted(fault):
+            raise
+        return True
+    return False
 
 
 def _train(job: FoldJob) -> None:

@@ -50,6 +50,7 @@ def train_folds(
     stop: Callable[[], bool] = lambda: False,
     workers: int = 2,
     jobs: int | None = None,
+    isolate: bool = False,
 ) -> tuple[Run, list[FoldResult]]:
     """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); skip finished ones.
 
@@ -57,7 +58,8 @@ def train_folds(
     process, each fold's share is proportional to its training frames; with several, each round of ``jobs`` folds
     gets an equal share. ``stop`` is called at least after each epoch; once it returns True, the remaining folds are
     left for later. ``jobs``: how many folds are trained side by side, each in its own process; None means one for
-    each visible GPU. A single job runs in this process.
+    each visible GPU. A single job runs in this process, unless ``isolate`` gives it one of its own as well, whose death
+    is then that fold's failure alone; this process must not have used a GPU.
 
     Raise FoldsError after the last fold if some failed; with ``fold``, raise that fold's own error.
     """
@@ -67,7 +69,7 @@ def train_folds(
         initial_weights.locate_source(settings.training.start, runs_dir)
     frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
     jobs = jobs or max(1, len(devices.multiple_gpus()))
-    run = _create_run(runs_dir, name, settings, frames, jobs, reporter)
+    run = _create_run(runs_dir, name, settings, frames, isolate or jobs > 1, reporter)
     _warn_of_one_kind(frames, reporter)
     table = load_folds(run, frames)
     folds = [run.fold(number) for number in _folds_to_train(folding.count(table), fold, settings.trains_all)]
@@ -78,6 +80,7 @@ def train_folds(
     jobs = min(jobs, len(unfinished))
     if jobs > 1:
         reporter.say(f"{jobs} folds are trained side by side.")
+    if unfinished and (jobs > 1 or isolate):
         failures = ParallelTraining(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(
             unfinished
         )
@@ -92,10 +95,10 @@ def train_folds(
 
 
 def _create_run(
-    runs_dir: Path, name: str, settings: Settings, frames: Frames, jobs: int, reporter: Reporter
+    runs_dir: Path, name: str, settings: Settings, frames: Frames, isolate: bool, reporter: Reporter
 ) -> Run:
     """Create run ``name``, or open it if it exists; report this session's devices."""
-    machine = environment(_devices(jobs))
+    machine = environment(_devices(isolate))
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     return run
@@ -161,9 +164,9 @@ def _sort_key(fold: FoldName) -> float:
     return math.inf if fold == ALL else fold
 
 
-def _devices(jobs: int) -> list[str]:
+def _devices(isolate: bool) -> list[str]:
     """Return the names of this session's devices; do not initialise them here if worker processes will use them."""
-    return list(devices.visible_gpus()) or ["cpu:0"] if jobs > 1 else devices.names()
+    return list(devices.visible_gpus()) or ["cpu:0"] if isolate else devices.names()
 
 
 def _folds_to_train(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:
