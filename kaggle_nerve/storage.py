@@ -1,16 +1,15 @@
-"""Write files atomically; completion markers, digests and locks."""
+"""Write files atomically; completion markers and digests."""
 
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from kaggle_nerve.disk import UNSUPPORTED, name_in_faults
 from kaggle_nerve.errors import NerveError
 
 COMPLETE = "complete.json"
@@ -20,19 +19,22 @@ COMPLETE = "complete.json"
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it replaces ``path`` if the block succeeds.
 
-    A reader, and a later run after a kill, sees the old file or the new one, never a partial one.
+    A reader, and a later run after a kill, sees the old file or the new one, never a partial one. An OSError names
+    ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".{path.name}")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with name_in_faults(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".{path.name}")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            flush(temporary)
+            with suppress(OSError):  # some network drives have rights of their own
+                temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,27 +83,14 @@ def digest_text(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-@contextmanager
-def hold_lock(path: Path, message: str, patience: float = 0) -> Iterator[None]:
-    """Hold the lock file ``path``; raise NerveError ``message`` if another process holds it for ``patience`` seconds.
-
-    The operating system releases the lock of a killed process.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=patience)
-    except Timeout as fault:
-        raise NerveError(message) from fault
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until the file's content is on the disk; some network drives cannot tell, and keep it as they do."""
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        try:
+            os.fsync(file.fileno())
+        except OSError as fault:
+            if fault.errno not in UNSUPPORTED:
+                raise
 
 
 def _umask() -> int:

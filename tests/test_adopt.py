@@ -11,10 +11,11 @@ from training_support import numbers
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.disk import explain_disk_errors
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.runs.adopting import adopt
 from kaggle_nerve.settings import load_preset, save_settings
-from kaggle_nerve.storage import hold_lock, mark_complete, write_json
+from kaggle_nerve.storage import mark_complete, write_json
 
 DONE, BEGUN = "done", "begun"
 

@@ -320,7 +320,7 @@ class TestAroundTheDownload:
         self, served: ServedCompetition, data: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         usage = shutil.disk_usage("/")._replace(free=5_000_000)
-        monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: usage)
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
         shelf = ShelfClient(served.archive, Listing((RemoteFile("train.zip", 1_200_000_000),)))
         with pytest.raises(NerveError, match=r"needs 2\.4 GB .* has 5\.0 MB free: free 2\.5 GB, or choose"):
             fetch(data, shelf)

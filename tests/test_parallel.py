@@ -146,7 +146,9 @@ def test_processes_that_are_killed_crash_or_fail_leave_the_others_alone(stand_in
     failures = pool.train([run.fold(number) for number in (0, 1, 2, 3, ALL)])
     assert {number: str(fault) for number, fault in failures.items()} == {
         1: f"Fold 1 failed (OSError: no room); its log: {run.fold(1).log}",
-        2: f"Fold 2 ended with signal 9 (out of memory?); its log: {run.fold(2).log}",
+        2: "Fold 2 was killed (SIGKILL), most likely for lack of memory, at training.batch=4 and size=[45,62]; train "
+        "it with fewer --jobs, or as another run with --set training.batch=2, a smaller size or a smaller model.width; "
+        f"its log: {run.fold(2).log}",
         3: "its data is not there.",
     }
     assert set(map(str, (failures[1], failures[2]))) | {"Fold 3: its data is not there."} <= set(told.lines)
@@ -191,7 +193,9 @@ def test_a_killed_fold_and_a_crashed_one_leave_the_third_alone_and_are_trained_l
     assert read_completion(tmp_path / "run" / "fold-0")
     crashed, ended = str(caught.value).splitlines()
     assert crashed.startswith("Fold 1 failed (IsADirectoryError: ")
-    assert ended.startswith("Fold 2 ended with signal 9 (out of memory?); its log: ")
+    assert ended.startswith(
+        "Fold 2 was killed (SIGKILL), most likely for lack of memory, at training.batch=4 and "
+    )
     log = Path(crashed.rpartition("its log: ")[2])
     assert "Traceback" in log.read_text()
 

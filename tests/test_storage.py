@@ -58,11 +58,11 @@ SHAPES = {"first": ((5, 2), np.uint8), "second": ((5,), np.float32)}
 
 def test_arrays_go_on_where_they_stopped(tmp_path):
     growing = GrowingArrays(tmp_path, SHAPES, "key")
-    growing.arrays["first"][:3] = 7
+    growing.write(0, {"first": np.full((3, 2), 7)})
     growing.note(3)
     again = GrowingArrays(tmp_path, SHAPES, "key")
     assert again.done == 3
-    assert again.arrays["first"][:3].tolist() == [[7, 7]] * 3
+    assert again.read("first")[:3].tolist() == [[7, 7]] * 3
     again.note(5)
     again.finish()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["first.npy", "second.npy"]
@@ -71,16 +71,16 @@ def test_arrays_go_on_where_they_stopped(tmp_path):
 
 def test_arrays_of_another_key_start_anew(tmp_path):
     growing = GrowingArrays(tmp_path, SHAPES, "key")
-    growing.arrays["first"][:] = 7
+    growing.write(0, {"first": np.full((5, 2), 7)})
     growing.note(3)
     other = GrowingArrays(tmp_path, SHAPES, "other")
     assert other.done == 0
-    assert not other.arrays["first"].any()
+    assert not other.read("first").any()
 
 
 def test_a_kill_while_arrays_get_their_names_loses_nothing(tmp_path):
     growing = GrowingArrays(tmp_path, SHAPES, "key")
-    growing.arrays["second"][:] = 3
+    growing.write(0, {"second": np.full(5, 3)})
     growing.note(5)
     (tmp_path / "first.partial.npy").replace(tmp_path / "first.npy")
     again = GrowingArrays(tmp_path, SHAPES, "key")

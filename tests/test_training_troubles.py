@@ -10,7 +10,7 @@ from support import write_competition
 from training_support import FAST
 
 from kaggle_nerve.runs import open_run
-from kaggle_nerve.training import epochs
+from kaggle_nerve.training import epochs, run_folds
 from kaggle_nerve.training.validation import EpochScore
 
 EMPTY = EpochScore(0.5, math.nan, math.nan, 0.95, 1.0, 0.0, 0.0, 0.0, 0.98)
@@ -24,8 +24,12 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def train(data, tmp_path):
-    """Train fold 0 of a run ``x`` of tiny networks with more words; return what the user reads."""
+def train(data, tmp_path, monkeypatch):
+    """Train a run ``x`` of tiny networks, with more words and in this process; return what the user reads."""
+    original = run_folds.train_folds
+    monkeypatch.setattr(
+        run_folds, "train_folds", lambda *words, isolate, **options: original(*words, **options)
+    )
     changes = [word for change in FAST for word in ("--set", change)]
 
     def run(*words: str, code: int = 0) -> str:

@@ -1,12 +1,11 @@
 """The command line: parse, call one function, print. Heavy modules are imported inside the commands."""
 
-import errno
 import os
 import sys
 
 import click
 
-from kaggle_nerve import __version__
+from kaggle_nerve import __version__, memory
 from kaggle_nerve.cli import (
     audit,
     data,
@@ -18,11 +17,16 @@ from kaggle_nerve.cli import (
     submissions,
     submit,
     training,
+    watch,
 )
+from kaggle_nerve.disk import disk_sentence
 from kaggle_nerve.errors import NerveError
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENCV_LOG_LEVEL": "SILENT"}
 """Silences the frameworks' own log lines; must be set before they are imported."""
+
+UNLOCKED = {"HDF5_USE_FILE_LOCKING": "FALSE"}
+"""Lets HDF5 write where the file system has no locks. Each fold and run has a lock of its own."""
 
 
 class Commands(click.Group):
@@ -39,16 +43,16 @@ class Commands(click.Group):
         except NerveError as fault:
             raise click.ClickException(str(fault)) from fault
         except OSError as fault:
-            raise click.ClickException(_disk_sentence(fault)) from fault
-
-
-def _disk_sentence(fault: OSError) -> str:
-    if fault.errno == errno.EPIPE or (not fault.filename and fault.errno not in (errno.ENOSPC, errno.EDQUOT)):
-        raise fault
-    if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" while writing {fault.filename}" if fault.filename else ""
-        return f"The disk is full{where}; free some space and run the same command again."
-    return f"{fault.filename}: {fault.strerror}; check the path and its rights."
+            sentence = disk_sentence(fault)
+            if sentence is None:
+                raise
+            raise click.ClickException(sentence) from fault
+        except click.ClickException:
+            raise
+        except Exception as fault:
+            if not memory.is_exhausted(fault):
+                raise
+            raise click.ClickException(watch.MEMORY) from fault
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -63,7 +67,7 @@ def cli() -> None:
 
     No account? `kaggle-nerve rehearse` runs the whole job against a rehearsal of Kaggle on this machine.
     """
-    for name, value in QUIET.items():
+    for name, value in (QUIET | UNLOCKED).items():
         os.environ.setdefault(name, value)
 
 
@@ -89,6 +93,14 @@ for command in (
 
 def main() -> None:
     """Run the console script."""
+    dismiss = watch.start(f"kaggle-nerve {' '.join(sys.argv[1:2])}".strip())
+    try:
+        _main()
+    finally:
+        dismiss()
+
+
+def _main() -> None:
     try:
         sys.exit(cli.main(prog_name="kaggle-nerve", standalone_mode=False) or 0)
     except click.ClickException as fault:

@@ -78,10 +78,10 @@ def rehearse(
     settings = load_preset(preset, changes)
 
     from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
+    from kaggle_nerve.locks import hold_lock
     from kaggle_nerve.phantom import is_synthetic
     from kaggle_nerve.rehearsal import run
     from kaggle_nerve.rehearsal.server import RehearsalServer
-    from kaggle_nerve.storage import hold_lock
 
     reporter = TerminalReporter()
     parsed_faults = [fault_injection.parse(text) for text in faults]

@@ -14,12 +14,12 @@ from kaggle_nerve import devices
 from kaggle_nerve.progress import Bar, LogBar, Reporter
 
 
-def load_keras(*, deterministic: bool = False) -> None:
+def load_keras(*, deterministic: bool = False, device: bool = True) -> None:
     """Import Keras and initialise its device without the backend's start-up lines.
 
     TensorFlow writes them straight to the process's standard error before its log level takes effect. They
-    are shown if the import fails. With several GPUs none is initialised: doing so takes its memory, and each
-    GPU is for a process of its own. ``deterministic`` takes effect at the first use of the device.
+    are shown if the import fails. No GPU is initialised without ``device``, nor if there are several: doing so takes
+    its memory, and each GPU is for a process of its own. ``deterministic`` takes effect at the first use of the device.
     """
     # TensorFlow warns of repeated tracing when several models are each traced once.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -32,7 +32,7 @@ def load_keras(*, deterministic: bool = False) -> None:
 
             if deterministic:
                 devices.make_deterministic()
-            if not devices.multiple_gpus():
+            if device and not devices.multiple_gpus():
                 keras.ops.convert_to_numpy(keras.ops.zeros(1))
         except BaseException:
             lines.seek(0)

@@ -153,7 +153,7 @@ def train_folds(
     from kaggle_nerve.data.frames import locate
 
     locate(data_dir)
-    load_keras(deterministic=settings.training.deterministic)
+    load_keras(deterministic=settings.training.deterministic, device=False)
     from kaggle_nerve.training import run_folds
 
     failures: dict[FoldName, str] = {}
@@ -170,6 +170,7 @@ def train_folds(
                 stop=interrupt.stop,
                 workers=workers,
                 jobs=jobs,
+                isolate=True,
             )
         except run_folds.FoldsError as fault:
             run, results, failures = fault.run, fault.results, fault.failures

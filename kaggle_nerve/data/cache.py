@@ -15,13 +15,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
-from kaggle_nerve.arrays import GrowingArrays
+from kaggle_nerve.arrays import GrowingArrays, open_array
 from kaggle_nerve.competition import facts, rle
 from kaggle_nerve.data.frames import Layout, test_frames, training_frames
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import wait_for_lock
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.storage import digest_text, mark_complete, read_completion, write_json, write_text
 
@@ -84,15 +84,19 @@ def _open(
     source = _source(table, part)
     digest = _digest(table, size, source)
     folder = _root(layout) / f"{size[0]}x{size[1]}-{digest[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
     with_masks = part == facts.TRAIN_FOLDER
     # The lock makes a second process wait for the first one's arrays instead of building them, too.
-    with FileLock(folder / ".lock"):
+    with wait_for_lock(folder / ".lock", f"builds {folder}", reporter):
         if not read_completion(folder):
             _build(folder, table, size, with_masks, digest, reporter, workers)
             _describe(folder, table, size, part, source)
-    masks = np.load(folder / "masks.npy", mmap_mode="r") if with_masks else None
-    return Cache(folder, source, np.load(folder / "frames.npy", mmap_mode="r"), masks, table)
+    try:
+        masks = open_array(folder / "masks.npy") if with_masks else None
+        return Cache(folder, source, open_array(folder / "frames.npy"), masks, table)
+    except (FileNotFoundError, ValueError) as fault:
+        raise NerveError(
+            f"{folder} is damaged ({fault}); delete it and run the same command again."
+        ) from fault
 
 
 def _build(
@@ -106,17 +110,21 @@ def _build(
 ) -> None:
     names = ["frames", "masks"] if with_masks else ["frames"]
     shape = (len(table), *size)
-    cache_arrays = GrowingArrays(folder, dict.fromkeys(names, (shape, np.uint8)), digest)
+    advice = f", or set {FOLDER_VARIABLE} to a folder on another disk"
+    shapes = dict.fromkeys(names, (shape, np.uint8))
+    cache_arrays = GrowingArrays(folder, shapes, digest, f"frames at {size[0]}x{size[1]}", advice)
     rows = list(table.itertuples(index=False))
     label = f"Caching at {size[0]}x{size[1]}"
     with ThreadPoolExecutor(workers) as pool, reporter.bar(label, len(rows)) as bar:
         bar.update(cache_arrays.done)
         for start in range(cache_arrays.done, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
-            for place, values in enumerate(pool.map(lambda row: _read(row, size, with_masks), chunk), start):
-                for array, value in zip(cache_arrays.arrays.values(), values, strict=True):
-                    array[place] = value
+            images = []
+            for values in pool.map(lambda row: _read(row, size, with_masks), chunk):
+                images.append(values)
                 bar.update()
+            columns = zip(names, zip(*images, strict=True), strict=True)
+            cache_arrays.write(start, {name: np.stack(values) for name, values in columns})
             cache_arrays.note(start + len(chunk))
     cache_arrays.finish()
 

@@ -1,16 +1,12 @@
-"""Check disk space, and explain disk errors in a sentence."""
+"""Explain disk errors in a sentence."""
 
 import errno
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kaggle_nerve.disk import FULL
 from kaggle_nerve.errors import NerveError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-RESERVE = 64 << 20
-"""Bytes to keep free for everything else on the disk."""
 
 
 @contextmanager
@@ -33,22 +29,3 @@ def explain_disk_errors(folder: Path, option: str = "--data") -> Iterator[None]:
                 f"choose another folder with {option}."
             ) from fault
         raise
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Raise NerveError unless ``needed`` more bytes fit on the disk of ``folder``."""
-    free = shutil.disk_usage(folder).free
-    if needed > 0 and free < needed + RESERVE:
-        raise NerveError(
-            f"{folder} needs {as_size(needed)} for the archive and what is in it, and its disk has "
-            f"{as_size(free)} free: free {as_size(needed + RESERVE - free)}, or choose another folder with "
-            "--data."
-        )
-
-
-def as_size(count: int) -> str:
-    """Format bytes for people: ``1.5 GB``."""
-    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
-        if count >= 10**power:
-            return f"{count / 10**power:.1f} {unit}"
-    return f"{count} bytes"

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from kaggle_nerve.disk import as_size
 from kaggle_nerve.kaggle_api import failures
 from kaggle_nerve.kaggle_api.client import (
     Client,
@@ -11,7 +12,6 @@ from kaggle_nerve.kaggle_api.client import (
     expected_size,
     partial_path,
 )
-from kaggle_nerve.kaggle_api.disk import as_size
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.records import Listing
 from kaggle_nerve.progress import Reporter

@@ -9,13 +9,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kaggle_nerve import storage
+from kaggle_nerve.disk import as_size, require_space
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import download, failures, layout
 from kaggle_nerve.kaggle_api.archive import CorruptArchiveError, Member, UnsafeArchiveError, unpack
 from kaggle_nerve.kaggle_api.client import REHEARSAL, Client, archive_path
-from kaggle_nerve.kaggle_api.disk import as_size, explain_disk_errors, require_space
+from kaggle_nerve.kaggle_api.disk import explain_disk_errors
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.records import Listing
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.progress import SILENT, Reporter
 
 WORK = ".fetch"
@@ -25,6 +27,9 @@ SOURCE = "source.json"
 """File in that folder that records where the data came from."""
 
 LOCK = "lock"
+
+FREE = 64 << 20
+"""Bytes to keep free for everything else on the disk."""
 
 TRIES = 3
 """Maximum number of downloads of an archive that arrives damaged."""
@@ -123,7 +128,9 @@ def _download_and_unpack(data_dir: Path, client: Client, reporter: Reporter) -> 
     """Download and unpack until every checksum is right; also return the number of damaged archives."""
     work = data_dir / WORK
     listing = _list_files(client, reporter)
-    require_space(data_dir, _bytes_needed(data_dir, listing))
+    needed = _bytes_needed(data_dir, listing)
+    advice = ", or choose another folder with --data"
+    require_space(data_dir, needed, "the archive and what is in it", advice, FREE)
     faults: list[NerveError] = []
     while len(faults) < TRIES:
         try:
@@ -249,7 +256,7 @@ def _lock(data_dir: Path) -> AbstractContextManager[None]:
         f"Another fetch works on {data_dir} at this moment: wait until it has ended, or choose another "
         "folder with --data."
     )
-    return storage.hold_lock(data_dir / WORK / LOCK, message)
+    return hold_lock(data_dir / WORK / LOCK, message)
 
 
 def _move(source: Path, destination: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 import keras
-from filelock import FileLock
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import wait_for_lock
 from kaggle_nerve.models import efficientnet_lite, torch_file
 from kaggle_nerve.storage import digest_file
 
@@ -56,9 +56,9 @@ class KerasFile:
             # Keras uses another folder if this one is not writable.
             models.mkdir(parents=True, exist_ok=True)
         # Folds trained side by side need the same file at once, and Keras downloads directly to its final name.
-        lock = FileLock(models / f".{self.name}.lock") if os.access(models, os.W_OK) else nullcontext()
-        try:
-            with lock:
+        lock = models / f".{self.name}.lock"
+        with wait_for_lock(lock, f"downloads {self.name}") if os.access(models, os.W_OK) else nullcontext():
+            try:
                 path = keras.utils.get_file(
                     self.name,
                     f"{self.folder}/{self.name}",
@@ -66,12 +66,12 @@ class KerasFile:
                     cache_subdir="models",
                     file_hash=self.digest,
                 )
-        except Exception as fault:  # Keras raises bare Exception if a download fails
-            raise NerveError(
-                f"The ImageNet weights of {encoder}, {self.name}, are not in {_own_folder()}, {attached} or {models}, "
-                f"and could not be downloaded ({_first_line(fault)}); give the file with --set model.weights=FILE, "
-                f"or begin with random weights: --set model.weights=none."
-            ) from fault
+            except Exception as fault:  # Keras raises bare Exception if a download fails
+                raise NerveError(
+                    f"The ImageNet weights of {encoder}, {self.name}, are not in {_own_folder()}, {attached} or "
+                    f"{models}, and could not be downloaded ({_first_line(fault)}); give the file with --set "
+                    f"model.weights=FILE, or begin with random weights: --set model.weights=none."
+                ) from fault
         return Path(path)
 
     def load(self, application: keras.Model, path: Path) -> None:

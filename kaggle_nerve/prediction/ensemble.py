@@ -10,13 +10,14 @@ from kaggle_nerve.arrays import GrowingArrays
 from kaggle_nerve.data.cache import Cache, open_test
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import Mixer
 from kaggle_nerve.prediction.forward import ModelOutput, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, Run, TestFacts
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import digest_text, hold_lock, write_text
+from kaggle_nerve.storage import digest_text, write_text
 
 FORMAT = "2"
 """Version of the stored predictions: older ones are predicted again."""
@@ -78,7 +79,8 @@ def _stream(
     """Fill the arrays of the test folder; return the presence, agreement and spread of each frame."""
     settings, count = run.settings.prediction, len(cache.frames)
     folds = len(run.finished_folds())
-    stored = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, folds), key)
+    shapes = _shapes(count, run.settings.size, folds)
+    stored = GrowingArrays(run.test_folder, shapes, key, "the predictions of the test frames")
     step = CHUNK * settings.batch
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     with reporter.bar("Predicting", count) as bar:
@@ -89,13 +91,11 @@ def _stream(
             row = start
             while row < start + len(frames):
                 combined = combine_models([next(stream) for stream in streams], folds, settings.combine)
-                place = slice(row, row + len(combined["presence"]))
-                for name, values in combined.items():
-                    stored.arrays[name][place] = values
-                row = place.stop
+                stored.write(row, combined)
+                row += len(combined["presence"])
             stored.note(row)
             bar.update(len(frames))
-    figures = {name: np.array(stored.arrays[name]) for name in ("presence", "agreement", "spread")}
+    figures = {name: stored.read(name) for name in ("presence", "agreement", "spread")}
     stored.finish()
     return figures
 

@@ -7,10 +7,14 @@ from weakref import WeakKeyDictionary
 import keras
 import numpy as np
 
+from kaggle_nerve import memory
 from kaggle_nerve.maps.blending import Mixer, mean_agreement
 from kaggle_nerve.prediction.views import VIEWS, View, apply_view, undo_view
 
 OUTPUTS = ("mask", "presence")
+_largest: WeakKeyDictionary[keras.Model, int] = WeakKeyDictionary()
+"""The largest batch that memory sufficed for, for models that it did not suffice for."""
+
 _short: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
 
 
@@ -61,6 +65,21 @@ def _predict_batch(
 
 
 def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Predict ``chunk``, ``batch`` frames at a time, or fewer if memory does not suffice: the result is the same."""
+    batch = min(batch, _largest.get(model, batch))
+    try:
+        parts = [_pass_batch(model, chunk[row : row + batch], batch) for row in range(0, len(chunk), batch)]
+    except Exception as fault:
+        if batch == 1 or not memory.is_exhausted(fault):
+            raise
+        _largest[model] = batch // 2
+    else:
+        masks, presences = zip(*parts, strict=True)
+        return np.concatenate(masks), np.concatenate(presences)
+    return _pass(model, chunk, batch)
+
+
+def _pass_batch(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
     count = len(chunk)
     if count < batch:
         # One shape means one compilation; the padding rows are removed again below.

@@ -8,13 +8,17 @@ import numpy as np
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.cache import Cache, open_training
 from kaggle_nerve.data.frames import locate
+from kaggle_nerve.disk import require_space
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.prediction.ensemble import load_fold
 from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, OofFacts, Run
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import atomic_path, digest_file, hold_lock, write_text
+from kaggle_nerve.storage import atomic_path, digest_file, write_text
+
+MAP_TYPE = np.float16
 
 
 def predict_oof(
@@ -55,11 +59,18 @@ def predict_held_out(
 ) -> None:
     """Write the out-of-fold maps and table of ``fold``, for ``rows`` of the cache.
 
-    The table has the columns subject, img, fold, presence, agreement and spread (see `ModelOutput`).
+    The table has the columns subject, img, fold, presence, agreement and spread (see `ModelOutput`). Raise NerveError
+    at once if the disk lacks the space.
     """
+    fold.oof_folder.mkdir(parents=True, exist_ok=True)
+    require_space(
+        fold.oof_folder,
+        map_bytes(len(rows), cache.frames.shape[1:]),
+        f"the predictions of fold {fold.number}",
+    )
     settings = fold.run.settings.prediction
     frames = cache.frames[rows]
-    masks = np.empty(frames.shape, np.float16)
+    masks = np.empty(frames.shape, MAP_TYPE)
     figures = {name: np.empty(len(frames)) for name in ("presence", "agreement", "spread")}
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     row = 0
@@ -75,6 +86,11 @@ def predict_held_out(
         np.save(path, masks)
     table = cache.table.iloc[rows][["subject", "img"]].assign(fold=fold.number, **figures)
     write_text(fold.oof_table, table.round({"agreement": 6, "spread": 6}).to_csv(index=False))
+
+
+def map_bytes(count: int, size: tuple[int, int]) -> int:
+    """Return the bytes of ``count`` stored maps of ``size`` (height, width)."""
+    return count * size[0] * size[1] * np.dtype(MAP_TYPE).itemsize
 
 
 def _inputs(fold: Fold) -> OofFacts:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kaggle_nerve.arrays import open_array
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import matching
 from kaggle_nerve.maps.blending import combine
@@ -269,7 +270,7 @@ def _read_index(path: Path, keys: tuple[str, ...], again: str) -> pd.DataFrame:
 
 def _read_array(path: Path, axes: int, count: int, again: str) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r")
+        array = open_array(path)
     except (OSError, ValueError) as fault:
         raise NerveError(f"{path} cannot be read ({fault}); {again}.") from fault
     if array.ndim != axes or array.dtype.kind not in "fi":

@@ -5,9 +5,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.runs.run import LOCK, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import load_settings
-from kaggle_nerve.storage import hold_lock, read_completion
+from kaggle_nerve.storage import read_completion
 
 
 def adopt(source: Path, runs_dir: Path) -> list[str]:
@@ -119,5 +120,5 @@ def _copy_files(source: Path, target: Path) -> None:
     for path in sorted(source.iterdir()):
         if path.is_dir():
             _copy_files(path, target / path.name)
-        elif path.name != LOCK:
+        elif not path.name.startswith(LOCK):
             shutil.copyfile(path, target / path.name)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.runs.facts import (
     FIGURES,
     FoldFacts,
@@ -19,7 +20,7 @@ from kaggle_nerve.runs.facts import (
 )
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.settings.schema import ALL, FoldName
-from kaggle_nerve.storage import hold_lock, mark_complete, read_completion, read_json, reopen
+from kaggle_nerve.storage import mark_complete, read_completion, read_json, reopen
 
 SETTINGS = "settings.toml"
 """File that marks a folder as a run's."""

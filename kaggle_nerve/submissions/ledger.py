@@ -18,6 +18,7 @@ from kaggle_nerve import storage
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api.client import Client
 from kaggle_nerve.kaggle_api.records import COMPLETE, ERROR, PENDING, RemoteSubmission
+from kaggle_nerve.locks import hold_lock
 
 SENDING, UNKNOWN, REFUSED, LOST = "sending", "unknown", "refused", "lost"
 """Statuses besides Kaggle's own pending, complete and error: the upload runs or was killed; its outcome is
@@ -125,12 +126,12 @@ class Ledger:
     def upload_lock(self) -> Iterator[None]:
         """Allow one upload at a time from this folder: two could send the same file."""
         message = f"Another upload from {self.path.parent} is at work: run the same command again when it has ended."
-        with storage.hold_lock(self.path.with_name(".upload.lock"), message, 0):
+        with hold_lock(self.path.with_name(".upload.lock"), message, 0):
             yield
 
     def _change(self, change: Callable[[list[Entry]], list[Entry]]) -> None:
         message = f"Another process holds {self.path}: run the same command again when it has ended."
-        with storage.hold_lock(self.path.with_name(".ledger.lock"), message, PATIENCE):
+        with hold_lock(self.path.with_name(".ledger.lock"), message, PATIENCE):
             storage.write_text(self.path, _format(change(self.rows())))
 
     def _text(self) -> str:

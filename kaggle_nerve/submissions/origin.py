@@ -4,8 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kaggle_nerve.decision.decision import Decision
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.runs import Run, join_names
-from kaggle_nerve.storage import digest_file, digest_text, hold_lock, read_json, write_json
+from kaggle_nerve.storage import digest_file, digest_text, read_json, write_json
 from kaggle_nerve.submissions.ledger import PATIENCE, Origin
 
 NOTES = ".origins.json"

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import keras
 
-from kaggle_nerve import devices
-from kaggle_nerve.prediction.held_out import predict_held_out
+from kaggle_nerve import devices, memory
+from kaggle_nerve.disk import require_space
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction import held_out
 from kaggle_nerve.runs import FoldFacts, FoldResult
 from kaggle_nerve.runs.facts import FIGURES
 from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import atomic_path, digest_file, mark_complete, read_completion
 from kaggle_nerve.training import averaging, initial_weights
 from kaggle_nerve.training.checkpoint import Checkpoint, State
+from kaggle_nerve.training.deaths import memory_sentence
 from kaggle_nerve.training.epochs import Epochs
 from kaggle_nerve.training.job import FoldJob, Stage, main_stage, warm_stage
 from kaggle_nerve.training.machine import record_environment
@@ -28,7 +31,8 @@ def train_fold(job: FoldJob, jobs: int = 1) -> FoldResult:
     finished fold is not trained again. ``jobs``, how many folds are trained side by side, is only recorded in the
     fold's environment file.
 
-    The fold `ALL` has no out-of-fold predictions. Raise NerveError if another process trains the fold.
+    The fold `ALL` has no out-of-fold predictions. Raise NerveError if another process trains the fold, or if memory
+    runs out.
     """
     fold = job.fold
     with fold.lock():
@@ -38,8 +42,24 @@ def train_fold(job: FoldJob, jobs: int = 1) -> FoldResult:
         if job.settings.training.deterministic:
             devices.make_deterministic()
         with record_environment(fold, jobs):
-            _train(job)
+            is_exhausted = _runs_out_of_memory(job)
+    if is_exhausted:
+        raise NerveError(memory_sentence(fold, jobs))
     return fold.result()
+
+
+def _runs_out_of_memory(job: FoldJob) -> bool:
+    """Train as `_train` does; return whether memory ran out.
+
+    The exception would hold the arrays that the next fold needs the memory of.
+    """
+    try:
+        _train(job)
+    except Exception as fault:
+        if not memory.is_exhausted(fault):
+            raise
+        return True
+    return False
 
 
 def _train(job: FoldJob) -> None:
@@ -51,9 +71,19 @@ def _train(job: FoldJob) -> None:
     if restored is None:
         return
     model, state = restored
+    _require_disk(stage, model, state)
     Epochs(stage, model, state).run()
     if state.ended(stage.settings):
         _finish(stage, model, state)
+
+
+def _require_disk(stage: Stage, model: keras.Model, state: State) -> None:
+    """Raise NerveError now, and not after hours, if the disk cannot hold what the fold will write."""
+    # The optimiser has two values for each weight. A checkpoint is written before the old one is deleted.
+    checkpoint = 3 * 4 * model.count_params()
+    predictions = held_out.map_bytes(len(stage.held_rows), stage.settings.size)
+    needed = checkpoint * (1 if state.epoch else 2) + predictions
+    require_space(stage.folder, needed, f"the checkpoints and predictions of fold {stage.job.fold.number}")
 
 
 def _build_main_model(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] | None:
@@ -117,7 +147,7 @@ def _finish(stage: Stage, model: keras.Model, state: State) -> None:
     figures = {}
     if fold.number != ALL:
         figures = _figures(stage, final, state)
-        predict_held_out(fold, final, stage.cache, stage.held_rows, job.reporter)
+        held_out.predict_held_out(fold, final, stage.cache, stage.held_rows, job.reporter)
     # Compile again without the optimiser: the file is then a third of the size.
     final.compile(jit_compile=settings.training.jit_compile)
     with atomic_path(fold.model) as path:

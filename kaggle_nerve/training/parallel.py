@@ -5,7 +5,6 @@ import json
 import math
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import kaggle_nerve
-from kaggle_nerve import devices
+from kaggle_nerve import devices, memory
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import Reporter
 from kaggle_nerve.runs import Fold
 from kaggle_nerve.settings.schema import FoldName
+from kaggle_nerve.training.deaths import death_sentence, memory_sentence
 from kaggle_nerve.training.worker import STOP, Order, Replay
 
 COMMAND = [sys.executable, "-m", "kaggle_nerve.training.worker"]
@@ -43,7 +43,7 @@ class Worker:
     """Handle of the process that trains one fold. ``slot``: number of its device."""
 
     def __init__(self, fold: Fold, order: Order, slot: int, environment: dict[str, str], events: Events):
-        self.fold, self.slot, log = fold, slot, fold.log
+        self.fold, self.slot, self._jobs, log = fold, slot, order.jobs, fold.log
         self.last_message: dict[str, Any] = {}
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as errors:
@@ -74,15 +74,13 @@ class Worker:
         """Describe why the process ended without a result."""
         if self.last_message.get("event") == "failed":
             return NerveError(self.last_message["text"])
-        code = self._process.returncode
-        if self.last_message.get("event") == "crashed":
-            first_line = (self.last_message["text"].splitlines() or [""])[0][:200]
-            reason = f"failed ({first_line.rstrip('.')})"
-        elif code < 0:
-            reason = f"ended with signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
-        else:
-            reason = f"ended with exit code {code}"
-        return NerveError(f"{self.fold.label} {reason}; its log: {self.fold.log}")
+        if self.last_message.get("event") != "crashed":
+            return NerveError(death_sentence(self.fold, self._jobs, self._process.returncode))
+        text = self.last_message["text"]
+        if memory.mentions(text):
+            return NerveError(memory_sentence(self.fold, self._jobs))
+        first_line = (text.splitlines() or [""])[0][:200].rstrip(".")
+        return NerveError(f"{self.fold.label} failed ({first_line}); its log: {self.fold.log}")
 
     def _write(self, line: bytes) -> None:
         # If the worker has ended already, `_read` reports it.

@@ -10,7 +10,9 @@ import pandas as pd
 from kaggle_nerve import devices, runs
 from kaggle_nerve.competition import facts
 from kaggle_nerve.data import folds as folding
+from kaggle_nerve.disk import require_space
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction.held_out import map_bytes
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, FoldResult, Run
 from kaggle_nerve.runs.run import is_run
@@ -49,6 +51,7 @@ def train_folds(
     stop: Callable[[], bool] = lambda: False,
     workers: int = 2,
     jobs: int | None = None,
+    isolate: bool = False,
 ) -> tuple[Run, list[FoldResult]]:
     """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); skip finished ones.
 
@@ -56,7 +59,8 @@ def train_folds(
     process, each fold's share is proportional to its training frames; with several, each round of ``jobs`` folds
     gets an equal share. ``stop`` is called at least after each epoch; once it returns True, the remaining folds are
     left for later. ``jobs``: how many folds are trained side by side, each in its own process; None means one for
-    each visible GPU. A single job runs in this process.
+    each visible GPU. A single job runs in this process, unless ``isolate`` gives it one of its own as well, whose death
+    is then that fold's failure alone; this process must not have used a GPU.
 
     Raise FoldsError after the last fold if some failed; with ``fold``, raise that fold's own error.
     """
@@ -68,7 +72,7 @@ def train_folds(
     jobs = jobs or max(1, len(devices.multiple_gpus()))
     if not is_run(runs_dir / name):
         check_new(settings, frames)
-    run = _create_run(runs_dir, name, settings, frames, jobs, reporter)
+    run = _create_run(runs_dir, name, settings, frames, isolate or jobs > 1, reporter)
     _warn_of_one_kind(frames, reporter)
     table = load_folds(run, frames)
     folds = [run.fold(number) for number in _folds_to_train(folding.count(table), fold, settings.trains_all)]
@@ -76,9 +80,11 @@ def train_folds(
     if len(unfinished) < len(folds):
         further = f"; --run NEW --start-from {name} trains them further" * (not unfinished)
         reporter.say(f"{len(folds) - len(unfinished)} of {len(folds)} folds are finished already{further}.")
+    _require_disk(run, unfinished, frames, table)
     jobs = min(jobs, len(unfinished))
     if jobs > 1:
         reporter.say(f"{jobs} folds are trained side by side.")
+    if unfinished and (jobs > 1 or isolate):
         failures = ParallelTraining(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(
             unfinished
         )
@@ -93,10 +99,10 @@ def train_folds(
 
 
 def _create_run(
-    runs_dir: Path, name: str, settings: Settings, frames: Frames, jobs: int, reporter: Reporter
+    runs_dir: Path, name: str, settings: Settings, frames: Frames, isolate: bool, reporter: Reporter
 ) -> Run:
     """Create run ``name``, or open it if it exists; report this session's devices."""
-    machine = environment(_devices(jobs))
+    machine = environment(_devices(isolate))
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     return run
@@ -113,6 +119,13 @@ def _warn_of_one_kind(frames: Frames, reporter: Reporter) -> None:
         else "no frame of the training data has a mask, so nothing can be learned, and empty masks score 1"
     )
     reporter.say(f"Warning: {fact}; check {facts.TRAIN_CSV}, for example with `kaggle-nerve verify`.")
+
+
+def _require_disk(run: Run, folds: list[Fold], frames: Frames, table: pd.DataFrame) -> None:
+    """Raise NerveError now, and not before the last fold, if the disk cannot hold the predictions of ``folds``."""
+    rows = [folding.split(frames.cache.table, table, fold.number)[1] for fold in folds]
+    needed = map_bytes(sum(map(len, rows)), run.settings.size)
+    require_space(run.folder, needed, f"the predictions of {len(folds)} folds")
 
 
 def _one_by_one(
@@ -155,9 +168,9 @@ def _sort_key(fold: FoldName) -> float:
     return math.inf if fold == ALL else fold
 
 
-def _devices(jobs: int) -> list[str]:
+def _devices(isolate: bool) -> list[str]:
     """Return the names of this session's devices; do not initialise them here if worker processes will use them."""
-    return list(devices.visible_gpus()) or ["cpu:0"] if jobs > 1 else devices.names()
+    return list(devices.visible_gpus()) or ["cpu:0"] if isolate else devices.names()
 
 
 def _folds_to_train(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from kaggle_nerve.disk import disk_sentence
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import Bar, Reporter
 from kaggle_nerve.runs import open_run
@@ -141,6 +142,9 @@ def main() -> int:
         return 1
     except Exception as fault:
         traceback.print_exc()
+        if isinstance(fault, OSError) and (sentence := disk_sentence(fault)):
+            reporter.send("failed", text=sentence)
+            return 1
         reporter.send("crashed", text=f"{type(fault).__name__}: {fault}")
         return 1
     reporter.send("result")
