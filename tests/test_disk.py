@@ -22,6 +22,7 @@ from kaggle_nerve.disk import disk_sentence
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.locks import hold_lock, wait_for_lock
 from kaggle_nerve.storage import write_text
+from kaggle_nerve.training import run_folds
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -49,6 +50,15 @@ class PrivateMaps(NoMaps):
 TRAIN = ["train-folds", "--preset", "tiny", "--run", "run", "--fold", "0"]
 for change in (*FAST, "training.epochs=1"):
     TRAIN += ["--set", change]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _in_this_process():
+    """Train in this process: a test's shims do not reach a worker's."""
+    plain = run_folds.train_folds
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_folds, "train_folds", lambda *words, isolate, **options: plain(*words, **options))
+        yield
 
 
 @pytest.fixture(scope="module")

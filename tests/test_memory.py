@@ -71,6 +71,24 @@ def test_folds_trained_one_by_one_that_die_are_told_and_the_others_have_their_tu
     )
 
 
+FULL = """
+import errno, sys
+from kaggle_nerve.training import worker
+def train(*_):
+    raise OSError(errno.ENOSPC, "No space left on device", "a.keras")
+worker._train = train
+sys.exit(worker.main())
+"""
+
+
+def test_a_worker_whose_disk_is_full_says_so(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "COMMAND", [sys.executable, "-c", FULL])
+    done = command(data, *WORDS, "--runs", tmp_path, code=1)
+    assert done.stderr.partition("Error: ")[2].splitlines()[0] == (
+        "Fold 0: The disk is full while writing a.keras; free some space and run the same command again."
+    )
+
+
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
