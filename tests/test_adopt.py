@@ -15,7 +15,7 @@ from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.runs.adopting import adopt
 from kaggle_nerve.settings import load_preset, save_settings
-from kaggle_nerve.storage import mark_complete, write_json
+from kaggle_nerve.storage import digest_file, mark_complete, write_json
 
 DONE, BEGUN = "done", "begun"
 
@@ -123,6 +123,26 @@ def test_what_is_no_run_is_not_replaced(tmp_path: Path, mine: Path, inside: str 
         adopt(tmp_path / "input", mine)
     assert there.read_text() == "mine"
     assert [path.name for path in mine.iterdir()] == ["small"]
+
+
+def test_a_damaged_model_is_refused_before_anything_is_copied_unless_its_fold_is_finished_here(
+    tmp_path: Path, mine: Path
+) -> None:
+    """The checkpoint here would be lost to a fold that cannot be predicted with."""
+    make_run(tmp_path / "input", {0: DONE}, name="another")
+    source = make_run(tmp_path / "input", {0: DONE, 1: DONE}, mark="theirs")
+    here = make_run(mine, {0: BEGUN}, mark="mine")
+    mark_complete(
+        source / "fold-0", {"source": "digest", "model": digest_file(source / "fold-0/model.keras")}
+    )
+    (source / "fold-0" / "model.keras").write_text("damage")
+    told = rf"{source}/fold-0/model\.keras is damaged or was replaced .*; copy it again from where it was trained, or"
+    with pytest.raises(NerveError, match=told):
+        adopt(tmp_path / "input", mine)
+    assert marks(here) == {"fold-0": "mine"}
+    assert [path.name for path in mine.iterdir()] == ["small"]
+    mark_complete(here / "fold-0", {"source": "digest"})
+    assert adopt(source, mine) == ["run small: fold-1"]
 
 
 def test_an_empty_folder_is_no_hindrance(tmp_path: Path, mine: Path) -> None:

@@ -33,8 +33,9 @@ def test_a_file_s_weights_replace_all_of_the_network_s(tmp_path):
     source.save_weights(tmp_path / "model.weights.h5")
     for name in ("model.keras", "model.weights.h5"):
         model = network(2)
-        loaded, total = initial_weights.load_matching(model, tmp_path / name)
-        assert loaded == total == len(model.weights)
+        match = initial_weights.load_initial(model, tmp_path / name)
+        assert match.is_exact
+        assert match.loaded == len(model.weights)
         for mine, theirs in zip(model.get_weights(), source.get_weights(), strict=True):
             np.testing.assert_array_equal(mine, theirs)
 
@@ -46,10 +47,10 @@ def test_layers_are_matched_by_name_and_shape_not_by_place(tmp_path):
     model = network(2)
     before = {variable.path: np.array(keras.ops.convert_to_numpy(variable)) for variable in model.weights}
     theirs = {variable.path: np.array(keras.ops.convert_to_numpy(variable)) for variable in source.weights}
-    loaded, total = initial_weights.load_matching(model, tmp_path / "small.keras")
+    match = initial_weights.load_initial(model, tmp_path / "small.keras")
     same = {path for path in theirs if path in before and theirs[path].shape == before[path].shape}
-    assert (loaded, total) == (len(same), len(before))
-    assert 0 < loaded < total
+    assert (match.loaded, match.total) == (len(same), len(before))
+    assert 0 < match.loaded < match.total
     for variable in model.weights:
         expected = theirs if variable.path in same else before
         np.testing.assert_array_equal(
@@ -60,20 +61,18 @@ def test_layers_are_matched_by_name_and_shape_not_by_place(tmp_path):
 def test_another_working_size_keeps_every_weight(tmp_path):
     network(1, "size=[24, 32]").save(tmp_path / "model.keras")
     model = network(2)
-    assert initial_weights.load_matching(model, tmp_path / "model.keras") == (
-        len(model.weights),
-        len(model.weights),
-    )
+    match = initial_weights.load_initial(model, tmp_path / "model.keras")
+    assert match.loaded == match.total == len(model.weights)
 
 
 def test_a_file_without_a_matching_weight_is_refused(tmp_path):
     frames = keras.Input((8, 12, 1))
     keras.Model(frames, keras.layers.Conv2D(1, 3, name="other")(frames)).save(tmp_path / "other.keras")
     with pytest.raises(NerveError, match="no weights for this network"):
-        initial_weights.load_matching(network(2), tmp_path / "other.keras")
+        initial_weights.load_initial(network(2), tmp_path / "other.keras")
     (tmp_path / "text.keras").write_text("no model")
     with pytest.raises(NerveError, match="no Keras model file"):
-        initial_weights.load_matching(network(2), tmp_path / "text.keras")
+        initial_weights.load_initial(network(2), tmp_path / "text.keras")
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +117,9 @@ def test_pretrained_weights_are_not_read_where_others_take_their_place(data, fir
     asked = []
     real = registry.build
 
-    def noted(chosen):
+    def noted(chosen, precision):
         asked.append(chosen.model.weights)
-        return real(chosen)
+        return real(chosen, precision)
 
     monkeypatch.setattr(registry, "build", noted)
     chosen = settings(f"training.start={first.folder}")

@@ -23,7 +23,7 @@ from kaggle_nerve.progress import SILENT
 from kaggle_nerve.rehearsal.kernels import calls as kernel_calls
 from kaggle_nerve.rehearsal.server import RehearsalServer
 from kaggle_nerve.settings import load_preset, save_settings
-from kaggle_nerve.storage import mark_complete, write_json
+from kaggle_nerve.storage import digest_file, mark_complete, write_json
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 REF = "rehearsal/nerve-train-folds"
@@ -413,6 +413,29 @@ class TestRuns:
             fetch_runs(REF, tmp_path / "runs", client)
         assert (mine / "settings.toml").read_text() == before
         assert not [record for record in server.log if record.call == "output" and ".keras" in record.path]
+
+    def test_a_model_damaged_on_the_way_is_named_and_fetched_again(
+        self, server: RehearsalServer, client: Client, folder: Path, tmp_path: Path, monkeypatch
+    ) -> None:
+        run = make_run(tmp_path / "left" / "runs")
+        model = run / "fold-0" / "model.keras"
+        mark_complete(model.parent, {"source": "digest", "model": digest_file(model)})
+        finished(server, folder, client, run.parents[1])
+        real = outputs._fetch
+
+        def damage(ref, work, *details):
+            real(ref, work, *details)
+            for path in work.rglob("model.keras"):
+                path.write_bytes(bytes(300_000)[:-1] + b"x")
+
+        monkeypatch.setattr(outputs, "_fetch", damage)
+        told = "small/fold-0/model.keras of .* is not the file that its training left: run the same command again"
+        with pytest.raises(KaggleError, match=told):
+            fetch_runs(REF, tmp_path / "runs", client)
+        assert not (tmp_path / "runs" / "small").exists()
+        monkeypatch.setattr(outputs, "_fetch", real)
+        assert fetch_runs(REF, tmp_path / "runs", client) == ["run small with 1 finished folds"]
+        assert (tmp_path / "runs/small/fold-0/model.keras").read_bytes() == model.read_bytes()
 
 
 class TestCommands:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import zipfile
 
 import cv2
 import keras
@@ -195,11 +196,15 @@ def test_the_ensemble_is_the_mean_of_its_folds_and_is_not_redone(trained, data):
     facts = read_completion(trained.fold(0).folder)
     assert facts["model"] == digest_file(trained.fold(0).model)
     assert ensemble_scale(trained) is not None
-    mark_complete(trained.fold(0).folder, facts | {"model": "another"})
+    before = trained.fold(0).model.read_bytes()
+    with zipfile.ZipFile(trained.fold(0).model, "a") as archive:
+        archive.comment = b"trained again"
+    mark_complete(trained.fold(0).folder, facts | {"model": digest_file(trained.fold(0).model)})
     try:
         assert ensemble_scale(trained) is None
         predict_test(trained, data, reporter=told)
     finally:
+        trained.fold(0).model.write_bytes(before)
         mark_complete(trained.fold(0).folder, facts)
     assert told.bars == ["Predicting"] * 2
     predict_test(trained, data, reporter=told)

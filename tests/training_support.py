@@ -1,9 +1,14 @@
 """What tests of training share: tiny settings, a fold's job, a reporter that listens."""
 
 import csv
+import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
+import pytest
 
 from kaggle_nerve import runs
 from kaggle_nerve.data.batches import Batches
@@ -72,3 +77,43 @@ class Told(Reporter):
     def bar(self, label, total, unit="frame"):
         self.bars.append(label)
         return Bar()
+
+
+def rewrite_model(path: Path, change: Callable[[dict], None], version: str = "99.0.0") -> None:
+    """Rewrite a .keras file as Keras ``version`` would, after ``change`` of each dictionary in its description."""
+
+    def visit(value):
+        if isinstance(value, dict):
+            change(value)
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            visit(inner)
+
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    visit(config)
+    parts["config.json"] = json.dumps(config).encode()
+    parts["metadata.json"] = json.dumps({"keras_version": version}).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+
+
+def as_of_newer_keras(path: Path) -> None:
+    """Give all that a .keras file describes an argument that the installed Keras does not know, as 3.15 did to 3.13."""
+
+    def change(value: dict) -> None:
+        if value.get("class_name") == "GlorotUniform":
+            value["config"]["later_axes"] = None
+
+    rewrite_model(path, change)
+    with pytest.raises(TypeError, match="later_axes"):
+        keras.saving.load_model(path, compile=False)
+
+
+def overwrite(path: Path, beginning: bytes = b"") -> None:
+    """Overwrite 64 bytes of a file with random ones: those from ``beginning`` on, or those in the middle."""
+    data = bytearray(path.read_bytes())
+    place = data.index(beginning) if beginning else len(data) // 2
+    data[place : place + 64] = np.random.default_rng(0).bytes(64)
+    path.write_bytes(data)

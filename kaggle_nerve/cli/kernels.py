@@ -185,8 +185,11 @@ def dataset(run_name: str, title: str, message: str, runs_dir: Path) -> None:
     from kaggle_nerve.kaggle_api.client import Client
     from kaggle_nerve.kaggle_api.datasets import ship
     from kaggle_nerve.runs import open_run
+    from kaggle_nerve.runs.models import require_models
 
-    folder = open_run(runs_dir, run_name).folder
+    run = open_run(runs_dir, run_name)
+    require_models(run)
+    folder = run.folder
     version = ship(folder, Client(), title=title, message=message, reporter=TerminalReporter())
     click.echo(f"Run {folder.name} is version {version.version} of the dataset {version.ref}: {version.url}")
 

@@ -1,6 +1,5 @@
 """The commands `presets` and `train-folds`."""
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -49,8 +48,7 @@ def _print_layers(settings: Settings) -> None:
     from kaggle_nerve.models import registry, summary
 
     # Listing the layers needs no weights file.
-    model_settings = dataclasses.replace(settings.model, weights="none")
-    model = registry.build(dataclasses.replace(settings, model=model_settings))
+    model = registry.build(registry.without_pretrained(settings))
     rows = [(*row[:3], f"{row.parameters:,}") for row in summary.layer_table(model)]
     rows = [("layer", "kind", "output", "parameters"), *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

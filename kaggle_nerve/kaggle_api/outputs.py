@@ -14,6 +14,7 @@ from kaggle_nerve.kaggle_api.records import Listing, RemoteFile
 from kaggle_nerve.kaggle_api.subjects import KERNEL_FAILURES, about_kernel
 from kaggle_nerve.progress import SILENT, Bar, Reporter
 from kaggle_nerve.runs.adopting import adopt, check
+from kaggle_nerve.runs.models import DamagedModelError
 from kaggle_nerve.storage import COMPLETE, digest_text
 
 TRIES = 3
@@ -51,9 +52,23 @@ def fetch_runs(ref: str, runs_dir: Path, client: Client, *, reporter: Reporter =
     exclusions = "".join(f"(?!runs/{re.escape(folder)}/)" for folder in finished)
     _fetch(ref, work, client, listing, f"{exclusions}{RUN_FILES}", reporter)
     with explain_disk_errors(runs_dir, "--runs"):
-        lines = adopt(work / "runs", runs_dir)
+        lines = _adopt(ref, work / "runs", runs_dir)
     shutil.rmtree(work)
     return lines
+
+
+def _adopt(ref: str, source: Path, runs_dir: Path) -> list[str]:
+    """Do as `adopting.adopt`; delete a damaged model file, so that the next call downloads it again."""
+    try:
+        return adopt(source, runs_dir)
+    except DamagedModelError as fault:
+        fault.path.unlink(missing_ok=True)
+        name = fault.path.relative_to(source)
+        raise KaggleError(
+            failures.CORRUPT,
+            f"{name} of {ref} is not the file that its training left: run the same command again, and if it says the "
+            "same again, train that fold anew.",
+        ) from fault
 
 
 def _finished_folders(run: Path) -> list[str]:

@@ -1,6 +1,8 @@
 """Architectures by their name in presets."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import keras
 
@@ -23,10 +25,27 @@ def check(settings: ModelSettings) -> None:
         weights.find(settings.encoder, encoders.ENCODERS[settings.encoder].file, settings.weights)
 
 
-def build(settings: Settings) -> keras.Model:
+def build(settings: Settings, precision: str = "") -> keras.Model:
     """Build the untrained network of ``settings``, at its working size.
 
-    Raise NerveError for options without effect on the architecture or the encoder.
+    ``precision``: the Keras dtype policy to build it under, restored afterwards; '' keeps the global one. Raise
+    NerveError for options without effect on the architecture or the encoder.
     """
     options.check(settings.model)
-    return ARCHITECTURES[settings.model.architecture](settings.size, settings.model)
+    with _dtype_policy(precision or keras.config.dtype_policy().name):
+        return ARCHITECTURES[settings.model.architecture](settings.size, settings.model)
+
+
+def without_pretrained(settings: Settings) -> Settings:
+    """Return ``settings`` without pretrained weights, for a network whose weights come from elsewhere."""
+    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, weights="none"))
+
+
+@contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

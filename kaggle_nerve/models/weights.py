@@ -12,6 +12,7 @@ import keras
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.locks import wait_for_lock
 from kaggle_nerve.models import efficientnet_lite, torch_file
+from kaggle_nerve.models.model_file import UNREADABLE
 from kaggle_nerve.storage import digest_file
 
 FOLDER_VARIABLE = "KAGGLE_NERVE_WEIGHTS"
@@ -35,7 +36,7 @@ class WeightsFile(Protocol):
         ...
 
     def load(self, application: keras.Model, path: Path) -> None:
-        """Load ``path``; raise ValueError, KeyError, OSError or TypeError if it does not fit."""
+        """Load ``path``; raise one of `model_file.UNREADABLE` if it does not fit."""
         ...
 
 
@@ -131,7 +132,7 @@ def load(
     path = find(encoder, file, where, attached)
     try:
         file.load(application, path)
-    except (ValueError, KeyError, OSError, TypeError) as fault:
+    except UNREADABLE as fault:
         raise NerveError(
             f"{path} does not hold weights of {encoder} without its classifier ({_first_line(fault)}); give "
             f"{file.name} {file.origin}."

@@ -5,17 +5,17 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import kaggle_nerve.models  # noqa: F401  registers the layers that saved models name
 from kaggle_nerve.arrays import GrowingArrays
 from kaggle_nerve.data.cache import Cache, open_test
 from kaggle_nerve.data.frames import locate
-from kaggle_nerve.errors import NerveError
 from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import Mixer
+from kaggle_nerve.models.opening import open_model
 from kaggle_nerve.prediction.forward import ModelOutput, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, Run, TestFacts
+from kaggle_nerve.runs.models import remedy, require_model
 from kaggle_nerve.runs.run import LOCK
 from kaggle_nerve.storage import digest_text, write_text
 
@@ -61,14 +61,8 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
 
 
 def load_fold(fold: Fold) -> keras.Model:
-    """Load the model of a finished fold; raise NerveError if its file cannot be loaded."""
-    try:
-        model = keras.saving.load_model(fold.model, compile=False)
-    except (OSError, ValueError) as fault:
-        raise NerveError(
-            f"{fold.model} cannot be loaded ({str(fault).splitlines()[0]}); delete {fold.folder} and train the fold "
-            "again."
-        ) from fault
+    """Load the model of a finished fold; raise NerveError if its file is damaged or cannot be opened."""
+    model = open_model(require_model(fold), fold.run.settings, remedy(fold))
     model.compile(jit_compile=fold.run.settings.training.jit_compile)
     return model
 

@@ -15,6 +15,7 @@ from kaggle_nerve.prediction.ensemble import load_fold
 from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, OofFacts, Run
+from kaggle_nerve.runs.models import require_model
 from kaggle_nerve.runs.run import LOCK
 from kaggle_nerve.storage import atomic_path, digest_file, write_text
 
@@ -95,6 +96,4 @@ def map_bytes(count: int, size: tuple[int, int]) -> int:
 
 def _inputs(fold: Fold) -> OofFacts:
     """Return the inputs of a fold's predictions."""
-    if not fold.model.is_file():
-        raise NerveError(f"{fold.model} is missing; delete {fold.folder} and train the fold again.")
-    return OofFacts(fold.require_facts().source, fold.run.settings.digest(), digest_file(fold.model))
+    return OofFacts(fold.require_facts().source, fold.run.settings.digest(), digest_file(require_model(fold)))

@@ -22,6 +22,7 @@ from kaggle_nerve.pictures.charts import read_history
 from kaggle_nerve.prediction.stored import is_current, open_test
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, FoldFacts, Run
+from kaggle_nerve.runs.models import DamagedModelError, require_model
 from kaggle_nerve.runs.run import LOCK
 from kaggle_nerve.settings import dump
 from kaggle_nerve.settings.schema import ALL, FoldName
@@ -95,6 +96,8 @@ def gather(
     for fold in folds:
         if fold.state != "finished":
             missing.append(_unfinished(fold))
+        elif damage := _damage(run.fold(fold.number)):
+            missing.append(damage)
     oof = test = None
     if run.finished_folds():
         oof = _out_of_fold(run, layout, reporter, workers)
@@ -153,6 +156,15 @@ def _unfinished(fold: FoldRow) -> str:
     after = f" after {epochs} epochs" if epochs else ""
     failed = f"; it failed with: {fold.trouble}" if fold.trouble else ""
     return f"Fold {fold.number} is {fold.state}{after}{failed}."
+
+
+def _damage(fold: Fold) -> str:
+    """Return a sentence if the model file of a finished fold is not whole, else ""."""
+    try:
+        require_model(fold)
+    except DamagedModelError as fault:
+        return str(fault)
+    return ""
 
 
 def _out_of_fold(run: Run, layout: Layout, reporter: Reporter, workers: int) -> OutOfFold:

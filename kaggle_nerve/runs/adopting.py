@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.locks import hold_lock
+from kaggle_nerve.runs.models import require_model
 from kaggle_nerve.runs.run import LOCK, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import load_settings
 from kaggle_nerve.storage import read_completion
@@ -18,10 +19,13 @@ def adopt(source: Path, runs_dir: Path) -> list[str]:
     ``runs_dir`` has no checkpoint of them; finished folds in ``runs_dir`` stay. Each folder is copied to a temporary
     one and then renamed, so that a kill leaves no partial copy.
 
-    Raise NerveError, before copying anything, if a run of the same name has other settings or data, or if something
-    else has its name; OSError if the copy cannot be written.
+    Raise NerveError, before copying anything, if a run of the same name has other settings or data, if something
+    else has its name, or if the model file of a fold to be copied is damaged; OSError if the copy cannot be written.
     """
-    return [_take(folder, runs_dir / folder.name) for folder in check(source, runs_dir)]
+    folders = check(source, runs_dir)
+    for folder in folders:
+        _refuse_damaged(folder, runs_dir / folder.name)
+    return [_take(folder, runs_dir / folder.name) for folder in folders]
 
 
 def check(source: Path, runs_dir: Path) -> list[Path]:
@@ -47,6 +51,13 @@ def _refuse_replacing(target: Path) -> None:
             f"{target} is in the way of a run of that name, and is no run itself, since it has no {SETTINGS}: "
             "move it away, or use another folder of runs."
         )
+
+
+def _refuse_damaged(source: Path, target: Path) -> None:
+    """Raise DamagedModelError if a finished fold that ``target`` lacks has not the model file that training left."""
+    for fold in _run(source).test_folds():
+        if not read_completion(target / fold.folder.name):
+            require_model(fold)
 
 
 def _difference(source: Path, target: Path) -> str:

@@ -25,6 +25,7 @@ Encoder = Literal[
 
 Tta = Literal["none", "hflip", "flips", "scales"]
 Combine = Literal["mean", "logits", "agreement"]
+Precision = Literal["float32", "auto", "mixed_float16", "mixed_bfloat16"]
 
 ENCODERS: tuple[str, ...] = get_args(Encoder)[1:]
 TTA: tuple[str, ...] = get_args(Tta)
@@ -187,7 +188,7 @@ class TrainingSettings:
     one_per_subject: bool = False
     collapse_epochs: Annotated[int, Range(1, 10000)] = 5
     jit: bool = True
-    precision: Literal["float32", "auto", "mixed_float16", "mixed_bfloat16"] = "float32"
+    precision: Precision = "float32"
     average: Literal["best", "ema", "swa", "top", "snapshots"] = "best"
     ema_decay: Annotated[float, Range(0.5, 0.99999)] = 0.99
     swa_share: Share = 0.3

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 
 import keras
 import numpy as np
-from keras import layers
 
 from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.models import statistics
+from kaggle_nerve.models import snapshots, statistics
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training import schedule
 from kaggle_nerve.training.checkpoint import Checkpoint, State, Weights
@@ -115,15 +114,10 @@ def ensemble(model: keras.Model, members: list[Weights]) -> keras.Model:
         for weights in members:
             model.set_weights(weights)
         return model
-    frames = keras.Input(model.input_shape[1:], name="frames")
-    outputs: dict[str, list[keras.KerasTensor]] = {name: [] for name in model.output}
+    combined = snapshots.combine(model, len(members))
     for number, weights in enumerate(members):
-        member = type(model).from_config({**model.get_config(), "name": f"snapshot{number}"})
-        member.set_weights(weights)
-        for name, values in member(frames).items():
-            outputs[name].append(values)
-    means = {name: layers.Average(dtype="float32", name=name)(values) for name, values in outputs.items()}
-    return keras.Model(frames, means, name="snapshots")
+        combined.get_layer(snapshots.member_name(number)).set_weights(weights)
+    return combined
 
 
 def _put_exponential_means(model: keras.Model) -> None:

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.models.model_file import UNREADABLE, load_matching, read_model_file
+from kaggle_nerve.models.opening import open_model
 from kaggle_nerve.runs.run import read_state, state_file
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.storage import atomic_path, write_json
@@ -84,27 +86,30 @@ class Checkpoint:
             if stored is None:
                 return None
             state = State(**stored)
-            model = keras.saving.load_model(self._model(state.epoch))
-        except (OSError, ValueError, TypeError) as fault:
-            raise NerveError(
-                f"{self.folder} cannot be read ({str(fault).splitlines()[0]}); delete it to start the fold anew."
-            ) from fault
-        values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.optimizer.variables]
-        # Compile again: a loaded optimiser does not know which weights to exclude from decay.
+            path = self._model(state.epoch)
+        except (ValueError, TypeError) as fault:
+            raise NerveError(f"{self.pointer} is damaged ({_first_line(fault)}); {self._remedy}.") from fault
+        if not path.is_file():
+            raise NerveError(f"{path} is missing; {self._remedy}.")
+        model = open_model(path, settings, self._remedy)
         optimisers.compile_for_training(model, settings, state.precision)
-        for variable, value in zip(model.optimizer.variables, values, strict=True):
-            variable.assign(value)
+        file = read_model_file(path, self._remedy)
+        if not load_matching(model, file, with_optimiser=True).is_exact:
+            raise NerveError(
+                f"Keras {file.keras_version} wrote {path}, and Keras {keras.__version__} keeps another optimiser's "
+                f"state: `pip install keras=={file.keras_version}` to go on."
+            )
         for variable, value in zip(_seeds(model), state.seeds, strict=True):
             variable.assign(np.array(value, variable.dtype))
         return model, state
 
     def weights(self, epoch: int) -> Weights:
         """Load the stored weights of a kept epoch."""
-        return _read(self._weights(epoch))
+        return self._read(self._weights(epoch))
 
     def mean(self, state: State) -> Weights | None:
         """Load the running mean of weights; None before its first epoch."""
-        return _read(self._mean(state.epoch)) if state.averaged else None
+        return self._read(self._mean(state.epoch)) if state.averaged else None
 
     def remove(self) -> None:
         """Delete the checkpoint of a finished fold."""
@@ -112,6 +117,18 @@ class Checkpoint:
             for path in self.folder.iterdir():
                 path.unlink(missing_ok=True)
             self.folder.rmdir()
+
+    def _read(self, path: Path) -> Weights:
+        try:
+            with np.load(path) as stored:
+                return [stored[f"arr_{number}"] for number in range(len(stored.files))]
+        except UNREADABLE as fault:
+            raise NerveError(f"{path} is damaged ({_first_line(fault)}); {self._remedy}.") from fault
+
+    @property
+    def _remedy(self) -> str:
+        """What to do about a damaged file, as the end of a sentence."""
+        return f"restore it from a copy, or delete {self.folder} to start the fold anew"
 
     def _model(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:05d}.keras"
@@ -143,11 +160,5 @@ def _write(path: Path, weights: Weights) -> None:
         np.savez(temporary, *weights)
 
 
-def _read(path: Path) -> Weights:
-    try:
-        with np.load(path) as stored:
-            return [stored[f"arr_{number}"] for number in range(len(stored.files))]
-    except (OSError, ValueError) as fault:
-        raise NerveError(
-            f"{path} cannot be read ({fault}); delete {path.parent} to start the fold anew."
-        ) from fault
+def _first_line(fault: Exception) -> str:
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]

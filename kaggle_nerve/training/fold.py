@@ -101,7 +101,8 @@ def _build_main_model(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] |
     keras.utils.clear_session()
     keras.utils.set_random_seed(job.seed)
     model = build_without_pretrained(stage.settings, precision)
-    initial_weights.load_matching(model, weights)
+    _check_warm_weights(warm.folder)
+    initial_weights.load_initial(model, weights)
     return model, State(precision=precision)
 
 
@@ -111,8 +112,10 @@ def _build_initial_model(stage: Stage, precision: str) -> keras.Model:
         return build_compiled(stage.settings, precision)
     source = initial_weights.find_weights(stage.settings.training.start, stage.job.fold)
     model = build_without_pretrained(stage.settings, precision)
-    matched, total = initial_weights.load_matching(model, source.path)
-    part = "" if matched == total else f" Only {matched} of the network's {total} arrays of weights match it."
+    match = initial_weights.load_initial(model, source.path)
+    part = ""
+    if match.loaded < match.total:
+        part = f" Only {match.loaded} of the network's {match.total} arrays of weights match it."
     stage.job.reporter.say(source.sentence + part)
     return model
 
@@ -131,7 +134,8 @@ def _train_warm_stage(stage: Stage) -> Path | None:
             return None
         with atomic_path(weights) as path:
             model.save_weights(path)
-        mark_complete(stage.folder, {"epochs": state.epoch, "seconds": round(state.seconds, 1)})
+        facts = {"epochs": state.epoch, "seconds": round(state.seconds, 1), "weights": digest_file(weights)}
+        mark_complete(stage.folder, facts)
     checkpoint.remove()
     return weights
 
@@ -179,6 +183,14 @@ def _figures(stage: Stage, final: keras.Model, state: State) -> dict[str, float]
         options = {"batch": settings.prediction.batch, "conditional": settings.loss.is_conditional}
         row = asdict(score_epoch(final, stage.held_frames, stage.truths, **options))
     return {name: row[name] for name in FIGURES}
+
+
+def _check_warm_weights(folder: Path) -> None:
+    """Raise NerveError if the weights of the finished warm stage in ``folder`` are missing or damaged."""
+    weights, facts = _warm_weights(folder), read_completion(folder) or {}
+    # An early version recorded no digest.
+    if not weights.is_file() or facts.get("weights") not in (None, digest_file(weights)):
+        raise NerveError(f"{weights} is missing or damaged; delete {folder} to train that stage anew.")
 
 
 def _warm_weights(folder: Path) -> Path:

@@ -1,22 +1,19 @@
 """Initial weights from another run's fold of the same number, or from any model file."""
 
-import io
-import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import keras
-import numpy as np
 
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.models.model_file import Match, load_matching, read_model_file
 from kaggle_nerve.runs import Fold, Run
+from kaggle_nerve.runs.models import require_model
 from kaggle_nerve.runs.run import is_run
 
-WEIGHTS_MEMBER = "model.weights.h5"
-"""Name of the weights file within a .keras archive."""
+REMEDY = "name a whole .keras or .weights.h5 file"
+"""What to do about a damaged file, as the end of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +25,13 @@ class Source:
 
 
 def locate_source(start: str, runs_dir: Path) -> Path:
-    """Return the model file or the run's folder that ``training.start`` names; raise NerveError if it is neither."""
+    """Return the model file or the run's folder that ``training.start`` names.
+
+    Raise NerveError if it is neither, or if the file is damaged.
+    """
     path = Path(start)
     if path.is_file():
+        read_model_file(path, REMEDY)
         return path
     for folder in (path, runs_dir / start):
         if is_run(folder):
@@ -54,7 +55,7 @@ def find_weights(start: str, fold: Fold) -> Source:
             path, f"Starting from {path}: make sure that it never saw this fold's held-out subjects."
         )
     source_fold = Run(path, fold.run.settings).fold(fold.number)
-    if not source_fold.model.is_file():
+    if not source_fold.facts():
         raise NerveError(
             f"training.start={start} has no finished fold {fold.number}; train that run's fold first."
         )
@@ -63,66 +64,22 @@ def find_weights(start: str, fold: Fold) -> Source:
             f"Fold {fold.number} of training.start={start} held out other subjects, so it has seen some of those "
             f"held out here; start from a run with the same {fold.run.folds_csv.name}."
         )
-    return Source(source_fold.model, f"Starting from fold {fold.number} of run {path.name}.")
+    return Source(require_model(source_fold), f"Starting from fold {fold.number} of run {path.name}.")
 
 
-def load_matching(model: keras.Model, path: Path) -> tuple[int, int]:
+def load_initial(model: keras.Model, path: Path) -> Match:
     """Load the weights in ``path`` into ``model`` where layer names and shapes match.
 
-    Return how many arrays were loaded, and how many ``model`` has. Raise NerveError if none matches or
-    the file cannot be read.
+    Raise NerveError if none matches or the file is damaged.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        own_path = Path(folder) / "own.weights.h5"
-        model.save_weights(own_path)
-        with _open(path) as source, h5py.File(own_path, "r+") as target:
-            stored, own_arrays = _arrays(source), _arrays(target)
-            loaded = 0
-            for name, dataset in own_arrays.items():
-                if name in stored and stored[name].shape == dataset.shape:
-                    dataset[...] = np.asarray(stored[name])
-                    loaded += 1
-        if not loaded:
-            raise NerveError(
-                f"{path} has no weights for this network; start from one with the same architecture."
-            )
-        model.load_weights(own_path)
-    return loaded, len(own_arrays)
+    match = load_matching(model, read_model_file(path, REMEDY))
+    if not match.loaded:
+        raise NerveError(
+            f"{path} has no weights for this network; start from one with the same architecture."
+        )
+    return match
 
 
 def _held_subjects(fold: Fold) -> set[int]:
     folds = folding.load(fold.run.folds_csv)
     return set(folds.subject[folds.fold == fold.number])
-
-
-def _open(path: Path) -> h5py.File:
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                return h5py.File(io.BytesIO(archive.read(WEIGHTS_MEMBER)), "r")
-        return h5py.File(path, "r")
-    except (OSError, KeyError) as fault:
-        raise NerveError(
-            f"{path} is no Keras model file ({fault}); name a .keras or .weights.h5 file."
-        ) from fault
-
-
-def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Return the file's arrays by path, with layers called by their names instead of the file's running numbers."""
-    arrays: dict[str, h5py.Dataset] = {}
-
-    def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and not path.startswith("optimizer/"):
-            arrays[_readable_name(file, path.split("/"))] = item
-
-    file.visititems(visit)
-    return arrays
-
-
-def _readable_name(file: h5py.File, parts: list[str]) -> str:
-    names = []
-    for index, part in enumerate(parts):
-        is_layer = index > 0 and parts[index - 1] == "layers"
-        group = file.get("/".join([*parts[: index + 1], "vars"])) if is_layer else None
-        names.append(group.attrs.get("name", part) if group is not None else part)
-    return "/".join(names)

@@ -1,9 +1,5 @@
 """Optimisers, loss weights and precision: compile a network for training."""
 
-import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import keras
 import numpy as np
 
@@ -23,16 +19,14 @@ def build_compiled(settings: Settings, precision: str = "") -> keras.Model:
     policy is restored afterwards.
     """
     precision = precision or resolve_precision(settings)
-    with dtype_policy(precision):
-        model = registry.build(settings)
+    model = registry.build(settings, precision)
     compile_for_training(model, settings, precision)
     return model
 
 
 def build_without_pretrained(settings: Settings, precision: str) -> keras.Model:
     """Build and compile a new network without pretrained weights: its weights come from elsewhere."""
-    bare = dataclasses.replace(settings.model, weights="none")
-    return build_compiled(dataclasses.replace(settings, model=bare), precision)
+    return build_compiled(registry.without_pretrained(settings), precision)
 
 
 def compile_for_training(model: keras.Model, settings: Settings, precision: str) -> None:
@@ -106,14 +100,3 @@ def resolve_precision(settings: Settings) -> str:
     """Return ``training.precision``, or for ``auto`` the device's preferred precision."""
     precision = settings.training.precision
     return devices.preferred_precision() if precision == "auto" else precision
-
-
-@contextmanager
-def dtype_policy(name: str) -> Iterator[None]:
-    """Build layers within the block under the dtype policy ``name``."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
