@@ -11,7 +11,7 @@ from cli_support import command
 from click.testing import CliRunner, Result
 from support import write_competition
 
-from kaggle_nerve.cli import cli, terminal, training
+from kaggle_nerve.cli import backend, cli, training
 from kaggle_nerve.cli import doctor as cli_doctor
 from kaggle_nerve.cli.options import Duration
 from kaggle_nerve.competition import submission
@@ -142,7 +142,7 @@ def train(monkeypatch, tmp_path, *words: str, failures: dict | None = None):
         return found, results
 
     monkeypatch.setattr(run_folds, "train_folds", record)
-    monkeypatch.setattr(terminal, "load_keras", lambda **options: asked.update(options))
+    monkeypatch.setattr(backend, "load_keras", lambda **options: asked.update(options))
     words = ["train-folds", "--preset", "tiny", "--runs", str(tmp_path), *words]
     return CliRunner().invoke(cli, words), asked
 
@@ -269,7 +269,7 @@ def test_doctor_tells_what_is_missing_and_no_secret(tmp_path, monkeypatch):
     assert "KAGGLE_API_TOKEN" in told.stdout
     assert "kaggle-nerve fetch" in told.stdout
     monkeypatch.delenv("KAGGLE_API_TOKEN")
-    monkeypatch.setattr(cli_doctor, "_devices", dict)
+    monkeypatch.setattr(cli_doctor, "_devices", lambda advice: {})
     told = CliRunner().invoke(cli, ["doctor", "--json", "--data", str(tmp_path / "none")])
     assert json.loads(told.stdout)["advice"]
 
@@ -289,7 +289,7 @@ def test_doctor_tells_what_is_missing_and_no_secret(tmp_path, monkeypatch):
 )
 def test_doctor_remarks_on_a_client_that_was_not_tested(tmp_path, monkeypatch, client, begin):
     monkeypatch.setattr(versions, "installed", lambda: client)
-    monkeypatch.setattr(cli_doctor, "_devices", dict)
+    monkeypatch.setattr(cli_doctor, "_devices", lambda advice: {})
     result = CliRunner().invoke(cli_doctor.doctor, ["--json", "--data", str(tmp_path / "none")])
     remarks = [line for line in json.loads(result.stdout)["advice"] if "kaggle client" in line]
     assert [line[: len(begin)] for line in remarks] == ([begin] if begin else [])

@@ -43,7 +43,7 @@ def presets(name: str | None, as_json: bool) -> None:
 
 
 def _print_layers(settings: Settings) -> None:
-    from kaggle_nerve.cli.terminal import load_keras
+    from kaggle_nerve.cli.backend import load_keras
 
     load_keras()
     from kaggle_nerve.models import registry, summary
@@ -149,7 +149,8 @@ def train_folds(
     settings = load_preset(preset, changes)
     name = run_name or default_name(preset, settings)
 
-    from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
+    from kaggle_nerve.cli.backend import load_keras
+    from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter
 
     load_keras(deterministic=settings.training.deterministic)
     from kaggle_nerve.training import run_folds
