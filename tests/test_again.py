@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from support import write_competition
 from training_support import Told, settings
 
-from kaggle_nerve.cli import cli, terminal
+from kaggle_nerve.cli import backend, cli
 from kaggle_nerve.data import cache as caches
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
@@ -164,7 +164,7 @@ def test_an_interrupted_prediction_goes_on_with_all_its_columns(data, runs_dir, 
 
 
 def test_predict_does_held_out_and_test_frames(data, runs_dir, monkeypatch):
-    monkeypatch.setattr(terminal, "load_keras", lambda: None)
+    monkeypatch.setattr(backend, "load_keras", lambda: None)
     words = ["--runs", str(runs_dir), "--data", str(data)]
     done = CliRunner().invoke(cli, ["predict", "--run", "small@scales", *words])
     assert done.exit_code == 0, done.output

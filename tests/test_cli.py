@@ -12,7 +12,7 @@ from cli_support import command
 from click.testing import CliRunner, Result
 from support import write_competition
 
-from kaggle_nerve.cli import cli, terminal, training
+from kaggle_nerve.cli import backend, cli, terminal, training
 from kaggle_nerve.cli import doctor as cli_doctor
 from kaggle_nerve.cli.options import Duration
 from kaggle_nerve.competition import submission
@@ -143,7 +143,7 @@ def train(monkeypatch, tmp_path, *words: str, failures: dict | None = None):
         return found, results
 
     monkeypatch.setattr(run_folds, "train_folds", record)
-    monkeypatch.setattr(terminal, "load_keras", lambda **options: asked.update(options))
+    monkeypatch.setattr(backend, "load_keras", lambda **options: asked.update(options))
     (tmp_path / "train").mkdir(exist_ok=True)
     words = ["train-folds", "--preset", "tiny", "--data", str(tmp_path), "--runs", str(tmp_path), *words]
     return CliRunner().invoke(cli, words), asked
@@ -271,7 +271,7 @@ def test_doctor_tells_what_is_missing_and_no_secret(tmp_path, monkeypatch):
     assert "KAGGLE_API_TOKEN" in told.stdout
     assert "kaggle-nerve fetch" in told.stdout
     monkeypatch.delenv("KAGGLE_API_TOKEN")
-    monkeypatch.setattr(cli_doctor, "_devices", dict)
+    monkeypatch.setattr(cli_doctor, "_devices", lambda advice: {})
     told = CliRunner().invoke(cli, ["doctor", "--json", "--data", str(tmp_path / "none")])
     assert json.loads(told.stdout)["advice"]
 
@@ -291,7 +291,7 @@ def test_doctor_tells_what_is_missing_and_no_secret(tmp_path, monkeypatch):
 )
 def test_doctor_remarks_on_a_client_that_was_not_tested(tmp_path, monkeypatch, client, begin):
     monkeypatch.setattr(versions, "installed", lambda: client)
-    monkeypatch.setattr(cli_doctor, "_devices", dict)
+    monkeypatch.setattr(cli_doctor, "_devices", lambda advice: {})
     result = CliRunner().invoke(cli_doctor.doctor, ["--json", "--data", str(tmp_path / "none")])
     remarks = [line for line in json.loads(result.stdout)["advice"] if "kaggle client" in line]
     assert [line[: len(begin)] for line in remarks] == ([begin] if begin else [])
@@ -306,7 +306,7 @@ def test_it_runs_without_a_home_that_can_be_written(tmp_path, monkeypatch):
 @pytest.fixture
 def bare_run(tmp_path, monkeypatch):
     """A folder with a run ``x`` of settings alone, where Keras must not be loaded."""
-    monkeypatch.setattr(terminal, "load_keras", lambda **_: pytest.fail("Keras was loaded"))
+    monkeypatch.setattr(backend, "load_keras", lambda **_: pytest.fail("Keras was loaded"))
     (tmp_path / "runs" / "x").mkdir(parents=True)
     save_settings(load_preset("tiny"), tmp_path / "runs" / "x" / "settings.toml")
     return tmp_path

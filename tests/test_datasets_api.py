@@ -2,6 +2,7 @@
 
 import http.client
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,15 @@ def test_bytes_that_do_not_fit_what_was_announced(
 
 def test_slugs() -> None:
     assert slug_of(" Nerve: Run_small+2, Ä ") == "nerve-run-small-2-a"
+
+
+def test_kaggle_that_wants_fewer_requests(server: RehearsalServer, run: Path, tmp_path: Path) -> None:
+    """The client tries again for minutes: nothing goes out then, and the network is not to blame."""
+    server.faults.add("status", call="StartBlobUpload", status=429, message="Too Many Requests", times=None)
+    client = client_of(server, tmp_path / "home", replace(LIMITS, stall=1))
+    with pytest.raises(KaggleError) as told:
+        ship(run, client)
+    assert str(told.value) == (
+        f"Kaggle wants fewer requests (429, while sending files to dataset {REF}): wait some minutes and run the same "
+        "command again."
+    )

@@ -29,8 +29,9 @@ from kaggle_nerve.kaggle_api import (
 )
 from kaggle_nerve.kaggle_api.client import Client, Limits
 from kaggle_nerve.kaggle_api.credentials import Credential
-from kaggle_nerve.kaggle_api.failures import KaggleError, RawError
+from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.process import EndedError, Program
+from kaggle_nerve.kaggle_api.raw_error import RawError
 from kaggle_nerve.rehearsal.competitions.served import ServedCompetition
 from kaggle_nerve.rehearsal.server import RehearsalServer
 
@@ -440,12 +441,33 @@ CAPTURED = [
     (http(503, "503 Server Error: Service Unavailable for url: x"), "server", "wait some minutes"),
     (http(200, "Downloaded file size (3) does not match expected size (4)"), "corrupt", "again"),
     (raised("ProxyError", "Max retries exceeded", "ConnectionError"), "network", "https_proxy"),
-    (raised("SSLError", "CERTIFICATE_VERIFY_FAILED", "ConnectionError"), "network", "REQUESTS_CA_BUNDLE"),
+    (
+        raised("SSLError", "x", "ConnectionError", cause="CERTIFICATE_VERIFY_FAILED"),
+        "network",
+        "REQUESTS_CA_BUNDLE to its",
+    ),
+    (
+        raised("PermissionError", "Permission was denied", "OSError"),
+        "broken",
+        "(PermissionError: Permission was",
+    ),
+    (raised("EndedError", "403 Client Error: Forbidden"), "broken", "The kaggle client broke while doing"),
+    (raised("ConnectionError", "x", "PermissionError", "OSError", errno=1), "network", "check the network"),
+    (
+        raised("ValueError", "No such thing"),
+        "broken",
+        "The kaggle client broke while doing (ValueError: No such",
+    ),
     (raised("ConnectionError", "Failed to resolve 'api.kaggle.com'"), "network", "check the network"),
     (raised("ChunkedEncodingError", "Response ended prematurely"), "network", "check the network"),
     (raised("JSONDecodeError", "Expecting value", "ValueError"), "network", "login page"),
     (
-        raised("FileNotFoundError", "[Errno 2] No such file: '/root/.kaggle'", "OSError", errno=2),
+        raised(
+            *("FileNotFoundError", "[Errno 2] No such file: '/root/.kaggle'", "OSError"),
+            errno=2,
+            path="/root/.kaggle",
+            is_own_folder=True,
+        ),
         "client",
         "(FileNotFoundError: [Errno 2] No such file: '/root/.kaggle'): set KAGGLE_CONFIG_DIR",
     ),

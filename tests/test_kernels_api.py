@@ -134,7 +134,10 @@ class TestPush:
         ("changes", "said"),
         [
             ({"title": "abc"}, "at least five"),
-            ({"id": "somebody/nerve-train-folds"}, "has no kernel somebody/nerve-train-folds"),
+            (
+                {"id": "somebody/nerve-train-folds"},
+                "does not find somebody/nerve-train-folds while pushing it",
+            ),
             (
                 {"competition_sources": ["nope"]},
                 "pushed as version 1, and its session begun, but without.*'nope'",

@@ -255,7 +255,8 @@ def test_what_is_raised_here_ends_the_processes(data, tmp_path):
 LONG = """
 import sys
 from pathlib import Path
-from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
+from kaggle_nerve.cli.backend import load_keras
+from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter
 load_keras()
 sys.path.insert(0, sys.argv[3])
 from training_support import many_epochs, settings

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from support import write_competition
 from training_support import Told, settings
 
-from kaggle_nerve.cli import cli, terminal
+from kaggle_nerve.cli import backend, cli
 from kaggle_nerve.competition import rle
 from kaggle_nerve.data.picture import read_picture
 from kaggle_nerve.errors import NerveError
@@ -156,7 +156,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_predicted(trained,
 
 
 def test_people_and_machines_read_the_verdicts(trained, prepared, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(terminal, "load_keras", lambda: None)
+    monkeypatch.setattr(backend, "load_keras", lambda: None)
     runs = ["--runs", str(trained.folder.parent), "--data", str(data)]
     frames = [word for img in (1, 2) for word in ("--frame", str(data / "test" / f"{img}.tif"))]
     words = ["predict", "--run", "discs", *runs, *frames, "--out", str(tmp_path / "out")]

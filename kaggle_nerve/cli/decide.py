@@ -60,7 +60,8 @@ def predict(
     if out is not None:
         _try_frames(run_name, frames, out, data_dir, runs_dir, workers, as_json)
         return
-    from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
+    from kaggle_nerve.cli.backend import load_keras
+    from kaggle_nerve.cli.terminal import TerminalReporter
     from kaggle_nerve.data.frames import locate
     from kaggle_nerve.runs import open_run
 
@@ -87,7 +88,8 @@ def _try_frames(
     workers: int,
     as_json: bool,
 ) -> None:
-    from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
+    from kaggle_nerve.cli.backend import load_keras
+    from kaggle_nerve.cli.terminal import TerminalReporter
     from kaggle_nerve.data.picture import read_picture
     from kaggle_nerve.runs import open_run
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import click
 
 from kaggle_nerve import devices
 from kaggle_nerve.cli import options
+from kaggle_nerve.errors import NerveError
 
 PACKAGES = (
     "keras",
@@ -34,7 +36,7 @@ def doctor(data_dir: Path, as_json: bool) -> None:
     """
     rows, advice = _versions(), []
     _client(advice)
-    rows |= _devices()
+    rows |= _devices(advice)
     rows |= _credentials(advice)
     rows |= _data(data_dir, advice)
     if as_json:
@@ -63,10 +65,16 @@ def _client(advice: list[str]) -> None:
         advice.append(warning)
 
 
-def _devices() -> dict[str, str]:
-    from kaggle_nerve.cli.terminal import load_keras
+def _devices(advice: list[str]) -> dict[str, str]:
+    from kaggle_nerve.cli.backend import load_keras
 
-    load_keras()
+    rows = {"processors": str(os.cpu_count())}
+    try:
+        load_keras()
+    except NerveError as fault:
+        advice.append(str(fault))
+        unknown = ("backend", "devices", "automatic precision", "folds side by side")
+        return dict.fromkeys(unknown, "unknown, see below") | rows
     import keras
 
     return {
@@ -74,16 +82,18 @@ def _devices() -> dict[str, str]:
         "devices": ", ".join(devices.names()),
         "automatic precision": devices.preferred_precision(),
         "folds side by side": str(max(1, len(devices.multiple_gpus()))),
-        "processors": str(os.cpu_count()),
+        **rows,
     }
 
 
 def _credentials(advice: list[str]) -> dict[str, str]:
-    from kaggle_nerve.kaggle_api.credentials import HOW_TO_GET, find
+    from kaggle_nerve.kaggle_api.credentials import find, require
 
     credential = find()
-    if credential is None:
-        advice.append(HOW_TO_GET)
+    try:
+        require(os.environ)
+    except NerveError as fault:
+        advice.append(str(fault))
     return {
         "Kaggle credentials": "none" if credential is None else f"{credential.kind} from {credential.where}"
     }
@@ -91,15 +101,24 @@ def _credentials(advice: list[str]) -> dict[str, str]:
 
 def _data(data_dir: Path, advice: list[str]) -> dict[str, str]:
     from kaggle_nerve.data.frames import locate, read_train_csv
-    from kaggle_nerve.errors import NerveError
 
-    existing = next(path for path in (data_dir.absolute(), *data_dir.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free / 2**30
     try:
         state = f"{len(read_train_csv(locate(data_dir).train_csv))} training rows in {data_dir}"
     except NerveError as fault:
         state = "none"
         advice.append(str(fault))
-    if free < 6:
+    except OSError as fault:
+        state = "unknown, see below"
+        advice.append(f"{data_dir} cannot be read ({fault}): check the path and its permissions.")
+    free = _free_gigabytes(data_dir)
+    if free is not None and free < 6:
         advice.append("The competition needs about 6 GB of disk: archive, files and cache.")
-    return {"data": state, "free disk": f"{free:.0f} GB"}
+    return {"data": state, "free disk": "unknown" if free is None else f"{free:.0f} GB"}
+
+
+def _free_gigabytes(folder: Path) -> float | None:
+    """Return the free space of the disk of ``folder``, which need not exist; None if it cannot be asked."""
+    for path in (folder.absolute(), *folder.absolute().parents):
+        with suppress(OSError):
+            return shutil.disk_usage(path).free / 2**30
+    return None

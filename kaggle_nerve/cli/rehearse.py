@@ -77,7 +77,8 @@ def rehearse(
         raise click.UsageError("--serve ends without figures, so there is no --json of them.")
     settings = load_preset(preset, changes)
 
-    from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
+    from kaggle_nerve.cli.backend import load_keras
+    from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter
     from kaggle_nerve.locks import hold_lock
     from kaggle_nerve.phantom import is_synthetic
     from kaggle_nerve.rehearsal import run
@@ -85,6 +86,8 @@ def rehearse(
 
     reporter = TerminalReporter()
     parsed_faults = [fault_injection.parse(text) for text in faults]
+    if not serve:
+        load_keras(deterministic=settings.training.deterministic)  # fails before minutes of drawing
     folder = run.rehearsal_folder(work, data_dir, held_out, seed)
     served = run.prepare_competition(folder, data_dir, held_out, seed, reporter)
     message = f"Another rehearsal runs in {folder}; end it, or take another folder with --work."
@@ -97,7 +100,6 @@ def rehearse(
         if serve:
             _serve(server, folder)
             return
-        load_keras(deterministic=settings.training.deterministic)
         with GentleInterrupt() as interrupt:
             result = run.rehearse(
                 server,

@@ -96,7 +96,8 @@ def _make_file(
 ) -> Path:
     """Write the CSV of the named runs; return its path."""
     from kaggle_nerve import pipeline
-    from kaggle_nerve.cli.terminal import TerminalReporter, load_keras
+    from kaggle_nerve.cli.backend import load_keras
+    from kaggle_nerve.cli.terminal import TerminalReporter
     from kaggle_nerve.data.frames import locate
     from kaggle_nerve.decision import text
     from kaggle_nerve.runs import open_run

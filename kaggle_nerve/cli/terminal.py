@@ -1,47 +1,13 @@
 """Progress on a terminal, and a Ctrl-C that lets the epoch finish."""
 
-import logging
-import os
 import signal
 import sys
-import tempfile
 from types import FrameType
 
 import click
 from tqdm import tqdm
 
-from kaggle_nerve import devices
 from kaggle_nerve.progress import Bar, LogBar, Reporter
-
-
-def load_keras(*, deterministic: bool = False, device: bool = True) -> None:
-    """Import Keras and initialise its device without the backend's start-up lines.
-
-    TensorFlow writes them straight to the process's standard error before its log level takes effect. They
-    are shown if the import fails. No GPU is initialised without ``device``, nor if there are several: doing so takes
-    its memory, and each GPU is for a process of its own. ``deterministic`` takes effect at the first use of the device.
-    """
-    # TensorFlow warns of repeated tracing when several models are each traced once.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    sys.stderr.flush()
-    stderr_copy = os.dup(2)
-    with tempfile.TemporaryFile() as lines:
-        os.dup2(lines.fileno(), 2)
-        try:
-            import keras
-
-            if deterministic:
-                devices.make_deterministic()
-            if device and not devices.multiple_gpus():
-                keras.ops.convert_to_numpy(keras.ops.zeros(1))
-        except BaseException:
-            lines.seek(0)
-            os.write(stderr_copy, lines.read())
-            raise
-        finally:
-            os.dup2(stderr_copy, 2)
-            os.close(stderr_copy)
-
 
 TEXT_FIRST = "{desc}: {n_fmt}/{total_fmt} {remaining}{postfix} {bar}"
 """Format of bars: the bar itself comes last and takes what room is left, so that no figure is cut off at 80 columns."""

@@ -42,7 +42,7 @@ def presets(name: str | None, as_json: bool) -> None:
 
 
 def _print_layers(settings: Settings) -> None:
-    from kaggle_nerve.cli.terminal import load_keras
+    from kaggle_nerve.cli.backend import load_keras
 
     load_keras()
     from kaggle_nerve.models import registry, summary
@@ -147,7 +147,8 @@ def train_folds(
     settings = load_preset(preset, changes)
     name = run_name or default_name(preset, settings)
 
-    from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter, load_keras
+    from kaggle_nerve.cli.backend import load_keras
+    from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter
     from kaggle_nerve.data.frames import locate
 
     locate(data_dir)

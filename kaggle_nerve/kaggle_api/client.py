@@ -1,5 +1,6 @@
 """Run the official Kaggle client. Nothing else in the package does."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -11,8 +12,9 @@ from kaggle_nerve.competition import facts
 from kaggle_nerve.kaggle_api import credentials, environment, failures, records, versions
 from kaggle_nerve.kaggle_api.credentials import Credential
 from kaggle_nerve.kaggle_api.download_watch import DownloadWatch
-from kaggle_nerve.kaggle_api.failures import KaggleError, RawError, Subject
+from kaggle_nerve.kaggle_api.failures import KaggleError, Subject
 from kaggle_nerve.kaggle_api.process import EndedError, Message, Program
+from kaggle_nerve.kaggle_api.raw_error import RawError
 from kaggle_nerve.kaggle_api.records import Listing, RemoteSubmission
 
 GUARD = Path(__file__).with_name("guard.py")
@@ -213,13 +215,15 @@ class Client:
         try:
             reply = self._program.ask({"call": call, "with": dict(arguments)}, limit, watch, on_event)
         except EndedError as fault:
-            error = RawError(self.blank(str(fault)), "ended", frozenset({"EndedError"}))
+            name = f"ended by {signal.Signals(-fault.code).name}" if fault.code < 0 else "ended"
+            error = RawError(self.blank(str(fault)), name, frozenset({"EndedError"}))
             raise self.explain(error, doing, about) from None
         if reply is None:
             raise failures.timed_out(doing, limit)
         message, printed = reply
         if "fault" in message:
-            raise self.explain(RawError.read(message["fault"], self.blank), doing, about)
+            error = RawError.read(message["fault"], self.blank, credentials.config_folder(self._variables))
+            raise self.explain(error, doing, about)
         if UPLOAD_FAILED_TEXT in printed:
             # Versions up to 2.2.4 create the dataset without the file that the storage refused.
             raise self.explain(RawError(UPLOAD_FAILED_TEXT), doing, about)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, quote_plus, unquote, urlsplit
@@ -99,12 +100,16 @@ def _fault(candidate: _Candidate, value: str) -> str:
 
 
 def problems(variables: Mapping[str, str] | None = None) -> list[str]:
-    """Describe what is wrong with an existing kaggle.json, one sentence per problem."""
+    """Describe what is wrong with existing files of credentials, one sentence per problem."""
     variables = os.environ if variables is None else variables
     config = _config_file(variables)
-    if not config.is_file():
-        return []
-    sentences = []
+    kaggle = _home(variables) / ".kaggle"
+    names = ("access_token", "access_token.txt", "credentials.json")
+    sentences = [
+        fault for path in (*(kaggle / name for name in names), config) if (fault := _unreadable(path))
+    ]
+    if sentences or not config.is_file():
+        return sentences
     if _read_json(config) is None:
         sentences.append(
             f"{config} is not readable JSON, so it is ignored: download it again from {SETTINGS_PAGE}."
@@ -112,6 +117,17 @@ def problems(variables: Mapping[str, str] | None = None) -> list[str]:
     if os.name != "nt" and config.stat().st_mode & 0o044:
         sentences.append(f"{config} can be read by other users: run `chmod 600 {config}`.")
     return sentences
+
+
+def _unreadable(path: Path) -> str:
+    """Say why an existing file cannot be read; '' if it can, or does not exist."""
+    try:
+        path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as fault:
+        return f"{path} cannot be read ({fault.strerror}), so it is ignored: change its permissions."
+    return ""
 
 
 def secrets(variables: Mapping[str, str]) -> frozenset[str]:
@@ -198,13 +214,19 @@ def _home(variables: Mapping[str, str]) -> Path:
     return Path(variables.get("HOME") or variables.get("USERPROFILE") or Path.home())
 
 
-def _config_file(variables: Mapping[str, str]) -> Path:
+def config_folder(variables: Mapping[str, str]) -> Path:
+    """Return the folder of kaggle.json, which the client makes if it does not exist."""
     home = _home(variables)
     if folder := variables.get("KAGGLE_CONFIG_DIR"):
-        return Path(folder) / "kaggle.json"
-    if (home / ".kaggle").exists():
-        return home / ".kaggle" / "kaggle.json"
-    return Path(variables.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle" / "kaggle.json"
+        return Path(folder)
+    with suppress(OSError):  # a home that cannot be read
+        if (home / ".kaggle").exists():
+            return home / ".kaggle"
+    return Path(variables.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"
+
+
+def _config_file(variables: Mapping[str, str]) -> Path:
+    return config_folder(variables) / "kaggle.json"
 
 
 def _config(variables: Mapping[str, str]) -> dict[str, str]:

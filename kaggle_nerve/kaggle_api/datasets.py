@@ -6,6 +6,7 @@ After an upload, Kaggle is polled until the version is ready.
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,10 +19,11 @@ from kaggle_nerve.kaggle_api import failures
 from kaggle_nerve.kaggle_api.account import username
 from kaggle_nerve.kaggle_api.client import Client
 from kaggle_nerve.kaggle_api.disk import explain_disk_errors
-from kaggle_nerve.kaggle_api.failures import KaggleError, RawError
+from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.process import Message
+from kaggle_nerve.kaggle_api.raw_error import RawError
 from kaggle_nerve.kaggle_api.slugs import slug_of
-from kaggle_nerve.kaggle_api.subjects import about_dataset
+from kaggle_nerve.kaggle_api.subjects import DATASET_FAILURES, about_dataset
 from kaggle_nerve.progress import SILENT, Bar, Reporter
 
 METADATA = "dataset-metadata.json"
@@ -234,8 +236,12 @@ class _UploadWatch:
         self.advance(message["sent"] / message["of"] if message["of"] else 0.0)
 
     def check_stall(self, text: str) -> None:
-        """Raise KaggleError if nothing was reported for too long."""
+        """Raise KaggleError if nothing was reported for too long; ``text`` is what the client has printed."""
         if time.monotonic() - self._since > self._patience:
+            # The client itself waits and tries again, for as long as Kaggle asks it to.
+            if re.search("429|Too Many Requests", text):
+                error = RawError("Too Many Requests", status=429)
+                raise failures.explain(error, self._doing, "", None, rules=DATASET_FAILURES)
             raise KaggleError(
                 failures.TIMEOUT,
                 f"Nothing went out for {self._patience:.0f} s while {self._doing}: check the network, and run the "

@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 
 from kaggle_nerve.kaggle_api import failures
-from kaggle_nerve.kaggle_api.failures import COMPETITION_FAILURES, FailureRules, KaggleError, RawError
+from kaggle_nerve.kaggle_api.failures import COMPETITION_FAILURES, FailureRules, KaggleError
+from kaggle_nerve.kaggle_api.raw_error import RawError
 
 
 class DownloadWatch:

@@ -7,13 +7,12 @@ answers to versions 2.2.4 and 2.2.5 of the client, and from users' reports.
 
 import errno
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import versions
 from kaggle_nerve.kaggle_api.credentials import SETTINGS_PAGE, Credential
+from kaggle_nerve.kaggle_api.raw_error import RawError, last_line
 
 CLIENT, DISK, UNAUTHORIZED, LIMIT, RULES = "client", "disk", "unauthorized", "daily-limit", "rules"
 NOT_FOUND, RATE, NETWORK, SERVER, CORRUPT = "not-found", "rate", "network", "server", "corrupt"
@@ -36,50 +35,6 @@ class KaggleError(NerveError):
     def reason(self) -> str:
         """The sentence without its next step, for use in another one."""
         return str(self).rpartition(": ")[0]
-
-
-@dataclass(frozen=True)
-class RawError:
-    """What went wrong in the client, before it is explained: an exception, or only a message.
-
-    Attributes:
-        message: the exception's text, or what the client or Kaggle said.
-        name: the exception's class.
-        types: that class, its base classes, and those of the exception's causes.
-        status, url: status and address of the HTTP answer.
-        errno: number of the system error.
-    """
-
-    message: str
-    name: str = ""
-    types: frozenset[str] = frozenset()
-    status: int | None = None
-    url: str = ""
-    errno: int | None = None
-
-    @classmethod
-    def read(cls, fields: dict[str, Any], blank: Callable[[str], str]) -> Self:
-        """Build from `guard`'s message; ``blank`` removes credentials."""
-        types = fields["types"]
-        return cls(
-            blank(fields["message"]),
-            types[0],
-            frozenset(types),
-            fields["status"],
-            fields["url"],
-            fields["errno"],
-        )
-
-    @property
-    def last_line(self) -> str:
-        """The last line of the message, where Python, the client and Kaggle put the reason."""
-        return last_line(self.message)
-
-    @property
-    def is_from_storage(self) -> bool:
-        """Whether the answer came from the file storage, whose signed addresses expire, and not from Kaggle's
-        API."""
-        return bool(self.url) and not API.match(self.url)
 
 
 @dataclass(frozen=True)
@@ -109,10 +64,15 @@ def make_rule(
     return FailureRule(kind, sentence, frozenset(types), compiled, frozenset(statuses))
 
 
-API = re.compile(r"https?://(api\.kaggle\.com|www\.kaggle\.com|localhost/api)/")
-"""Addresses of Kaggle's API; all others belong to the storage."""
-
 FULL = (errno.ENOSPC, errno.EDQUOT)
+
+OVERLOADED = (429, *range(500, 511))
+"""Statuses that Kaggle's own front may answer with a web page."""
+
+LOCAL = (CLIENT, DISK, NETWORK, CORRUPT)
+"""Kinds of faults on this side. All others are Kaggle's answers, and only an answer is matched with them."""
+
+PROXIES = "http_proxy, https_proxy and all_proxy"
 
 MISSING_SIX = make_rule(
     CLIENT, "The kaggle client does not start because its package six is missing: run `pip install six`."
@@ -128,6 +88,29 @@ FULL_DISK = make_rule(
     "command again; what is there already is kept.",
     pattern=r"No space left on device|Disk quota exceeded",
 )
+OWN_FOLDER = make_rule(
+    CLIENT,
+    "The kaggle client cannot make its own folder ({last}): set KAGGLE_CONFIG_DIR to one that can be written, "
+    "and run the same command again.",
+)
+BAD_PATH = make_rule(
+    DISK,
+    "The kaggle client cannot use a file or folder while {doing} ({last}): check that path and its permissions, and "
+    "run the same command again.",
+)
+UNTRUSTED = make_rule(
+    NETWORK,
+    "The certificate that came in Kaggle's place is not trusted while {doing} ({cause}): behind a proxy that opens "
+    "TLS, set REQUESTS_CA_BUNDLE to its certificates; if it is expired or not yet valid, look at this machine's "
+    "clock; and run the same command again.",
+)
+STRANGER = make_rule(
+    NETWORK,
+    "Something else answered in Kaggle's place while {doing}, such as the login page of a network or a filter: open "
+    f"https://www.kaggle.com in a browser, check {PROXIES}, and run the same command again.",
+    types=("JSONDecodeError",),
+    statuses=(407, 511),
+)
 
 GENERAL = (
     make_rule(
@@ -138,21 +121,38 @@ GENERAL = (
     FULL_DISK,
     make_rule(
         CLIENT,
-        "The kaggle client cannot make its own folder ({last}): set KAGGLE_CONFIG_DIR to one that can be written, "
-        "and run the same command again.",
-        types=("PermissionError", "FileNotFoundError"),
-        pattern=r"Read-only file system",
+        f"A SOCKS proxy needs the package PySocks: run `pip install pysocks`, or change {PROXIES}, and run the same "
+        "command again.",
+        pattern=r"dependencies for SOCKS",
     ),
     make_rule(
         NETWORK,
-        "The certificate that came in Kaggle's place is not trusted while {doing}: behind a proxy that opens "
-        "TLS, set REQUESTS_CA_BUNDLE to its certificates, and run the same command again.",
-        types=("SSLError", "SSLCertVerificationError"),
+        f"The address of the proxy is not valid ({{cause}}): write {PROXIES} as http://HOST:PORT, and run the same "
+        "command again.",
+        types=("InvalidURL", "LocationParseError", "ProxySchemeUnknown"),
+    ),
+    make_rule(
+        CLIENT,
+        "The kaggle client does not trust its own folder of unfinished uploads ({last}): remove that folder, and run "
+        "the same command again.",
+        pattern=r"upload state directory",
+    ),
+    make_rule(
+        CLIENT,
+        "The file of trusted certificates does not exist ({cause}): correct or unset REQUESTS_CA_BUNDLE and "
+        "CURL_CA_BUNDLE, and run the same command again.",
+        pattern=r"suitable TLS CA certificate bundle",
     ),
     make_rule(
         NETWORK,
-        "The proxy lets nothing through to Kaggle while {doing}: check http_proxy and https_proxy, and run the "
-        "same command again.",
+        f"No encrypted connection to Kaggle comes about while {{doing}} ({{cause}}): check {PROXIES} and the file of "
+        "REQUESTS_CA_BUNDLE, or try another network, and run the same command again.",
+        types=("SSLError",),
+    ),
+    make_rule(
+        NETWORK,
+        f"The proxy lets nothing through to Kaggle while {{doing}} ({{cause}}): check {PROXIES}, with a name and "
+        "password (http://NAME:PASSWORD@HOST:PORT) if the proxy wants them, and run the same command again.",
         types=("ProxyError",),
     ),
     make_rule(
@@ -165,12 +165,7 @@ GENERAL = (
         ),
         pattern=r"Response ended prematurely",
     ),
-    make_rule(
-        NETWORK,
-        "Something else answered in Kaggle's place while {doing}, such as the login page of a network: open a page in "
-        "a browser, check http_proxy and https_proxy, and run the same command again.",
-        types=("JSONDecodeError",),
-    ),
+    STRANGER,
     make_rule(
         UNAUTHORIZED,
         "Kaggle does not accept the {credential} (401, while {doing}): make a new token at "
@@ -232,8 +227,6 @@ TRANSPORT = (
 )
 """Failures of any command, checked last."""
 
-MAX_REASON_LENGTH = 300
-
 
 @dataclass(frozen=True)
 class FailureRules:
@@ -275,9 +268,9 @@ def explain(
 
     ``doing`` is a participle phrase that says what the client was doing, such as "listing the data".
     """
-    is_answer = not error.types or bool(error.types & {"HTTPError", "ValueError"})
     facts = {
-        "last": error.last_line if is_answer else f"{error.name}: {error.last_line}",
+        "last": error.last_line if error.is_answer else f"{error.name}: {error.last_line}",
+        "cause": last_line(error.cause or error.message),
         "doing": doing,
         "slug": slug,
         "credential": f"{credential.kind} from {credential.where}" if credential else "credentials",
@@ -289,7 +282,7 @@ def explain(
         is_server_gone = rehearsal and rule.kind == NETWORK
         sentence = REHEARSAL_GONE if is_server_gone else rule.sentence
         return KaggleError(rule.kind, sentence.format(**facts))
-    if not is_answer:
+    if not error.is_answer:
         sentence = f"The kaggle client broke while {doing} ({facts['last']}): {versions.next_step()}."
         return KaggleError(BROKEN, sentence)
     sentence = (
@@ -306,16 +299,27 @@ def _match(error: RawError, rules: tuple[FailureRule, ...]) -> FailureRule | Non
     """
     if "ModuleNotFoundError" in error.types and "six" in error.last_line:
         return MISSING_SIX
+    if error.is_own_folder:
+        return OWN_FOLDER
     if error.errno in FULL:
         return FULL_DISK
+    if error.path:
+        return BAD_PATH
+    if error.is_page and error.status not in OVERLOADED:
+        return STRANGER
+    if "CERTIFICATE_VERIFY_FAILED" in error.cause:
+        return UNTRUSTED
     for rule in rules:
         if rule.types & error.types:
             return rule
     if error.is_from_storage and error.status in (400, 403, 404):
         return LINK_REFUSED
+    # The client itself words some refusals, as plain ValueErrors.
+    is_worded = error.is_answer or error.name == "ValueError"
     for rule in rules:
         # Some commands call a missing login (401) a missing permission.
-        if rule.pattern and rule.pattern.search(error.last_line) and error.status != 401:
+        is_fit = error.status != 401 and (is_worded or rule.kind in LOCAL)
+        if is_fit and rule.pattern and rule.pattern.search(error.last_line):
             return rule
     return next((rule for rule in rules if error.status in rule.statuses), None)
 
@@ -327,13 +331,6 @@ def timed_out(doing: str, seconds: float) -> KaggleError:
         f"Kaggle did not answer within {seconds:.0f} s while {doing}: check the network, and run the same "
         f"command again.",
     )
-
-
-def last_line(text: str) -> str:
-    """Return the last non-empty line that the client wrote, where Python and the client put the reason."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = lines[-1] if lines else "the client said nothing"
-    return line if len(line) <= MAX_REASON_LENGTH else line[:MAX_REASON_LENGTH] + "..."
 
 
 def _precedence_note(credential: Credential | None) -> str:

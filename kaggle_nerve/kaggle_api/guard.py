@@ -4,7 +4,7 @@ Run as a script, so that this package, kaggle_nerve, is not imported. Standard i
 ``{"call": "submissions", "with": {"slug": ...}}``. Standard output: one JSON reply per question, either of
 
     {"answer": ...}                                     the result of a function in `CALLS`
-    {"fault": {"message", "types", "status", "url", "errno"}}
+    {"fault": {"message", "cause", "types", "status", "url", "page", "errno", "path"}}
 
 and before it, while files are sent, any number of lines ``{"sent": bytes, "of": bytes}``. The official package's
 own output goes to standard error, ended by an `END` line before each reply.
@@ -19,7 +19,7 @@ import queue
 import sys
 import threading
 import time
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 END = "\x04"
 """Last line on standard error before a reply; needed because the parent reads standard error and standard output
@@ -128,7 +128,10 @@ CALLS = {
 def main() -> None:
     """Reply to questions until standard input ends."""
     questions: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(questions,), daemon=True).start()
+    # A copy: without a valid token the package calls `exit`, which closes standard input, and that would wait for
+    # ever for the thread that reads it.
+    source = os.fdopen(os.dup(0), "rb")
+    threading.Thread(target=_listen, args=(source, questions), daemon=True).start()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     while True:
@@ -143,14 +146,15 @@ def main() -> None:
         _write(answers, answer)
 
 
-def _listen(questions: queue.SimpleQueue[dict[str, Any]]) -> None:
-    for line in sys.stdin.buffer:
+def _listen(source: BinaryIO, questions: queue.SimpleQueue[dict[str, Any]]) -> None:
+    for line in source:
         questions.put(json.loads(line))
     os._exit(1)
 
 
 def _api(answers: TextIO) -> Any:
     """Return the package's API object, logged in."""
+    _remember_replies()
     import kaggle
     from kaggle.api import kaggle_api_extended as extended
 
@@ -159,6 +163,24 @@ def _api(answers: TextIO) -> Any:
     if not kaggle.api._authenticated:
         kaggle.api.authenticate()  # the import tried this too, but hid the reason of a failure
     return kaggle.api
+
+
+last_reply: list[Any] = []
+"""The last HTTP answer, whoever gave it. The package hides it when it refuses to go on without a valid token."""
+
+
+def _remember_replies() -> None:
+    """Store each HTTP answer in `last_reply`."""
+    import requests
+
+    send = requests.Session.send
+
+    def remember(*args: Any, **options: Any) -> Any:
+        last_reply[:] = [send(*args, **options)]
+        return last_reply[0]
+
+    if send.__name__ != remember.__name__:
+        requests.Session.send = remember
 
 
 class _Counting:
@@ -193,7 +215,8 @@ def _creation(response: Any) -> dict[str, Any]:
 
 
 def _describe(fault: BaseException) -> dict[str, Any]:
-    """Describe an exception: text, classes of it and of its causes, and the HTTP answer's status and address."""
+    """Describe an exception: its text and its first cause's, classes of it and of its causes, the HTTP answer's
+    status, address and whether it is a web page, and number and path of a system error."""
     chain: list[BaseException] = []
     cause: BaseException | None = fault
     replies: list[Any] = []
@@ -202,14 +225,24 @@ def _describe(fault: BaseException) -> dict[str, Any]:
         chain.append(cause)
         replies += [reply for reply in [getattr(cause, "response", None)] if reply is not None]
         cause = cause.__cause__ or cause.__context__
-    errnos = [error.errno for error in chain if isinstance(error, OSError) and error.errno]
+    if isinstance(fault, SystemExit):
+        replies += last_reply
+    errors = [error for error in chain if isinstance(error, OSError) and error.errno]
     return {
         "message": str(fault),
+        "cause": str(chain[-1]),
         "types": [kind.__name__ for error in chain for kind in type(error).__mro__],
         "status": _status(replies[0]) if replies else None,
         "url": replies[0].url.partition("?")[0] if replies else "",
-        "errno": errnos[0] if errnos else None,
+        "page": bool(replies) and _is_page(replies[0]),
+        "errno": errors[0].errno if errors else None,
+        "path": str(errors[0].filename or "") if errors else "",
     }
+
+
+def _is_page(reply: Any) -> bool:
+    """Tell whether an HTTP answer is a web page, such as a filter's, without the mark of Kaggle's API."""
+    return "text/html" in reply.headers.get("Content-Type", "") and "X-Kaggle-ApiVersion" not in reply.headers
 
 
 def _status(reply: Any) -> int:

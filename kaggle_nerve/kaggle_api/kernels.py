@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import failures, records
 from kaggle_nerve.kaggle_api.client import Client
-from kaggle_nerve.kaggle_api.failures import KaggleError, RawError
-from kaggle_nerve.kaggle_api.subjects import about_kernel
+from kaggle_nerve.kaggle_api.failures import KaggleError
+from kaggle_nerve.kaggle_api.raw_error import RawError
+from kaggle_nerve.kaggle_api.subjects import about_kernel, about_push
 from kaggle_nerve.progress import SILENT, Reporter
 
 METADATA = "kernel-metadata.json"
@@ -62,7 +63,7 @@ def push(folder: Path, client: Client) -> KernelVersion:
     also if it is unknown whether the kernel was accepted.
     """
     ref = _read_ref(folder)
-    doing, about = f"pushing the kernel {ref}", about_kernel(ref)
+    doing, about = f"pushing the kernel {ref}", about_push(ref)
     try:
         answer = client.ask("push_kernel", {"folder": str(folder)}, doing, client.limits.call, about=about)
     except KaggleError as fault:

@@ -25,7 +25,12 @@ Message = dict[str, Any]
 
 
 class EndedError(Exception):
-    """The program ended instead of answering. The text is its standard error since the question."""
+    """The program ended instead of answering. The text is its standard error since the question; ``code`` is
+    its exit code, negative for a signal."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class Program:
@@ -119,8 +124,14 @@ class Program:
         except queue.Empty:
             return None
         if message is None:
-            raise EndedError(self._text())
+            raise EndedError(self._text(), self._exit_code())
         return message
+
+    def _exit_code(self) -> int:
+        assert self._process
+        with suppress(subprocess.TimeoutExpired):  # it closed its output, but runs on
+            self._process.wait(END_SECONDS)
+        return self._process.returncode or 0
 
     def _text(self) -> str:
         return "".join(self._errors)

@@ -51,6 +51,24 @@ KERNEL = (
     ),
 )
 
+PUSH = (
+    make_rule(
+        NOT_FOUND,
+        "Kaggle does not find {slug} while pushing it ({last}), as if it were deleted, renamed or another account's: "
+        "make a notebook of this name at https://www.kaggle.com/code with New Notebook, and run the same "
+        "command again.",
+        pattern=r"(Kernel|Notebook) not found|\bNot ?Found\b",
+        statuses=(404,),
+    ),
+    make_rule(
+        RULES,
+        f"Kaggle refuses this account (403, while {{doing}}): open {SETTINGS_PAGE}, verify a phone number, which "
+        "kernels with a GPU need, and run the same command again.",
+        pattern=r"403 Client Error|Forbidden|Permission.{0,60}(denied|not satisfied)",
+    ),
+)
+"""Where a push differs from other commands: the advice cannot be to push."""
+
 DATASET = (
     make_rule(
         REFUSED,
@@ -77,12 +95,18 @@ DATASET = (
 )
 
 KERNEL_FAILURES = FailureRules(KERNEL, "https://www.kaggle.com/code/{slug}", " with --runs")
+PUSH_FAILURES = FailureRules((*PUSH, *KERNEL), KERNEL_FAILURES.page)
 DATASET_FAILURES = FailureRules(DATASET, "https://www.kaggle.com/datasets/{slug}", " with --runs")
 
 
 def about_kernel(ref: str) -> Subject:
     """Return the subject of a command about the kernel ``user/slug``."""
     return Subject(ref, KERNEL_FAILURES)
+
+
+def about_push(ref: str) -> Subject:
+    """Return the subject of a push of the kernel ``user/slug``."""
+    return Subject(ref, PUSH_FAILURES)
 
 
 def about_dataset(ref: str) -> Subject:

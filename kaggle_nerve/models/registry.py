@@ -26,13 +26,13 @@ def check(settings: ModelSettings) -> None:
 
 
 def build(settings: Settings, precision: str = "") -> keras.Model:
-    """Build the untrained network of ``settings``, at its working size.
+    """Build the untrained network of ``settings``, at its working size, with channels last.
 
     ``precision``: the Keras dtype policy to build it under, restored afterwards; '' keeps the global one. Raise
     NerveError for options without effect on the architecture or the encoder.
     """
     options.check(settings.model)
-    with _dtype_policy(precision or keras.config.dtype_policy().name):
+    with _dtype_policy(precision or keras.config.dtype_policy().name), _channels_last():
         return ARCHITECTURES[settings.model.architecture](settings.size, settings.model)
 
 
@@ -49,3 +49,14 @@ def _dtype_policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+@contextmanager
+def _channels_last() -> Iterator[None]:
+    """Build layers within the block with channels last, whatever format the user's keras.json selects."""
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(before)

@@ -4,14 +4,14 @@
 same fault.
 """
 
-import difflib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.rehearsal.fault_kinds import ALWAYS, KINDS, Kind
+from kaggle_nerve.rehearsal.fault_kinds import ALWAYS, KINDS
+from kaggle_nerve.settings.text import nearest
 
 DEFAULT = 0
 """As a number of times: the default of the kind of fault."""
@@ -41,7 +41,7 @@ def make(name: str, /, times: int | None = DEFAULT, call: str = "", **options: A
     kind = KINDS.get(name)
     if kind is None:
         raise NerveError(
-            f"There is no fault {name!r}{_nearest(name, KINDS)}; the faults are: {', '.join(KINDS)}."
+            f"There is no fault {name!r}{nearest(name, list(KINDS))}; the faults are: {', '.join(KINDS)}."
         )
     possible = (*kind.by_name, *kind.calls)
     if call and call not in possible:
@@ -146,8 +146,3 @@ def _convert(default: Any, value: Any, name: str, key: str) -> Any:
         return type(default)(value)
     except ValueError as fault:
         raise NerveError(f"Fault {name}: {key}={value!r} is not a {type(default).__name__}.") from fault
-
-
-def _nearest(name: str, known: dict[str, Kind]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""

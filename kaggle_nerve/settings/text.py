@@ -197,9 +197,9 @@ def _parse_value(text: str) -> Any:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """Return ``; did you mean ...?`` for the known word most similar to ``word``, or ''."""
+    """Return `` (did you mean ...?)`` for the known word most similar to ``word``, or ''."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
     if not close:
         tails = {name.rpartition(".")[2]: name for name in known}
         close = [tails[tail] for tail in difflib.get_close_matches(word, list(tails), n=1, cutoff=0.6)]
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
