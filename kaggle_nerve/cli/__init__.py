@@ -1,7 +1,9 @@
 """The command line: parse, call one function, print. Heavy modules are imported inside the commands."""
 
 import errno
+import io
 import os
+import re
 import sys
 
 import click
@@ -25,6 +27,9 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENCV_LOG_LEVEL": "SILENT"}
 """Silences the frameworks' own log lines; must be set before they are imported."""
 
 
+SURROGATE = re.compile("[\udc80-\udcff]")
+
+
 class Commands(click.Group):
     """Reports errors that a user can act on as one sentence, with exit code 1."""
 
@@ -40,6 +45,8 @@ class Commands(click.Group):
             raise click.ClickException(str(fault)) from fault
         except OSError as fault:
             raise click.ClickException(_disk_sentence(fault)) from fault
+        except UnicodeEncodeError as fault:
+            raise click.ClickException(_name_sentence(fault)) from fault
 
 
 def _disk_sentence(fault: OSError) -> str:
@@ -49,6 +56,17 @@ def _disk_sentence(fault: OSError) -> str:
         where = f" while writing {fault.filename}" if fault.filename else ""
         return f"The disk is full{where}; free some space and run the same command again."
     return f"{fault.filename}: {fault.strerror}; check the path and its rights."
+
+
+def _name_sentence(fault: UnicodeEncodeError) -> str:
+    """Explain a file name that tables and libraries cannot hold: Python keeps its stray bytes as surrogates."""
+    if not SURROGATE.match(fault.object[fault.start]):
+        raise fault
+    name = max(re.split(r"[\s,/\"']", fault.object), key=lambda part: len(SURROGATE.findall(part)))
+    return (
+        f"The name {name!r} is not UTF-8, and not everything here can work with it: rename that file or folder, and "
+        "run the same command again."
+    )
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -89,6 +107,10 @@ for command in (
 
 def main() -> None:
     """Run the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name in another encoding must not end a command that has done its work.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(cli.main(prog_name="kaggle-nerve", standalone_mode=False) or 0)
     except click.ClickException as fault:
