@@ -1,6 +1,8 @@
 """The command line: parse, call one function, print. Heavy modules are imported inside the commands."""
 
+import io
 import os
+import re
 import sys
 
 import click
@@ -29,6 +31,9 @@ UNLOCKED = {"HDF5_USE_FILE_LOCKING": "FALSE"}
 """Lets HDF5 write where the file system has no locks. Each fold and run has a lock of its own."""
 
 
+SURROGATE = re.compile("[\udc80-\udcff]")
+
+
 class Commands(click.Group):
     """Reports errors that a user can act on as one sentence, with exit code 1."""
 
@@ -47,12 +52,25 @@ class Commands(click.Group):
             if sentence is None:
                 raise
             raise click.ClickException(sentence) from fault
+        except UnicodeEncodeError as fault:
+            raise click.ClickException(_name_sentence(fault)) from fault
         except click.ClickException:
             raise
         except Exception as fault:
             if not memory.is_exhausted(fault):
                 raise
             raise click.ClickException(watch.MEMORY) from fault
+
+
+def _name_sentence(fault: UnicodeEncodeError) -> str:
+    """Explain a file name that tables and libraries cannot hold: Python keeps its stray bytes as surrogates."""
+    if not SURROGATE.match(fault.object[fault.start]):
+        raise fault
+    name = max(re.split(r"[\s,/\"']", fault.object), key=lambda part: len(SURROGATE.findall(part)))
+    return (
+        f"The name {name!r} is not UTF-8, and not everything here can work with it: rename that file or folder, and "
+        "run the same command again."
+    )
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -93,6 +111,10 @@ for command in (
 
 def main() -> None:
     """Run the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name in another encoding must not end a command that has done its work.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     dismiss = watch.start(f"kaggle-nerve {' '.join(sys.argv[1:2])}".strip())
     try:
         _main()
