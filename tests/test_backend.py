@@ -11,7 +11,7 @@ import pytest
 from cli_support import command
 
 from kaggle_nerve.models import registry
-from kaggle_nerve.settings import load_preset
+from kaggle_nerve.settings import load_preset, save_settings
 
 WITHOUT_JAX = "raise ModuleNotFoundError(\"No module named 'jax'\", name='jax')\n"
 CHOICE = "set KERAS_BACKEND to tensorflow or jax, and run the same command again."
@@ -50,7 +50,8 @@ def start(
 def test_keras_that_cannot_be_imported(tmp_path: Path, case: str) -> None:
     backend, configuration, told = CASES[case]
     told = told.format(path=tmp_path / ".keras" / "keras.json")
-    done = start(tmp_path, backend, configuration, "train-folds", "--preset", "tiny")
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    done = start(tmp_path, backend, configuration, "train-folds", "--preset", "tiny", "--data", "data")
     assert (done.returncode, done.stderr) == (1, f"Error: {told}\n")
     assert not (tmp_path / "runs").exists()
 
@@ -65,9 +66,13 @@ def test_keras_that_cannot_be_imported(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("presets", "tiny"), ("predict", "--run", "tiny"), ("rehearse",)], ids=lambda words: words[0]
+    "words",
+    [("presets", "tiny"), ("predict", "--run", "x", "--data", "data", "--runs", "data"), ("rehearse",)],
+    ids=lambda words: words[0],
 )
 def test_every_verb_that_needs_keras(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    save_settings(load_preset("tiny"), tmp_path / "data" / "x" / "settings.toml")
     done = start(tmp_path, "tensorfow", None, *words)
     assert (done.returncode, done.stderr) == (1, f"Error: {CASES['a typo'][2]}\n")
     assert list(tmp_path.glob("r*")) == []

@@ -62,7 +62,7 @@ def test_folds_trained_one_by_one_that_die_are_told_and_the_others_have_their_tu
         f"Fold 1 ran out of memory {SMALLER}.",
         f"Fold 2 ran out of memory {SMALLER}.",
         f"Fold 3 ended with SIGTERM; its log: {logs[3]}",
-        "Finished folds are kept; the same command goes on with the rest.",
+        "Finished folds are kept; the same command tries the others again.",
     ]
     assert done.stdout.startswith("Fold 4 ")
     done = command(data, *WORDS, "--runs", tmp_path, "--fold", "0", code=1)

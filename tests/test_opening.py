@@ -230,6 +230,7 @@ def test_a_damaged_model_is_not_sent_to_kaggle(run):
     assert MODEL_DAMAGED in command(run.folder.parent.parent, *words, code=1).output
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_named(run, data):
     overwrite(checkpoint(run))
     said = train(run, data, "--fold", "1", code=1)
@@ -242,6 +243,7 @@ def test_a_damaged_checkpoint_is_named(run, data):
     assert "Fold 1 finished" in train(run, data, "--fold", "1")
 
 
+@pytest.mark.long
 def test_damaged_weights_of_a_kept_epoch_and_a_damaged_state_are_named(run, data):
     store, kept = Checkpoint(run.fold(1).folder), checkpoint(run).with_name("weights-00001.npz")
     overwrite(kept)
@@ -267,6 +269,7 @@ def test_a_damaged_file_to_start_from_is_named_before_a_run_is_made(run, data, n
     assert not (run.folder.parent / "next").exists()
 
 
+@pytest.mark.long
 def test_a_run_to_start_from_with_a_damaged_model_is_named(run, data):
     overwrite(run.fold(0).model)
     said = train(run, data, "--run", "next", "--start-from", "small", "--fold", "0", code=1)

@@ -80,6 +80,7 @@ def test_of_epochs_that_drop_every_mask_the_one_with_the_best_masks_is_kept(trai
     assert open_run(tmp_path / "runs", "x").fold(0).require_facts().best_epoch == 3
 
 
+@pytest.mark.long
 def test_held_out_subjects_without_masks_are_no_collapse(train, tmp_path, monkeypatch):
     script(monkeypatch, EMPTY)
     write_competition(tmp_path, subjects=2, frames=4)
@@ -134,6 +135,7 @@ def test_one_subject_is_not_sent_in_a_circle(train, tmp_path):
         assert "add frames of another subject" in told
 
 
+@pytest.mark.long
 def test_a_run_without_any_epoch_takes_other_settings(train, tmp_path):
     """Something that only shows in training, such as too little time, must not bind the run's name for ever."""
     train("--fold", "0", "--time-budget", "1s", code=1)

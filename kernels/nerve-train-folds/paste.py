@@ -50,19 +50,23 @@ FILES = {
     "kaggle_nerve/presets/unet-effb1-448.toml": "5c64663249c717d7",
     "kaggle_nerve/presets/unet-inception.toml": "2af06b27073bce0b",
     "kaggle_nerve/progress.py": "8134ff62c24213cf",
-    "kaggle_nerve/storage.py": "b07e39d660be7b94",
-    "kaggle_nerve/arrays.py": "5bb716d21cec3428",
+    "kaggle_nerve/disk.py": "8255a18a3942ee48",
+    "kaggle_nerve/memory.py": "1b9c3cdf61cf7253",
+    "kaggle_nerve/locks.py": "3f4d0b30c0e99e31",
+    "kaggle_nerve/storage.py": "34395440ea4568db",
+    "kaggle_nerve/arrays.py": "742ceb41becf4683",
     "kaggle_nerve/competition/__init__.py": "c15def282e5bba27",
     "kaggle_nerve/competition/csv_text.py": "e76d447da6c4f0ca",
-    "kaggle_nerve/competition/facts.py": "c7ce1dad35448b4d",
+    "kaggle_nerve/competition/facts.py": "ed7df1356a4e16ea",
     "kaggle_nerve/competition/metric.py": "880a75c871ebf0ec",
+    "kaggle_nerve/competition/plausibility.py": "54924f67f7837e3c",
     "kaggle_nerve/competition/rle.py": "85b0e8dd6ef56092",
     "kaggle_nerve/competition/rle_faults.py": "7b3c2137b812ff94",
-    "kaggle_nerve/competition/submission.py": "fd630d6253ba9695",
+    "kaggle_nerve/competition/submission.py": "ee12b258f7e66c30",
     "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
     "kaggle_nerve/settings/files.py": "0de9f48fd63e6565",
-    "kaggle_nerve/settings/schema.py": "17cc3bb941305543",
-    "kaggle_nerve/settings/text.py": "0267038f71886d95",
+    "kaggle_nerve/settings/schema.py": "44f538588467e772",
+    "kaggle_nerve/settings/text.py": "76b1be6d3792ab3a",
     "kaggle_nerve/maps/__init__.py": "33a4adc81d4fa3c6",
     "kaggle_nerve/maps/blending.py": "4dd4aeb2e5907f38",
     "kaggle_nerve/maps/fullsize.py": "0042ac1f080cd85a",
@@ -70,11 +74,11 @@ FILES = {
     "kaggle_nerve/maps/matching.py": "59981aedd480d6df",
     "kaggle_nerve/data/__init__.py": "9b5f15ed28fdd1be",
     "kaggle_nerve/data/augment.py": "6236912222162fa0",
-    "kaggle_nerve/data/batches.py": "42392bd052502038",
-    "kaggle_nerve/data/cache.py": "ae4a0606b53465e8",
+    "kaggle_nerve/data/batches.py": "232eff7cc1963406",
+    "kaggle_nerve/data/cache.py": "16217c4f68ec7922",
     "kaggle_nerve/data/doubted.py": "d255e6ca367535b2",
-    "kaggle_nerve/data/folds.py": "588a88acb81bc786",
-    "kaggle_nerve/data/frames.py": "f31e94c49f931a78",
+    "kaggle_nerve/data/folds.py": "aed0cc5044c573a1",
+    "kaggle_nerve/data/frames.py": "bf492ebe10dfbe50",
     "kaggle_nerve/data/overlay.py": "b376d9e6172681a6",
     "kaggle_nerve/data/sampling.py": "c49653ca8e1acd45",
     "kaggle_nerve/data/tiff.py": "4928e24568c273f8",
@@ -87,25 +91,29 @@ FILES = {
     "kaggle_nerve/models/fpn.py": "e72a7846416f0026",
     "kaggle_nerve/models/heads.py": "33c5141d1c96d618",
     "kaggle_nerve/models/layers.py": "280d72c6d4c5f868",
+    "kaggle_nerve/models/model_file.py": "142277d004b98967",
+    "kaggle_nerve/models/opening.py": "5120f959bcc8b4c9",
     "kaggle_nerve/models/options.py": "12aee63eb5f58277",
-    "kaggle_nerve/models/registry.py": "72dd1847b10fa6f5",
-    "kaggle_nerve/models/segnet.py": "97d764e797344e9d",
+    "kaggle_nerve/models/registry.py": "54821b950d00c891",
+    "kaggle_nerve/models/segnet.py": "9e31bfa6d8f29478",
     "kaggle_nerve/models/skips.py": "16e4376b41388f1f",
+    "kaggle_nerve/models/snapshots.py": "3daf7a2189f09b74",
     "kaggle_nerve/models/statistics.py": "46933c96a2a23079",
     "kaggle_nerve/models/torch_file.py": "dc5f5941e08870ba",
     "kaggle_nerve/models/unet.py": "10b821ebe2082125",
     "kaggle_nerve/models/unetpp.py": "ba73af1d91149b98",
-    "kaggle_nerve/models/weights.py": "39dfdd1ae84297f4",
+    "kaggle_nerve/models/weights.py": "ed0c039590908aed",
     "kaggle_nerve/runs/__init__.py": "c18a94102873c8aa",
-    "kaggle_nerve/runs/adopting.py": "ed4b9114a1e7bd16",
+    "kaggle_nerve/runs/adopting.py": "d43bfa4cd54094b5",
     "kaggle_nerve/runs/facts.py": "7957954d65dfad5b",
-    "kaggle_nerve/runs/opening.py": "8e7e6c120f2c90dc",
-    "kaggle_nerve/runs/run.py": "6f2ff999e958bb32",
+    "kaggle_nerve/runs/models.py": "68813daeca72a676",
+    "kaggle_nerve/runs/opening.py": "04dd3627e013a687",
+    "kaggle_nerve/runs/run.py": "b64600de246dc441",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
-    "kaggle_nerve/prediction/ensemble.py": "3cf426a8ff945b90",
-    "kaggle_nerve/prediction/forward.py": "9f33065373aa7f2a",
-    "kaggle_nerve/prediction/held_out.py": "f0875670d83ea4f1",
-    "kaggle_nerve/prediction/stored.py": "746707c549f0512c",
+    "kaggle_nerve/prediction/ensemble.py": "80d18ffc3cf5256f",
+    "kaggle_nerve/prediction/forward.py": "2e4a13ff5ad8417c",
+    "kaggle_nerve/prediction/held_out.py": "3100971f167b2927",
+    "kaggle_nerve/prediction/stored.py": "2df074ab320a2321",
     "kaggle_nerve/prediction/views.py": "92037e565abfc1b3",
     "kaggle_nerve/decision/__init__.py": "c6d324c453fe6fe7",
     "kaggle_nerve/decision/blends.py": "fe6c6cd66c62a68b",
@@ -127,22 +135,23 @@ FILES = {
     "kaggle_nerve/decision/text.py": "c6d950d89a350213",
     "kaggle_nerve/decision/tune.py": "374d63c7dbe4c5eb",
     "kaggle_nerve/training/__init__.py": "5353c027c0e2a290",
-    "kaggle_nerve/training/averaging.py": "3dc4d0b34ed609bc",
-    "kaggle_nerve/training/checkpoint.py": "c001d6b1ca5e446e",
-    "kaggle_nerve/training/epochs.py": "e45ac8dd609077f2",
-    "kaggle_nerve/training/fold.py": "3a1aaf743d475cd4",
-    "kaggle_nerve/training/initial_weights.py": "8d606aa9b0b31351",
-    "kaggle_nerve/training/job.py": "a7b783a866c7fe9c",
+    "kaggle_nerve/training/averaging.py": "3456a811af0c9888",
+    "kaggle_nerve/training/checkpoint.py": "3f0e5bf428fc9fda",
+    "kaggle_nerve/training/deaths.py": "b159851aee89f686",
+    "kaggle_nerve/training/epochs.py": "399125cd4ba6a3fc",
+    "kaggle_nerve/training/fold.py": "b2e77ccbed3926ce",
+    "kaggle_nerve/training/initial_weights.py": "a360643dc2463859",
+    "kaggle_nerve/training/job.py": "8e2cdef2bb4c6bf7",
     "kaggle_nerve/training/logs.py": "a5699f0ca24e36ff",
     "kaggle_nerve/training/losses.py": "0149f76d34004599",
     "kaggle_nerve/training/machine.py": "cad6dbd7977094f1",
-    "kaggle_nerve/training/optimisers.py": "bd7e14170d854844",
-    "kaggle_nerve/training/parallel.py": "aac010dc77646a67",
-    "kaggle_nerve/training/run_folds.py": "4431a97e2d0fc5d1",
-    "kaggle_nerve/training/schedule.py": "dc19fc72119d009e",
+    "kaggle_nerve/training/optimisers.py": "4b793b66fd9eeeba",
+    "kaggle_nerve/training/parallel.py": "3effd2980da2baef",
+    "kaggle_nerve/training/run_folds.py": "6cdfc9c1b069f8eb",
+    "kaggle_nerve/training/schedule.py": "af5045999bbf7b75",
     "kaggle_nerve/training/steps.py": "000d3c996e6476b0",
-    "kaggle_nerve/training/validation.py": "8d36c128e50c4b4e",
-    "kaggle_nerve/training/worker.py": "26f81d69dbb28783",
+    "kaggle_nerve/training/validation.py": "f320cac97acb85a3",
+    "kaggle_nerve/training/worker.py": "5863d8003efc9f54",
     "kaggle_nerve/pipeline.py": "2cd46cd270f26a43",
     "kaggle_nerve/session/__init__.py": "37fe912a8851ba9b",
     "kaggle_nerve/session/console.py": "9d6248eaa1ff147d",
@@ -948,19 +957,294 @@ class LogBar(Bar):
         )
 ''')
 
-write("kaggle_nerve/storage.py", r'''"""Write files atomically; completion markers, digests and locks."""
+write("kaggle_nerve/disk.py", r'''"""Disk space, and what a disk or file system refuses, in sentences."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from kaggle_nerve.errors import NerveError
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+UNSUPPORTED = frozenset(
+    {errno.EINVAL, errno.ENODEV, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+)
+"""What file systems answer to a call that they do not have: network drives and FUSE lack some."""
+
+BROKEN = frozenset({errno.EIO, errno.ENXIO, errno.ESTALE, errno.ENOTCONN})
+"""What a failing disk, or a network drive that has gone, answers."""
+
+FILES = frozenset({errno.EMFILE, errno.ENFILE})
+
+FOLDERS = "--data, --runs, --submissions or KAGGLE_NERVE_CACHE"
+
+
+def as_size(count: float) -> str:
+    """Format bytes for people: ``1.5 GB``."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if count >= 10**power:
+            return f"{count / 10**power:.1f} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def require_space(folder: Path, needed: int, purpose: str, advice: str = "", reserve: int = 0) -> None:
+    """Raise NerveError unless ``needed`` more bytes for ``purpose`` fit on the disk of ``folder``.
+
+    ``advice`` continues "free 2.5 GB"; ``reserve`` bytes must stay free for everything else on the disk.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > 0 and free < needed + reserve:
+        raise NoSpaceError(folder, needed, purpose, advice, reserve)
+
+
+class NoSpaceError(NerveError):
+    """There is no room for ``needed`` bytes in ``folder``; see `require_space` for the arguments."""
+
+    def __init__(self, folder: Path, needed: int, purpose: str, advice: str = "", reserve: int = 0):
+        free = shutil.disk_usage(folder).free
+        fact = f"its disk has {as_size(free)} free: free {as_size(needed + reserve - free)}"
+        if free >= needed + reserve:
+            fact = "its disk, or your quota there, does not have that: free some"
+        super().__init__(f"{folder} needs {as_size(needed)} for {purpose}, and {fact}{advice}.")
+
+
+def reserve_blocks(file: BinaryIO, size: int) -> None:
+    """Make ``file`` ``size`` bytes long and reserve its blocks, so that later writes find room.
+
+    Where the system or the file system cannot reserve, only compare with the free space. Raise OSError (`FULL`) if it
+    does not suffice.
+    """
+    file.flush()
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    except AttributeError:  # macOS and Windows do not have it
+        pass
+    except OSError as fault:
+        if fault.errno not in UNSUPPORTED:
+            raise
+    if shutil.disk_usage(file.name).free < size - allocated(Path(file.name)):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+    file.truncate(size)
+
+
+def allocated(path: Path) -> int:
+    """Return the bytes of the disk that a file uses: none if it is missing, and less than its size if it is sparse."""
+    try:
+        return 512 * getattr(path.stat(), "st_blocks", 0)
+    except FileNotFoundError:
+        return 0
+
+
+@contextmanager
+def name_in_faults(path: Path) -> Iterator[None]:
+    """Make an OSError of the block name ``path``, unless it names another file of the user's.
+
+    A full or broken disk fails the write or the close of an open file, and the error then has no name; that of a
+    temporary file, which begins with a dot, says nothing to the user.
+    """
+    try:
+        yield
+    except OSError as fault:
+        name = _file(fault)
+        if fault.errno and (name is None or Path(name).name.startswith(".")):
+            fault.filename, fault.filename2 = str(path), None
+        raise
+
+
+def disk_sentence(fault: OSError) -> str | None:
+    """Say in one sentence what the disk refused, and what to do; None if ``fault`` is of another kind."""
+    name, number = _file(fault), fault.errno
+    if number == errno.EPIPE:
+        return None
+    if number in FULL:
+        where = f" while writing {name}" if name else ""
+        return f"The disk is full{where}; free some space and run the same command again."
+    if number in FILES:
+        return f"{fault.strerror}; allow more with `ulimit -n 4096` and run the same command again."
+    if number == errno.ENOENT and not name and "temporary" in str(fault.strerror):
+        return "There is no folder for temporary files; set TMPDIR to a folder that can be written."
+    place = name or "a folder in use"
+    if number in BROKEN:
+        return (
+            f"The drive of {place} fails ({fault.strerror}); see that it is connected and sound, and run the same "
+            "command again: what is finished is kept."
+        )
+    if number in UNSUPPORTED:
+        return (
+            f"The file system of {place} cannot do what is needed ({fault.strerror}); choose a folder on a local disk "
+            f"with {FOLDERS}."
+        )
+    if name or number == errno.EROFS:
+        return f"{place}: {fault.strerror}; check the path and its rights."
+    return None
+
+
+def _file(fault: OSError) -> str | None:
+    """Return the file that ``fault`` is about: of a copy that fills the disk, its target."""
+    name = fault.filename2 if fault.errno in FULL and fault.filename2 else fault.filename
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else None
+''')
+
+write("kaggle_nerve/memory.py", r'''"""Recognise a lack of memory, of the machine or of its accelerator, in what libraries raise and write."""
+
+import errno
+
+from kaggle_nerve.errors import NerveError
+
+MARKS = (
+    "MemoryError",
+    "std::bad_alloc",
+    "RESOURCE_EXHAUSTED",
+    "ResourceExhausted",
+    "OOM when allocating",
+    "ut of memory",
+    "OUT_OF_MEMORY",
+    "Cannot allocate memory",
+    "Unable to allocate",
+    "ALLOC_FAILED",
+    "can't start new thread",
+)
+"""Words of TensorFlow, JAX, CUDA, NumPy, OpenCV, Python and the system. No class: TensorFlow need not be installed."""
+
+
+def is_exhausted(fault: BaseException) -> bool:
+    """Return whether ``fault`` is a lack of memory; a NerveError has its sentence already."""
+    if isinstance(fault, NerveError):
+        return False
+    if isinstance(fault, MemoryError) or (isinstance(fault, OSError) and fault.errno == errno.ENOMEM):
+        return True
+    return mentions(f"{type(fault).__name__}: {fault}")
+
+
+def mentions(text: str) -> bool:
+    """Return whether an error's text or a log speaks of a lack of memory."""
+    return any(mark in text for mark in MARKS)
+''')
+
+write("kaggle_nerve/locks.py", r'''"""Locks between processes, on any file system."""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from kaggle_nerve.disk import name_in_faults
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.progress import SILENT, Reporter
+
+NOTICE_SECONDS = 2.0
+"""How long `wait_for_lock` waits before it says so."""
+
+SOFT_PATIENCE = 600.0
+"""How long `wait_for_lock` waits for a soft lock, whose owner may be gone."""
+
+
+@contextmanager
+def hold_lock(path: Path, message: str, patience: float = 0) -> Iterator[None]:
+    """Hold the lock file ``path``; raise NerveError ``message`` if another process holds it for ``patience`` seconds.
+
+    The operating system releases the lock of a killed process. Where the file system has no locks, a soft lock takes
+    its place: a file that exists as long as the lock is held. If it is held, the error also names this file, since its
+    owner may be gone. New versions of filelock replace the soft lock of a process that was killed on this machine.
+    """
+    lock = _choose_lock(path)
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout as fault:
+        raise NerveError(message + _hint(lock)) from fault
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def wait_for_lock(path: Path, work: str, reporter: Reporter = SILENT) -> Iterator[None]:
+    """Hold the lock file ``path`` as soon as no other process holds it; say so if that takes a while.
+
+    ``work`` is what the other process does. Raise NerveError if it holds a soft lock (see `hold_lock`) for
+    `SOFT_PATIENCE` seconds.
+    """
+    lock = _choose_lock(path)
+    try:
+        lock.acquire(timeout=NOTICE_SECONDS)
+    except Timeout:
+        reporter.say(f"Waiting for another process, which {work}.{_hint(lock)}")
+        try:
+            lock.acquire(timeout=SOFT_PATIENCE if isinstance(lock, SoftFileLock) else -1)
+        except Timeout as fault:
+            raise NerveError(
+                f"Another process {work}, and has not ended for {SOFT_PATIENCE / 60:.0f} minutes.{_hint(lock)}"
+            ) from fault
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _choose_lock(path: Path) -> BaseFileLock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if _has_locks(path.parent):
+        return FileLock(path)
+    # Another name: an earlier lock file, or one that was copied with its folder, would count as held.
+    return SoftFileLock(path.with_name(f"{path.name}.soft"))
+
+
+def _has_locks(folder: Path) -> bool:
+    """Try to lock a new file in ``folder``, which nobody else can hold.
+
+    File systems without locks fail in many ways, and some versions of filelock take each of them for a held lock.
+    """
+    with name_in_faults(folder):
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".lock-")
+    os.close(handle)
+    lock = FileLock(name)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            lock.acquire(timeout=0)
+        lock.release()
+        return True
+    except (OSError, NotImplementedError):  # Timeout is an OSError
+        return False
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _hint(lock: BaseFileLock) -> str:
+    """Return a sentence on the file and owner of a soft lock; nothing for a lock of the operating system."""
+    if not isinstance(lock, SoftFileLock):
+        return ""
+    owner = "a process"
+    with suppress(OSError, ValueError):
+        pid, host = Path(lock.lock_file).read_text(encoding="utf-8").split("\n")[:2]
+        owner = f"process {int(pid)} on {host}"
+    return (
+        f" If that is {owner} which no longer runs, delete {lock.lock_file} and run the same command again."
+    )
+''')
+
+write("kaggle_nerve/storage.py", r'''"""Write files atomically; completion markers and digests."""
 
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from kaggle_nerve.disk import UNSUPPORTED, name_in_faults
 from kaggle_nerve.errors import NerveError
 
 COMPLETE = "complete.json"
@@ -970,19 +1254,22 @@ COMPLETE = "complete.json"
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it replaces ``path`` if the block succeeds.
 
-    A reader, and a later run after a kill, sees the old file or the new one, never a partial one.
+    A reader, and a later run after a kill, sees the old file or the new one, never a partial one. An OSError names
+    ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".{path.name}")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with name_in_faults(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".{path.name}")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            flush(temporary)
+            with suppress(OSError):  # some network drives have rights of their own
+                temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -1031,27 +1318,14 @@ def digest_text(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-@contextmanager
-def hold_lock(path: Path, message: str, patience: float = 0) -> Iterator[None]:
-    """Hold the lock file ``path``; raise NerveError ``message`` if another process holds it for ``patience`` seconds.
-
-    The operating system releases the lock of a killed process.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=patience)
-    except Timeout as fault:
-        raise NerveError(message) from fault
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until the file's content is on the disk; some network drives cannot tell, and keep it as they do."""
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        try:
+            os.fsync(file.fileno())
+        except OSError as fault:
+            if fault.errno not in UNSUPPORTED:
+                raise
 
 
 def _umask() -> int:
@@ -1060,67 +1334,163 @@ def _umask() -> int:
     return mask
 ''')
 
-write("kaggle_nerve/arrays.py", r'''"""Arrays on disk that are filled in chunks and can be resumed after a kill."""
+write("kaggle_nerve/arrays.py", r'''"""Arrays on disk: filled in chunks and resumable after a kill, and read without loading them.
+
+They are written with ordinary writes. Writing to a memory map would kill the process if the disk is full or a
+network drive fails, and some file systems have no shared maps.
+"""
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from numpy.lib.format import open_memmap
+from numpy.lib import format as npy
 
-from kaggle_nerve.storage import write_text
+from kaggle_nerve.disk import FULL, UNSUPPORTED, NoSpaceError, allocated, name_in_faults, reserve_blocks
+from kaggle_nerve.storage import flush, write_text
+
+Shapes = dict[str, tuple[tuple[int, ...], type]]
 
 
 class GrowingArrays:
-    """Memory-mapped arrays ``<name>.npy`` in ``folder``, named ``<name>.partial.npy`` until complete.
+    """Arrays ``<name>.npy`` in ``folder``, named ``<name>.partial.npy`` until complete.
 
     ``shapes``: name -> (shape, dtype), all with the same first length. ``key`` identifies their inputs: a
     partial array with another key is started again. Call `note` after each chunk, and `finish` at the end.
+    Their whole space is reserved first. Raise NoSpaceError for ``purpose``, with ``advice``, if the disk lacks it.
     """
 
-    def __init__(self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], type]], key: str):
+    def __init__(self, folder: Path, shapes: Shapes, key: str, purpose: str = "arrays", advice: str = ""):
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.key = folder, key
+        self.folder, self.key, self._shapes = folder, key, shapes
         self._pointer = folder / "partial.json"
-        self.done = self._rows_done(shapes)
-        self.arrays = {name: self._open(name, *shapes[name]) for name in shapes}
+        self.done = self._rows_done()
+        self._reserve(purpose, advice)
+
+    def write(self, row: int, values: Mapping[str, np.ndarray]) -> None:
+        """Store consecutive rows from ``row`` on of some arrays: name -> (rows, ...)."""
+        for name, rows in values.items():
+            shape, dtype = self._shapes[name]
+            path = self._partial(name)
+            with name_in_faults(path), path.open("r+b") as file:
+                _read_header(file)
+                file.seek(row * _size(shape[1:], dtype), 1)
+                file.write(np.ascontiguousarray(rows, dtype).data)
+
+    def read(self, name: str) -> np.ndarray:
+        """Read a whole array."""
+        return np.load(self._partial(name))
 
     def note(self, rows: int) -> None:
         """Flush the arrays, then record that the first ``rows`` rows are filled."""
-        for array in self.arrays.values():
-            array.flush()
+        for name in self._shapes:
+            path = self._partial(name)
+            with name_in_faults(path):
+                flush(path)
         write_text(self._pointer, json.dumps({"rows": rows, "key": self.key}))
         self.done = rows
 
     def finish(self) -> None:
         """Give the filled arrays their final names."""
-        self.arrays.clear()
         for partial in self.folder.glob("*.partial.npy"):
             partial.replace(self._final(partial.name.removesuffix(".partial.npy")))
         self._pointer.unlink()
 
-    def _rows_done(self, shapes: dict[str, tuple[tuple[int, ...], type]]) -> int:
+    def _rows_done(self) -> int:
         try:
             stored = json.loads(self._pointer.read_text())
         except (FileNotFoundError, ValueError):
             return 0
-        for name in shapes:
+        for name in self._shapes:
             # A kill inside `finish` leaves some arrays under their final names: rename them back.
             if not self._partial(name).is_file() and self._final(name).is_file():
                 self._final(name).replace(self._partial(name))
-        all_exist = all(self._partial(name).is_file() for name in shapes)
-        return stored["rows"] if all_exist and stored["key"] == self.key else 0
+        whole = all(self._is_whole(name) for name in self._shapes)
+        return stored["rows"] if whole and stored["key"] == self.key else 0
 
-    def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
-        if self.done:
-            return open_memmap(self._partial(name), mode="r+")
-        return open_memmap(self._partial(name), mode="w+", dtype=dtype, shape=shape)
+    def _is_whole(self, name: str) -> bool:
+        shape, dtype = self._shapes[name]
+        try:
+            with self._partial(name).open("rb") as file:
+                header, size = _read_header(file), file.tell() + _size(shape, dtype)
+        except (OSError, ValueError):
+            return False
+        return header == (shape, False, np.dtype(dtype)) and self._partial(name).stat().st_size == size
+
+    def _reserve(self, purpose: str, advice: str) -> None:
+        """Reserve the blocks of all arrays; create those without filled rows."""
+        paths = [self._partial(name) for name in self._shapes]
+        if not self.done:
+            self._remove(paths)
+        needed = sum(_size(shape, dtype) for shape, dtype in self._shapes.values())
+        missing = needed - sum(allocated(path) for path in paths)
+        try:
+            for path, (shape, dtype) in zip(paths, self._shapes.values(), strict=True):
+                with name_in_faults(path), path.open("r+b" if self.done else "wb") as file:
+                    if self.done:
+                        _read_header(file)
+                    else:
+                        _write_header(file, shape, dtype)
+                    reserve_blocks(file, file.tell() + _size(shape, dtype))
+        except OSError as fault:
+            if fault.errno not in FULL:
+                raise
+            if not self.done:
+                self._remove(paths)
+            raise NoSpaceError(self.folder, missing, purpose, advice) from fault
+
+    def _remove(self, paths: list[Path]) -> None:
+        for path in [self._pointer, *paths]:
+            path.unlink(missing_ok=True)
 
     def _partial(self, name: str) -> Path:
         return self.folder / f"{name}.partial.npy"
 
     def _final(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
+
+
+def open_array(path: Path) -> np.ndarray:
+    """Open an array read-only without loading it; load it if the file system has no memory maps.
+
+    Raise OSError or ValueError if the file cannot be read.
+    """
+    with name_in_faults(path):
+        array = _map(path)
+        if array is None:
+            array = np.load(path)
+    array.flags.writeable = False
+    return array
+
+
+def _map(path: Path) -> np.ndarray | None:
+    """Map an array into memory; return None if the file system has no maps."""
+    for mode in ("r", "c"):  # some network drives have private maps only
+        try:
+            return np.load(path, mmap_mode=mode)
+        except OSError as fault:
+            if fault.errno not in UNSUPPORTED:
+                raise
+    return None
+
+
+def _size(shape: tuple[int, ...], dtype: type) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: type) -> None:
+    header = {"descr": npy.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(file, header)
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read shape, order and type up to the first value. Raise ValueError for any other file."""
+    if npy.read_magic(file) != (1, 0):
+        raise ValueError(f"{file.name} is no array of version 1.0")
+    return npy.read_array_header_1_0(file)
 ''')
 
 write("kaggle_nerve/competition/__init__.py", r'''"""Competition rules: its facts, run-length encoding, metric and submission format."""
@@ -1233,8 +1603,14 @@ PUBLIC_SHARE = 0.2
 SESSION_HOURS = 12.0
 """Time limit after which Kaggle ends a notebook and discards its output (documentation of Kaggle's notebooks)."""
 
-SMALLEST_MASK = 2684
-"""Pixels of the smallest training mask that is not empty, counted in ``train_masks.csv``."""
+SMALLEST_MASK, MEAN_MASK, LARGEST_MASK = 2684, 7126, 17439
+"""Pixels of the training masks that are not empty, counted in ``train_masks.csv``."""
+
+USUAL_ROWS, USUAL_COLUMNS = (101, 224), (268, 400)
+"""Centres of the training masks: the 5th and the 95th percentile, counted in ``train_masks.csv``."""
+
+LEAST_RIGHT_EDGE = 243
+"""Column, from 0, of the right edge that lies furthest left among the training masks of 37 subjects."""
 ''')
 
 write("kaggle_nerve/competition/metric.py", r'''"""The competition's metric: mean Dice over frames, where two empty masks score 1.
@@ -1394,6 +1770,149 @@ def _runs(whose: str, img: int, text: str, size: tuple[int, int]) -> Runs:
         return rle.runs(text, size)
     except rle.RunLengthError as fault:
         raise NerveError(f"frame {img} of the {whose}: {fault}") from fault
+''')
+
+write("kaggle_nerve/competition/plausibility.py", r'''"""Remarks on submissions that Kaggle would score but that cannot be meant: wrong pixel order, size, place or share.
+
+The figures are those of the training masks, whose test set is alike: other subjects, same machine.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from kaggle_nerve.competition import rle
+from kaggle_nerve.competition.facts import (
+    HEIGHT,
+    LARGEST_MASK,
+    LEAST_RIGHT_EDGE,
+    MEAN_MASK,
+    SMALLEST_MASK,
+    TRAIN_FRAMES,
+    TRAIN_WITH_MASK,
+    USUAL_COLUMNS,
+    USUAL_ROWS,
+    WIDTH,
+)
+
+Runs = tuple[np.ndarray, np.ndarray]
+"""(starts, lengths) of one mask, as `rle.runs` returns them."""
+
+ENOUGH = 50
+"""Rows, and masks, below which a file says too little about its making."""
+
+RARE = 0.1
+"""Share of the masks that may be unlike every training mask without a remark."""
+
+FAR = 0.2
+"""Difference from the training set's share of masks that is remarked on."""
+
+
+def remark(masks: Sequence[Runs], rows: int) -> list[str]:
+    """Remark on the masks of a submission of ``rows`` frames; ``masks`` are those that are not empty."""
+    if rows < ENOUGH:
+        return []
+    remarks = _on_share(len(masks), rows)
+    if len(masks) < ENOUGH:
+        return remarks
+    if order := _on_size(masks) or _on_pixel_order(masks):
+        # What follows would only repeat it in other words.
+        return [*remarks, order]
+    return [*remarks, *_on_areas(masks), *_on_place(masks), *_on_pieces(masks)]
+
+
+def _on_share(count: int, rows: int) -> list[str]:
+    share, usual = count / rows, TRAIN_WITH_MASK / TRAIN_FRAMES
+    if abs(share - usual) <= FAR:
+        return []
+    return [f"{share:.1%} of the frames have a mask; of the training frames {usual:.1%} have one"]
+
+
+def _on_pixel_order(masks: Sequence[Runs]) -> str | None:
+    """Remark on runs along rows, the order of arrays in memory; swapped height and width give the same text.
+
+    A mask overlaps itself moved by one pixel sideways: that is ``HEIGHT`` numbers further on, or ``WIDTH`` if the
+    numbers go along rows.
+    """
+    along_rows = sum(_overlap(mask, WIDTH) > _overlap(mask, HEIGHT) for mask in masks)
+    if along_rows <= len(masks) / 2:
+        return None
+    return (
+        f"{along_rows} of {len(masks)} masks look like runs along rows, or like height and width swapped; the "
+        f"competition numbers pixels down the columns of {HEIGHT}: encode the transposed mask"
+    )
+
+
+def _overlap(mask: Runs, shift: int) -> int:
+    starts, lengths = mask
+    return rle.intersection(mask, (starts + shift, lengths))
+
+
+def _on_size(masks: Sequence[Runs]) -> str | None:
+    """Remark if all masks lie at the left edge: their pixels were numbered in a smaller picture."""
+    last = max(int(starts[-1] + lengths[-1] - 1) // HEIGHT for starts, lengths in masks)
+    if last >= LEAST_RIGHT_EDGE:
+        return None
+    return (
+        f"all {len(masks)} masks lie in the first {last + 1} of {WIDTH} columns, as if encoded at a smaller size; "
+        f"enlarge each mask to {HEIGHT}x{WIDTH} (height x width) before encoding"
+    )
+
+
+def _on_areas(masks: Sequence[Runs]) -> list[str]:
+    areas = np.array([lengths.sum() for _, lengths in masks])
+    remarks = []
+    for odd, word, limit in (
+        (areas < SMALLEST_MASK, "smaller than the smallest", SMALLEST_MASK),
+        (areas > LARGEST_MASK, "larger than the largest", LARGEST_MASK),
+    ):
+        if odd.mean() > RARE:
+            remarks.append(
+                f"{odd.sum()} of {len(masks)} masks are {word} training mask, {limit} pixels; the masks here have "
+                f"{areas.min()} to {areas.max()}, on average {areas.mean():.0f} (in training {MEAN_MASK})"
+            )
+    return remarks
+
+
+def _on_place(masks: Sequence[Runs]) -> list[str]:
+    centres = np.array([_centre(mask) for mask in masks])
+    row, column = np.median(centres, axis=0)
+    if USUAL_ROWS[0] <= row <= USUAL_ROWS[1] and USUAL_COLUMNS[0] <= column <= USUAL_COLUMNS[1]:
+        return []
+    return [
+        f"the masks' centres lie around row {row:.0f}, column {column:.0f}; those of the training masks lie in rows "
+        "{} to {}, columns {} to {}".format(*USUAL_ROWS, *USUAL_COLUMNS)
+    ]
+
+
+def _centre(mask: Runs) -> tuple[float, float]:
+    """Return the (row, column) of the centre, approximately: the mean of the middles of the runs, by length."""
+    starts, lengths = mask
+    columns, rows = np.divmod(starts + (lengths - 1) / 2, HEIGHT)
+    # A run over the end of a column fills parts of two.
+    rows[starts % HEIGHT + lengths > HEIGHT] = (HEIGHT - 1) / 2
+    return float(np.average(rows, weights=lengths)), float(np.average(columns, weights=lengths))
+
+
+def _on_pieces(masks: Sequence[Runs]) -> list[str]:
+    broken = sum(_is_broken(mask) for mask in masks)
+    if broken <= RARE * len(masks):
+        return []
+    return [
+        f"{broken} of {len(masks)} masks are in more than one piece; of the training masks 1 in 100 is: keep each "
+        "mask's largest piece"
+    ]
+
+
+def _is_broken(mask: Runs) -> bool:
+    starts, lengths = mask
+    first, last = int(starts[0]) // HEIGHT, int(starts[-1] + lengths[-1] - 1) // HEIGHT
+    part = np.zeros((last - first + 1) * HEIGHT, np.uint8)
+    for start, length in zip(starts - first * HEIGHT, lengths, strict=True):
+        part[start : start + length] = 1
+    pieces, _ = cv2.connectedComponents(part.reshape(-1, HEIGHT), connectivity=8)
+    return pieces > 2
 ''')
 
 write("kaggle_nerve/competition/rle.py", r'''"""Run-length encoding of masks: ``start length start length ...``, as in the competition's CSV files.
@@ -1700,7 +2219,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kaggle_nerve.competition import csv_text, metric, rle
+from kaggle_nerve.competition import csv_text, metric, plausibility, rle
 from kaggle_nerve.competition.csv_text import quote
 from kaggle_nerve.competition.facts import SUBMISSION_HEADER
 from kaggle_nerve.errors import NerveError
@@ -1813,15 +2332,16 @@ def score(path: Path, solution: Path) -> metric.Score:
     return metric.score(read(path), read_solution(solution))
 
 
-def check(path: Path, sample: Path | None = None) -> Report:
-    """Find every fault of a submission file, and remark on unusual forms that Kaggle accepts.
+def check(path: Path, sample: Path | range | None = None) -> Report:
+    """Find every fault of a submission file, and remark on what Kaggle accepts but is unusual or improbable.
 
-    With ``sample``, the competition's sample_submission.csv, expect its frames; without it, frames 1 to the largest
-    in the file, without gaps. Faults in the file are in the report; raise NerveError only for a file that cannot be
-    opened, or an unusable ``sample``.
+    ``sample``: the expected frames, or a sample_submission.csv with them; without it, expect frames 1 to the
+    largest in the file, without gaps. Faults in the file are in the report; raise NerveError only for a file that
+    cannot be opened, or an unusable ``sample``.
     """
     data = csv_text.read_bytes(path)
-    expected = None if sample is None else read(sample)["img"].tolist()
+    frames_of_sample = read(sample)["img"] if isinstance(sample, Path) else sample
+    expected = None if frames_of_sample is None else list(frames_of_sample)
     if expected == []:
         raise NerveError(f"{sample} has no rows below its header; fetch the competition's files again")
     faults: list[Fault] = []
@@ -1850,7 +2370,8 @@ def check(path: Path, sample: Path | None = None) -> Report:
     elif lines[0] != HEADER:
         add_fault(1, f"the header is {quote(lines[0])}; it must be {HEADER}")
     frames: list[tuple[int, int]] = []
-    rows = non_empty = pixels = 0
+    rows = 0
+    masks: list[plausibility.Runs] = []
     for line, text in enumerate(lines[has_header:], 1 + has_header):
         rows += 1
         img, run_lengths, complaints = _row(text)
@@ -1858,8 +2379,7 @@ def check(path: Path, sample: Path | None = None) -> Report:
             frames.append((line, img))
         if run_lengths:
             try:
-                pixels += rle.area(run_lengths)
-                non_empty += 1
+                masks.append(rle.runs(run_lengths))
             except rle.RunLengthError as fault:
                 complaints.append(_mask_complaint(run_lengths, fault))
         for complaint in complaints:
@@ -1869,7 +2389,11 @@ def check(path: Path, sample: Path | None = None) -> Report:
     frame_faults, order_remarks = _check_frames(frames, expected)
     faults.extend(frame_faults)
     faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
-    return Report(path, rows, non_empty, pixels, tuple(faults), (*remarks, *order_remarks))
+    remarks.extend(order_remarks)
+    if not faults:
+        remarks.extend(Fault(None, message) for message in plausibility.remark(masks, rows))
+    pixels = sum(int(lengths.sum()) for _, lengths in masks)
+    return Report(path, rows, len(masks), pixels, tuple(faults), tuple(remarks))
 
 
 def _line_of(data: bytes, part: bytes) -> int:
@@ -1913,7 +2437,7 @@ def _check_frames(
     faults, line_of, misplaced, furthest = [], {}, [], None
     for line, img in frames:
         if index is not None and img not in index:
-            faults.append(Fault(line, f"frame {img} is unknown to the sample submission"))
+            faults.append(Fault(line, f"frame {img} is unknown to the competition"))
         elif img in line_of:
             faults.append(Fault(line, f"frame {img} stands on line {line_of[img]} already"))
         else:
@@ -1926,7 +2450,7 @@ def _check_frames(
     remarks = []
     if misplaced:
         line, img, before = misplaced[0]
-        order = "numerical order" if index is None else "the sample submission's order"
+        order = "numerical order" if index is None else "the competition's order"
         message = f"frame {img} stands after frame {before}, {len(misplaced)} rows in all are out of {order}; Kaggle "
         remarks.append(Fault(line, message + "accepts any order"))
     return faults + _missing(line_of, index), remarks
@@ -2087,6 +2611,7 @@ Encoder = Literal[
 
 Tta = Literal["none", "hflip", "flips", "scales"]
 Combine = Literal["mean", "logits", "agreement"]
+Precision = Literal["float32", "auto", "mixed_float16", "mixed_bfloat16"]
 
 ENCODERS: tuple[str, ...] = get_args(Encoder)[1:]
 TTA: tuple[str, ...] = get_args(Tta)
@@ -2249,7 +2774,7 @@ class TrainingSettings:
     one_per_subject: bool = False
     collapse_epochs: Annotated[int, Range(1, 10000)] = 5
     jit: bool = True
-    precision: Literal["float32", "auto", "mixed_float16", "mixed_bfloat16"] = "float32"
+    precision: Precision = "float32"
     average: Literal["best", "ema", "swa", "top", "snapshots"] = "best"
     ema_decay: Annotated[float, Range(0.5, 0.99999)] = 0.99
     swa_share: Share = 0.3
@@ -2516,6 +3041,10 @@ def _requirements(settings: Settings) -> list[tuple[bool, str]]:
             "model.architecture = 'segnet' unpools where its own encoder pooled; set model.encoder=none.",
         ),
         (
+            model.architecture != "segnet" or model.down == "pool",
+            f"model.down = {model.down!r} leaves no pooling positions for a segnet; set model.down=pool.",
+        ),
+        (
             model.weights == "none" or model.encoder != "none",
             f"model.weights = {model.weights!r} belong to a pretrained encoder; name it in model.encoder.",
         ),
@@ -2563,12 +3092,12 @@ def _parse_value(text: str) -> Any:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """Return ``; did you mean ...?`` for the known word most similar to ``word``, or ''."""
+    """Return `` (did you mean ...?)`` for the known word most similar to ``word``, or ''."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
     if not close:
         tails = {name.rpartition(".")[2]: name for name in known}
         close = [tails[tail] for tail in difflib.get_close_matches(word, list(tails), n=1, cutoff=0.6)]
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 ''')
 
 write("kaggle_nerve/maps/__init__.py", r'''"""Probability maps: quantise, enlarge, combine, and match an ensemble's to those of a single fold."""
@@ -3094,13 +3623,17 @@ class Batches(keras.utils.PyDataset):
 
     def _most_batches(self) -> int:
         counts = np.bincount(self._groups[self.rows])
-        subjects = np.count_nonzero(counts)
-        if subjects < self.batch:
-            raise NerveError(
-                f"training.batch={self.batch} is more than the {subjects} subjects to train on, and "
-                f"training.one_per_subject is set; set training.batch={subjects} or less."
-            )
+        require_subjects(int(np.count_nonzero(counts)), self.batch)
         return most_batches(counts, self.batch)
+
+
+def require_subjects(subjects: int, batch: int) -> None:
+    """Raise NerveError if ``subjects`` are too few for a batch with at most one frame of each."""
+    if subjects < batch:
+        raise NerveError(
+            f"training.batch={batch} is more than the {subjects} subjects to train on, and "
+            f"training.one_per_subject is set; set training.batch={subjects} or less."
+        )
 ''')
 
 write("kaggle_nerve/data/cache.py", r'''"""Cache frames and masks at the working size as memory-mapped uint8 arrays.
@@ -3120,13 +3653,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
-from kaggle_nerve.arrays import GrowingArrays
+from kaggle_nerve.arrays import GrowingArrays, open_array
 from kaggle_nerve.competition import facts, rle
 from kaggle_nerve.data.frames import Layout, test_frames, training_frames
 from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import wait_for_lock
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.storage import digest_text, mark_complete, read_completion, write_json, write_text
 
@@ -3189,15 +3722,19 @@ def _open(
     source = _source(table, part)
     digest = _digest(table, size, source)
     folder = _root(layout) / f"{size[0]}x{size[1]}-{digest[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
     with_masks = part == facts.TRAIN_FOLDER
     # The lock makes a second process wait for the first one's arrays instead of building them, too.
-    with FileLock(folder / ".lock"):
+    with wait_for_lock(folder / ".lock", f"builds {folder}", reporter):
         if not read_completion(folder):
             _build(folder, table, size, with_masks, digest, reporter, workers)
             _describe(folder, table, size, part, source)
-    masks = np.load(folder / "masks.npy", mmap_mode="r") if with_masks else None
-    return Cache(folder, source, np.load(folder / "frames.npy", mmap_mode="r"), masks, table)
+    try:
+        masks = open_array(folder / "masks.npy") if with_masks else None
+        return Cache(folder, source, open_array(folder / "frames.npy"), masks, table)
+    except (FileNotFoundError, ValueError) as fault:
+        raise NerveError(
+            f"{folder} is damaged ({fault}); delete it and run the same command again."
+        ) from fault
 
 
 def _build(
@@ -3211,17 +3748,21 @@ def _build(
 ) -> None:
     names = ["frames", "masks"] if with_masks else ["frames"]
     shape = (len(table), *size)
-    cache_arrays = GrowingArrays(folder, dict.fromkeys(names, (shape, np.uint8)), digest)
+    advice = f", or set {FOLDER_VARIABLE} to a folder on another disk"
+    shapes = dict.fromkeys(names, (shape, np.uint8))
+    cache_arrays = GrowingArrays(folder, shapes, digest, f"frames at {size[0]}x{size[1]}", advice)
     rows = list(table.itertuples(index=False))
     label = f"Caching at {size[0]}x{size[1]}"
     with ThreadPoolExecutor(workers) as pool, reporter.bar(label, len(rows)) as bar:
         bar.update(cache_arrays.done)
         for start in range(cache_arrays.done, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
-            for place, values in enumerate(pool.map(lambda row: _read(row, size, with_masks), chunk), start):
-                for array, value in zip(cache_arrays.arrays.values(), values, strict=True):
-                    array[place] = value
+            images = []
+            for values in pool.map(lambda row: _read(row, size, with_masks), chunk):
+                images.append(values)
                 bar.update()
+            columns = zip(names, zip(*images, strict=True), strict=True)
+            cache_arrays.write(start, {name: np.stack(values) for name, values in columns})
             cache_arrays.note(start + len(chunk))
     cache_arrays.finish()
 
@@ -3413,6 +3954,11 @@ def assign(frames: pd.DataFrame, folds: str, seed: int) -> pd.DataFrame:
     per_subject = frames.groupby("subject").has_mask.agg(["size", "sum"]).reset_index()
     per_subject.columns = ["subject", "frames", "with_mask"]
     rates = (per_subject.with_mask / per_subject.frames).to_numpy()
+    if len(rates) < 2:
+        raise NerveError(
+            "The training data has one subject; each fold holds some out and trains on the others, so add frames of "
+            "another subject."
+        )
     folds = folds.removesuffix(AND_ALL)
     fold = _hold_out(rates, folds, seed) if "/" in folds else _k_folds(rates, int(folds), seed)
     return per_subject.assign(fold=fold)[COLUMNS]
@@ -3474,7 +4020,7 @@ def load(path: Path) -> pd.DataFrame:
 def _k_folds(rates: np.ndarray, folds: int, seed: int) -> np.ndarray:
     if folds > len(rates):
         raise NerveError(
-            f"{folds} folds need {folds} subjects or more; the data has {len(rates)}: lower --folds."
+            f"{folds} folds need {folds} subjects or more; the data has {len(rates)}: set --folds {len(rates)} or less."
         )
     strata = _strata(rates, folds)
     fold = np.empty(len(rates), int)
@@ -3488,7 +4034,9 @@ def _hold_out(rates: np.ndarray, folds: str, seed: int) -> np.ndarray:
     train, held_share = map(int, folds.split("/"))
     count = max(1, round(len(rates) * held_share / (train + held_share)))
     if count >= len(rates):
-        raise NerveError(f"A hold-out {folds} of {len(rates)} subjects leaves none to train on.")
+        raise NerveError(
+            f"A hold-out {folds} of {len(rates)} subjects leaves none to train on; set --folds {len(rates) - 1}/1."
+        )
     strata = _strata(rates, len(rates) // count) if count > 1 else None
     strata = strata if strata is not None and strata.max() < count else None
     _, rows = train_test_split(np.arange(len(rates)), test_size=count, stratify=strata, random_state=seed)
@@ -3506,12 +4054,13 @@ def _strata(rates: np.ndarray, width: int) -> np.ndarray:
 write("kaggle_nerve/data/frames.py", r'''"""Tables of the competition's frames, from a data directory and its CSV."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from kaggle_nerve.competition import facts, rle
+from kaggle_nerve.competition import facts, rle, submission
 from kaggle_nerve.errors import NerveError
 
 
@@ -3587,6 +4136,7 @@ def training_frames(layout: Layout) -> pd.DataFrame:
     present = {path.name for path in layout.train.iterdir()}
     missing = [stem for stem in stems if f"{stem}.tif" not in present]
     if missing:
+        refuse_other_endings(layout.train, present)
         raise NerveError(
             f"{layout.train} lacks {len(missing)} of {len(table)} frames of {layout.train_csv.name}, the first "
             f"is {missing[0]}.tif; run `kaggle-nerve fetch` again."
@@ -3606,18 +4156,53 @@ def training_frames(layout: Layout) -> pd.DataFrame:
 
 
 def test_frames(layout: Layout) -> pd.DataFrame:
-    """Return one row per test frame: img, path; sorted by img as a number."""
+    """Return one row per test frame: img, path; sorted by img as a number.
+
+    Raise NerveError if there are other frames than in the sample submission, so that no work is done in vain.
+    """
     if not layout.test.is_dir():
         raise NerveError(f"{layout.root} has no folder {facts.TEST_FOLDER}/; run `kaggle-nerve fetch` again.")
-    frames = [(int(match["img"]), path) for path in layout.test.iterdir() if (match := _test_name(path))]
-    if not frames:
+    names = {path.name for path in layout.test.iterdir()}
+    imgs = sorted(int(match["img"]) for name in names if (match := facts.TEST_FRAME.match(name)))
+    if not imgs:
+        refuse_other_endings(layout.test, names)
         raise NerveError(f"{layout.test} has no test frames; run `kaggle-nerve fetch` again.")
-    frames.sort()
-    return pd.DataFrame({"img": [img for img, _ in frames], "path": [path for _, path in frames]})
+    if layout.sample_csv.is_file():
+        expected = set(submission.read(layout.sample_csv).img)
+        if missing := sorted(expected - set(imgs)):
+            raise NerveError(
+                f"{layout.test} lacks {len(missing)} of {len(expected)} frames of {layout.sample_csv.name}, the "
+                f"first is {missing[0]}.tif; run `kaggle-nerve fetch` again."
+            )
+        if rowless := sorted(set(imgs) - expected):
+            raise NerveError(
+                f"{layout.sample_csv} has no row for {len(rowless)} of the frames in {layout.test}, the first is "
+                f"{rowless[0]}.tif; run `kaggle-nerve fetch` again, or remove them."
+            )
+    return pd.DataFrame({"img": imgs, "path": [layout.test / f"{img}.tif" for img in imgs]})
 
 
-def _test_name(path: Path) -> re.Match[str] | None:
-    return facts.TEST_FRAME.match(path.name)
+def other_endings(names: Iterable[str]) -> dict[str, str]:
+    """Map file names of frames and masks that end in ``.TIF`` or ``.tiff`` to the competition's spelling."""
+    spelling = {name: re.sub(r"(?i)\.tiff?$", ".tif", name) for name in names}
+    patterns = facts.TRAIN_FRAME, facts.TRAIN_MASK, facts.TEST_FRAME
+    return {
+        name: proper
+        for name, proper in spelling.items()
+        if name != proper and any(pattern.match(proper) for pattern in patterns)
+    }
+
+
+def describe_other_endings(folder: Path, names: Iterable[str]) -> str:
+    """Return a sentence about ``names``, the files of `other_endings` in ``folder``."""
+    names = sorted(names)
+    return f"{folder} has {len(names)} files such as {names[0]}; rename them so that all end in .tif."
+
+
+def refuse_other_endings(folder: Path, names: Iterable[str]) -> None:
+    """Raise NerveError if any of ``names`` in ``folder`` is one of `other_endings`."""
+    if other := other_endings(names):
+        raise NerveError(describe_other_endings(folder, other))
 
 
 def _unnest(folder: Path) -> Path:
@@ -4847,6 +5432,256 @@ def _batch_normalise(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tupl
     return outputs, mean, variance * (count - 1) / count
 ''')
 
+write("kaggle_nerve/models/model_file.py", r'''"""Read the files in which Keras stores networks, and load their weights by the names of layers.
+
+Keras itself opens a .keras file only if it knows every argument in it, so often not one that a newer version wrote.
+Names, shapes and values of weights mean the same in all versions.
+"""
+
+import io
+import json
+import re
+import struct
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from kaggle_nerve.errors import NerveError
+
+WEIGHTS, CONFIG, METADATA = "model.weights.h5", "config.json", "metadata.json"
+"""Names of the files within a .keras archive."""
+
+OPTIMISER = "optimizer/"
+"""Start of the paths of the optimiser's arrays."""
+
+LARGEST = 1e9
+"""Size that no weight reaches: a file without checksums that has a larger one is damaged."""
+
+NUMBER = re.compile(r"_\d+$")
+
+UNREADABLE = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    ArithmeticError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
+"""Exceptions that zipfile, json and h5py raise for damaged files, depending on which byte is hit."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """Contents of a .keras or .weights.h5 file.
+
+    ``config``: Keras's description of the network, and ``keras_version``: that of its writer; both are empty for
+    weights alone. ``arrays``: the weights and the optimiser's state by their paths, in which layers have their names.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    keras_version: str
+    arrays: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Match:
+    """How many arrays of weights a network has, how many of them were loaded, and how many the file has."""
+
+    loaded: int
+    total: int
+    stored: int
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the file holds all weights of the network and no others."""
+        return self.loaded == self.total == self.stored
+
+
+def read_model_file(path: Path, remedy: str) -> ModelFile:
+    """Read a .keras or .weights.h5 file.
+
+    Raise NerveError if the file is damaged or of another kind; ``remedy`` ends the sentence with what to do then.
+    A .keras file has checksums, so that damage anywhere is noticed. A .weights.h5 file has none: there it is noticed
+    by weights that are not numbers or far too large.
+    """
+    data = path.read_bytes()
+    try:
+        if not zipfile.is_zipfile(io.BytesIO(data)):
+            arrays = _read_arrays(data)
+            if not all((np.abs(array) < LARGEST).all() for array in arrays.values()):
+                raise ValueError(f"it holds weights beyond {LARGEST:g}")
+            return ModelFile(path, {}, "", arrays)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            config, metadata = (json.loads(archive.read(name)) for name in (CONFIG, METADATA))
+            arrays = _read_arrays(archive.read(WEIGHTS))
+            return ModelFile(path, config, str(metadata.get("keras_version", "")), arrays)
+    except UNREADABLE as fault:
+        reason = str(fault).strip().splitlines() or [type(fault).__name__]
+        raise NerveError(
+            f"{path} is damaged, or no Keras model file ({reason[0][:150]}); {remedy}."
+        ) from fault
+
+
+def load_matching(model: keras.Model, file: ModelFile, *, with_optimiser: bool = False) -> Match:
+    """Load the weights in ``file`` into ``model`` where layer names and shapes match.
+
+    ``with_optimiser``: do so with the state of the compiled model's optimiser, too.
+    """
+    stored = _select(file.arrays, with_optimiser)
+    with tempfile.TemporaryDirectory() as folder:
+        own_path = Path(folder) / f"own-{WEIGHTS}"
+        model.save_weights(own_path)
+        loaded = 0
+        with h5py.File(own_path, "r+") as own:
+            datasets = _select(_datasets(own), with_optimiser)
+            for name, dataset in datasets.items():
+                if name in stored and stored[name].shape == dataset.shape:
+                    dataset[...] = stored[name]
+                    loaded += 1
+        if loaded:
+            model.load_weights(own_path)
+    return Match(loaded, len(datasets), len(stored))
+
+
+def _read_arrays(data: bytes) -> dict[str, np.ndarray]:
+    with h5py.File(io.BytesIO(data), "r") as file:
+        return {name: np.asarray(dataset) for name, dataset in _datasets(file).items()}
+
+
+def _select(arrays: dict[str, Any], with_optimiser: bool) -> dict[str, Any]:
+    return {name: array for name, array in arrays.items() if with_optimiser or not name.startswith(OPTIMISER)}
+
+
+def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """Return the file's datasets by path, with layers called by their names instead of the file's running numbers."""
+    datasets: dict[str, h5py.Dataset] = {}
+
+    def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            datasets[_readable_name(file, path.split("/"))] = item
+
+    file.visititems(visit)
+    return datasets
+
+
+def _readable_name(file: h5py.File, parts: list[str]) -> str:
+    names = []
+    for index, part in enumerate(parts):
+        is_layer = index > 0 and parts[index - 1] == "layers"
+        group = file.get("/".join([*parts[: index + 1], "vars"])) if is_layer else None
+        name = group.attrs.get("name", part) if group is not None else part
+        # A layer without a name gets one from Keras, "conv2d_7": its number depends on what was built before.
+        names.append(part if NUMBER.sub("", name) == NUMBER.sub("", part) else name)
+    return "/".join(names)
+''')
+
+write("kaggle_nerve/models/opening.py", r'''"""Open a trained network with any version of Keras: build it from its settings, and load its weights by name."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import keras
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.models import registry, snapshots
+from kaggle_nerve.models.model_file import ModelFile, load_matching, read_model_file
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.settings.schema import Precision
+
+
+def open_model(path: Path, settings: Settings, remedy: str) -> keras.Model:
+    """Open the .keras file of a network that was trained with ``settings``, in any version of Keras.
+
+    A network that is not exactly the one of ``settings``, because its run was changed by hand or by another program,
+    is left to Keras, which opens it in the version that wrote it. The model is not compiled. Raise NerveError if Keras
+    cannot open it, or if the file is damaged: ``remedy`` ends that sentence with what to do.
+    """
+    file = read_model_file(path, remedy)
+    return _build(file, settings) or _open_whole(file)
+
+
+def _build(file: ModelFile, settings: Settings) -> keras.Model | None:
+    """Build the network of ``settings`` with the weights in ``file``; None if the file describes another network."""
+    try:
+        model = registry.build(registry.without_pretrained(settings), _precision(file))
+    except NerveError:  # the settings of a run from elsewhere
+        return None
+    if members := _count_members(file):
+        model = snapshots.combine(model, members)
+    own = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+    same = _agree(_number_layers(own["config"]), _number_layers(file.config.get("config")))
+    return model if same and load_matching(model, file).is_exact else None
+
+
+def _open_whole(file: ModelFile) -> keras.Model:
+    try:
+        return keras.saving.load_model(file.path, compile=False)
+    except Exception as fault:  # Keras raises whatever the code that it cannot use raises
+        writer, version = file.keras_version, keras.__version__
+        install = f"`pip install keras=={writer}`, or " if writer and writer != version else ""
+        raise NerveError(
+            f"{file.path}, written by Keras {writer or '(no version)'}, is not the network of its run's settings, and "
+            f"Keras {version} cannot open it: {install}use the kaggle-nerve that trained it."
+        ) from fault
+
+
+def _precision(file: ModelFile) -> str:
+    """Return the dtype policy under which the network was built."""
+    text = json.dumps(file.config.get("config"))
+    mixed = (name for name in get_args(Precision) if name.startswith("mixed"))
+    return next((name for name in mixed if f'"{name}"' in text), "float32")
+
+
+def _count_members(file: ModelFile) -> int:
+    """Return how many copies an ensemble of snapshots has; 0 for any other network."""
+    config = file.config.get("config") or {}
+    if config.get("name") != snapshots.NAME:
+        return 0
+    names = {layer.get("name") for layer in config.get("layers", [])}
+    return next(number for number in range(len(names) + 1) if snapshots.member_name(number) not in names)
+
+
+def _number_layers(config: Any, places: dict[str, str] | None = None) -> Any:
+    """Replace layers' names in a description by their places.
+
+    The names that Keras gives to layers without a name depend on what it built before.
+    """
+    places = places or {}
+    if isinstance(config, dict):
+        layers = config.get("layers")
+        if isinstance(layers, list):
+            names = [layer.get("config", {}).get("name") for layer in layers]
+            places = places | {name: f"layer {place}" for place, name in enumerate(names)}
+        return {key: _number_layers(value, places) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_number_layers(value, places) for value in config]
+    return places.get(config, config) if isinstance(config, str) else config
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Return whether two descriptions are the same, except for entries that only one version of Keras writes."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        common = (one.keys() & other.keys()) - {"shared_object_id"}
+        return all(_agree(one[key], other[key]) for key in common)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    return one == other
+''')
+
 write("kaggle_nerve/models/options.py", r'''"""Reject options that would have no effect with an architecture or an encoder."""
 
 from kaggle_nerve.errors import NerveError
@@ -4892,11 +5727,13 @@ def _format(value: object) -> str:
 
 write("kaggle_nerve/models/registry.py", r'''"""Architectures by their name in presets."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import keras
 
-from kaggle_nerve.models import deeplab, fpn, options, segnet, unet, unetpp
+from kaggle_nerve.models import deeplab, encoders, fpn, options, segnet, unet, unetpp, weights
 from kaggle_nerve.settings import ModelSettings, Settings
 
 ARCHITECTURES: dict[str, Callable[[tuple[int, int], ModelSettings], keras.Model]] = {
@@ -4908,13 +5745,48 @@ ARCHITECTURES: dict[str, Callable[[tuple[int, int], ModelSettings], keras.Model]
 }
 
 
-def build(settings: Settings) -> keras.Model:
-    """Build the untrained network of ``settings``, at its working size.
+def check(settings: ModelSettings) -> None:
+    """Raise NerveError for options without effect on the architecture or the encoder, and for missing weights."""
+    options.check(settings)
+    if settings.weights != "none":
+        weights.find(settings.encoder, encoders.ENCODERS[settings.encoder].file, settings.weights)
 
-    Raise NerveError for options without effect on the architecture or the encoder.
+
+def build(settings: Settings, precision: str = "") -> keras.Model:
+    """Build the untrained network of ``settings``, at its working size, with channels last.
+
+    ``precision``: the Keras dtype policy to build it under, restored afterwards; '' keeps the global one. Raise
+    NerveError for options without effect on the architecture or the encoder.
     """
     options.check(settings.model)
-    return ARCHITECTURES[settings.model.architecture](settings.size, settings.model)
+    with _dtype_policy(precision or keras.config.dtype_policy().name), _channels_last():
+        return ARCHITECTURES[settings.model.architecture](settings.size, settings.model)
+
+
+def without_pretrained(settings: Settings) -> Settings:
+    """Return ``settings`` without pretrained weights, for a network whose weights come from elsewhere."""
+    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, weights="none"))
+
+
+@contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@contextmanager
+def _channels_last() -> Iterator[None]:
+    """Build layers within the block with channels last, whatever format the user's keras.json selects."""
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(before)
 ''')
 
 write("kaggle_nerve/models/segnet.py", r'''"""SegNet (Badrinarayanan, Kendall, Cipolla 2015, arXiv:1511.00561), with or without attention gates."""
@@ -4922,7 +5794,6 @@ write("kaggle_nerve/models/segnet.py", r'''"""SegNet (Badrinarayanan, Kendall, C
 import keras
 from keras import layers
 
-from kaggle_nerve.errors import NerveError
 from kaggle_nerve.models import blocks, downward, heads, skips
 from kaggle_nerve.models.layers import PoolWithPositions, Unpool
 from kaggle_nerve.settings import ModelSettings
@@ -4933,9 +5804,8 @@ def build(size: tuple[int, int], settings: ModelSettings) -> keras.Model:
 
     Each unpooling puts values back at the positions of its pooling. With ``skip`` ``plain``, the decoder gets
     nothing else from the encoder; ``residual`` and ``attention`` concatenate the encoder's features, too.
-    Raise NerveError for strided convolutions and pretrained encoders, which have no pooling positions.
+    Settings allow neither strided convolutions nor pretrained encoders here, which have no pooling positions.
     """
-    _check(settings)
     frames = keras.Input((*size, 1), name="frames")
     tensor, margins = downward.preprocess(frames, size, settings)
     channels = blocks.level_channels(settings, settings.depth + 1)
@@ -4976,18 +5846,6 @@ def _decoder(
         tensor = blocks.block(tensor, channels[level], settings, f"up{level}")
         levels.append(tensor)
     return levels[::-1]
-
-
-def _check(settings: ModelSettings) -> None:
-    if settings.encoder != "none":
-        raise NerveError(
-            f'model.encoder = "{settings.encoder}" has no pooling positions for a segnet; '
-            'set it to "none" or take another model.architecture.'
-        )
-    if settings.down != "pool":
-        raise NerveError(
-            f'model.down = "{settings.down}" leaves no pooling positions for a segnet; set it to "pool".'
-        )
 ''')
 
 write("kaggle_nerve/models/skips.py", r'''"""Skip connections from encoder to decoder: plain, with a residual branch, or with an attention gate."""
@@ -5038,6 +5896,31 @@ def _residual(skip: keras.KerasTensor, settings: ModelSettings, name: str) -> ke
     branch = blocks.convolution_norm(skip, skip.shape[-1], settings, name, kernel=1)
     branch = layers.Rescaling(RESIDUAL_SCALE, name=f"{name}_scale")(branch)
     return blocks.activation(layers.Add(name=f"{name}_sum")([skip, branch]), settings, name)
+''')
+
+write("kaggle_nerve/models/snapshots.py", r'''"""One network that averages the outputs of several copies of another (``training.average=snapshots``)."""
+
+import keras
+from keras import layers
+
+NAME = "snapshots"
+
+
+def combine(model: keras.Model, count: int) -> keras.Model:
+    """Build a network of ``count`` copies of ``model``, named as `member_name`, with new weights."""
+    frames = keras.Input(model.input_shape[1:], name="frames")
+    outputs: dict[str, list[keras.KerasTensor]] = {name: [] for name in model.output}
+    for number in range(count):
+        member = type(model).from_config({**model.get_config(), "name": member_name(number)})
+        for name, values in member(frames).items():
+            outputs[name].append(values)
+    means = {name: layers.Average(dtype="float32", name=name)(values) for name, values in outputs.items()}
+    return keras.Model(frames, means, name=NAME)
+
+
+def member_name(number: int) -> str:
+    """Return the name of copy ``number``, from 0."""
+    return f"snapshot{number}"
 ''')
 
 write("kaggle_nerve/models/statistics.py", r'''"""Recompute batch-normalisation statistics, which averaged weights lack."""
@@ -5296,10 +6179,11 @@ from pathlib import Path
 from typing import Protocol
 
 import keras
-from filelock import FileLock
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import wait_for_lock
 from kaggle_nerve.models import efficientnet_lite, torch_file
+from kaggle_nerve.models.model_file import UNREADABLE
 from kaggle_nerve.storage import digest_file
 
 FOLDER_VARIABLE = "KAGGLE_NERVE_WEIGHTS"
@@ -5323,7 +6207,7 @@ class WeightsFile(Protocol):
         ...
 
     def load(self, application: keras.Model, path: Path) -> None:
-        """Load ``path``; raise ValueError, KeyError, OSError or TypeError if it does not fit."""
+        """Load ``path``; raise one of `model_file.UNREADABLE` if it does not fit."""
         ...
 
 
@@ -5344,9 +6228,9 @@ class KerasFile:
             # Keras uses another folder if this one is not writable.
             models.mkdir(parents=True, exist_ok=True)
         # Folds trained side by side need the same file at once, and Keras downloads directly to its final name.
-        lock = FileLock(models / f".{self.name}.lock") if os.access(models, os.W_OK) else nullcontext()
-        try:
-            with lock:
+        lock = models / f".{self.name}.lock"
+        with wait_for_lock(lock, f"downloads {self.name}") if os.access(models, os.W_OK) else nullcontext():
+            try:
                 path = keras.utils.get_file(
                     self.name,
                     f"{self.folder}/{self.name}",
@@ -5354,12 +6238,12 @@ class KerasFile:
                     cache_subdir="models",
                     file_hash=self.digest,
                 )
-        except Exception as fault:  # Keras raises bare Exception if a download fails
-            raise NerveError(
-                f"The ImageNet weights of {encoder}, {self.name}, are not in {_own_folder()}, {attached} or {models}, "
-                f"and could not be downloaded ({_first_line(fault)}); give the file with --set model.weights=FILE, "
-                f"or begin with random weights: --set model.weights=none."
-            ) from fault
+            except Exception as fault:  # Keras raises bare Exception if a download fails
+                raise NerveError(
+                    f"The ImageNet weights of {encoder}, {self.name}, are not in {_own_folder()}, {attached} or "
+                    f"{models}, and could not be downloaded ({_first_line(fault)}); give the file with --set "
+                    f"model.weights=FILE, or begin with random weights: --set model.weights=none."
+                ) from fault
         return Path(path)
 
     def load(self, application: keras.Model, path: Path) -> None:
@@ -5416,21 +6300,26 @@ def load(
     """
     if where == "none":
         return
-    if where != "imagenet":
-        path = Path(where).expanduser()
-    else:
-        path = _find_local(file.name, attached) or file.locate(encoder, attached)
-    if not path.is_file():
-        raise NerveError(
-            f'model.weights = "{where}" is not a file; name one such as {file.name}, or write "imagenet" or "none".'
-        )
+    path = find(encoder, file, where, attached)
     try:
         file.load(application, path)
-    except (ValueError, KeyError, OSError, TypeError) as fault:
+    except UNREADABLE as fault:
         raise NerveError(
             f"{path} does not hold weights of {encoder} without its classifier ({_first_line(fault)}); give "
             f"{file.name} {file.origin}."
         ) from fault
+
+
+def find(encoder: str, file: WeightsFile, where: str, attached: Path = ATTACHED) -> Path:
+    """Find the file that `load` loads for ``where``; raise NerveError, in one sentence, if it is missing."""
+    if where == "imagenet":
+        return _find_local(file.name, attached) or file.locate(encoder, attached)
+    path = Path(where).expanduser()
+    if not path.is_file():
+        raise NerveError(
+            f'model.weights = "{where}" is not a file; name one such as {file.name}, or write "imagenet" or "none".'
+        )
+    return path
 
 
 def _find_local(name: str, attached: Path) -> Path | None:
@@ -5484,9 +6373,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import hold_lock
+from kaggle_nerve.runs.models import require_model
 from kaggle_nerve.runs.run import LOCK, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import load_settings
-from kaggle_nerve.storage import hold_lock, read_completion
+from kaggle_nerve.storage import read_completion
 
 
 def adopt(source: Path, runs_dir: Path) -> list[str]:
@@ -5496,10 +6387,13 @@ def adopt(source: Path, runs_dir: Path) -> list[str]:
     ``runs_dir`` has no checkpoint of them; finished folds in ``runs_dir`` stay. Each folder is copied to a temporary
     one and then renamed, so that a kill leaves no partial copy.
 
-    Raise NerveError, before copying anything, if a run of the same name has other settings or data, or if something
-    else has its name; OSError if the copy cannot be written.
+    Raise NerveError, before copying anything, if a run of the same name has other settings or data, if something
+    else has its name, or if the model file of a fold to be copied is damaged; OSError if the copy cannot be written.
     """
-    return [_take(folder, runs_dir / folder.name) for folder in check(source, runs_dir)]
+    folders = check(source, runs_dir)
+    for folder in folders:
+        _refuse_damaged(folder, runs_dir / folder.name)
+    return [_take(folder, runs_dir / folder.name) for folder in folders]
 
 
 def check(source: Path, runs_dir: Path) -> list[Path]:
@@ -5525,6 +6419,13 @@ def _refuse_replacing(target: Path) -> None:
             f"{target} is in the way of a run of that name, and is no run itself, since it has no {SETTINGS}: "
             "move it away, or use another folder of runs."
         )
+
+
+def _refuse_damaged(source: Path, target: Path) -> None:
+    """Raise DamagedModelError if a finished fold that ``target`` lacks has not the model file that training left."""
+    for fold in _run(source).test_folds():
+        if not read_completion(target / fold.folder.name):
+            require_model(fold)
 
 
 def _difference(source: Path, target: Path) -> str:
@@ -5598,7 +6499,7 @@ def _copy_files(source: Path, target: Path) -> None:
     for path in sorted(source.iterdir()):
         if path.is_dir():
             _copy_files(path, target / path.name)
-        elif path.name != LOCK:
+        elif not path.name.startswith(LOCK):
             shutil.copyfile(path, target / path.name)
 ''')
 
@@ -5729,16 +6630,61 @@ def facts_to_json(facts: _Dataclass) -> dict[str, Any]:
     }
 ''')
 
+write("kaggle_nerve/runs/models.py", r'''"""Model files of finished folds: the file that training left, or a sentence."""
+
+from pathlib import Path
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs.run import Fold, Run
+from kaggle_nerve.storage import COMPLETE, digest_file
+
+
+class DamagedModelError(NerveError):
+    """The model file ``path`` of a finished fold is missing, or is not the one that training left."""
+
+    def __init__(self, fold: Fold, problem: str):
+        self.path = fold.model
+        super().__init__(f"{fold.model} {problem}; {remedy(fold)}.")
+
+
+def remedy(fold: Fold) -> str:
+    """Return what to do about a finished fold's damaged model file, as the end of a sentence."""
+    return f"copy it again from where it was trained, or delete {fold.folder} and train the fold again"
+
+
+def require_model(fold: Fold) -> Path:
+    """Return the path of a finished fold's model file.
+
+    Raise DamagedModelError if it is missing, or if its digest is not the one in `FoldFacts`; folds that an early
+    version finished have none.
+    """
+    digest = fold.require_facts().model
+    if not fold.model.is_file():
+        raise DamagedModelError(fold, "is missing")
+    if digest and digest_file(fold.model) != digest:
+        raise DamagedModelError(
+            fold, f"is damaged or was replaced (its SHA-256 is not the one in {COMPLETE} beside it)"
+        )
+    return fold.model
+
+
+def require_models(run: Run) -> None:
+    """Raise DamagedModelError if the model file of a finished fold of ``run`` is not whole (see `require_model`)."""
+    for fold in run.test_folds():
+        require_model(fold)
+''')
+
 write("kaggle_nerve/runs/opening.py", r'''"""Create a run, or open one by its name."""
 
 import dataclasses
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.runs.run import DECISION, SETTINGS, Run, is_run
+from kaggle_nerve.runs.run import DECISION, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import Settings, load_settings, save_settings
 from kaggle_nerve.settings.schema import COMBINE, TTA
 from kaggle_nerve.storage import digest_text, write_json
@@ -5750,13 +6696,16 @@ def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str,
     """Create the run ``name``, or open it if it exists.
 
     ``source`` is the digest of the training data. Raise NerveError, naming the first difference, if the
-    existing run has other settings or other data; it is then left unchanged.
+    existing run has other settings or other data; it is then left unchanged. If no epoch of it was ever finished, it
+    is made anew instead.
     """
     if not NAME.match(name):
         raise NerveError(f"--run {name!r} must be a plain name of letters, digits, '.', '_', '+' and '-'.")
     run = Run(runs_dir / name, settings)
     if run.settings_file.is_file():
-        _refuse_difference(run, source)
+        if difference := _difference(run, source):
+            _clear_unused(run, difference)
+            save_settings(settings, run.settings_file)
     else:
         save_settings(settings, run.settings_file)
     # Rewritten at each start: it describes the latest session, and holds the data's digest.
@@ -5820,17 +6769,29 @@ def _with_views(run: Run, views: str) -> Run:
     return Run(run.folder, dataclasses.replace(run.settings, prediction=prediction), views)
 
 
-def _refuse_difference(run: Run, source: str) -> None:
+def _difference(run: Run, source: str) -> str | None:
+    """Return a sentence with the first difference between the stored run and ``run``, or their data; None if equal."""
     if difference := run.settings.difference(load_settings(run.settings_file)):
         key, value, stored = difference
-        raise NerveError(
+        return (
             f"Run {run.name} was made with {key} = {stored!r}, not {value!r}; "
             f"use the same settings to go on with it, or another --run for another run."
         )
     if run.environment.is_file() and run.session().get("source") != source:
-        raise NerveError(
-            f"Run {run.name} was made from other training data; use another --run for this data."
-        )
+        return f"Run {run.name} was made from other training data; use another --run for this data."
+    return None
+
+
+def _clear_unused(run: Run, difference: str) -> None:
+    """Remove the folds of a run that never finished an epoch; raise NerveError with ``difference`` if it did."""
+    folds = run.begun_folds()
+    if any(fold.facts() or is_begun(fold.folder) for fold in folds):
+        raise NerveError(difference)
+    for fold in folds:
+        with fold.lock():  # nobody trains it
+            pass
+        shutil.rmtree(fold.folder)
+    run.folds_csv.unlink(missing_ok=True)
 ''')
 
 write("kaggle_nerve/runs/run.py", r'''"""A run and its folds as folders: the only module that knows their file names."""
@@ -5842,6 +6803,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.runs.facts import (
     FIGURES,
     FoldFacts,
@@ -5854,7 +6816,7 @@ from kaggle_nerve.runs.facts import (
 )
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.settings.schema import ALL, FoldName
-from kaggle_nerve.storage import hold_lock, mark_complete, read_completion, read_json, reopen
+from kaggle_nerve.storage import mark_complete, read_completion, read_json, reopen
 
 SETTINGS = "settings.toml"
 """File that marks a folder as a run's."""
@@ -6140,18 +7102,19 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import kaggle_nerve.models  # noqa: F401  registers the layers that saved models name
 from kaggle_nerve.arrays import GrowingArrays
 from kaggle_nerve.data.cache import Cache, open_test
 from kaggle_nerve.data.frames import locate
-from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import Mixer
+from kaggle_nerve.models.opening import open_model
 from kaggle_nerve.prediction.forward import ModelOutput, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, Run, TestFacts
+from kaggle_nerve.runs.models import remedy, require_model
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import digest_text, hold_lock, write_text
+from kaggle_nerve.storage import digest_text, write_text
 
 FORMAT = "2"
 """Version of the stored predictions: older ones are predicted again."""
@@ -6195,14 +7158,8 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
 
 
 def load_fold(fold: Fold) -> keras.Model:
-    """Load the model of a finished fold; raise NerveError if its file cannot be loaded."""
-    try:
-        model = keras.saving.load_model(fold.model, compile=False)
-    except (OSError, ValueError) as fault:
-        raise NerveError(
-            f"{fold.model} cannot be loaded ({str(fault).splitlines()[0]}); delete {fold.folder} and train the fold "
-            "again."
-        ) from fault
+    """Load the model of a finished fold; raise NerveError if its file is damaged or cannot be opened."""
+    model = open_model(require_model(fold), fold.run.settings, remedy(fold))
     model.compile(jit_compile=fold.run.settings.training.jit_compile)
     return model
 
@@ -6213,7 +7170,8 @@ def _stream(
     """Fill the arrays of the test folder; return the presence, agreement and spread of each frame."""
     settings, count = run.settings.prediction, len(cache.frames)
     folds = len(run.finished_folds())
-    stored = GrowingArrays(run.test_folder, _shapes(count, run.settings.size, folds), key)
+    shapes = _shapes(count, run.settings.size, folds)
+    stored = GrowingArrays(run.test_folder, shapes, key, "the predictions of the test frames")
     step = CHUNK * settings.batch
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     with reporter.bar("Predicting", count) as bar:
@@ -6224,13 +7182,11 @@ def _stream(
             row = start
             while row < start + len(frames):
                 combined = combine_models([next(stream) for stream in streams], folds, settings.combine)
-                place = slice(row, row + len(combined["presence"]))
-                for name, values in combined.items():
-                    stored.arrays[name][place] = values
-                row = place.stop
+                stored.write(row, combined)
+                row += len(combined["presence"])
             stored.note(row)
             bar.update(len(frames))
-    figures = {name: np.array(stored.arrays[name]) for name in ("presence", "agreement", "spread")}
+    figures = {name: stored.read(name) for name in ("presence", "agreement", "spread")}
     stored.finish()
     return figures
 
@@ -6284,10 +7240,14 @@ from weakref import WeakKeyDictionary
 import keras
 import numpy as np
 
+from kaggle_nerve import memory
 from kaggle_nerve.maps.blending import Mixer, mean_agreement
 from kaggle_nerve.prediction.views import VIEWS, View, apply_view, undo_view
 
 OUTPUTS = ("mask", "presence")
+_largest: WeakKeyDictionary[keras.Model, int] = WeakKeyDictionary()
+"""The largest batch that memory sufficed for, for models that it did not suffice for."""
+
 _short: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
 
 
@@ -6338,6 +7298,21 @@ def _predict_batch(
 
 
 def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Predict ``chunk``, ``batch`` frames at a time, or fewer if memory does not suffice: the result is the same."""
+    batch = min(batch, _largest.get(model, batch))
+    try:
+        parts = [_pass_batch(model, chunk[row : row + batch], batch) for row in range(0, len(chunk), batch)]
+    except Exception as fault:
+        if batch == 1 or not memory.is_exhausted(fault):
+            raise
+        _largest[model] = batch // 2
+    else:
+        masks, presences = zip(*parts, strict=True)
+        return np.concatenate(masks), np.concatenate(presences)
+    return _pass(model, chunk, batch)
+
+
+def _pass_batch(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
     count = len(chunk)
     if count < batch:
         # One shape means one compilation; the padding rows are removed again below.
@@ -6370,13 +7345,18 @@ import numpy as np
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.data.cache import Cache, open_training
 from kaggle_nerve.data.frames import locate
+from kaggle_nerve.disk import require_space
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.prediction.ensemble import load_fold
 from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, OofFacts, Run
+from kaggle_nerve.runs.models import require_model
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import atomic_path, digest_file, hold_lock, write_text
+from kaggle_nerve.storage import atomic_path, digest_file, write_text
+
+MAP_TYPE = np.float16
 
 
 def predict_oof(
@@ -6417,11 +7397,18 @@ def predict_held_out(
 ) -> None:
     """Write the out-of-fold maps and table of ``fold``, for ``rows`` of the cache.
 
-    The table has the columns subject, img, fold, presence, agreement and spread (see `ModelOutput`).
+    The table has the columns subject, img, fold, presence, agreement and spread (see `ModelOutput`). Raise NerveError
+    at once if the disk lacks the space.
     """
+    fold.oof_folder.mkdir(parents=True, exist_ok=True)
+    require_space(
+        fold.oof_folder,
+        map_bytes(len(rows), cache.frames.shape[1:]),
+        f"the predictions of fold {fold.number}",
+    )
     settings = fold.run.settings.prediction
     frames = cache.frames[rows]
-    masks = np.empty(frames.shape, np.float16)
+    masks = np.empty(frames.shape, MAP_TYPE)
     figures = {name: np.empty(len(frames)) for name in ("presence", "agreement", "spread")}
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     row = 0
@@ -6439,11 +7426,14 @@ def predict_held_out(
     write_text(fold.oof_table, table.round({"agreement": 6, "spread": 6}).to_csv(index=False))
 
 
+def map_bytes(count: int, size: tuple[int, int]) -> int:
+    """Return the bytes of ``count`` stored maps of ``size`` (height, width)."""
+    return count * size[0] * size[1] * np.dtype(MAP_TYPE).itemsize
+
+
 def _inputs(fold: Fold) -> OofFacts:
     """Return the inputs of a fold's predictions."""
-    if not fold.model.is_file():
-        raise NerveError(f"{fold.model} is missing; delete {fold.folder} and train the fold again.")
-    return OofFacts(fold.require_facts().source, fold.run.settings.digest(), digest_file(fold.model))
+    return OofFacts(fold.require_facts().source, fold.run.settings.digest(), digest_file(require_model(fold)))
 ''')
 
 write("kaggle_nerve/prediction/stored.py", r'''"""Read stored probabilities, out-of-fold or test, frame by frame, without any deep-learning framework."""
@@ -6455,6 +7445,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kaggle_nerve.arrays import open_array
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps import matching
 from kaggle_nerve.maps.blending import combine
@@ -6717,7 +7708,7 @@ def _read_index(path: Path, keys: tuple[str, ...], again: str) -> pd.DataFrame:
 
 def _read_array(path: Path, axes: int, count: int, again: str) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r")
+        array = open_array(path)
     except (OSError, ValueError) as fault:
         raise NerveError(f"{path} cannot be read ({fault}); {again}.") from fault
     if array.ndim != axes or array.dtype.kind not in "fi":
@@ -9338,13 +10329,13 @@ from contextlib import contextmanager
 
 import keras
 import numpy as np
-from keras import layers
 
 from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.models import statistics
+from kaggle_nerve.models import snapshots, statistics
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training import schedule
 from kaggle_nerve.training.checkpoint import Checkpoint, State, Weights
+from kaggle_nerve.training.validation import rank
 
 MEANS = ("ema", "swa", "top")
 """The methods whose weights are a mean, so that their batch-norm statistics must be recomputed."""
@@ -9363,7 +10354,7 @@ def epochs_to_keep(state: State, settings: Settings, cycle_ended: bool) -> list[
         return [state.best_epoch] if state.best_epoch else []
     if training.average == "top":
         scored = [row for row in state.history if row.get("dice") is not None]
-        ranked = sorted(scored, key=lambda row: row["dice"], reverse=True)
+        ranked = sorted(scored, key=rank, reverse=True)
         return sorted(row["epoch"] for row in ranked[: training.top])
     if training.average == "snapshots":
         return [*state.kept, state.epoch] if cycle_ended else state.kept
@@ -9443,15 +10434,10 @@ def ensemble(model: keras.Model, members: list[Weights]) -> keras.Model:
         for weights in members:
             model.set_weights(weights)
         return model
-    frames = keras.Input(model.input_shape[1:], name="frames")
-    outputs: dict[str, list[keras.KerasTensor]] = {name: [] for name in model.output}
+    combined = snapshots.combine(model, len(members))
     for number, weights in enumerate(members):
-        member = type(model).from_config({**model.get_config(), "name": f"snapshot{number}"})
-        member.set_weights(weights)
-        for name, values in member(frames).items():
-            outputs[name].append(values)
-    means = {name: layers.Average(dtype="float32", name=name)(values) for name, values in outputs.items()}
-    return keras.Model(frames, means, name="snapshots")
+        combined.get_layer(snapshots.member_name(number)).set_weights(weights)
+    return combined
 
 
 def _put_exponential_means(model: keras.Model) -> None:
@@ -9481,6 +10467,8 @@ import keras
 import numpy as np
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.models.model_file import UNREADABLE, load_matching, read_model_file
+from kaggle_nerve.models.opening import open_model
 from kaggle_nerve.runs.run import read_state, state_file
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.storage import atomic_path, write_json
@@ -9552,27 +10540,30 @@ class Checkpoint:
             if stored is None:
                 return None
             state = State(**stored)
-            model = keras.saving.load_model(self._model(state.epoch))
-        except (OSError, ValueError, TypeError) as fault:
-            raise NerveError(
-                f"{self.folder} cannot be read ({str(fault).splitlines()[0]}); delete it to start the fold anew."
-            ) from fault
-        values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.optimizer.variables]
-        # Compile again: a loaded optimiser does not know which weights to exclude from decay.
+            path = self._model(state.epoch)
+        except (ValueError, TypeError) as fault:
+            raise NerveError(f"{self.pointer} is damaged ({_first_line(fault)}); {self._remedy}.") from fault
+        if not path.is_file():
+            raise NerveError(f"{path} is missing; {self._remedy}.")
+        model = open_model(path, settings, self._remedy)
         optimisers.compile_for_training(model, settings, state.precision)
-        for variable, value in zip(model.optimizer.variables, values, strict=True):
-            variable.assign(value)
+        file = read_model_file(path, self._remedy)
+        if not load_matching(model, file, with_optimiser=True).is_exact:
+            raise NerveError(
+                f"Keras {file.keras_version} wrote {path}, and Keras {keras.__version__} keeps another optimiser's "
+                f"state: `pip install keras=={file.keras_version}` to go on."
+            )
         for variable, value in zip(_seeds(model), state.seeds, strict=True):
             variable.assign(np.array(value, variable.dtype))
         return model, state
 
     def weights(self, epoch: int) -> Weights:
         """Load the stored weights of a kept epoch."""
-        return _read(self._weights(epoch))
+        return self._read(self._weights(epoch))
 
     def mean(self, state: State) -> Weights | None:
         """Load the running mean of weights; None before its first epoch."""
-        return _read(self._mean(state.epoch)) if state.averaged else None
+        return self._read(self._mean(state.epoch)) if state.averaged else None
 
     def remove(self) -> None:
         """Delete the checkpoint of a finished fold."""
@@ -9580,6 +10571,18 @@ class Checkpoint:
             for path in self.folder.iterdir():
                 path.unlink(missing_ok=True)
             self.folder.rmdir()
+
+    def _read(self, path: Path) -> Weights:
+        try:
+            with np.load(path) as stored:
+                return [stored[f"arr_{number}"] for number in range(len(stored.files))]
+        except UNREADABLE as fault:
+            raise NerveError(f"{path} is damaged ({_first_line(fault)}); {self._remedy}.") from fault
+
+    @property
+    def _remedy(self) -> str:
+        """What to do about a damaged file, as the end of a sentence."""
+        return f"restore it from a copy, or delete {self.folder} to start the fold anew"
 
     def _model(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:05d}.keras"
@@ -9611,14 +10614,64 @@ def _write(path: Path, weights: Weights) -> None:
         np.savez(temporary, *weights)
 
 
-def _read(path: Path) -> Weights:
+def _first_line(fault: Exception) -> str:
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+''')
+
+write("kaggle_nerve/training/deaths.py", r'''"""Say in one sentence why a fold's training ended: a lack of memory, or a signal."""
+
+import signal
+from pathlib import Path
+
+from kaggle_nerve import memory
+from kaggle_nerve.runs import Fold
+
+CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGKILL")
+"""Signals that mostly mean a lack of memory: the system kills, libraries abort or use what they did not get."""
+
+TAIL = 20_000
+"""Bytes at the end of a log to look at."""
+
+
+def memory_sentence(fold: Fold, jobs: int, reason: str = "ran out of memory") -> str:
+    """Return the sentence for a fold that had too little memory, with what to make smaller.
+
+    ``jobs``: how many folds are trained side by side.
+    """
+    settings = fold.run.settings
+    batch, (height, width) = settings.training.batch, settings.size
+    fewer = "train it with fewer --jobs, or as" if jobs > 1 else "train it as"
+    smaller = f"--set training.batch={batch // 2}, " if batch > 1 else ""
+    return (
+        f"{fold.label} {reason} at training.batch={batch} and size=[{height},{width}]; {fewer} another run with "
+        f"{smaller}a smaller size or a smaller model.width."
+    )
+
+
+def death_sentence(fold: Fold, jobs: int, code: int) -> str:
+    """Return the sentence for a fold's process that ended with ``code`` (negative: a signal) without a result."""
+    log = f"its log: {fold.log}"
+    if code >= 0:
+        return f"{fold.label} ended with exit code {code}; {log}"
     try:
-        with np.load(path) as stored:
-            return [stored[f"arr_{number}"] for number in range(len(stored.files))]
-    except (OSError, ValueError) as fault:
-        raise NerveError(
-            f"{path} cannot be read ({fault}); delete {path.parent} to start the fold anew."
-        ) from fault
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    if name not in CRASHES:
+        return f"{fold.label} ended with {name}; {log}"
+    if memory.mentions(_tail(fold.log)):
+        return memory_sentence(fold, jobs)
+    verb = "was killed" if name == "SIGKILL" else "crashed"
+    return f"{memory_sentence(fold, jobs, f'{verb} ({name}), most likely for lack of memory,')[:-1]}; {log}"
+
+
+def _tail(log: Path) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
 ''')
 
 write("kaggle_nerve/training/epochs.py", r'''"""The epochs of a stage of training: pace, scores, logs, checkpoint, reasons to stop."""
@@ -9635,7 +10688,7 @@ from kaggle_nerve.training import averaging, logs, schedule
 from kaggle_nerve.training.checkpoint import Checkpoint, State
 from kaggle_nerve.training.job import Stage
 from kaggle_nerve.training.steps import Speed, measure, run_steps
-from kaggle_nerve.training.validation import EpochScore, check_collapse, score_epoch
+from kaggle_nerve.training.validation import EpochScore, check_collapse, rank, score_epoch
 
 RESERVE = 1.1
 """Safety factor on the measured time of the last validation and the work after it."""
@@ -9668,7 +10721,10 @@ class Epochs:
         self.earlier_steps = self.epoch_steps = 0
 
     def run(self) -> None:
-        """Train until the schedule, patience, the deadline or the job's ``stop`` (called after each epoch) ends it."""
+        """Train until the schedule, patience, the deadline or the job's ``stop`` (called after each epoch) ends it.
+
+        Do not begin if the time suffices for less than an epoch: the schedule would end after a few steps, for good.
+        """
         if self.state.ended(self.settings):
             return
         stage = self.stage
@@ -9677,6 +10733,13 @@ class Epochs:
         self.step_seconds, self.score_seconds = speed.step, speed.validation
         if stage.deadline is not None and stage.is_last:
             self.deadline = stage.deadline - RESERVE * (speed.finish + speed.validation)
+        epoch_seconds, left = speed.step * len(self.batches), self._left()
+        if not self.state.epoch and left is not None and left < epoch_seconds:
+            stage.job.reporter.say(
+                f"{stage.label} stays untrained: its part of the time budget is shorter than one epoch of "
+                f"{epoch_seconds:.1f} s; the same command with a longer budget trains it."
+            )
+            return
         with stage.job.reporter.bar(stage.label, self.pace.steps_left, "step") as self.bar:
             self._run()
 
@@ -9746,8 +10809,7 @@ class Epochs:
         self.bar.expect(self.earlier_steps + pace.steps_left)
         rate = schedule.positive_rate(pace.progress, self.batches.natural_rate, settings.training)
         self.batches.start_epoch(pace.finished_epochs, rate)
-        scores = [row.get("dice") for row in self.state.history]
-        factor = schedule.plateau_factor(scores, settings.optimiser)
+        factor = schedule.plateau_factor(map(rank, self.state.history), settings.optimiser)
         loss = run_steps(
             self.model,
             self.batches,
@@ -9785,12 +10847,13 @@ class Epochs:
     def _record(self, row: dict[str, Any], score: EpochScore | None) -> None:
         """Add an epoch to the state, the files and the bar; raise CollapseError if training has collapsed."""
         state = self.state
-        if score and score.dice > state.best_dice:
+        if score and all(rank(row) > rank(earlier) for earlier in state.history):
             state.best_epoch, state.best_dice = state.epoch, score.dice
         state.seconds += row["seconds"]
         state.history.append(row)
         logs.write_history(state.history, self.stage.folder / HISTORY)
-        check_collapse(state.history, self.settings.training.collapse_epochs)
+        mask_share = float((self.stage.truths.areas > 0).mean()) if len(self.held_frames) else 0.0
+        check_collapse(state.history, self.settings.training.collapse_epochs, mask_share)
         self._keep()
         score_text = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
         self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{score_text}")
@@ -9815,14 +10878,17 @@ from pathlib import Path
 
 import keras
 
-from kaggle_nerve import devices
-from kaggle_nerve.prediction.held_out import predict_held_out
+from kaggle_nerve import devices, memory
+from kaggle_nerve.disk import require_space
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction import held_out
 from kaggle_nerve.runs import FoldFacts, FoldResult
 from kaggle_nerve.runs.facts import FIGURES
 from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import atomic_path, digest_file, mark_complete, read_completion
 from kaggle_nerve.training import averaging, initial_weights
 from kaggle_nerve.training.checkpoint import Checkpoint, State
+from kaggle_nerve.training.deaths import memory_sentence
 from kaggle_nerve.training.epochs import Epochs
 from kaggle_nerve.training.job import FoldJob, Stage, main_stage, warm_stage
 from kaggle_nerve.training.machine import record_environment
@@ -9837,7 +10903,8 @@ def train_fold(job: FoldJob, jobs: int = 1) -> FoldResult:
     finished fold is not trained again. ``jobs``, how many folds are trained side by side, is only recorded in the
     fold's environment file.
 
-    The fold `ALL` has no out-of-fold predictions. Raise NerveError if another process trains the fold.
+    The fold `ALL` has no out-of-fold predictions. Raise NerveError if another process trains the fold, or if memory
+    runs out.
     """
     fold = job.fold
     with fold.lock():
@@ -9847,8 +10914,24 @@ def train_fold(job: FoldJob, jobs: int = 1) -> FoldResult:
         if job.settings.training.deterministic:
             devices.make_deterministic()
         with record_environment(fold, jobs):
-            _train(job)
+            is_exhausted = _runs_out_of_memory(job)
+    if is_exhausted:
+        raise NerveError(memory_sentence(fold, jobs))
     return fold.result()
+
+
+def _runs_out_of_memory(job: FoldJob) -> bool:
+    """Train as `_train` does; return whether memory ran out.
+
+    The exception would hold the arrays that the next fold needs the memory of.
+    """
+    try:
+        _train(job)
+    except Exception as fault:
+        if not memory.is_exhausted(fault):
+            raise
+        return True
+    return False
 
 
 def _train(job: FoldJob) -> None:
@@ -9860,9 +10943,19 @@ def _train(job: FoldJob) -> None:
     if restored is None:
         return
     model, state = restored
+    _require_disk(stage, model, state)
     Epochs(stage, model, state).run()
     if state.ended(stage.settings):
         _finish(stage, model, state)
+
+
+def _require_disk(stage: Stage, model: keras.Model, state: State) -> None:
+    """Raise NerveError now, and not after hours, if the disk cannot hold what the fold will write."""
+    # The optimiser has two values for each weight. A checkpoint is written before the old one is deleted.
+    checkpoint = 3 * 4 * model.count_params()
+    predictions = held_out.map_bytes(len(stage.held_rows), stage.settings.size)
+    needed = checkpoint * (1 if state.epoch else 2) + predictions
+    require_space(stage.folder, needed, f"the checkpoints and predictions of fold {stage.job.fold.number}")
 
 
 def _build_main_model(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] | None:
@@ -9880,7 +10973,8 @@ def _build_main_model(job: FoldJob, stage: Stage) -> tuple[keras.Model, State] |
     keras.utils.clear_session()
     keras.utils.set_random_seed(job.seed)
     model = build_without_pretrained(stage.settings, precision)
-    initial_weights.load_matching(model, weights)
+    _check_warm_weights(warm.folder)
+    initial_weights.load_initial(model, weights)
     return model, State(precision=precision)
 
 
@@ -9890,8 +10984,10 @@ def _build_initial_model(stage: Stage, precision: str) -> keras.Model:
         return build_compiled(stage.settings, precision)
     source = initial_weights.find_weights(stage.settings.training.start, stage.job.fold)
     model = build_without_pretrained(stage.settings, precision)
-    matched, total = initial_weights.load_matching(model, source.path)
-    part = "" if matched == total else f" Only {matched} of the network's {total} arrays of weights match it."
+    match = initial_weights.load_initial(model, source.path)
+    part = ""
+    if match.loaded < match.total:
+        part = f" Only {match.loaded} of the network's {match.total} arrays of weights match it."
     stage.job.reporter.say(source.sentence + part)
     return model
 
@@ -9910,7 +11006,8 @@ def _train_warm_stage(stage: Stage) -> Path | None:
             return None
         with atomic_path(weights) as path:
             model.save_weights(path)
-        mark_complete(stage.folder, {"epochs": state.epoch, "seconds": round(state.seconds, 1)})
+        facts = {"epochs": state.epoch, "seconds": round(state.seconds, 1), "weights": digest_file(weights)}
+        mark_complete(stage.folder, facts)
     checkpoint.remove()
     return weights
 
@@ -9926,7 +11023,7 @@ def _finish(stage: Stage, model: keras.Model, state: State) -> None:
     figures = {}
     if fold.number != ALL:
         figures = _figures(stage, final, state)
-        predict_held_out(fold, final, stage.cache, stage.held_rows, job.reporter)
+        held_out.predict_held_out(fold, final, stage.cache, stage.held_rows, job.reporter)
     # Compile again without the optimiser: the file is then a third of the size.
     final.compile(jit_compile=settings.training.jit_compile)
     with atomic_path(fold.model) as path:
@@ -9960,29 +11057,34 @@ def _figures(stage: Stage, final: keras.Model, state: State) -> dict[str, float]
     return {name: row[name] for name in FIGURES}
 
 
+def _check_warm_weights(folder: Path) -> None:
+    """Raise NerveError if the weights of the finished warm stage in ``folder`` are missing or damaged."""
+    weights, facts = _warm_weights(folder), read_completion(folder) or {}
+    # An early version recorded no digest.
+    if not weights.is_file() or facts.get("weights") not in (None, digest_file(weights)):
+        raise NerveError(f"{weights} is missing or damaged; delete {folder} to train that stage anew.")
+
+
 def _warm_weights(folder: Path) -> Path:
     return folder / "last.weights.h5"
 ''')
 
 write("kaggle_nerve/training/initial_weights.py", r'''"""Initial weights from another run's fold of the same number, or from any model file."""
 
-import io
-import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import keras
-import numpy as np
 
 from kaggle_nerve.data import folds as folding
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.models.model_file import Match, load_matching, read_model_file
 from kaggle_nerve.runs import Fold, Run
+from kaggle_nerve.runs.models import require_model
 from kaggle_nerve.runs.run import is_run
 
-WEIGHTS_MEMBER = "model.weights.h5"
-"""Name of the weights file within a .keras archive."""
+REMEDY = "name a whole .keras or .weights.h5 file"
+"""What to do about a damaged file, as the end of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -9994,9 +11096,13 @@ class Source:
 
 
 def locate_source(start: str, runs_dir: Path) -> Path:
-    """Return the model file or the run's folder that ``training.start`` names; raise NerveError if it is neither."""
+    """Return the model file or the run's folder that ``training.start`` names.
+
+    Raise NerveError if it is neither, or if the file is damaged.
+    """
     path = Path(start)
     if path.is_file():
+        read_model_file(path, REMEDY)
         return path
     for folder in (path, runs_dir / start):
         if is_run(folder):
@@ -10020,7 +11126,7 @@ def find_weights(start: str, fold: Fold) -> Source:
             path, f"Starting from {path}: make sure that it never saw this fold's held-out subjects."
         )
     source_fold = Run(path, fold.run.settings).fold(fold.number)
-    if not source_fold.model.is_file():
+    if not source_fold.facts():
         raise NerveError(
             f"training.start={start} has no finished fold {fold.number}; train that run's fold first."
         )
@@ -10029,69 +11135,25 @@ def find_weights(start: str, fold: Fold) -> Source:
             f"Fold {fold.number} of training.start={start} held out other subjects, so it has seen some of those "
             f"held out here; start from a run with the same {fold.run.folds_csv.name}."
         )
-    return Source(source_fold.model, f"Starting from fold {fold.number} of run {path.name}.")
+    return Source(require_model(source_fold), f"Starting from fold {fold.number} of run {path.name}.")
 
 
-def load_matching(model: keras.Model, path: Path) -> tuple[int, int]:
+def load_initial(model: keras.Model, path: Path) -> Match:
     """Load the weights in ``path`` into ``model`` where layer names and shapes match.
 
-    Return how many arrays were loaded, and how many ``model`` has. Raise NerveError if none matches or
-    the file cannot be read.
+    Raise NerveError if none matches or the file is damaged.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        own_path = Path(folder) / "own.weights.h5"
-        model.save_weights(own_path)
-        with _open(path) as source, h5py.File(own_path, "r+") as target:
-            stored, own_arrays = _arrays(source), _arrays(target)
-            loaded = 0
-            for name, dataset in own_arrays.items():
-                if name in stored and stored[name].shape == dataset.shape:
-                    dataset[...] = np.asarray(stored[name])
-                    loaded += 1
-        if not loaded:
-            raise NerveError(
-                f"{path} has no weights for this network; start from one with the same architecture."
-            )
-        model.load_weights(own_path)
-    return loaded, len(own_arrays)
+    match = load_matching(model, read_model_file(path, REMEDY))
+    if not match.loaded:
+        raise NerveError(
+            f"{path} has no weights for this network; start from one with the same architecture."
+        )
+    return match
 
 
 def _held_subjects(fold: Fold) -> set[int]:
     folds = folding.load(fold.run.folds_csv)
     return set(folds.subject[folds.fold == fold.number])
-
-
-def _open(path: Path) -> h5py.File:
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                return h5py.File(io.BytesIO(archive.read(WEIGHTS_MEMBER)), "r")
-        return h5py.File(path, "r")
-    except (OSError, KeyError) as fault:
-        raise NerveError(
-            f"{path} is no Keras model file ({fault}); name a .keras or .weights.h5 file."
-        ) from fault
-
-
-def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Return the file's arrays by path, with layers called by their names instead of the file's running numbers."""
-    arrays: dict[str, h5py.Dataset] = {}
-
-    def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and not path.startswith("optimizer/"):
-            arrays[_readable_name(file, path.split("/"))] = item
-
-    file.visititems(visit)
-    return arrays
-
-
-def _readable_name(file: h5py.File, parts: list[str]) -> str:
-    names = []
-    for index, part in enumerate(parts):
-        is_layer = index > 0 and parts[index - 1] == "layers"
-        group = file.get("/".join([*parts[: index + 1], "vars"])) if is_layer else None
-        names.append(group.attrs.get("name", part) if group is not None else part)
-    return "/".join(names)
 ''')
 
 write("kaggle_nerve/training/job.py", r'''"""The data and settings of a fold's training, and its one or two stages.
@@ -10115,10 +11177,11 @@ import pandas as pd
 from kaggle_nerve.data import cache as caches
 from kaggle_nerve.data import doubted
 from kaggle_nerve.data import folds as folding
-from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.data.batches import Batches, require_subjects
 from kaggle_nerve.data.cache import Cache
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.maps.fullsize import Truths
+from kaggle_nerve.models import registry
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, Run
 from kaggle_nerve.runs.run import WARM
@@ -10153,6 +11216,17 @@ def load_folds(run: Run, frames: Frames) -> pd.DataFrame:
     if not run.folds_csv.is_file():
         folding.save(folding.assign(frames.cache.table, run.settings.folds, run.settings.seed), run.folds_csv)
     return folding.load(run.folds_csv)
+
+
+def check_new(settings: Settings, frames: Frames) -> None:
+    """Raise NerveError if a new run with ``settings`` could not begin: before it leaves a folder behind."""
+    registry.check(settings.model)
+    table, training = frames.cache.table, settings.training
+    folds = folding.assign(table, settings.folds, settings.seed)
+    for number in range(folding.count(folds)):
+        rows, _ = folding.split(table, folds, number)
+        if training.one_per_subject:
+            require_subjects(table.subject.iloc[rows].nunique(), min(training.batch, len(rows)))
 
 
 @dataclass(frozen=True)
@@ -10765,10 +11839,6 @@ def _version(package: str) -> str | None:
 
 write("kaggle_nerve/training/optimisers.py", r'''"""Optimisers, loss weights and precision: compile a network for training."""
 
-import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import keras
 import numpy as np
 
@@ -10788,16 +11858,14 @@ def build_compiled(settings: Settings, precision: str = "") -> keras.Model:
     policy is restored afterwards.
     """
     precision = precision or resolve_precision(settings)
-    with dtype_policy(precision):
-        model = registry.build(settings)
+    model = registry.build(settings, precision)
     compile_for_training(model, settings, precision)
     return model
 
 
 def build_without_pretrained(settings: Settings, precision: str) -> keras.Model:
     """Build and compile a new network without pretrained weights: its weights come from elsewhere."""
-    bare = dataclasses.replace(settings.model, weights="none")
-    return build_compiled(dataclasses.replace(settings, model=bare), precision)
+    return build_compiled(registry.without_pretrained(settings), precision)
 
 
 def compile_for_training(model: keras.Model, settings: Settings, precision: str) -> None:
@@ -10871,17 +11939,6 @@ def resolve_precision(settings: Settings) -> str:
     """Return ``training.precision``, or for ``auto`` the device's preferred precision."""
     precision = settings.training.precision
     return devices.preferred_precision() if precision == "auto" else precision
-
-
-@contextmanager
-def dtype_policy(name: str) -> Iterator[None]:
-    """Build layers within the block under the dtype policy ``name``."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 ''')
 
 write("kaggle_nerve/training/parallel.py", r'''"""Train folds side by side, each in its own process on its own device."""
@@ -10891,7 +11948,6 @@ import json
 import math
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -10902,11 +11958,12 @@ from pathlib import Path
 from typing import Any
 
 import kaggle_nerve
-from kaggle_nerve import devices
+from kaggle_nerve import devices, memory
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import Reporter
 from kaggle_nerve.runs import Fold
 from kaggle_nerve.settings.schema import FoldName
+from kaggle_nerve.training.deaths import death_sentence, memory_sentence
 from kaggle_nerve.training.worker import STOP, Order, Replay
 
 COMMAND = [sys.executable, "-m", "kaggle_nerve.training.worker"]
@@ -10929,7 +11986,7 @@ class Worker:
     """Handle of the process that trains one fold. ``slot``: number of its device."""
 
     def __init__(self, fold: Fold, order: Order, slot: int, environment: dict[str, str], events: Events):
-        self.fold, self.slot, log = fold, slot, fold.log
+        self.fold, self.slot, self._jobs, log = fold, slot, order.jobs, fold.log
         self.last_message: dict[str, Any] = {}
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as errors:
@@ -10960,15 +12017,13 @@ class Worker:
         """Describe why the process ended without a result."""
         if self.last_message.get("event") == "failed":
             return NerveError(self.last_message["text"])
-        code = self._process.returncode
-        if self.last_message.get("event") == "crashed":
-            first_line = (self.last_message["text"].splitlines() or [""])[0][:200]
-            reason = f"failed ({first_line.rstrip('.')})"
-        elif code < 0:
-            reason = f"ended with signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
-        else:
-            reason = f"ended with exit code {code}"
-        return NerveError(f"{self.fold.label} {reason}; its log: {self.fold.log}")
+        if self.last_message.get("event") != "crashed":
+            return NerveError(death_sentence(self.fold, self._jobs, self._process.returncode))
+        text = self.last_message["text"]
+        if memory.mentions(text):
+            return NerveError(memory_sentence(self.fold, self._jobs))
+        first_line = (text.splitlines() or [""])[0][:200].rstrip(".")
+        return NerveError(f"{self.fold.label} failed ({first_line}); its log: {self.fold.log}")
 
     def _write(self, line: bytes) -> None:
         # If the worker has ended already, `_read` reports it.
@@ -11039,7 +12094,8 @@ class ParallelTraining:
         """Start ``fold``; divide the time left by the ``rounds`` still to come, including this one."""
         deadline = None
         if self._deadline is not None:
-            deadline = time.time() + (self._deadline - time.monotonic()) / rounds
+            now = time.monotonic()
+            deadline = now + (self._deadline - now) / rounds
         order = Order(
             data_dir=str(self._data_dir.absolute()),
             runs_dir=str(fold.run.folder.parent.absolute()),
@@ -11095,14 +12151,17 @@ import pandas as pd
 from kaggle_nerve import devices, runs
 from kaggle_nerve.competition import facts
 from kaggle_nerve.data import folds as folding
+from kaggle_nerve.disk import require_space
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.prediction.held_out import map_bytes
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, FoldResult, Run
+from kaggle_nerve.runs.run import is_run
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.settings.schema import ALL, FoldName
 from kaggle_nerve.training import initial_weights
 from kaggle_nerve.training.fold import train_fold
-from kaggle_nerve.training.job import FoldJob, Frames, load_folds, open_frames
+from kaggle_nerve.training.job import FoldJob, Frames, check_new, load_folds, open_frames
 from kaggle_nerve.training.machine import environment
 from kaggle_nerve.training.parallel import ParallelTraining, failure_sentence
 
@@ -11133,6 +12192,7 @@ def train_folds(
     stop: Callable[[], bool] = lambda: False,
     workers: int = 2,
     jobs: int | None = None,
+    isolate: bool = False,
 ) -> tuple[Run, list[FoldResult]]:
     """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); skip finished ones.
 
@@ -11140,7 +12200,8 @@ def train_folds(
     process, each fold's share is proportional to its training frames; with several, each round of ``jobs`` folds
     gets an equal share. ``stop`` is called at least after each epoch; once it returns True, the remaining folds are
     left for later. ``jobs``: how many folds are trained side by side, each in its own process; None means one for
-    each visible GPU. A single job runs in this process.
+    each visible GPU. A single job runs in this process, unless ``isolate`` gives it one of its own as well, whose death
+    is then that fold's failure alone; this process must not have used a GPU.
 
     Raise FoldsError after the last fold if some failed; with ``fold``, raise that fold's own error.
     """
@@ -11150,16 +12211,21 @@ def train_folds(
         initial_weights.locate_source(settings.training.start, runs_dir)
     frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
     jobs = jobs or max(1, len(devices.multiple_gpus()))
-    run = _create_run(runs_dir, name, settings, frames, jobs, reporter)
+    if not is_run(runs_dir / name):
+        check_new(settings, frames)
+    run = _create_run(runs_dir, name, settings, frames, isolate or jobs > 1, reporter)
     _warn_of_one_kind(frames, reporter)
     table = load_folds(run, frames)
     folds = [run.fold(number) for number in _folds_to_train(folding.count(table), fold, settings.trains_all)]
     unfinished = [each for each in folds if not each.facts()]
     if len(unfinished) < len(folds):
-        reporter.say(f"{len(folds) - len(unfinished)} of {len(folds)} folds are finished already.")
+        further = f"; --run NEW --start-from {name} trains them further" * (not unfinished)
+        reporter.say(f"{len(folds) - len(unfinished)} of {len(folds)} folds are finished already{further}.")
+    _require_disk(run, unfinished, frames, table)
     jobs = min(jobs, len(unfinished))
     if jobs > 1:
         reporter.say(f"{jobs} folds are trained side by side.")
+    if unfinished and (jobs > 1 or isolate):
         failures = ParallelTraining(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(
             unfinished
         )
@@ -11174,10 +12240,10 @@ def train_folds(
 
 
 def _create_run(
-    runs_dir: Path, name: str, settings: Settings, frames: Frames, jobs: int, reporter: Reporter
+    runs_dir: Path, name: str, settings: Settings, frames: Frames, isolate: bool, reporter: Reporter
 ) -> Run:
     """Create run ``name``, or open it if it exists; report this session's devices."""
-    machine = environment(_devices(jobs))
+    machine = environment(_devices(isolate))
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     return run
@@ -11194,6 +12260,13 @@ def _warn_of_one_kind(frames: Frames, reporter: Reporter) -> None:
         else "no frame of the training data has a mask, so nothing can be learned, and empty masks score 1"
     )
     reporter.say(f"Warning: {fact}; check {facts.TRAIN_CSV}, for example with `kaggle-nerve verify`.")
+
+
+def _require_disk(run: Run, folds: list[Fold], frames: Frames, table: pd.DataFrame) -> None:
+    """Raise NerveError now, and not before the last fold, if the disk cannot hold the predictions of ``folds``."""
+    rows = [folding.split(frames.cache.table, table, fold.number)[1] for fold in folds]
+    needed = map_bytes(sum(map(len, rows)), run.settings.size)
+    require_space(run.folder, needed, f"the predictions of {len(folds)} folds")
 
 
 def _one_by_one(
@@ -11217,7 +12290,7 @@ def _one_by_one(
             if index < len(folds) - 1:
                 reporter.say(failure_sentence(fold.number, fault))
             continue
-        if not result.finished:
+        if not result.finished and stop():
             break
     return failures
 
@@ -11236,9 +12309,9 @@ def _sort_key(fold: FoldName) -> float:
     return math.inf if fold == ALL else fold
 
 
-def _devices(jobs: int) -> list[str]:
+def _devices(isolate: bool) -> list[str]:
     """Return the names of this session's devices; do not initialise them here if worker processes will use them."""
-    return list(devices.visible_gpus()) or ["cpu:0"] if jobs > 1 else devices.names()
+    return list(devices.visible_gpus()) or ["cpu:0"] if isolate else devices.names()
 
 
 def _folds_to_train(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:
@@ -11301,16 +12374,16 @@ def ends_cycle(progress: float, next_progress: float, settings: OptimiserSetting
     return after > before >= 0
 
 
-def plateau_factor(scores: Iterable[float | None], settings: OptimiserSettings) -> float:
-    """Return the factor on the learning rate after epochs with ``scores``, one per epoch.
+def plateau_factor(ranks: Iterable[tuple[float, float]], settings: OptimiserSettings) -> float:
+    """Return the factor on the learning rate after epochs of ``ranks`` (see `validation.rank`), one per epoch.
 
     After ``plateau`` epochs without a better score, multiply the rate by ``factor`` and restart the count.
     The factor depends on the history alone, so that a resumed run gets the same one.
     """
-    best, waited, factor = -math.inf, 0, 1.0
-    for score in scores:
-        if score is not None and score > best:
-            best, waited = score, 0
+    best, waited, factor = (-math.inf, 0.0), 0, 1.0
+    for rank in ranks:
+        if rank > best:
+            best, waited = rank, 0
             continue
         waited += 1
         if waited >= settings.plateau:
@@ -11658,32 +12731,54 @@ def _score(
     )
 
 
+def rank(row: dict[str, Any]) -> tuple[float, float]:
+    """Return a sort key of a history row, larger for a better epoch; minus infinity for an epoch without a score.
+
+    Of epochs with the same ``dice`` the one with the higher ``present_dice`` is better: all that drop every mask
+    score the share of empty frames, whatever their masks are like.
+    """
+    dice, present = row.get("dice"), row.get("present_dice")
+    if dice is None:
+        return -math.inf, 0.0
+    return dice, present if present is not None and math.isfinite(present) else 0.0
+
+
+FEW_MASKS = 0.1
+"""Share of held-out frames with a mask below which a network may rightly draw none for many epochs."""
+
+
+_ANOTHER = "another run (--run NAME)"
+"""A run's settings never change, so advice to change one needs a new run."""
+
+
 class CollapseError(NerveError):
     """Training has collapsed; the message says how and what to change."""
 
 
-def check_collapse(history: list[dict[str, Any]], patience: int) -> None:
+def check_collapse(history: list[dict[str, Any]], patience: int, mask_share: float) -> None:
     """Raise CollapseError if training has collapsed by the last epoch of ``history`` (one row per epoch).
 
     It has collapsed if the loss is not finite, or if every held-out mask was empty, or covered half the frame or
     more, for ``patience`` epochs in a row. An unscored epoch counts like the scored ones around it.
+    ``mask_share``: share of the held-out frames that have a mask; below `FEW_MASKS`, empty masks are no collapse.
     """
     last = history[-1]
     if last["loss"] is None or not math.isfinite(last["loss"]):
         raise CollapseError(
-            f"The loss became {last['loss']} in epoch {last['epoch']}; lower optimiser.learning_rate or set "
-            f"optimiser.clip_norm=1."
+            f"The loss became {last['loss']} in epoch {last['epoch']}; train {_ANOTHER}, with a lower "
+            "optimiser.learning_rate or with --set optimiser.clip_norm=1."
         )
     empty, full = _in_a_row(history, "empty_share"), _in_a_row(history, "full_share")
-    if empty >= patience:
+    if empty >= patience and mask_share >= FEW_MASKS:
         raise CollapseError(
-            f"Every predicted mask has been empty for the last {empty} epochs (to epoch {last['epoch']}); start with "
-            f"more frames that have a mask (training.positive_rate=0.8) or raise loss.bce."
+            f"Every predicted mask has been empty for the last {empty} epochs (to epoch {last['epoch']}); train "
+            f"{_ANOTHER}, with more masks at first (--set training.positive_rate=0.8) or a higher loss.bce, or, "
+            f"if it only needs longer, with a training.collapse_epochs above {patience}."
         )
     if full >= patience:
         raise CollapseError(
             f"Every predicted mask has covered half the frame or more for the last {full} epochs (to epoch "
-            f"{last['epoch']}); raise loss.bce or lower optimiser.learning_rate."
+            f"{last['epoch']}); train {_ANOTHER}, with a higher loss.bce or a lower optimiser.learning_rate."
         )
 
 
@@ -11717,6 +12812,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from kaggle_nerve.disk import disk_sentence
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import Bar, Reporter
 from kaggle_nerve.runs import open_run
@@ -11732,8 +12828,8 @@ BAR_SECONDS = 0.2
 class Order:
     """Order to train one fold.
 
-    ``deadline``: Unix time (``time.time``) at which training must end. ``jobs``: how many folds are trained side by
-    side.
+    ``deadline``: when training must end, in ``time.monotonic`` seconds, which all processes share. ``jobs``: how
+    many folds are trained side by side.
     """
 
     data_dir: str
@@ -11842,6 +12938,9 @@ def main() -> int:
         return 1
     except Exception as fault:
         traceback.print_exc()
+        if isinstance(fault, OSError) and (sentence := disk_sentence(fault)):
+            reporter.send("failed", text=sentence)
+            return 1
         reporter.send("crashed", text=f"{type(fault).__name__}: {fault}")
         return 1
     reporter.send("result")
@@ -11855,9 +12954,8 @@ def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> N
 
     run = open_run(Path(order.runs_dir), order.run)
     frames = open_frames(Path(order.data_dir), run.settings)
-    deadline = None if order.deadline is None else time.monotonic() + order.deadline - time.time()
     fold, folds = run.fold(order.fold), load_folds(run, frames)
-    train_fold(FoldJob(fold, frames, folds, deadline, reporter, stopping.is_set), order.jobs)
+    train_fold(FoldJob(fold, frames, folds, order.deadline, reporter, stopping.is_set), order.jobs)
 
 
 def _private_output() -> BinaryIO:
