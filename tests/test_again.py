@@ -20,7 +20,7 @@ from kaggle_nerve.prediction.forward import ModelOutput, probabilities
 from kaggle_nerve.prediction.held_out import predict_oof
 from kaggle_nerve.prediction.stored import open_oof, open_test
 from kaggle_nerve.runs import Run, open_run
-from kaggle_nerve.storage import read_completion
+from kaggle_nerve.storage import mark_complete, read_completion
 from kaggle_nerve.training.run_folds import train_folds
 
 FIGURES = ["presence", "agreement", "spread"]
@@ -98,6 +98,8 @@ def test_only_what_is_missing_or_stale_is_predicted(data, runs_dir):
     assert told.bars == ["Fold 1 out-of-fold"]
     before = np.load(run.fold(0).oof_folder / "oof.npy")
     shutil.copy(run.fold(1).model, run.fold(0).model)
+    facts = read_completion(run.fold(0).folder)
+    mark_complete(run.fold(0).folder, facts | {"model": run.fold(1).require_facts().model})
     predict_oof(run, data, reporter=told)
     assert told.bars == ["Fold 1 out-of-fold", "Fold 0 out-of-fold"]
     assert np.abs(np.load(run.fold(0).oof_folder / "oof.npy") - before).max() > 1e-3

@@ -1,17 +1,22 @@
 """The generated notebooks, run where no kaggle_nerve is installed and no network is."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from notebook_support import Kaggle, code_cells, failure, make_kernel, with_settings
 from training_support import numbers
 
 from kaggle_nerve.notebooks.build import generate
 from kaggle_nerve.phantom import write_competition
+from kaggle_nerve.prediction.ensemble import predict_test
 from kaggle_nerve.runs import open_run
+from kaggle_nerve.settings import load_preset
+from kaggle_nerve.training.run_folds import train_folds
 
 CHANGES = [
     "size=[45, 62]",
@@ -138,6 +143,28 @@ def test_an_attached_run_is_submitted_and_explored(texts, kaggle, package):
     assert (kaggle.working / "submission.csv").read_bytes() == (package / "submission.csv").read_bytes()
     printed = kaggle.run(cells_of(texts, "nerve-explore", COUNT=4))
     assert "out-of-fold frames" in printed[-1]
+
+
+@pytest.mark.large
+def test_a_run_is_predicted_with_in_other_versions_than_it_was_trained_with(
+    texts, kaggle, package, data, tmp_path
+):
+    """Trained here, with the newest packages, and predicted in the notebook's; and the other way round."""
+    chosen = load_preset("tiny", (*CHANGES, "folds=3"))
+    run, _ = train_folds(data, tmp_path / "runs", "small", chosen)
+    kaggle.attach(run.folder, "datasets/somebody/nerve-run-small/small")
+    kaggle.run(cells_of(texts, "nerve-predict-submit"))
+    assert_same_probabilities(kaggle.working / "runs" / "small", predict_test(run, data))
+    theirs = package / "runs" / "small"
+    shutil.copytree(theirs, tmp_path / "theirs", ignore=shutil.ignore_patterns("test"))
+    assert_same_probabilities(theirs, predict_test(open_run(tmp_path, "theirs"), data))
+
+
+def assert_same_probabilities(run: Path, test_folder: Path) -> None:
+    """Two predictions of a run agree as far as two versions of TensorFlow compute the same."""
+    one, other = (np.load(folder / "probabilities.npy") for folder in (run / "test", test_folder))
+    np.testing.assert_allclose(one, other, atol=2e-3)
+    assert np.ptp(one) > 0.01
 
 
 @pytest.mark.large

@@ -71,6 +71,7 @@ def original(tmp_path_factory) -> Path:
     for fold in range(COUNT):
         rows = [{"epoch": at, "loss": 1 / at, "dice": None if at == 1 else 0.5 + at / 20} for at in (1, 2, 3)]
         write_history(rows, run / f"fold-{fold}" / "history.csv")
+        (run / f"fold-{fold}" / "model.keras").touch()
         mark_complete(
             run / f"fold-{fold}",
             {"source": source, "settings": "of one", "dice": 0.7, "pixel_dice": 0.6, "seconds": 90.0},
