@@ -48,12 +48,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raise NerveError, naming the file, if it is damaged."""
+def read_json(path: Path, kind: type = dict) -> Any:
+    """Read a JSON file; raise NerveError, naming the file, if it is damaged or does not hold a ``kind``."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(stored, kind):
+            raise ValueError(f"it holds no {kind.__name__}")
     except ValueError as fault:
-        raise NerveError(f"{path} is not readable JSON ({fault}); delete it and run again.") from fault
+        raise NerveError(
+            f"{path} is not readable JSON ({fault}); restore it from a copy, or delete it and run the same command "
+            "again, which repeats the work that it records."
+        ) from fault
+    return stored
 
 
 def mark_complete(folder: Path, facts: dict[str, Any]) -> None:

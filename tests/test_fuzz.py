@@ -54,6 +54,10 @@ DAMAGES = st.one_of(
     st.tuples(st.just("cut"), st.floats(0, 1)),
     st.tuples(st.just("overwrite"), st.floats(0, 1), st.binary(min_size=1, max_size=64)),
     st.tuples(st.just("replace"), st.text(max_size=40)),
+    st.tuples(
+        st.just("replace"),
+        st.sampled_from(["{}", "[]", "null", "7", '{"a": 1}', "img,pixels\n", "a,b\n1,2\n"]),
+    ),
 )
 
 

@@ -94,3 +94,13 @@ def test_a_row_count_without_its_arrays_is_not_believed(tmp_path):
     growing.note(4)
     (tmp_path / "second.partial.npy").unlink()
     assert GrowingArrays(tmp_path, SHAPES, "key").done == 0
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '"x"', "\udcff"])
+def test_a_damaged_record_is_named_with_what_its_loss_costs(tmp_path, text):
+    path = tmp_path / "complete.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(
+        NerveError, match=r"complete\.json is not readable JSON .*; restore it from a copy, or delete it"
+    ):
+        read_completion(tmp_path)

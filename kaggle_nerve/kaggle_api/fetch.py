@@ -203,7 +203,7 @@ def _mark(work: Path, members: list[Member]) -> dict[str, Any]:
 def data_source(data_dir: Path) -> str | None:
     """Return the source of ``data_dir``, ``kaggle`` or ``rehearsal``, or None if it is not recorded."""
     note = data_dir / WORK / SOURCE
-    return storage.read_json(note)["source"] if note.is_file() else None
+    return storage.read_json(note).get("source") if note.is_file() else None
 
 
 def _require_same_source(data_dir: Path, client: Client) -> None:

@@ -138,9 +138,9 @@ class Run:
         return [f"{fold.number} {fold.require_facts().model}".strip() for fold in self.test_folds()]
 
     def test_facts(self) -> TestFacts | None:
-        """Read the inputs of the test predictions; None while they are unfinished."""
+        """Read the inputs of the test predictions; None while they are unfinished, or if they are not recorded."""
         stored = read_completion(self.test_folder)
-        if not stored:
+        if not stored or not {"key", "source", "folds"} <= stored.keys():
             return None
         # An early version recorded the folds' numbers only, not their models.
         return read_facts(TestFacts, {"models": [str(fold) for fold in stored["folds"]], **stored})

@@ -40,7 +40,7 @@ FILES = {
     "kaggle_nerve/disk.py": "8255a18a3942ee48",
     "kaggle_nerve/memory.py": "1b9c3cdf61cf7253",
     "kaggle_nerve/locks.py": "3f4d0b30c0e99e31",
-    "kaggle_nerve/storage.py": "34395440ea4568db",
+    "kaggle_nerve/storage.py": "391910d82eac33e9",
     "kaggle_nerve/arrays.py": "742ceb41becf4683",
     "kaggle_nerve/competition/__init__.py": "c15def282e5bba27",
     "kaggle_nerve/competition/csv_text.py": "e76d447da6c4f0ca",
@@ -91,7 +91,7 @@ FILES = {
     "kaggle_nerve/runs/facts.py": "7957954d65dfad5b",
     "kaggle_nerve/runs/models.py": "68813daeca72a676",
     "kaggle_nerve/runs/opening.py": "04dd3627e013a687",
-    "kaggle_nerve/runs/run.py": "b64600de246dc441",
+    "kaggle_nerve/runs/run.py": "2378ead0972b2b1b",
     "kaggle_nerve/audit/__init__.py": "672f968bc08aba63",
     "kaggle_nerve/audit/contradictions.py": "1ee6dcf97fc5c80e",
     "kaggle_nerve/audit/sheets.py": "505ce291a8cdbce8",
@@ -1224,12 +1224,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raise NerveError, naming the file, if it is damaged."""
+def read_json(path: Path, kind: type = dict) -> Any:
+    """Read a JSON file; raise NerveError, naming the file, if it is damaged or does not hold a ``kind``."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(stored, kind):
+            raise ValueError(f"it holds no {kind.__name__}")
     except ValueError as fault:
-        raise NerveError(f"{path} is not readable JSON ({fault}); delete it and run again.") from fault
+        raise NerveError(
+            f"{path} is not readable JSON ({fault}); restore it from a copy, or delete it and run the same command "
+            "again, which repeats the work that it records."
+        ) from fault
+    return stored
 
 
 def mark_complete(folder: Path, facts: dict[str, Any]) -> None:
@@ -6525,9 +6531,9 @@ class Run:
         return [f"{fold.number} {fold.require_facts().model}".strip() for fold in self.test_folds()]
 
     def test_facts(self) -> TestFacts | None:
-        """Read the inputs of the test predictions; None while they are unfinished."""
+        """Read the inputs of the test predictions; None while they are unfinished, or if they are not recorded."""
         stored = read_completion(self.test_folder)
-        if not stored:
+        if not stored or not {"key", "source", "folds"} <= stored.keys():
             return None
         # An early version recorded the folds' numbers only, not their models.
         return read_facts(TestFacts, {"models": [str(fold) for fold in stored["folds"]], **stored})

@@ -162,7 +162,7 @@ class State:
 
     def _load(self) -> list[Submission]:
         path = self._folder / "submissions.json"
-        return [Submission(**item) for item in storage.read_json(path)] if path.is_file() else []
+        return [Submission(**item) for item in storage.read_json(path, list)] if path.is_file() else []
 
     def _save(self) -> None:
         storage.write_json(self._folder / "submissions.json", [asdict(item) for item in self._submissions])

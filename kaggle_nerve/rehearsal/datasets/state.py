@@ -152,7 +152,7 @@ class Datasets:
 
     def _load(self) -> dict[str, Dataset]:
         path = self._folder / "datasets.json"
-        stored = storage.read_json(path) if path.is_file() else []
+        stored = storage.read_json(path, list) if path.is_file() else []
         datasets = {}
         for item in stored:
             versions = tuple(

@@ -128,7 +128,7 @@ class Kernels:
 
     def _load(self) -> list[Kernel]:
         path = self._folder / "kernels.json"
-        stored = storage.read_json(path) if path.is_file() else []
+        stored = storage.read_json(path, list) if path.is_file() else []
         return [Kernel(**{name: _as_tuple(value) for name, value in item.items()}) for item in stored]
 
     def _save(self) -> None:
