@@ -140,6 +140,8 @@ def test_a_time_budget_is_dealt_by_the_frames(monkeypatch):
     run_folds._one_by_one(folds, None, table, time.monotonic() + 90, Told(), lambda: False)
     # Of three folds each is trained on two thirds of the subjects; time that is left is the next one's.
     assert dealt == pytest.approx({0: 20, 1: 90 / 3.5, 2: 36, ALL: 90}, abs=0.5)
+    # So it is where each fold has a process of its own, as the command line gives it.
+    assert run_folds.time_portions(folds, 1, 3) == pytest.approx([20 / 90, 1 / 3.5, 0.4, 1])
 
 
 def test_it_goes_on_where_it_was_stopped(data, tmp_path):

@@ -22,7 +22,7 @@ from kaggle_nerve.runs import open_run
 from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import read_completion
 from kaggle_nerve.training import parallel
-from kaggle_nerve.training.run_folds import FoldsError, train_folds
+from kaggle_nerve.training.run_folds import FoldsError, time_portions, train_folds
 from kaggle_nerve.training.worker import PipeReporter, Replay
 
 
@@ -143,7 +143,7 @@ def test_processes_that_are_killed_crash_or_fail_leave_the_others_alone(stand_in
         return False
 
     pool = parallel.ParallelTraining(Path("data"), 3, deadline=None, reporter=told, stop=kill_fold_2)
-    failures = pool.train([run.fold(number) for number in (0, 1, 2, 3, ALL)])
+    failures = pool.train([run.fold(number) for number in (0, 1, 2, 3, ALL)], [1.0] * 5)
     assert {number: str(fault) for number, fault in failures.items()} == {
         1: f"Fold 1 failed (OSError: no room); its log: {run.fold(1).log}",
         2: "Fold 2 was killed (SIGKILL), most likely for lack of memory, at training.batch=4 and size=[45,62]; train "
@@ -157,7 +157,7 @@ def test_processes_that_are_killed_crash_or_fail_leave_the_others_alone(stand_in
 def test_a_stop_reaches_the_processes_at_work_and_no_other_begins(stand_ins):
     run, told, pids = stand_ins
     pool = parallel.ParallelTraining(Path("data"), 1, deadline=None, reporter=told, stop=lambda: bool(pids()))
-    assert pool.train([run.fold(number) for number in (2, 1)]) == {}
+    assert pool.train([run.fold(number) for number in (2, 1)], [1.0] * 2) == {}
     assert all(map(is_gone, pids()))
 
 
@@ -404,7 +404,8 @@ def test_a_time_budget_is_dealt_over_rounds(pair, monkeypatch):
     pool = parallel.ParallelTraining(
         Path("data"), 2, deadline=time.monotonic() + 60, reporter=Told(), stop=lambda: False
     )
-    failures = pool.train([pair[0].fold(number) for number in (1, 2, 3, 5, 6)])
+    folds = [pair[0].fold(number) for number in (1, 2, 3, 5, 6)]
+    failures = pool.train(folds, time_portions(folds, 2, 7))
     # Three rounds of at most two folds; time that a round leaves is the next one's.
     assert dealt == pytest.approx({1: 20, 2: 20, 3: 30, 5: 30, 6: 60}, abs=1)
     assert failures == {}

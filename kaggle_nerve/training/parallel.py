@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import queue
 import subprocess
@@ -121,16 +120,13 @@ class ParallelTraining:
         self._running: dict[Worker, Replay] = {}
         self._failures: dict[FoldName, NerveError] = {}
 
-    def train(self, folds: list[Fold]) -> dict[FoldName, NerveError]:
+    def train(self, folds: list[Fold], portions: list[float]) -> dict[FoldName, NerveError]:
         """Train ``folds`` in this order as slots become free; return the errors of those that failed.
 
-        On any exception, kill all worker processes.
+        Each gets its portion, from 0 to 1, of the time left when it starts. On any exception, kill all worker
+        processes.
         """
-        rounds = math.ceil(len(folds) / self._jobs)
-        # Each fold with the number of rounds still to come, its own included.
-        waiting: deque[tuple[Fold, int]] = deque(
-            (fold, rounds - index // self._jobs) for index, fold in enumerate(folds)
-        )
+        waiting: deque[tuple[Fold, float]] = deque(zip(folds, portions, strict=True))
         free, stopping = deque(range(self._jobs)), False
         try:
             while self._running or (waiting and not stopping):
@@ -147,12 +143,11 @@ class ParallelTraining:
                 replay.close()
         return self._failures
 
-    def _start(self, fold: Fold, rounds: int, slot: int) -> None:
-        """Start ``fold``; divide the time left by the ``rounds`` still to come, including this one."""
+    def _start(self, fold: Fold, portion: float, slot: int) -> None:
         deadline = None
         if self._deadline is not None:
             now = time.monotonic()
-            deadline = now + (self._deadline - now) / rounds
+            deadline = now + (self._deadline - now) * portion
         order = Order(
             data_dir=str(self._data_dir.absolute()),
             runs_dir=str(fold.run.folder.parent.absolute()),

@@ -55,12 +55,12 @@ def train_folds(
 ) -> tuple[Run, list[FoldResult]]:
     """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); skip finished ones.
 
-    ``time_budget``: seconds for everything, including caching, divided among the folds still to be trained. In one
-    process, each fold's share is proportional to its training frames; with several, each round of ``jobs`` folds
-    gets an equal share. ``stop`` is called at least after each epoch; once it returns True, the remaining folds are
-    left for later. ``jobs``: how many folds are trained side by side, each in its own process; None means one for
-    each visible GPU. A single job runs in this process, unless ``isolate`` gives it one of its own as well, whose death
-    is then that fold's failure alone; this process must not have used a GPU.
+    ``time_budget``: seconds for everything, including caching, divided among the folds still to be trained. One by
+    one, each fold's share is proportional to its training frames; side by side, each round of ``jobs`` folds gets an
+    equal share. ``stop`` is called at least after each epoch; once it returns True, the remaining folds are left for
+    later. ``jobs``: how many folds are trained side by side, each in its own process; None means one for each visible
+    GPU. A single job runs in this process, unless ``isolate`` gives it one of its own as well, whose death is then that
+    fold's failure alone; this process must not have used a GPU.
 
     Raise FoldsError after the last fold if some failed; with ``fold``, raise that fold's own error.
     """
@@ -85,9 +85,8 @@ def train_folds(
     if jobs > 1:
         reporter.say(f"{jobs} folds are trained side by side.")
     if unfinished and (jobs > 1 or isolate):
-        failures = ParallelTraining(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop).train(
-            unfinished
-        )
+        pool = ParallelTraining(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop)
+        failures = pool.train(unfinished, time_portions(unfinished, jobs, folding.count(table)))
     else:
         failures = _one_by_one(unfinished, frames, table, deadline, reporter, stop)
     if fold in failures:
@@ -138,10 +137,11 @@ def _one_by_one(
 ) -> dict[FoldName, NerveError]:
     """Train ``folds`` in this process; return the errors of those that failed. A failure does not stop the others."""
     failures: dict[FoldName, NerveError] = {}
-    for index, fold in enumerate(folds):
-        shares = [_share(each.number, folding.count(table)) for each in folds[index:]]
+    for index, (fold, portion) in enumerate(
+        zip(folds, time_portions(folds, 1, folding.count(table)), strict=True)
+    ):
         now = time.monotonic()
-        end = None if deadline is None else now + (deadline - now) * shares[0] / sum(shares)
+        end = None if deadline is None else now + (deadline - now) * portion
         try:
             result = train_fold(FoldJob(fold, frames, table, end, reporter, stop))
         except NerveError as fault:
@@ -154,13 +154,18 @@ def _one_by_one(
     return failures
 
 
-def _share(fold: FoldName, count: int) -> float:
-    """Return a fold's share of the time, relative to an ordinary fold.
+def time_portions(folds: list[Fold], jobs: int, count: int) -> list[float]:
+    """Return for each fold the portion of the time left, from 0 to 1, that it gets when it starts.
 
-    With ``count`` ordinary folds, the fold of all subjects has count / (count - 1) times the frames. Beside a
-    single hold-out it gets the same share.
+    Side by side, each round of ``jobs`` folds gets the same. One by one, the time is divided by the frames: with
+    ``count`` ordinary folds, the fold of all subjects has count / (count - 1) times as many as each of them. Beside a
+    single hold-out it gets the same.
     """
-    return count / (count - 1) if fold == ALL and count > 1 else 1.0
+    if jobs > 1:
+        rounds = math.ceil(len(folds) / jobs)
+        return [1 / (rounds - index // jobs) for index in range(len(folds))]
+    shares = [count / (count - 1) if fold.number == ALL and count > 1 else 1.0 for fold in folds]
+    return [share / sum(shares[index:]) for index, share in enumerate(shares)]
 
 
 def _sort_key(fold: FoldName) -> float:
