@@ -195,6 +195,7 @@ def test_the_command_line_knows_it(monkeypatch, tmp_path):
         return type("Run", (), {"name": name, "folder": tmp_path})(), [result]
 
     monkeypatch.setattr(run_folds, "train_folds", train)
+    (tmp_path / "train").mkdir()
     words = ["train-folds", "--preset", "tiny", "--data", str(tmp_path), "--runs", str(tmp_path), "--fold"]
     done = CliRunner().invoke(cli, [*words, "all"])
     assert done.exit_code == 0, done.output
