@@ -137,19 +137,26 @@ def _one_by_one(
 ) -> dict[FoldName, NerveError]:
     """Train ``folds`` in this process; return the errors of those that failed. A failure does not stop the others."""
     failures: dict[FoldName, NerveError] = {}
+    is_stopped = False
+
+    def ask() -> bool:
+        nonlocal is_stopped
+        is_stopped = is_stopped or stop()
+        return is_stopped
+
     for index, (fold, portion) in enumerate(
         zip(folds, time_portions(folds, 1, folding.count(table)), strict=True)
     ):
         now = time.monotonic()
         end = None if deadline is None else now + (deadline - now) * portion
         try:
-            result = train_fold(FoldJob(fold, frames, table, end, reporter, stop))
+            train_fold(FoldJob(fold, frames, table, end, reporter, ask))
         except NerveError as fault:
             failures[fold.number] = fault
             if index < len(folds) - 1:
                 reporter.say(failure_sentence(fold.number, fault))
             continue
-        if not result.finished and stop():
+        if is_stopped:
             break
     return failures
 
