@@ -147,7 +147,7 @@ FILES = {
     "kaggle_nerve/training/machine.py": "cad6dbd7977094f1",
     "kaggle_nerve/training/optimisers.py": "4b793b66fd9eeeba",
     "kaggle_nerve/training/parallel.py": "84dcf115fea9d5a7",
-    "kaggle_nerve/training/run_folds.py": "4f9b132faca0508a",
+    "kaggle_nerve/training/run_folds.py": "4c7247b21adb92ae",
     "kaggle_nerve/training/schedule.py": "af5045999bbf7b75",
     "kaggle_nerve/training/steps.py": "000d3c996e6476b0",
     "kaggle_nerve/training/validation.py": "f320cac97acb85a3",
@@ -12279,19 +12279,26 @@ def _one_by_one(
 ) -> dict[FoldName, NerveError]:
     """Train ``folds`` in this process; return the errors of those that failed. A failure does not stop the others."""
     failures: dict[FoldName, NerveError] = {}
+    is_stopped = False
+
+    def ask() -> bool:
+        nonlocal is_stopped
+        is_stopped = is_stopped or stop()
+        return is_stopped
+
     for index, (fold, portion) in enumerate(
         zip(folds, time_portions(folds, 1, folding.count(table)), strict=True)
     ):
         now = time.monotonic()
         end = None if deadline is None else now + (deadline - now) * portion
         try:
-            result = train_fold(FoldJob(fold, frames, table, end, reporter, stop))
+            train_fold(FoldJob(fold, frames, table, end, reporter, ask))
         except NerveError as fault:
             failures[fold.number] = fault
             if index < len(folds) - 1:
                 reporter.say(failure_sentence(fold.number, fault))
             continue
-        if not result.finished and stop():
+        if is_stopped:
             break
     return failures
 
