@@ -144,6 +144,7 @@ def test_a_time_budget_is_dealt_by_the_frames(monkeypatch):
     assert run_folds.time_portions(folds, 1, 3) == pytest.approx([20 / 90, 1 / 3.5, 0.4, 1])
 
 
+@pytest.mark.long
 def test_it_goes_on_where_it_was_stopped(data, tmp_path):
     chosen = settings(
         "training.average=top", "training.patience=1", "optimiser.schedule=plateau", "optimiser.plateau=1"

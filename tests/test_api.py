@@ -43,6 +43,7 @@ def test_the_page_names_every_one():
     )
 
 
+@pytest.mark.long
 def test_the_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     parts = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -159,6 +159,7 @@ def weights_of(folder) -> list[np.ndarray]:
     return keras.saving.load_model(folder / "model.keras", compile=False).get_weights()
 
 
+@pytest.mark.long
 # The first has most to keep in its checkpoint: a mean of its own.
 @pytest.mark.parametrize(
     "way", ["swa", *(pytest.param(way, marks=pytest.mark.long) for way in WAYS if way != "swa")]
@@ -195,6 +196,7 @@ def test_a_fold_killed_before_its_pointer_was_replaced_ends_as_an_undisturbed_on
     assert (done["dice"] == done["best_dice"]) or way != "best"
 
 
+@pytest.mark.long
 def test_a_kill_after_the_last_epoch_does_not_train_again(data, tmp_path, monkeypatch):
     chosen = settings(*WAYS["snapshots"])
     monkeypatch.setattr("kaggle_nerve.runs.run.mark_complete", lambda *_: (_ for _ in ()).throw(Killed))

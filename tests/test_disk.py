@@ -167,6 +167,7 @@ def test_what_a_drive_refuses_is_told_with_the_file(folder, monkeypatch, code):
     assert told == f"Error: {REFUSED[code]}".format("other/settings.toml")
 
 
+@pytest.mark.long
 def test_a_drive_without_fsync_maps_and_locks_trains_and_predicts_as_any_other(trained, folder, monkeypatch):
     monkeypatch.setattr(mmap, "mmap", NoMaps)
     monkeypatch.setattr(os, "fsync", refuse(errno.EINVAL))

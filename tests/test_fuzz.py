@@ -62,7 +62,7 @@ DAMAGES = st.one_of(
 
 
 FEW_OR_MANY = pytest.mark.parametrize(
-    "share", [0.06, pytest.param(1, marks=pytest.mark.long)], ids=["few", "many"]
+    "share", [0.03, pytest.param(1, marks=pytest.mark.long)], ids=["few", "many"]
 )
 
 

@@ -112,6 +112,7 @@ def test_a_run_of_a_newer_keras_predicts_the_same(run, data, built_only):
     assert run.test_array("probabilities").read_bytes() == wanted
 
 
+@pytest.mark.long
 def test_a_fold_begun_with_a_newer_keras_goes_on_with_its_optimiser(run, data, built_only):
     before, _ = Checkpoint(run.fold(1).folder).restore(run.settings)
     as_of_newer_keras(checkpoint(run))

@@ -316,6 +316,7 @@ def test_kill_9_while_writing_the_file_leaves_none_and_then_the_same(trained, da
     assert (out / "file.csv").read_bytes() == wanted
 
 
+@pytest.mark.long
 def test_a_time_budget_ends_cleanly_with_the_schedule_at_its_end(data, tmp_path):
     # On a busy machine the shortest one may be over before the first step, which leaves the fold for the next one.
     for budget in (12, 24, 48):
@@ -543,6 +544,7 @@ def test_mixed_precision_trains_resumes_and_loads_in_a_float32_session(data, tmp
     assert rates == pytest.approx([learning_rate(part / 12, chosen.optimiser) for part in (5, 11)], rel=1e-4)
 
 
+@pytest.mark.long
 def test_a_warm_start_is_trained_smaller_first_and_goes_on_after_a_stop_in_either_stage(data, tmp_path):
     chosen = settings("training.warm_size=[24, 32]", "training.warm_share=0.5", "training.epochs=4")
     folder = tmp_path / "run" / "fold-0"
@@ -564,6 +566,7 @@ def test_a_warm_start_is_trained_smaller_first_and_goes_on_after_a_stop_in_eithe
     assert np.load(folder / "oof.npy").shape[1:] == (45, 62)
 
 
+@pytest.mark.long
 def test_the_warm_stage_s_weights_are_where_the_full_one_begins(data, tmp_path, monkeypatch):
     chosen = settings("training.warm_size=[24, 32]", "training.warm_share=0.5", "training.epochs=2")
     begun = []
