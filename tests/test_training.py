@@ -283,7 +283,7 @@ from kaggle_nerve import storage
 from kaggle_nerve.pipeline import prepare
 from kaggle_nerve.runs import open_run
 run = open_run(Path(sys.argv[2]), sys.argv[3])
-storage._flush = lambda path: time.sleep(60)  # the file is written, its name is not given yet
+storage.flush = lambda path: time.sleep(60)  # the file is written, its name is not given yet
 prepare([run], Path(sys.argv[1]), Path(sys.argv[4]))
 """
 
