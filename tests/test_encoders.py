@@ -392,6 +392,7 @@ def test_the_pyramid_adds_the_coarser_levels_to_the_finer():
     np.testing.assert_array_equal(coarsest, second)
 
 
+@pytest.mark.one_backend
 def test_the_pyramids_parameters_equal_a_count_by_hand():
     # Width 4, no batch norm, maps of 3, 5 and 7 channels: a pyramid of 16, a head of 8.
     maps = [keras.Input((8, 12, 3)), keras.Input((4, 6, 5)), keras.Input((2, 3, 7))]
@@ -404,6 +405,7 @@ def test_the_pyramids_parameters_equal_a_count_by_hand():
     assert model.count_params() == laterals + smooth + 3 * first + second
 
 
+@pytest.mark.one_backend
 def test_the_atrous_pyramids_parameters_equal_a_count_by_hand():
     tensor = keras.Input((4, 6, 3))
     model = keras.Model(tensor, deeplab.pyramid_pooling(tensor, 5, model_settings("batch_norm=false")))
@@ -433,6 +435,7 @@ def test_an_atrous_convolution_looks_as_far_as_its_rate():
     np.testing.assert_array_equal(model.predict_on_batch(frame)[0, ..., 0], wanted)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
