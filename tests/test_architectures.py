@@ -50,8 +50,8 @@ BY_HEART = ("columns",)
 """Learns by heart in `make test`, the others in `make test-long`."""
 
 ON_BOTH = ("residual", "attention")
-"""Those whose training step the second backend compiles, for a minute each (the first one in `make test-long`): what a step computes is written once, in
-keras.ops, and the losses have their own tests on both."""
+"""Those whose training step the second backend compiles, for a minute each (the first one in `make test-long`): what a
+step computes is written once, in keras.ops, and the losses have their own tests on both."""
 
 
 def cases(marks):
