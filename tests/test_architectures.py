@@ -49,9 +49,9 @@ CASES = {
 BY_HEART = ("columns",)
 """Learns by heart in `make test`, the others in `make test-long`."""
 
-ON_BOTH = ("residual", "attention")
-"""Those whose training step the second backend compiles, for a minute each (the first one in `make test-long`): what a
-step computes is written once, in keras.ops, and the losses have their own tests on both."""
+ON_BOTH = ("attention",)
+"""Those whose training step the second backend compiles in `make test`, for a minute each, and not in `make test-long`:
+what a step computes is written once, in keras.ops, and the losses have their own tests on both."""
 
 
 def cases(marks):
@@ -71,7 +71,7 @@ def test_it_keeps_the_size_and_loads_as_it_was_saved(changes, tmp_path):
 
 def learns(name):
     """By heart is more than learning, so that the networks that do so are left out of it."""
-    if name in (*BY_HEART, ON_BOTH[0]):
+    if name in BY_HEART:
         return [pytest.mark.long]
     return [] if name in ON_BOTH else [pytest.mark.one_backend]
 

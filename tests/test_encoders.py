@@ -331,7 +331,7 @@ def small_encoder(monkeypatch):
             ("model.architecture=fpn", "model.presence=false", "model.batch_norm=false"),
             marks=pytest.mark.long,
         ),
-        pytest.param(("model.architecture=deeplabv3+",), marks=pytest.mark.long),
+        pytest.param(("model.architecture=deeplabv3+",), marks=pytest.mark.one_backend),
         pytest.param(
             ("model.architecture=deeplabv3+", "model.presence=false", "model.batch_norm=false"),
             marks=pytest.mark.one_backend,
