@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from training_support import numbers
 
+from kaggle_nerve.disk import explain_disk_errors
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.kaggle_api.disk import explain_disk_errors
 from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.runs.adopting import adopt

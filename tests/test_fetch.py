@@ -27,10 +27,11 @@ from kaggle_support import (
 )
 from rehearsal_support import make_competition, wait_for_bytes
 
+from kaggle_nerve import disk
 from kaggle_nerve.competition import facts
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import archive as archives
-from kaggle_nerve.kaggle_api import disk, layout
+from kaggle_nerve.kaggle_api import layout
 from kaggle_nerve.kaggle_api.archive import Bounds, CorruptArchiveError, UnsafeArchiveError, unpack
 from kaggle_nerve.kaggle_api.client import Client, Limits
 from kaggle_nerve.kaggle_api.fetch import data_source, fetch

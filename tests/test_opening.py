@@ -13,6 +13,7 @@ from training_support import as_of_newer_keras, fold_job, overwrite, rewrite_mod
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.models import opening, registry, snapshots
+from kaggle_nerve.models.model_file import read_model_file
 from kaggle_nerve.models.opening import open_model
 from kaggle_nerve.prediction.ensemble import load_fold
 from kaggle_nerve.runs import Run, open_run
@@ -148,7 +149,7 @@ def test_what_was_built_before_makes_no_difference(tmp_path, built_only, changes
     trained = registry.build(registry.without_pretrained(chosen))
     trained.set_weights([values + 0.01 for values in trained.get_weights()])
     trained.save(tmp_path / "model.keras")
-    assert_same_outputs(open_model(tmp_path / "model.keras", chosen, ""), trained)
+    assert_same_outputs(open_model(read_model_file(tmp_path / "model.keras", ""), chosen), trained)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
@@ -158,7 +159,7 @@ def test_snapshots_and_mixed_precision_open_by_their_settings(tmp_path, built_on
     random = np.random.default_rng(0)
     combined.set_weights([random.normal(0.1, 0.2, values.shape) ** 2 for values in combined.get_weights()])
     combined.save(tmp_path / "model.keras")
-    opened = open_model(tmp_path / "model.keras", chosen, "")
+    opened = open_model(read_model_file(tmp_path / "model.keras", ""), chosen)
     assert opened.get_layer("snapshot1").get_layer("down0a_conv").compute_dtype == precision.split("_")[-1]
     assert_same_outputs(opened, combined)
 

@@ -26,6 +26,8 @@ TRAIN_MASK = re.compile(r"^(?P<subject>[1-9]\d*)_(?P<img>[1-9]\d*)_mask\.tif$")
 TEST_FRAME = re.compile(r"^(?P<img>[1-9]\d*)\.tif$")
 """File name of a test frame, without the subject."""
 
+FRAME_FILES = TRAIN_FRAME, TRAIN_MASK, TEST_FRAME
+
 LITTER = re.compile(r"(?i)\._.*|\.DS_Store|__MACOSX|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+")
 """File names that systems leave in people's folders: no part of the competition, and no problem."""
 

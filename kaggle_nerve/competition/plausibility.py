@@ -135,7 +135,6 @@ def _is_broken(mask: Runs) -> bool:
     starts, lengths = mask
     first, last = int(starts[0]) // HEIGHT, int(starts[-1] + lengths[-1] - 1) // HEIGHT
     part = np.zeros((last - first + 1) * HEIGHT, np.uint8)
-    for start, length in zip(starts - first * HEIGHT, lengths, strict=True):
-        part[start : start + length] = 1
+    rle.fill(part, starts - first * HEIGHT, lengths)
     pieces, _ = cv2.connectedComponents(part.reshape(-1, HEIGHT), connectivity=8)
     return pieces > 2

@@ -68,7 +68,7 @@ def decode(text: str, size: tuple[int, int] = SIZE) -> np.ndarray:
     """
     height, width = size
     flat = np.zeros(height * width, np.uint8)
-    _fill(flat, *runs(text, size))
+    fill(flat, *runs(text, size))
     return flat.reshape(width, height).T
 
 
@@ -81,7 +81,7 @@ def decode_many(texts: Iterable[str], size: tuple[int, int] = SIZE) -> np.ndarra
     height, width = size
     flat = np.zeros((len(texts), height * width), np.uint8)
     for index, text in enumerate(texts):
-        _fill(flat[index], *_call_numbered(runs, index, text, size))
+        fill(flat[index], *_call_numbered(runs, index, text, size))
     return flat.reshape(len(texts), width, height).transpose(0, 2, 1)
 
 
@@ -212,8 +212,8 @@ def _nonzero_range(lines: np.ndarray) -> tuple[int, int, int]:
     return nonzero_groups[0] * group, (nonzero_groups[-1] + 1) * group, max(largest)
 
 
-def _fill(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
-    """Set the pixels of runs to 1 in a flat column-major mask of zeros."""
+def fill(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+    """Set the pixels of runs, from ``runs``, to 1 in a flat column-major mask of zeros."""
     if not starts.size:
         return
     edges = np.empty(2 * starts.size, np.int64)

@@ -132,11 +132,10 @@ def test_frames(layout: Layout) -> pd.DataFrame:
 def other_endings(names: Iterable[str]) -> dict[str, str]:
     """Map file names of frames and masks that end in ``.TIF`` or ``.tiff`` to the competition's spelling."""
     spelling = {name: re.sub(r"(?i)\.tiff?$", ".tif", name) for name in names}
-    patterns = facts.TRAIN_FRAME, facts.TRAIN_MASK, facts.TEST_FRAME
     return {
         name: proper
         for name, proper in spelling.items()
-        if name != proper and any(pattern.match(proper) for pattern in patterns)
+        if name != proper and any(pattern.match(proper) for pattern in facts.FRAME_FILES)
     }
 
 

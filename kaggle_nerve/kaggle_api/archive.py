@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from kaggle_nerve.disk import explain_disk_errors
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import layout
-from kaggle_nerve.kaggle_api.disk import explain_disk_errors
 from kaggle_nerve.kaggle_api.records import Listing
 from kaggle_nerve.progress import SILENT, Reporter
 

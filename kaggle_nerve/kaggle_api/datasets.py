@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kaggle_nerve.disk import explain_disk_errors
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import failures
 from kaggle_nerve.kaggle_api.account import username
 from kaggle_nerve.kaggle_api.client import Client
-from kaggle_nerve.kaggle_api.disk import explain_disk_errors
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.process import Message
 from kaggle_nerve.kaggle_api.raw_error import RawError

@@ -5,10 +5,10 @@ classes first, then by the wording of its message, then by the status. The patte
 answers to versions 2.2.4 and 2.2.5 of the client, and from users' reports.
 """
 
-import errno
 import re
 from dataclasses import dataclass
 
+from kaggle_nerve.disk import FULL
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import versions
 from kaggle_nerve.kaggle_api.credentials import SETTINGS_PAGE, Credential
@@ -63,8 +63,6 @@ def make_rule(
     compiled = re.compile(pattern, re.IGNORECASE) if pattern else None
     return FailureRule(kind, sentence, frozenset(types), compiled, frozenset(statuses))
 
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 OVERLOADED = (429, *range(500, 511))
 """Statuses that Kaggle's own front may answer with a web page."""

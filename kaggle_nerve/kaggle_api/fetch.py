@@ -9,12 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kaggle_nerve import storage
-from kaggle_nerve.disk import as_size, require_space
+from kaggle_nerve.disk import as_size, explain_disk_errors, require_space
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.kaggle_api import download, failures, layout
 from kaggle_nerve.kaggle_api.archive import CorruptArchiveError, Member, UnsafeArchiveError, unpack
 from kaggle_nerve.kaggle_api.client import REHEARSAL, Client, archive_path
-from kaggle_nerve.kaggle_api.disk import explain_disk_errors
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.records import Listing
 from kaggle_nerve.locks import hold_lock

@@ -31,7 +31,7 @@ def target(name: str, container: str = "") -> PurePosixPath | None:
 
 def is_frame(name: str) -> bool:
     """Tell whether ``name`` is that of a frame or a mask of the competition."""
-    return any(pattern.match(name) for pattern in (facts.TRAIN_FRAME, facts.TRAIN_MASK, facts.TEST_FRAME))
+    return any(pattern.match(name) for pattern in facts.FRAME_FILES)
 
 
 def is_container(name: str) -> bool:

@@ -5,9 +5,9 @@ import shutil
 import time
 from pathlib import Path, PurePosixPath
 
+from kaggle_nerve.disk import explain_disk_errors
 from kaggle_nerve.kaggle_api import failures, records
 from kaggle_nerve.kaggle_api.client import PAGE, PARTIAL, Client, partial_path
-from kaggle_nerve.kaggle_api.disk import explain_disk_errors
 from kaggle_nerve.kaggle_api.download_watch import DownloadWatch
 from kaggle_nerve.kaggle_api.failures import KaggleError
 from kaggle_nerve.kaggle_api.records import Listing, RemoteFile

@@ -1,26 +1,24 @@
 """Open a trained network with any version of Keras: build it from its settings, and load its weights by name."""
 
 import json
-from pathlib import Path
 from typing import Any, get_args
 
 import keras
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.models import registry, snapshots
-from kaggle_nerve.models.model_file import ModelFile, load_matching, read_model_file
+from kaggle_nerve.models.model_file import ModelFile, load_matching
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.settings.schema import Precision
 
 
-def open_model(path: Path, settings: Settings, remedy: str) -> keras.Model:
-    """Open the .keras file of a network that was trained with ``settings``, in any version of Keras.
+def open_model(file: ModelFile, settings: Settings) -> keras.Model:
+    """Open the .keras ``file`` of a network that was trained with ``settings``, in any version of Keras.
 
     A network that is not exactly the one of ``settings``, because its run was changed by hand or by another program,
     is left to Keras, which opens it in the version that wrote it. The model is not compiled. Raise NerveError if Keras
-    cannot open it, or if the file is damaged: ``remedy`` ends that sentence with what to do.
+    cannot open it.
     """
-    file = read_model_file(path, remedy)
     return _build(file, settings) or _open_whole(file)
 
 

@@ -11,6 +11,7 @@ from kaggle_nerve.data.frames import locate
 from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import Mixer
+from kaggle_nerve.models.model_file import read_model_file
 from kaggle_nerve.models.opening import open_model
 from kaggle_nerve.prediction.forward import ModelOutput, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
@@ -62,7 +63,8 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
 
 def load_fold(fold: Fold) -> keras.Model:
     """Load the model of a finished fold; raise NerveError if its file is damaged or cannot be opened."""
-    model = open_model(require_model(fold), fold.run.settings, remedy(fold))
+    require_model(fold)
+    model = open_model(read_model_file(fold.model, remedy(fold)), fold.run.settings)
     model.compile(jit_compile=fold.run.settings.training.jit_compile)
     return model
 

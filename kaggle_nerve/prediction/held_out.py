@@ -17,7 +17,7 @@ from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, OofFacts, Run
 from kaggle_nerve.runs.models import require_model
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import atomic_path, digest_file, write_text
+from kaggle_nerve.storage import atomic_path, write_text
 
 MAP_TYPE = np.float16
 
@@ -96,4 +96,4 @@ def map_bytes(count: int, size: tuple[int, int]) -> int:
 
 def _inputs(fold: Fold) -> OofFacts:
     """Return the inputs of a fold's predictions."""
-    return OofFacts(fold.require_facts().source, fold.run.settings.digest(), digest_file(require_model(fold)))
+    return OofFacts(fold.require_facts().source, fold.run.settings.digest(), require_model(fold))

@@ -1,7 +1,5 @@
 """Model files of finished folds: the file that training left, or a sentence."""
 
-from pathlib import Path
-
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs.run import Fold, Run
 from kaggle_nerve.storage import COMPLETE, digest_file
@@ -20,20 +18,21 @@ def remedy(fold: Fold) -> str:
     return f"copy it again from where it was trained, or delete {fold.folder} and train the fold again"
 
 
-def require_model(fold: Fold) -> Path:
-    """Return the path of a finished fold's model file.
+def require_model(fold: Fold) -> str:
+    """Return the digest of a finished fold's model file.
 
-    Raise DamagedModelError if it is missing, or if its digest is not the one in `FoldFacts`; folds that an early
+    Raise DamagedModelError if the file is missing, or if its digest is not the one in `FoldFacts`; folds that an early
     version finished have none.
     """
-    digest = fold.require_facts().model
+    recorded = fold.require_facts().model
     if not fold.model.is_file():
         raise DamagedModelError(fold, "is missing")
-    if digest and digest_file(fold.model) != digest:
+    digest = digest_file(fold.model)
+    if recorded and digest != recorded:
         raise DamagedModelError(
             fold, f"is damaged or was replaced (its SHA-256 is not the one in {COMPLETE} beside it)"
         )
-    return fold.model
+    return digest
 
 
 def require_models(run: Run) -> None:

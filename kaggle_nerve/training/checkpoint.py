@@ -91,9 +91,9 @@ class Checkpoint:
             raise NerveError(f"{self.pointer} is damaged ({_first_line(fault)}); {self._remedy}.") from fault
         if not path.is_file():
             raise NerveError(f"{path} is missing; {self._remedy}.")
-        model = open_model(path, settings, self._remedy)
-        optimisers.compile_for_training(model, settings, state.precision)
         file = read_model_file(path, self._remedy)
+        model = open_model(file, settings)
+        optimisers.compile_for_training(model, settings, state.precision)
         if not load_matching(model, file, with_optimiser=True).is_exact:
             raise NerveError(
                 f"Keras {file.keras_version} wrote {path}, and Keras {keras.__version__} keeps another optimiser's "

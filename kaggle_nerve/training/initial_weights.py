@@ -64,7 +64,8 @@ def find_weights(start: str, fold: Fold) -> Source:
             f"Fold {fold.number} of training.start={start} held out other subjects, so it has seen some of those "
             f"held out here; start from a run with the same {fold.run.folds_csv.name}."
         )
-    return Source(require_model(source_fold), f"Starting from fold {fold.number} of run {path.name}.")
+    require_model(source_fold)
+    return Source(source_fold.model, f"Starting from fold {fold.number} of run {path.name}.")
 
 
 def load_initial(model: keras.Model, path: Path) -> Match:

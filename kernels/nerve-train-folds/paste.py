@@ -50,17 +50,17 @@ FILES = {
     "kaggle_nerve/presets/unet-effb1-448.toml": "5c64663249c717d7",
     "kaggle_nerve/presets/unet-inception.toml": "2af06b27073bce0b",
     "kaggle_nerve/progress.py": "8134ff62c24213cf",
-    "kaggle_nerve/disk.py": "8255a18a3942ee48",
+    "kaggle_nerve/disk.py": "92f4d032da387f77",
     "kaggle_nerve/memory.py": "1b9c3cdf61cf7253",
     "kaggle_nerve/locks.py": "3f4d0b30c0e99e31",
     "kaggle_nerve/storage.py": "391910d82eac33e9",
     "kaggle_nerve/arrays.py": "742ceb41becf4683",
     "kaggle_nerve/competition/__init__.py": "c15def282e5bba27",
     "kaggle_nerve/competition/csv_text.py": "e76d447da6c4f0ca",
-    "kaggle_nerve/competition/facts.py": "ed7df1356a4e16ea",
+    "kaggle_nerve/competition/facts.py": "1e68f7efdc9db9b3",
     "kaggle_nerve/competition/metric.py": "880a75c871ebf0ec",
-    "kaggle_nerve/competition/plausibility.py": "54924f67f7837e3c",
-    "kaggle_nerve/competition/rle.py": "85b0e8dd6ef56092",
+    "kaggle_nerve/competition/plausibility.py": "51c109082e921d28",
+    "kaggle_nerve/competition/rle.py": "c5ef24be1b2f8267",
     "kaggle_nerve/competition/rle_faults.py": "7b3c2137b812ff94",
     "kaggle_nerve/competition/submission.py": "ee12b258f7e66c30",
     "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
@@ -78,7 +78,7 @@ FILES = {
     "kaggle_nerve/data/cache.py": "16217c4f68ec7922",
     "kaggle_nerve/data/doubted.py": "d255e6ca367535b2",
     "kaggle_nerve/data/folds.py": "aed0cc5044c573a1",
-    "kaggle_nerve/data/frames.py": "bf492ebe10dfbe50",
+    "kaggle_nerve/data/frames.py": "73a58d3417bec3c1",
     "kaggle_nerve/data/overlay.py": "b376d9e6172681a6",
     "kaggle_nerve/data/sampling.py": "c49653ca8e1acd45",
     "kaggle_nerve/data/tiff.py": "4928e24568c273f8",
@@ -92,7 +92,7 @@ FILES = {
     "kaggle_nerve/models/heads.py": "33c5141d1c96d618",
     "kaggle_nerve/models/layers.py": "280d72c6d4c5f868",
     "kaggle_nerve/models/model_file.py": "142277d004b98967",
-    "kaggle_nerve/models/opening.py": "5120f959bcc8b4c9",
+    "kaggle_nerve/models/opening.py": "e495877033cb571d",
     "kaggle_nerve/models/options.py": "12aee63eb5f58277",
     "kaggle_nerve/models/registry.py": "54821b950d00c891",
     "kaggle_nerve/models/segnet.py": "9e31bfa6d8f29478",
@@ -106,13 +106,13 @@ FILES = {
     "kaggle_nerve/runs/__init__.py": "c18a94102873c8aa",
     "kaggle_nerve/runs/adopting.py": "d43bfa4cd54094b5",
     "kaggle_nerve/runs/facts.py": "7957954d65dfad5b",
-    "kaggle_nerve/runs/models.py": "68813daeca72a676",
+    "kaggle_nerve/runs/models.py": "70411d0a0d81e934",
     "kaggle_nerve/runs/opening.py": "04dd3627e013a687",
     "kaggle_nerve/runs/run.py": "2378ead0972b2b1b",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
-    "kaggle_nerve/prediction/ensemble.py": "80d18ffc3cf5256f",
+    "kaggle_nerve/prediction/ensemble.py": "7733cca000775d13",
     "kaggle_nerve/prediction/forward.py": "2e4a13ff5ad8417c",
-    "kaggle_nerve/prediction/held_out.py": "3100971f167b2927",
+    "kaggle_nerve/prediction/held_out.py": "25a086897b583a18",
     "kaggle_nerve/prediction/stored.py": "2df074ab320a2321",
     "kaggle_nerve/prediction/views.py": "92037e565abfc1b3",
     "kaggle_nerve/decision/__init__.py": "c6d324c453fe6fe7",
@@ -136,11 +136,11 @@ FILES = {
     "kaggle_nerve/decision/tune.py": "374d63c7dbe4c5eb",
     "kaggle_nerve/training/__init__.py": "5353c027c0e2a290",
     "kaggle_nerve/training/averaging.py": "3456a811af0c9888",
-    "kaggle_nerve/training/checkpoint.py": "3f0e5bf428fc9fda",
+    "kaggle_nerve/training/checkpoint.py": "3e9b25d839882e4f",
     "kaggle_nerve/training/deaths.py": "b159851aee89f686",
     "kaggle_nerve/training/epochs.py": "399125cd4ba6a3fc",
     "kaggle_nerve/training/fold.py": "b2e77ccbed3926ce",
-    "kaggle_nerve/training/initial_weights.py": "a360643dc2463859",
+    "kaggle_nerve/training/initial_weights.py": "20aad8213f29ce59",
     "kaggle_nerve/training/job.py": "8e2cdef2bb4c6bf7",
     "kaggle_nerve/training/logs.py": "a5699f0ca24e36ff",
     "kaggle_nerve/training/losses.py": "0149f76d34004599",
@@ -1057,6 +1057,28 @@ def name_in_faults(path: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def explain_disk_errors(folder: Path, option: str = "--data") -> Iterator[None]:
+    """Convert full-disk, permission and read-only errors in ``folder`` into a NerveError.
+
+    ``option`` is the command-line option that selects another folder.
+    """
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno in FULL:
+            raise NerveError(
+                f"The disk of {folder} became full: free some space, or choose another folder with {option}, "
+                "and run the same command again; what is there already is kept."
+            ) from fault
+        if isinstance(fault, PermissionError) or fault.errno == errno.EROFS:
+            raise NerveError(
+                f"{fault.filename or folder} cannot be written ({fault.strerror}): change its permissions, or "
+                f"choose another folder with {option}."
+            ) from fault
+        raise
+
+
 def disk_sentence(fault: OSError) -> str | None:
     """Say in one sentence what the disk refused, and what to do; None if ``fault`` is of another kind."""
     name, number = _file(fault), fault.errno
@@ -1587,6 +1609,8 @@ TRAIN_MASK = re.compile(r"^(?P<subject>[1-9]\d*)_(?P<img>[1-9]\d*)_mask\.tif$")
 TEST_FRAME = re.compile(r"^(?P<img>[1-9]\d*)\.tif$")
 """File name of a test frame, without the subject."""
 
+FRAME_FILES = TRAIN_FRAME, TRAIN_MASK, TEST_FRAME
+
 LITTER = re.compile(r"(?i)\._.*|\.DS_Store|__MACOSX|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+")
 """File names that systems leave in people's folders: no part of the competition, and no problem."""
 
@@ -1915,8 +1939,7 @@ def _is_broken(mask: Runs) -> bool:
     starts, lengths = mask
     first, last = int(starts[0]) // HEIGHT, int(starts[-1] + lengths[-1] - 1) // HEIGHT
     part = np.zeros((last - first + 1) * HEIGHT, np.uint8)
-    for start, length in zip(starts - first * HEIGHT, lengths, strict=True):
-        part[start : start + length] = 1
+    rle.fill(part, starts - first * HEIGHT, lengths)
     pieces, _ = cv2.connectedComponents(part.reshape(-1, HEIGHT), connectivity=8)
     return pieces > 2
 ''')
@@ -1991,7 +2014,7 @@ def decode(text: str, size: tuple[int, int] = SIZE) -> np.ndarray:
     """
     height, width = size
     flat = np.zeros(height * width, np.uint8)
-    _fill(flat, *runs(text, size))
+    fill(flat, *runs(text, size))
     return flat.reshape(width, height).T
 
 
@@ -2004,7 +2027,7 @@ def decode_many(texts: Iterable[str], size: tuple[int, int] = SIZE) -> np.ndarra
     height, width = size
     flat = np.zeros((len(texts), height * width), np.uint8)
     for index, text in enumerate(texts):
-        _fill(flat[index], *_call_numbered(runs, index, text, size))
+        fill(flat[index], *_call_numbered(runs, index, text, size))
     return flat.reshape(len(texts), width, height).transpose(0, 2, 1)
 
 
@@ -2135,8 +2158,8 @@ def _nonzero_range(lines: np.ndarray) -> tuple[int, int, int]:
     return nonzero_groups[0] * group, (nonzero_groups[-1] + 1) * group, max(largest)
 
 
-def _fill(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
-    """Set the pixels of runs to 1 in a flat column-major mask of zeros."""
+def fill(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+    """Set the pixels of runs, from ``runs``, to 1 in a flat column-major mask of zeros."""
     if not starts.size:
         return
     edges = np.empty(2 * starts.size, np.int64)
@@ -4191,11 +4214,10 @@ def test_frames(layout: Layout) -> pd.DataFrame:
 def other_endings(names: Iterable[str]) -> dict[str, str]:
     """Map file names of frames and masks that end in ``.TIF`` or ``.tiff`` to the competition's spelling."""
     spelling = {name: re.sub(r"(?i)\.tiff?$", ".tif", name) for name in names}
-    patterns = facts.TRAIN_FRAME, facts.TRAIN_MASK, facts.TEST_FRAME
     return {
         name: proper
         for name, proper in spelling.items()
-        if name != proper and any(pattern.match(proper) for pattern in patterns)
+        if name != proper and any(pattern.match(proper) for pattern in facts.FRAME_FILES)
     }
 
 
@@ -5597,26 +5619,24 @@ def _readable_name(file: h5py.File, parts: list[str]) -> str:
 write("kaggle_nerve/models/opening.py", r'''"""Open a trained network with any version of Keras: build it from its settings, and load its weights by name."""
 
 import json
-from pathlib import Path
 from typing import Any, get_args
 
 import keras
 
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.models import registry, snapshots
-from kaggle_nerve.models.model_file import ModelFile, load_matching, read_model_file
+from kaggle_nerve.models.model_file import ModelFile, load_matching
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.settings.schema import Precision
 
 
-def open_model(path: Path, settings: Settings, remedy: str) -> keras.Model:
-    """Open the .keras file of a network that was trained with ``settings``, in any version of Keras.
+def open_model(file: ModelFile, settings: Settings) -> keras.Model:
+    """Open the .keras ``file`` of a network that was trained with ``settings``, in any version of Keras.
 
     A network that is not exactly the one of ``settings``, because its run was changed by hand or by another program,
     is left to Keras, which opens it in the version that wrote it. The model is not compiled. Raise NerveError if Keras
-    cannot open it, or if the file is damaged: ``remedy`` ends that sentence with what to do.
+    cannot open it.
     """
-    file = read_model_file(path, remedy)
     return _build(file, settings) or _open_whole(file)
 
 
@@ -6638,8 +6658,6 @@ def facts_to_json(facts: _Dataclass) -> dict[str, Any]:
 
 write("kaggle_nerve/runs/models.py", r'''"""Model files of finished folds: the file that training left, or a sentence."""
 
-from pathlib import Path
-
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs.run import Fold, Run
 from kaggle_nerve.storage import COMPLETE, digest_file
@@ -6658,20 +6676,21 @@ def remedy(fold: Fold) -> str:
     return f"copy it again from where it was trained, or delete {fold.folder} and train the fold again"
 
 
-def require_model(fold: Fold) -> Path:
-    """Return the path of a finished fold's model file.
+def require_model(fold: Fold) -> str:
+    """Return the digest of a finished fold's model file.
 
-    Raise DamagedModelError if it is missing, or if its digest is not the one in `FoldFacts`; folds that an early
+    Raise DamagedModelError if the file is missing, or if its digest is not the one in `FoldFacts`; folds that an early
     version finished have none.
     """
-    digest = fold.require_facts().model
+    recorded = fold.require_facts().model
     if not fold.model.is_file():
         raise DamagedModelError(fold, "is missing")
-    if digest and digest_file(fold.model) != digest:
+    digest = digest_file(fold.model)
+    if recorded and digest != recorded:
         raise DamagedModelError(
             fold, f"is damaged or was replaced (its SHA-256 is not the one in {COMPLETE} beside it)"
         )
-    return fold.model
+    return digest
 
 
 def require_models(run: Run) -> None:
@@ -7114,6 +7133,7 @@ from kaggle_nerve.data.frames import locate
 from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.maps import levels
 from kaggle_nerve.maps.blending import Mixer
+from kaggle_nerve.models.model_file import read_model_file
 from kaggle_nerve.models.opening import open_model
 from kaggle_nerve.prediction.forward import ModelOutput, probabilities
 from kaggle_nerve.progress import SILENT, Reporter
@@ -7165,7 +7185,8 @@ def _predict(run: Run, data_dir: Path, force: bool, reporter: Reporter, workers:
 
 def load_fold(fold: Fold) -> keras.Model:
     """Load the model of a finished fold; raise NerveError if its file is damaged or cannot be opened."""
-    model = open_model(require_model(fold), fold.run.settings, remedy(fold))
+    require_model(fold)
+    model = open_model(read_model_file(fold.model, remedy(fold)), fold.run.settings)
     model.compile(jit_compile=fold.run.settings.training.jit_compile)
     return model
 
@@ -7360,7 +7381,7 @@ from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs import Fold, OofFacts, Run
 from kaggle_nerve.runs.models import require_model
 from kaggle_nerve.runs.run import LOCK
-from kaggle_nerve.storage import atomic_path, digest_file, write_text
+from kaggle_nerve.storage import atomic_path, write_text
 
 MAP_TYPE = np.float16
 
@@ -7439,7 +7460,7 @@ def map_bytes(count: int, size: tuple[int, int]) -> int:
 
 def _inputs(fold: Fold) -> OofFacts:
     """Return the inputs of a fold's predictions."""
-    return OofFacts(fold.require_facts().source, fold.run.settings.digest(), digest_file(require_model(fold)))
+    return OofFacts(fold.require_facts().source, fold.run.settings.digest(), require_model(fold))
 ''')
 
 write("kaggle_nerve/prediction/stored.py", r'''"""Read stored probabilities, out-of-fold or test, frame by frame, without any deep-learning framework."""
@@ -10551,9 +10572,9 @@ class Checkpoint:
             raise NerveError(f"{self.pointer} is damaged ({_first_line(fault)}); {self._remedy}.") from fault
         if not path.is_file():
             raise NerveError(f"{path} is missing; {self._remedy}.")
-        model = open_model(path, settings, self._remedy)
-        optimisers.compile_for_training(model, settings, state.precision)
         file = read_model_file(path, self._remedy)
+        model = open_model(file, settings)
+        optimisers.compile_for_training(model, settings, state.precision)
         if not load_matching(model, file, with_optimiser=True).is_exact:
             raise NerveError(
                 f"Keras {file.keras_version} wrote {path}, and Keras {keras.__version__} keeps another optimiser's "
@@ -11141,7 +11162,8 @@ def find_weights(start: str, fold: Fold) -> Source:
             f"Fold {fold.number} of training.start={start} held out other subjects, so it has seen some of those "
             f"held out here; start from a run with the same {fold.run.folds_csv.name}."
         )
-    return Source(require_model(source_fold), f"Starting from fold {fold.number} of run {path.name}.")
+    require_model(source_fold)
+    return Source(source_fold.model, f"Starting from fold {fold.number} of run {path.name}.")
 
 
 def load_initial(model: keras.Model, path: Path) -> Match:
