@@ -30,8 +30,8 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENCV_LOG_LEVEL": "SILENT"}
 UNLOCKED = {"HDF5_USE_FILE_LOCKING": "FALSE"}
 """Lets HDF5 write where the file system has no locks. Each fold and run has a lock of its own."""
 
-
 SURROGATE = re.compile("[\udc80-\udcff]")
+"""Python's stand-in for a byte of a file name that is not UTF-8."""
 
 
 class Commands(click.Group):

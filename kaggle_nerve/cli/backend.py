@@ -22,9 +22,8 @@ def load_keras(*, deterministic: bool = False, device: bool = True) -> None:
     """Import Keras and initialise its device without the backend's start-up lines.
 
     No GPU is initialised without ``device``, nor if there are several: doing so takes its memory, and each GPU is for
-    a process of its own.
-    ``deterministic`` takes effect at the first use of the device. Raises NerveError if Keras, its backend or
-    the device does not work.
+    a process of its own. ``deterministic`` takes effect at the first use of the device. Raises NerveError if Keras,
+    its backend or the device does not work.
     """
     # TensorFlow warns of repeated tracing when several models are each traced once.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -143,36 +143,15 @@ def check(path: Path, sample: Path | range | None = None) -> Report:
     expected = None if frames_of_sample is None else list(frames_of_sample)
     if expected == []:
         raise NerveError(f"{sample} has no rows below its header; fetch the competition's files again")
-    faults: list[Fault] = []
-
-    def add_fault(line: int | None, message: str) -> None:
-        faults.append(Fault(line, message))
-
     if unreadable := csv_text.find_unreadable(data):
         return Report(path, 0, 0, 0, (Fault(*unreadable),))
-    if data.startswith(csv_text.BYTE_ORDER_MARK):
-        add_fault(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM")
-    remarks = []
-    if ends := data.count(b"\r\n"):
-        remarks.append(
-            Fault(
-                _line_of(data, b"\r\n"), f"line ends are CRLF (Windows), {ends} in all; Kaggle accepts them"
-            )
-        )
-    if lone := data.count(b"\r") - ends:
-        line = _line_of(data.replace(b"\r\n", b" \n"), b"\r")
-        add_fault(line, f"line ends are CR (old Mac), {lone} in all; save the file with LF (Unix) line ends")
     lines = csv_text.lines(data)
     has_header = _FRAME_NUMBER.fullmatch(lines[0].partition(",")[0]) is None
-    if not has_header:
-        add_fault(1, f"the header is missing; the first line must be {HEADER}")
-    elif lines[0] != HEADER:
-        add_fault(1, f"the header is {quote(lines[0])}; it must be {HEADER}")
+    faults, remarks = _check_form(data, lines[0], has_header)
     frames: list[tuple[int, int]] = []
-    rows = 0
     masks: list[plausibility.Runs] = []
-    for line, text in enumerate(lines[has_header:], 1 + has_header):
-        rows += 1
+    rows = lines[has_header:]
+    for line, text in enumerate(rows, 1 + has_header):
         img, run_lengths, complaints = _row(text)
         if img is not None:
             frames.append((line, img))
@@ -181,18 +160,35 @@ def check(path: Path, sample: Path | range | None = None) -> Report:
                 masks.append(rle.runs(run_lengths))
             except rle.RunLengthError as fault:
                 complaints.append(_mask_complaint(run_lengths, fault))
-        for complaint in complaints:
-            add_fault(line, complaint)
+        faults.extend(Fault(line, complaint) for complaint in complaints)
     if not rows:
-        add_fault(None, "there are no rows below the header")
+        faults.append(Fault(None, "there are no rows below the header"))
     frame_faults, order_remarks = _check_frames(frames, expected)
     faults.extend(frame_faults)
     faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
     remarks.extend(order_remarks)
     if not faults:
-        remarks.extend(Fault(None, message) for message in plausibility.remark(masks, rows))
+        remarks.extend(Fault(None, message) for message in plausibility.remark(masks, len(rows)))
     pixels = sum(int(lengths.sum()) for _, lengths in masks)
-    return Report(path, rows, len(masks), pixels, tuple(faults), tuple(remarks))
+    return Report(path, len(rows), len(masks), pixels, tuple(faults), tuple(remarks))
+
+
+def _check_form(data: bytes, first_line: str, has_header: bool) -> tuple[list[Fault], list[Fault]]:
+    """Return faults (byte-order mark, line ends, header) and remarks (CRLF) on what is not a row."""
+    faults, remarks = [], []
+    if data.startswith(csv_text.BYTE_ORDER_MARK):
+        faults.append(Fault(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM"))
+    if ends := data.count(b"\r\n"):
+        message = f"line ends are CRLF (Windows), {ends} in all; Kaggle accepts them"
+        remarks.append(Fault(_line_of(data, b"\r\n"), message))
+    if lone := data.count(b"\r") - ends:
+        message = f"line ends are CR (old Mac), {lone} in all; save the file with LF (Unix) line ends"
+        faults.append(Fault(_line_of(data.replace(b"\r\n", b" \n"), b"\r"), message))
+    if not has_header:
+        faults.append(Fault(1, f"the header is missing; the first line must be {HEADER}"))
+    elif first_line != HEADER:
+        faults.append(Fault(1, f"the header is {quote(first_line)}; it must be {HEADER}"))
+    return faults, remarks
 
 
 def _line_of(data: bytes, part: bytes) -> int:

@@ -80,21 +80,12 @@ def training_frames(layout: Layout) -> pd.DataFrame:
     """
     table = read_train_csv(layout.train_csv).sort_values(["subject", "img"], ignore_index=True)
     stems = table.subject.astype(str) + "_" + table.img.astype(str)
-    present = {path.name for path in layout.train.iterdir()}
-    missing = [stem for stem in stems if f"{stem}.tif" not in present]
-    if missing:
-        refuse_other_endings(layout.train, present)
-        raise NerveError(
-            f"{layout.train} lacks {len(missing)} of {len(table)} frames of {layout.train_csv.name}, the first "
-            f"is {missing[0]}.tif; run `kaggle-nerve fetch` again."
-        )
-    if rowless := sorted(
-        {name for name in present if facts.TRAIN_FRAME.match(name)} - {f"{stem}.tif" for stem in stems}
-    ):
-        raise NerveError(
-            f"{layout.train_csv} has no row for {len(rowless)} of the frames in {layout.train}, the first is "
-            f"{rowless[0]}: it was cut off, or these are other data; run `kaggle-nerve fetch` again, or remove them."
-        )
+    names = sorted(path.name for path in layout.train.iterdir())
+    frames = [name for name in names if facts.TRAIN_FRAME.match(name)]
+    doubt = ": it was cut off, or these are other data"
+    _require_same_frames(
+        layout.train, names, frames, layout.train_csv, [f"{stem}.tif" for stem in stems], doubt
+    )
     return table.assign(
         path=[layout.train / f"{stem}.tif" for stem in stems],
         mask_path=[layout.train / f"{stem}_mask.tif" for stem in stems],
@@ -109,24 +100,37 @@ def test_frames(layout: Layout) -> pd.DataFrame:
     """
     if not layout.test.is_dir():
         raise NerveError(f"{layout.root} has no folder {facts.TEST_FOLDER}/; run `kaggle-nerve fetch` again.")
-    names = {path.name for path in layout.test.iterdir()}
+    names = [path.name for path in layout.test.iterdir()]
     imgs = sorted(int(match["img"]) for name in names if (match := facts.TEST_FRAME.match(name)))
     if not imgs:
         refuse_other_endings(layout.test, names)
         raise NerveError(f"{layout.test} has no test frames; run `kaggle-nerve fetch` again.")
     if layout.sample_csv.is_file():
-        expected = set(submission.read(layout.sample_csv).img)
-        if missing := sorted(expected - set(imgs)):
-            raise NerveError(
-                f"{layout.test} lacks {len(missing)} of {len(expected)} frames of {layout.sample_csv.name}, the "
-                f"first is {missing[0]}.tif; run `kaggle-nerve fetch` again."
-            )
-        if rowless := sorted(set(imgs) - expected):
-            raise NerveError(
-                f"{layout.sample_csv} has no row for {len(rowless)} of the frames in {layout.test}, the first is "
-                f"{rowless[0]}.tif; run `kaggle-nerve fetch` again, or remove them."
-            )
+        frames = [f"{img}.tif" for img in imgs]
+        expected = [f"{img}.tif" for img in sorted(set(submission.read(layout.sample_csv).img))]
+        _require_same_frames(layout.test, names, frames, layout.sample_csv, expected)
     return pd.DataFrame({"img": imgs, "path": [layout.test / f"{img}.tif" for img in imgs]})
+
+
+def _require_same_frames(
+    folder: Path, names: list[str], frames: list[str], csv: Path, expected: list[str], doubt: str = ""
+) -> None:
+    """Raise NerveError if ``frames``, those among the ``names`` in ``folder``, are not those ``expected`` by ``csv``.
+
+    ``doubt``: what may be wrong with ``csv`` if it lacks some. Both lists are in order.
+    """
+    present, listed = set(frames), set(expected)
+    if missing := [name for name in expected if name not in present]:
+        refuse_other_endings(folder, names)
+        raise NerveError(
+            f"{folder} lacks {len(missing)} of {len(expected)} frames of {csv.name}, the first is {missing[0]}; run "
+            "`kaggle-nerve fetch` again."
+        )
+    if rowless := [name for name in frames if name not in listed]:
+        raise NerveError(
+            f"{csv} has no row for {len(rowless)} of the frames in {folder}, the first is {rowless[0]}{doubt}; run "
+            "`kaggle-nerve fetch` again, or remove them."
+        )
 
 
 def other_endings(names: Iterable[str]) -> dict[str, str]:

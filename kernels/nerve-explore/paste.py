@@ -49,7 +49,7 @@ FILES = {
     "kaggle_nerve/competition/plausibility.py": "51c109082e921d28",
     "kaggle_nerve/competition/rle.py": "c5ef24be1b2f8267",
     "kaggle_nerve/competition/rle_faults.py": "7b3c2137b812ff94",
-    "kaggle_nerve/competition/submission.py": "ee12b258f7e66c30",
+    "kaggle_nerve/competition/submission.py": "f3e80d2d698ca3b7",
     "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
     "kaggle_nerve/settings/files.py": "0de9f48fd63e6565",
     "kaggle_nerve/settings/schema.py": "44f538588467e772",
@@ -63,7 +63,7 @@ FILES = {
     "kaggle_nerve/data/cache.py": "16217c4f68ec7922",
     "kaggle_nerve/data/doubted.py": "d255e6ca367535b2",
     "kaggle_nerve/data/folds.py": "aed0cc5044c573a1",
-    "kaggle_nerve/data/frames.py": "73a58d3417bec3c1",
+    "kaggle_nerve/data/frames.py": "031402da585a530a",
     "kaggle_nerve/data/overlay.py": "b376d9e6172681a6",
     "kaggle_nerve/data/tiff.py": "4928e24568c273f8",
     "kaggle_nerve/models/__init__.py": "f28d8f7429f7f6eb",
@@ -2314,36 +2314,15 @@ def check(path: Path, sample: Path | range | None = None) -> Report:
     expected = None if frames_of_sample is None else list(frames_of_sample)
     if expected == []:
         raise NerveError(f"{sample} has no rows below its header; fetch the competition's files again")
-    faults: list[Fault] = []
-
-    def add_fault(line: int | None, message: str) -> None:
-        faults.append(Fault(line, message))
-
     if unreadable := csv_text.find_unreadable(data):
         return Report(path, 0, 0, 0, (Fault(*unreadable),))
-    if data.startswith(csv_text.BYTE_ORDER_MARK):
-        add_fault(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM")
-    remarks = []
-    if ends := data.count(b"\r\n"):
-        remarks.append(
-            Fault(
-                _line_of(data, b"\r\n"), f"line ends are CRLF (Windows), {ends} in all; Kaggle accepts them"
-            )
-        )
-    if lone := data.count(b"\r") - ends:
-        line = _line_of(data.replace(b"\r\n", b" \n"), b"\r")
-        add_fault(line, f"line ends are CR (old Mac), {lone} in all; save the file with LF (Unix) line ends")
     lines = csv_text.lines(data)
     has_header = _FRAME_NUMBER.fullmatch(lines[0].partition(",")[0]) is None
-    if not has_header:
-        add_fault(1, f"the header is missing; the first line must be {HEADER}")
-    elif lines[0] != HEADER:
-        add_fault(1, f"the header is {quote(lines[0])}; it must be {HEADER}")
+    faults, remarks = _check_form(data, lines[0], has_header)
     frames: list[tuple[int, int]] = []
-    rows = 0
     masks: list[plausibility.Runs] = []
-    for line, text in enumerate(lines[has_header:], 1 + has_header):
-        rows += 1
+    rows = lines[has_header:]
+    for line, text in enumerate(rows, 1 + has_header):
         img, run_lengths, complaints = _row(text)
         if img is not None:
             frames.append((line, img))
@@ -2352,18 +2331,35 @@ def check(path: Path, sample: Path | range | None = None) -> Report:
                 masks.append(rle.runs(run_lengths))
             except rle.RunLengthError as fault:
                 complaints.append(_mask_complaint(run_lengths, fault))
-        for complaint in complaints:
-            add_fault(line, complaint)
+        faults.extend(Fault(line, complaint) for complaint in complaints)
     if not rows:
-        add_fault(None, "there are no rows below the header")
+        faults.append(Fault(None, "there are no rows below the header"))
     frame_faults, order_remarks = _check_frames(frames, expected)
     faults.extend(frame_faults)
     faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
     remarks.extend(order_remarks)
     if not faults:
-        remarks.extend(Fault(None, message) for message in plausibility.remark(masks, rows))
+        remarks.extend(Fault(None, message) for message in plausibility.remark(masks, len(rows)))
     pixels = sum(int(lengths.sum()) for _, lengths in masks)
-    return Report(path, rows, len(masks), pixels, tuple(faults), tuple(remarks))
+    return Report(path, len(rows), len(masks), pixels, tuple(faults), tuple(remarks))
+
+
+def _check_form(data: bytes, first_line: str, has_header: bool) -> tuple[list[Fault], list[Fault]]:
+    """Return faults (byte-order mark, line ends, header) and remarks (CRLF) on what is not a row."""
+    faults, remarks = [], []
+    if data.startswith(csv_text.BYTE_ORDER_MARK):
+        faults.append(Fault(1, "the file begins with a byte-order mark (BOM); save it as UTF-8 without BOM"))
+    if ends := data.count(b"\r\n"):
+        message = f"line ends are CRLF (Windows), {ends} in all; Kaggle accepts them"
+        remarks.append(Fault(_line_of(data, b"\r\n"), message))
+    if lone := data.count(b"\r") - ends:
+        message = f"line ends are CR (old Mac), {lone} in all; save the file with LF (Unix) line ends"
+        faults.append(Fault(_line_of(data.replace(b"\r\n", b" \n"), b"\r"), message))
+    if not has_header:
+        faults.append(Fault(1, f"the header is missing; the first line must be {HEADER}"))
+    elif first_line != HEADER:
+        faults.append(Fault(1, f"the header is {quote(first_line)}; it must be {HEADER}"))
+    return faults, remarks
 
 
 def _line_of(data: bytes, part: bytes) -> int:
@@ -3878,21 +3874,12 @@ def training_frames(layout: Layout) -> pd.DataFrame:
     """
     table = read_train_csv(layout.train_csv).sort_values(["subject", "img"], ignore_index=True)
     stems = table.subject.astype(str) + "_" + table.img.astype(str)
-    present = {path.name for path in layout.train.iterdir()}
-    missing = [stem for stem in stems if f"{stem}.tif" not in present]
-    if missing:
-        refuse_other_endings(layout.train, present)
-        raise NerveError(
-            f"{layout.train} lacks {len(missing)} of {len(table)} frames of {layout.train_csv.name}, the first "
-            f"is {missing[0]}.tif; run `kaggle-nerve fetch` again."
-        )
-    if rowless := sorted(
-        {name for name in present if facts.TRAIN_FRAME.match(name)} - {f"{stem}.tif" for stem in stems}
-    ):
-        raise NerveError(
-            f"{layout.train_csv} has no row for {len(rowless)} of the frames in {layout.train}, the first is "
-            f"{rowless[0]}: it was cut off, or these are other data; run `kaggle-nerve fetch` again, or remove them."
-        )
+    names = sorted(path.name for path in layout.train.iterdir())
+    frames = [name for name in names if facts.TRAIN_FRAME.match(name)]
+    doubt = ": it was cut off, or these are other data"
+    _require_same_frames(
+        layout.train, names, frames, layout.train_csv, [f"{stem}.tif" for stem in stems], doubt
+    )
     return table.assign(
         path=[layout.train / f"{stem}.tif" for stem in stems],
         mask_path=[layout.train / f"{stem}_mask.tif" for stem in stems],
@@ -3907,24 +3894,37 @@ def test_frames(layout: Layout) -> pd.DataFrame:
     """
     if not layout.test.is_dir():
         raise NerveError(f"{layout.root} has no folder {facts.TEST_FOLDER}/; run `kaggle-nerve fetch` again.")
-    names = {path.name for path in layout.test.iterdir()}
+    names = [path.name for path in layout.test.iterdir()]
     imgs = sorted(int(match["img"]) for name in names if (match := facts.TEST_FRAME.match(name)))
     if not imgs:
         refuse_other_endings(layout.test, names)
         raise NerveError(f"{layout.test} has no test frames; run `kaggle-nerve fetch` again.")
     if layout.sample_csv.is_file():
-        expected = set(submission.read(layout.sample_csv).img)
-        if missing := sorted(expected - set(imgs)):
-            raise NerveError(
-                f"{layout.test} lacks {len(missing)} of {len(expected)} frames of {layout.sample_csv.name}, the "
-                f"first is {missing[0]}.tif; run `kaggle-nerve fetch` again."
-            )
-        if rowless := sorted(set(imgs) - expected):
-            raise NerveError(
-                f"{layout.sample_csv} has no row for {len(rowless)} of the frames in {layout.test}, the first is "
-                f"{rowless[0]}.tif; run `kaggle-nerve fetch` again, or remove them."
-            )
+        frames = [f"{img}.tif" for img in imgs]
+        expected = [f"{img}.tif" for img in sorted(set(submission.read(layout.sample_csv).img))]
+        _require_same_frames(layout.test, names, frames, layout.sample_csv, expected)
     return pd.DataFrame({"img": imgs, "path": [layout.test / f"{img}.tif" for img in imgs]})
+
+
+def _require_same_frames(
+    folder: Path, names: list[str], frames: list[str], csv: Path, expected: list[str], doubt: str = ""
+) -> None:
+    """Raise NerveError if ``frames``, those among the ``names`` in ``folder``, are not those ``expected`` by ``csv``.
+
+    ``doubt``: what may be wrong with ``csv`` if it lacks some. Both lists are in order.
+    """
+    present, listed = set(frames), set(expected)
+    if missing := [name for name in expected if name not in present]:
+        refuse_other_endings(folder, names)
+        raise NerveError(
+            f"{folder} lacks {len(missing)} of {len(expected)} frames of {csv.name}, the first is {missing[0]}; run "
+            "`kaggle-nerve fetch` again."
+        )
+    if rowless := [name for name in frames if name not in listed]:
+        raise NerveError(
+            f"{csv} has no row for {len(rowless)} of the frames in {folder}, the first is {rowless[0]}{doubt}; run "
+            "`kaggle-nerve fetch` again, or remove them."
+        )
 
 
 def other_endings(names: Iterable[str]) -> dict[str, str]:
