@@ -1,7 +1,8 @@
-"""The U-Net of a preset in PyTorch, for `benchmarks/step.py`; runs in an environment of its own with torch alone.
+"""The U-Net of a preset in PyTorch, for `step.py` and `gpu.py`; runs in an environment of its own with torch alone.
 
 Reads one JSON line (the network), answers ``{"parameters": n}``, then for each line ``N`` on standard input
-takes N training steps and answers their seconds.
+takes N training steps and answers their seconds. With ``"device": "cuda"`` it computes in bfloat16, compiled, and
+is ready when it answers first.
 """
 
 import json
@@ -74,24 +75,44 @@ def main() -> None:
     asked = json.loads(sys.stdin.readline())
     torch.set_num_threads(asked["threads"])
     torch.manual_seed(0)
+    device = asked.get("device", "cpu")
     layout = torch.channels_last if asked["channels_last"] else torch.contiguous_format
-    model = UNet(**asked["network"]).to(memory_format=layout).train()
+    model = UNet(**asked["network"]).to(device, memory_format=layout).train()
     shape = (asked["batch"], 1, *asked["size"])
-    frames = (torch.rand(shape) * 255).to(memory_format=layout)
-    truth = (torch.rand(shape) > 0.9).float().to(memory_format=layout)
-    there = torch.ones(asked["batch"], 1)
-    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    frames = (torch.rand(shape) * 255).to(device, memory_format=layout)
+    truth = (torch.rand(shape) > 0.9).float().to(device, memory_format=layout)
+    there = torch.ones(asked["batch"], 1, device=device)
+    on_gpu = device == "cuda"
+    options = {"fused": True} if on_gpu else {}
+    optimiser = asked.get("optimiser", "Adam")
+    optimiser = getattr(torch.optim, optimiser)(model.parameters(), 1e-3, **options)
     parameters = sum(values.numel() for values in model.parameters())
-    print(json.dumps({"parameters": parameters, "version": torch.__version__}), flush=True)
-    for line in sys.stdin:
+
+    def compute() -> torch.Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=on_gpu):
+            mask, presence = model(frames)
+        return loss_of(mask.float(), presence.float(), truth, there, asked["smooth"])
+
+    forward = torch.compile(compute) if on_gpu else compute
+
+    def steps(count: int) -> float:
         started = time.perf_counter()
-        for _ in range(int(line)):
+        for _ in range(count):
             optimiser.zero_grad(set_to_none=True)
-            loss = loss_of(*model(frames), truth, there, asked["smooth"])
+            loss = forward()
             loss.backward()
             optimiser.step()
-            loss.item()
-        print(time.perf_counter() - started, flush=True)
+            if not on_gpu:
+                loss.item()
+        loss.item()
+        return time.perf_counter() - started
+
+    if on_gpu:
+        steps(3)
+    facts = {"parameters": parameters, "version": torch.__version__}
+    print(json.dumps(facts), flush=True)
+    for line in sys.stdin:
+        print(steps(int(line)), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ PATIENCE = 120.0
 SHARED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """Variables that let processes share an accelerator: by default TensorFlow and JAX allocate all of its memory."""
 
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
+"""Variable of JAX for the folder of compiled networks."""
+
 DETERMINISTIC_XLA = "--xla_gpu_deterministic_ops=true"
 
 _LIST = "import json, keras; print(json.dumps(keras.distribution.list_devices()))"
@@ -70,10 +73,23 @@ def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
         return variables | SHARED if jobs > gpus else variables
     if jobs == 1:
         return {}
-    threads = str(max(1, _cores() // jobs))
+    threads = str(max(1, cores() // jobs))
     # XLA's processor client, for JAX, reads NPROC.
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
     return dict.fromkeys(names, threads)
+
+
+def prepare_environment() -> None:
+    """Set variables that the backend reads at its first use; those that the user has set stay.
+
+    An accelerator's memory is taken as needed, so that other processes can use it, too. JAX keeps compiled networks
+    on disk: compiling one for a GPU takes a minute, and every fold's is the same.
+    """
+    for name, value in SHARED.items():
+        os.environ.setdefault(name, value)
+    if _device_files():
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        os.environ.setdefault(COMPILED, str(home / "kaggle-nerve" / "compiled"))
 
 
 def preferred_precision() -> str:
@@ -94,6 +110,11 @@ def precision_of(kind: str, capability: tuple[int, int] | None) -> str:
     if kind == "gpu" and capability is not None and capability >= (7, 0):
         return "mixed_float16"
     return "float32"
+
+
+def is_accelerated() -> bool:
+    """Return whether this process computes on an accelerator, and not on the processor. This initialises it."""
+    return _device()[0] != "cpu"
 
 
 def make_deterministic() -> None:
@@ -181,7 +202,7 @@ def _allowed_gpus() -> list[str] | None:
     return names[:first_bad]
 
 
-def _cores() -> int:
+def cores() -> int:
     """Count the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -13,7 +13,7 @@ from kaggle_nerve.storage import read_completion
 from kaggle_nerve.training import averaging, checkpoint, optimisers
 from kaggle_nerve.training.checkpoint import Checkpoint, State
 from kaggle_nerve.training.fold import train_fold
-from kaggle_nerve.training.steps import run_steps
+from kaggle_nerve.training.steps import HostSteps
 
 WAYS = {
     "best": ("training.average=best",),
@@ -115,11 +115,11 @@ def trained_a_little(data, tmp_path, *changes: str):
     model = optimisers.build_compiled(job.settings)
     seen = []
 
-    def after() -> bool:
+    def after(count: int) -> bool:
         seen.append([np.array(keras.ops.convert_to_numpy(value)) for value in model.trainable_variables])
         return False
 
-    run_steps(model, batches, 3, next_rate=lambda: 0.01, after_step=after)
+    HostSteps(model, batches).run(3, next_rate=lambda: 0.01, after_steps=after)
     return job, model, batches, seen
 
 

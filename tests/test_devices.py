@@ -77,7 +77,7 @@ def test_each_process_gets_a_gpu_of_those_that_this_one_may_use(monkeypatch):
 
 
 def test_processes_without_gpus_share_the_cores(monkeypatch):
-    monkeypatch.setattr(devices, "_cores", lambda: 7)
+    monkeypatch.setattr(devices, "cores", lambda: 7)
     assert set(devices.environment_for(0, 3, gpus=0).values()) == {"2"}
     assert set(devices.environment_for(0, 9, gpus=0).values()) == {"1"}
     assert devices.environment_for(0, 1, gpus=0) == {}

@@ -34,7 +34,7 @@ from kaggle_nerve.training.fold import train_fold
 from kaggle_nerve.training.optimisers import build_compiled
 from kaggle_nerve.training.run_folds import train_folds
 from kaggle_nerve.training.schedule import learning_rate
-from kaggle_nerve.training.steps import measure, run_steps
+from kaggle_nerve.training.steps import HostSteps, measure
 from kaggle_nerve.training.validation import score_epoch
 
 
@@ -384,12 +384,12 @@ def test_each_step_has_its_own_learning_rate(data, tmp_path):
     kernel = next(variable for variable in model.trainable_variables if variable.path == path)
     seen = []
 
-    def after():
+    def after(count):
         seen.append(keras.ops.convert_to_numpy(kernel).copy())
         return False
 
     start = keras.ops.convert_to_numpy(kernel).copy()
-    run_steps(model, batches, 3, next_rate=iter([0.0, 0.5, 0.0]).__next__, after_step=after)
+    HostSteps(model, batches).run(3, next_rate=iter([0.0, 0.5, 0.0]).__next__, after_steps=after)
     # Plain gradient descent: a rate of 0 moves nothing, so only the second step may.
     np.testing.assert_array_equal(seen[0], start)
     assert np.abs(seen[1] - seen[0]).max() > 1e-4
@@ -408,7 +408,7 @@ def test_a_training_step_is_traced_once(data, tmp_path):
         return real(*values)
 
     model.train_step = traced
-    run_steps(model, batches, 3, next_rate=lambda: 0.01, after_step=lambda: False)
+    HostSteps(model, batches).run(3, next_rate=lambda: 0.01, after_steps=lambda count: False)
     assert len(traces) == 1
 
 
@@ -418,7 +418,7 @@ def test_measuring_leaves_no_trace(data, tmp_path):
     model = build_compiled(job.settings)
     variables = [*model.variables, *model.optimizer.variables]
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-    speed = measure(model, batches, job.frames.cache.frames[:3], job.settings)
+    speed = measure(model, HostSteps(model, batches), job.frames.cache.frames[:3], job.settings)
     assert speed.finish > averaging.STATISTICS_BATCHES * speed.step
     assert len(variables) == len([*model.variables, *model.optimizer.variables])
     for variable, value in zip(variables, before, strict=True):

@@ -27,6 +27,7 @@ def load_keras(*, deterministic: bool = False, device: bool = True) -> None:
     """
     # TensorFlow warns of repeated tracing when several models are each traced once.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    devices.prepare_environment()
     with _silence():
         try:
             import keras

@@ -1,5 +1,6 @@
 """Augment a frame together with its mask, by OpenCV on uint8."""
 
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import cv2
@@ -15,6 +16,41 @@ _NORMAL = (_QUANTILES / _QUANTILES.std()).astype(np.float32)
 GRID = (4, 5)
 """Rows and columns of the grid of random numbers that is interpolated to a smooth field."""
 
+BLUR = (3, 0.8)
+"""Pixels and standard deviation of the Gaussian that separates the finest details from the rest."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """All that is random about an augmented frame, except the noise of its pixels.
+
+    ``matrix``: affine map (2, 3) of pixel positions (across, down) from the frame to its augmented copy. ``bend``:
+    displacements in pixels, float32 `GRID` + (2,), or None. ``curve``: new value of each of 256 grey values, uint8.
+    ``gain``: factors, float32 `GRID`, or None. ``sharpness``: share of the finest details to add. ``noise``: standard
+    deviation in grey values.
+    """
+
+    matrix: np.ndarray
+    bend: np.ndarray | None
+    curve: np.ndarray
+    gain: np.ndarray | None
+    sharpness: float
+    noise: float
+
+
+def draw(shape: tuple[int, ...], random: np.random.Generator, ranges: AugmentationSettings) -> Draw:
+    """Draw the augmentation of a frame of ``shape`` (height, width)."""
+    return Draw(
+        matrix=_matrix(shape, random, ranges),
+        bend=_bend(shape, random, ranges.elastic) if ranges.elastic > 0 else None,
+        curve=_grey_curve(random, ranges),
+        gain=1 + random.uniform(-ranges.gain, ranges.gain, GRID).astype(np.float32)
+        if ranges.gain > 0
+        else None,
+        sharpness=random.uniform(-ranges.sharpness, ranges.sharpness) if ranges.sharpness > 0 else 0.0,
+        noise=255 * random.uniform(0, ranges.noise) if ranges.noise > 0 else 0.0,
+    )
+
 
 def augment(
     frame: np.ndarray, mask: np.ndarray, random: np.random.Generator, ranges: AugmentationSettings
@@ -22,22 +58,24 @@ def augment(
     """Return augmented copies of ``frame`` and ``mask``, both uint8 (height, width).
 
     Geometric changes apply to both; grey values, gain, sharpness and noise change the frame only. Areas from
-    beyond the border are black in both, as outside a real ultrasound image.
+    beyond the border are black in both, as outside a real ultrasound image. `device_augment` does the same on an
+    accelerator.
     """
-    matrix = _matrix(frame.shape, random, ranges)
-    displacements = _displacements(frame.shape, random, ranges.elastic) if ranges.elastic > 0 else None
+    drawn = draw(frame.shape, random, ranges)
+    displacements = None if drawn.bend is None else _smooth(drawn.bend, frame.shape)
     # Linear interpolation would blur training frames, but not those to predict.
     frame, mask = (
-        _warp(frame, matrix, displacements, cv2.INTER_CUBIC),
-        _warp(mask, matrix, displacements, cv2.INTER_LINEAR),
+        _warp(frame, drawn.matrix, displacements, cv2.INTER_CUBIC),
+        _warp(mask, drawn.matrix, displacements, cv2.INTER_LINEAR),
     )
-    frame = cv2.LUT(frame, _grey_curve(random, ranges))
-    if ranges.gain > 0:
-        frame = cv2.multiply(frame, _gain(frame.shape, random, ranges.gain), dtype=cv2.CV_8U)
+    frame = cv2.LUT(frame, drawn.curve)
+    if drawn.gain is not None:
+        # Gain differs with depth and contact.
+        frame = cv2.multiply(frame, _smooth(drawn.gain, frame.shape), dtype=cv2.CV_8U)
     if ranges.sharpness > 0:
-        frame = _sharpen(frame, random.uniform(-ranges.sharpness, ranges.sharpness))
+        frame = _sharpen(frame, drawn.sharpness)
     if ranges.noise > 0:
-        frame = _add_noise(frame, random, 255 * random.uniform(0, ranges.noise))
+        frame = _add_noise(frame, random, drawn.noise)
     return frame, mask
 
 
@@ -70,25 +108,21 @@ def _warp(
     return cv2.remap(image, x, y, interpolation)
 
 
-def _displacements(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
-    """Draw a smooth field of displacements, float32 (height, width, 2), at most ``share`` of the width and height."""
+def _bend(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
+    """Draw displacements on a coarse grid, at most ``share`` of the width and height, in pixels."""
     height, width = shape
-    field = random.uniform(-share, share, (*GRID, 2)).astype(np.float32) * np.array(
-        [width, height], np.float32
-    )
-    return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
+    field = random.uniform(-share, share, (*GRID, 2)).astype(np.float32)
+    return field * np.array([width, height], np.float32)
 
 
-def _gain(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
-    """Draw a smooth field of factors around 1, float32 (height, width): gain differs with depth and contact."""
-    height, width = shape
-    field = 1 + random.uniform(-share, share, GRID).astype(np.float32)
-    return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
+def _smooth(grid: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Interpolate ``grid`` to a field of ``shape`` (height, width)."""
+    return cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _sharpen(frame: np.ndarray, amount: float) -> np.ndarray:
     """Add ``amount`` of the finest details to ``frame``, or remove them if it is negative."""
-    return cv2.addWeighted(frame, 1 + amount, cv2.GaussianBlur(frame, (3, 3), 0.8), -amount, 0)
+    return cv2.addWeighted(frame, 1 + amount, cv2.GaussianBlur(frame, (BLUR[0], BLUR[0]), BLUR[1]), -amount, 0)
 
 
 def _add_noise(frame: np.ndarray, random: np.random.Generator, deviation: float) -> np.ndarray:

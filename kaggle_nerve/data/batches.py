@@ -5,7 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kaggle_nerve.data.augment import augment
+from kaggle_nerve.data.augment import augment, draw
+from kaggle_nerve.data.device_augment import Draws, stack
 from kaggle_nerve.data.doubted import Marks
 from kaggle_nerve.data.sampling import arrange_batches, draw_rows, most_batches
 from kaggle_nerve.errors import NerveError
@@ -46,6 +47,8 @@ class Batches(keras.utils.PyDataset):
         self.frames, self.masks, self.has_mask, self.rows = frames, masks, has_mask, rows
         self.batch, self.seed, self.ranges = min(batch, len(rows)), seed, ranges
         self.outputs, self.marks = outputs, marks or Marks()
+        presence = has_mask if self.marks.presence is None else self.marks.presence
+        self.presence = presence.astype(np.float32)
         self.epoch, self.order = 0, rows
         self.natural_rate = float(has_mask[rows].mean())
         self.one_per_subject = subjects is not None
@@ -82,22 +85,34 @@ class Batches(keras.utils.PyDataset):
         return self._count
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        rows = self.order[index * self.batch : (index + 1) * self.batch]
+        rows = self.batch_rows(index)
         frames = np.empty((len(rows), *self.frames.shape[1:], 1), np.float32)
         masks = np.empty_like(frames)
         for place, row in enumerate(rows):
             frame, mask = self.frames[row], self.masks[row]
             if self.ranges is not None:
-                random = np.random.default_rng((self.seed, 2, self.epoch, index * self.batch + place))
-                frame, mask = augment(frame, mask, random, self.ranges)
+                frame, mask = augment(frame, mask, self._random(index, place), self.ranges)
             frames[place, ..., 0], masks[place, ..., 0] = frame, mask
         masks /= 255
-        all_presence = self.has_mask if self.marks.presence is None else self.marks.presence
-        presence = all_presence[rows].astype(np.float32)[:, None]
+        presence = self.presence[rows][:, None]
         targets = {name: presence if name == "presence" else masks for name in self.outputs}
         if self.marks.weights is None:
             return frames, targets
         return frames, targets, dict.fromkeys(self.outputs, self.marks.weights[rows])
+
+    def batch_rows(self, index: int) -> np.ndarray:
+        """Return the rows of the frames in batch ``index``."""
+        return self.order[index * self.batch : (index + 1) * self.batch]
+
+    def draws(self, index: int) -> Draws:
+        """Draw the augmentation of batch ``index`` without applying it: the same as in the batch."""
+        assert self.ranges is not None
+        shape = self.frames.shape[1:]
+        drawn = [draw(shape, self._random(index, place), self.ranges) for place in range(self.batch)]
+        return stack(drawn, sharpen=self.ranges.sharpness > 0, noise=self.ranges.noise > 0)
+
+    def _random(self, index: int, place: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, 2, self.epoch, index * self.batch + place))
 
     def _most_batches(self) -> int:
         counts = np.bincount(self._groups[self.rows])

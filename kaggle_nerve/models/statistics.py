@@ -1,6 +1,6 @@
 """Recompute batch-normalisation statistics, which averaged weights lack."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import numpy as np
@@ -21,8 +21,9 @@ def recompute(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
     for norm in norms:
         norm.momentum = 0.0  # each pass replaces the statistics by those of its own batch
     try:
+        update = _compile_update(model)
         for frames in batches:
-            model(frames, training=True)
+            update(frames)
             count += 1
             for total, variable in zip(sums, (v for norm in norms for v in _moving(norm)), strict=True):
                 total += keras.ops.convert_to_numpy(variable)
@@ -31,6 +32,30 @@ def recompute(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
             norm.momentum = momentum
     for total, variable in zip(sums, (v for norm in norms for v in _moving(norm)), strict=True):
         variable.assign(total / max(count, 1))
+
+
+def _compile_update(model: keras.Model) -> Callable[[np.ndarray], None]:
+    """Compile a function that calls ``model`` on frames as in training. Keras compiles no call without a loss."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        graph = tf.function(lambda frames: model(frames, training=True))
+
+        def update(frames: np.ndarray) -> None:
+            graph(tf.constant(frames))
+
+        return update
+    import jax
+
+    compiled = jax.jit(lambda *values: model.stateless_call(*values, training=True)[1])
+
+    def update_from_outside(frames: np.ndarray) -> None:
+        groups = model.trainable_variables, model.non_trainable_variables
+        values = ([variable.value for variable in group] for group in groups)
+        for variable, value in zip(groups[1], compiled(*values, frames), strict=True):
+            variable.assign(value)
+
+    return update_from_outside
 
 
 def _batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:

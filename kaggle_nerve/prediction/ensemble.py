@@ -77,20 +77,18 @@ def _stream(
     folds = len(run.finished_folds())
     shapes = _shapes(count, run.settings.size, folds)
     stored = GrowingArrays(run.test_folder, shapes, key, "the predictions of the test frames")
-    step = CHUNK * settings.batch
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     with reporter.bar("Predicting", count) as bar:
         bar.update(stored.done)
-        for start in range(stored.done, count, step):
-            frames = cache.frames[start : start + step]
-            streams = [probabilities(model, frames, **options) for model in models]
-            row = start
-            while row < start + len(frames):
-                combined = combine_models([next(stream) for stream in streams], folds, settings.combine)
-                stored.write(row, combined)
-                row += len(combined["presence"])
-            stored.note(row)
-            bar.update(len(frames))
+        row = stored.done
+        streams = [probabilities(model, cache.frames[row:], **options) for model in models]
+        for number, outputs in enumerate(zip(*streams, strict=True), 1):
+            combined = combine_models(list(outputs), folds, settings.combine)
+            stored.write(row, combined)
+            row += len(combined["presence"])
+            if number % CHUNK == 0 or row == count:
+                stored.note(row)
+            bar.update(len(combined["presence"]))
     figures = {name: stored.read(name) for name in ("presence", "agreement", "spread")}
     stored.finish()
     return figures

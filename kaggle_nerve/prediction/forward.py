@@ -7,8 +7,9 @@ from weakref import WeakKeyDictionary
 import keras
 import numpy as np
 
-from kaggle_nerve import memory
+from kaggle_nerve import devices, memory
 from kaggle_nerve.maps.blending import Mixer, mean_agreement
+from kaggle_nerve.prediction import device_views
 from kaggle_nerve.prediction.views import VIEWS, View, apply_view, undo_view
 
 OUTPUTS = ("mask", "presence")
@@ -41,10 +42,16 @@ def probabilities(
     ``tta`` names the `VIEWS`, and ``combine`` the method of `blending.combine`. Without a presence head,
     the presence is the largest probability of the mask. Masks of deep supervision are not computed.
     """
-    model = _without_deep_masks(model)
+    model, views = _without_deep_masks(model), VIEWS[tta]
+    network = None
+    if len(views) > 1 and combine in device_views.METHODS and devices.is_accelerated():
+        network = device_views.build(model, views, combine)
     for start in range(0, len(frames), batch):
-        chunk = np.asarray(frames[start : start + batch], np.float32)
-        yield _predict_batch(model, chunk, batch, VIEWS[tta], combine)
+        chunk = np.asarray(frames[start : start + batch])
+        if network:
+            yield ModelOutput(**_pass(network, chunk, batch))
+        else:
+            yield _predict_batch(model, chunk.astype(np.float32), batch, views, combine)
 
 
 def _predict_batch(
@@ -52,7 +59,9 @@ def _predict_batch(
 ) -> ModelOutput:
     mixer, binary_masks, presences = Mixer(combine), [], []
     for view in views:
-        masks, presence = _pass(model, apply_view(chunk, view)[..., None], batch)
+        outputs = _pass(model, apply_view(chunk, view)[..., None], batch)
+        masks = outputs["mask"][..., 0]
+        presence = outputs["presence"][:, 0] if "presence" in outputs else masks.max(axis=(1, 2))
         masks = undo_view(masks, view)
         mixer.add(masks, presence)
         binary_masks.append(masks >= np.float32(0.5))
@@ -64,8 +73,11 @@ def _predict_batch(
     return ModelOutput(*mixer.result(), np.array(agreement, np.float32), np.std(presences, axis=0))
 
 
-def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Predict ``chunk``, ``batch`` frames at a time, or fewer if memory does not suffice: the result is the same."""
+def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> dict[str, np.ndarray]:
+    """Return the outputs of ``model`` for ``chunk``, float32.
+
+    Predict ``batch`` frames at a time, or fewer if memory does not suffice: the result is the same.
+    """
     batch = min(batch, _largest.get(model, batch))
     try:
         parts = [_pass_batch(model, chunk[row : row + batch], batch) for row in range(0, len(chunk), batch)]
@@ -74,21 +86,17 @@ def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray
             raise
         _largest[model] = batch // 2
     else:
-        masks, presences = zip(*parts, strict=True)
-        return np.concatenate(masks), np.concatenate(presences)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return _pass(model, chunk, batch)
 
 
-def _pass_batch(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+def _pass_batch(model: keras.Model, chunk: np.ndarray, batch: int) -> dict[str, np.ndarray]:
     count = len(chunk)
     if count < batch:
         # One shape means one compilation; the padding rows are removed again below.
         chunk = np.concatenate([chunk, np.zeros((batch - count, *chunk.shape[1:]), chunk.dtype)])
     outputs = model.predict_on_batch(chunk)
-    masks = outputs["mask"][:count, ..., 0].astype(np.float32)
-    if "presence" not in outputs:
-        return masks, masks.max(axis=(1, 2))
-    return masks, outputs["presence"][:count, 0].astype(np.float32)
+    return {name: np.asarray(values[:count], np.float32) for name, values in outputs.items()}
 
 
 def _without_deep_masks(model: keras.Model) -> keras.Model:

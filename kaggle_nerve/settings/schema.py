@@ -46,6 +46,7 @@ LATER = {
     "model.frozen": 0,
     "model.presence_pool": "mean",
     "model.window": 1.0,
+    "training.augment_on": "auto",
     "augmentation.elastic": 0.0,
     "augmentation.gain": 0.0,
     "augmentation.sharpness": 0.0,
@@ -177,7 +178,8 @@ class TrainingSettings:
     size. ``start`` is a model file to start from, or a run, of which the fold of the same number is used.
     ``noise``: how to treat the frames marked in the table ``noise_table`` (written by ``audit``): ``weight``
     reduces their weight, ``soft`` softens their presence target. ``jit`` lets XLA compile the network
-    where that is faster.
+    where that is faster. ``augment_on`` is where frames are augmented: ``auto`` is the device with an
+    accelerator, and the host (the processor) without one.
     """
 
     epochs: Annotated[int, Range(1, 10000)] = 30
@@ -199,6 +201,7 @@ class TrainingSettings:
     noise: Literal["none", "weight", "soft"] = "none"
     noise_table: str = ""
     deterministic: bool = False
+    augment_on: Literal["auto", "host", "device"] = "auto"
 
     @property
     def jit_compile(self) -> str | bool:

@@ -4,13 +4,15 @@
 Batch-norm statistics fit one set of weights, so averaged weights get new statistics.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import keras
 import numpy as np
 
 from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.devices import cores
 from kaggle_nerve.models import snapshots, statistics
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training import schedule
@@ -127,6 +129,7 @@ def _put_exponential_means(model: keras.Model) -> None:
         variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
 
 
-def _frames(batches: Batches, epoch: int) -> Iterable[np.ndarray]:
+def _frames(batches: Batches, epoch: int) -> Iterator[np.ndarray]:
     batches.start_epoch(epoch)
-    return (batches[index][0] for index in range(min(STATISTICS_BATCHES, len(batches))))
+    with ThreadPoolExecutor(cores()) as pool:
+        yield from pool.map(lambda index: batches[index][0], range(min(STATISTICS_BATCHES, len(batches))))

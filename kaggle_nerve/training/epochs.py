@@ -10,16 +10,27 @@ from kaggle_nerve.progress import Bar
 from kaggle_nerve.runs.run import HISTORY
 from kaggle_nerve.training import averaging, logs, schedule
 from kaggle_nerve.training.checkpoint import Checkpoint, State
+from kaggle_nerve.training.device_steps import steps_for
 from kaggle_nerve.training.job import Stage
-from kaggle_nerve.training.steps import Speed, measure, run_steps
+from kaggle_nerve.training.steps import Speed, measure
 from kaggle_nerve.training.validation import EpochScore, check_collapse, rank, score_epoch
 
 RESERVE = 1.1
 """Safety factor on the measured time of the last validation and the work after it."""
 
 
+SHORT_SAVE = 0.5
+"""Seconds of a checkpoint that is saved after every epoch."""
+
+WORTH = 20
+"""A longer checkpoint is saved when this many times its duration has passed since the latest one."""
+
+
 class Epochs:
-    """Run the remaining epochs of ``stage``, each from sampling frames to saving the checkpoint.
+    """Run the remaining epochs of ``stage``, each from sampling frames to its history row.
+
+    A checkpoint follows, except after short epochs of a large network, where saving would take more time than
+    training: a killed run then loses less than a minute.
 
     Afterwards ``model`` and ``state`` hold the result.
     """
@@ -28,6 +39,7 @@ class Epochs:
         self.stage, self.settings, self.model, self.state = stage, stage.settings, model, state
         self.checkpoint = Checkpoint(stage.folder)
         self.batches, self.held_frames = stage.batches(model), stage.held_frames
+        self.steps = steps_for(model, self.batches, self.settings.training)
         self.overlays = logs.Overlays(
             self.held_frames, stage.truths, stage.names, self.settings.loss.is_conditional
         )
@@ -41,6 +53,8 @@ class Epochs:
         self.deadline, self.bar = stage.deadline, Bar()
         # Measured by `run`, then by each epoch.
         self.step_seconds = self.score_seconds = 0.0
+        # Duration of the latest checkpoint, and when it was finished.
+        self.save_seconds = self.saved = 0.0
         # Steps in the earlier epochs of this session, and in the current epoch.
         self.earlier_steps = self.epoch_steps = 0
 
@@ -52,7 +66,7 @@ class Epochs:
         if self.state.ended(self.settings):
             return
         stage = self.stage
-        speed = measure(self.model, self.batches, self.held_frames, self.settings)
+        speed = measure(self.model, self.steps, self.held_frames, self.settings)
         self._announce(speed)
         self.step_seconds, self.score_seconds = speed.step, speed.validation
         if stage.deadline is not None and stage.is_last:
@@ -72,7 +86,9 @@ class Epochs:
         try:
             while not self.state.ended(self.settings):
                 board.add(self._epoch(), self.overlays.pop_pictures())
-                if self.stage.job.stop():
+                is_stopped = self.stage.job.stop()
+                self._keep(now=is_stopped or self.state.ended(self.settings))
+                if is_stopped:
                     return
         finally:
             board.close()
@@ -134,19 +150,17 @@ class Epochs:
         rate = schedule.positive_rate(pace.progress, self.batches.natural_rate, settings.training)
         self.batches.start_epoch(pace.finished_epochs, rate)
         factor = schedule.plateau_factor(map(rank, self.state.history), settings.optimiser)
-        loss = run_steps(
-            self.model,
-            self.batches,
+        loss = self.steps.run(
             count,
             next_rate=lambda: schedule.learning_rate(pace.step(), settings.optimiser, factor),
-            after_step=self._after_step,
+            after_steps=self._after_steps,
         )
         pace.finish_epoch()
         return loss
 
-    def _after_step(self) -> bool:
-        self.bar.update()
-        self.epoch_steps += 1
+    def _after_steps(self, count: int) -> bool:
+        self.bar.update(count)
+        self.epoch_steps += count
         return self._is_over()
 
     def _score(self) -> EpochScore | None:
@@ -178,12 +192,12 @@ class Epochs:
         logs.write_history(state.history, self.stage.folder / HISTORY)
         mask_share = float((self.stage.truths.areas > 0).mean()) if len(self.held_frames) else 0.0
         check_collapse(state.history, self.settings.training.collapse_epochs, mask_share)
-        self._keep()
         score_text = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
         self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{score_text}")
 
-    def _keep(self) -> None:
-        state = self.state
+    def _keep(self, now: bool) -> None:
+        """Update what is kept of the epoch; save the checkpoint ``now``, or as soon as that is worth its time."""
+        state, kept = self.state, self.state.kept
         cycle_ended = schedule.ends_cycle(
             self.pace.progress, self.pace.after_next_epoch(), self.settings.optimiser
         )
@@ -191,4 +205,9 @@ class Epochs:
         if averaging.joins_mean(state, self.settings):
             self.mean = averaging.running_mean(self.mean, state.averaged, self.model.get_weights())
             state.averaged += 1
-        self.checkpoint.save(self.model, state, self.mean)
+        started = time.monotonic()
+        is_due = self.save_seconds < SHORT_SAVE or started - self.saved >= WORTH * self.save_seconds
+        if now or is_due or state.kept != kept:
+            self.checkpoint.save(self.model, state, self.mean)
+            self.saved = time.monotonic()
+            self.save_seconds = self.saved - started

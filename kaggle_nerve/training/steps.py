@@ -1,5 +1,7 @@
 """Run the training steps of one epoch, with batches prefetched in threads, and measure their speed.
 
+`HostSteps` is for processors; `device_steps` has the counterpart for accelerators.
+
 This loop replaces ``fit``: on the JAX backend, ``fit`` keeps the optimiser's state outside its
 variables between steps, so that a learning rate set there is lost, and ``fit`` prepares batches in one
 thread only.
@@ -11,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import keras
 import numpy as np
@@ -35,16 +38,19 @@ SAVE_SECONDS = 5.0
 """Seconds reserved for building the final model and writing it and its predictions, which are not measured."""
 
 
-def prefetch(batches: Batches, count: int) -> Iterator[tuple]:
-    """Yield the first ``count`` batches in order, prepared ahead in threads.
+T = TypeVar("T")
+
+
+def prefetch(prepare: Callable[[int], T], count: int) -> Iterator[T]:
+    """Yield ``prepare(0)`` to ``prepare(count - 1)`` in order, prepared ahead in threads.
 
     A batch depends on its number alone, so threads do not change it.
     """
-    waiting: deque[Future] = deque()
+    waiting: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(THREADS)
     try:
         for index in range(count):
-            waiting.append(pool.submit(batches.__getitem__, index))
+            waiting.append(pool.submit(prepare, index))
             if len(waiting) > AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -53,30 +59,44 @@ def prefetch(batches: Batches, count: int) -> Iterator[tuple]:
         pool.shutdown(cancel_futures=True)
 
 
-def run_steps(
-    model: keras.Model,
-    batches: Batches,
-    count: int,
-    next_rate: Callable[[], float | None],
-    after_step: Callable[[], bool],
-) -> float:
-    """Train on the first ``count`` batches; return the mean loss.
+class Steps(Protocol):
+    """Take training steps of a model."""
 
-    ``next_rate`` returns each step's learning rate (None: unchanged); ``after_step`` is called after each step and
-    ends the epoch by returning True.
-    """
-    total, count_done = 0.0, 0
-    for batch in prefetch(batches, count):
-        rate = next_rate()
-        if rate is not None:
-            model.optimizer.learning_rate = rate
-        model.reset_metrics()  # Keras before 3.15 would return the mean loss of all steps so far
-        # A batch is (frames, targets) or (frames, targets, weights of the frames).
-        total += float(model.train_on_batch(*batch, return_dict=True)["loss"])
-        count_done += 1
-        if after_step():
-            break
-    return total / count_done
+    batches: Batches
+
+    def run(
+        self, count: int, next_rate: Callable[[], float | None], after_steps: Callable[[int], bool]
+    ) -> float:
+        """Train on the first ``count`` batches of the epoch; return the mean loss.
+
+        ``next_rate`` returns each step's learning rate (None: unchanged). ``after_steps`` is called after one or
+        several steps, with their number, and ends the epoch by returning True.
+        """
+        ...
+
+
+class HostSteps:
+    """Take steps one by one, with batches that threads of the processor augment meanwhile."""
+
+    def __init__(self, model: keras.Model, batches: Batches):
+        self.model, self.batches = model, batches
+
+    def run(
+        self, count: int, next_rate: Callable[[], float | None], after_steps: Callable[[int], bool]
+    ) -> float:
+        """Do as `Steps.run` says."""
+        total, count_done = 0.0, 0
+        for batch in prefetch(self.batches.__getitem__, count):
+            rate = next_rate()
+            if rate is not None:
+                self.model.optimizer.learning_rate = rate
+            self.model.reset_metrics()  # Keras before 3.15 would return the mean loss of all steps so far
+            # A batch is (frames, targets) or (frames, targets, weights of the frames).
+            total += float(self.model.train_on_batch(*batch, return_dict=True)["loss"])
+            count_done += 1
+            if after_steps(1):
+                break
+        return total / count_done
 
 
 @dataclass(frozen=True)
@@ -92,17 +112,17 @@ class Speed:
         return steps * self.step + self.validation
 
 
-def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, settings: Settings) -> Speed:
+def measure(model: keras.Model, steps: Steps, held_frames: np.ndarray, settings: Settings) -> Speed:
     """Time a few steps, restore every variable, then time forward passes.
 
     The time spent on compilation is not lost: training uses the same compiled step.
     """
     variables = [*model.variables, *model.optimizer.variables]
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-    count = min(MEASURED_STEPS, len(batches))
-    _steps(model, batches, 1)
+    count = min(MEASURED_STEPS, len(steps.batches))
+    _take(steps, 1)
     started = time.perf_counter()
-    _steps(model, batches, count)
+    _take(steps, count)
     step_seconds = (time.perf_counter() - started) / count
     for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
@@ -123,5 +143,5 @@ def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, setti
     return Speed(step_seconds, validation_seconds, finish_seconds)
 
 
-def _steps(model: keras.Model, batches: Batches, count: int) -> None:
-    run_steps(model, batches, count, next_rate=lambda: None, after_step=lambda: False)
+def _take(steps: Steps, count: int) -> None:
+    steps.run(count, next_rate=lambda: None, after_steps=lambda number: False)

@@ -1,7 +1,9 @@
 """Score held-out subjects with the competition's metric at full resolution after an epoch; detect collapse."""
 
 import math
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from kaggle_nerve.competition import metric
+from kaggle_nerve.devices import cores
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.fullsize import Truths, enlarge
 from kaggle_nerve.prediction.forward import probabilities
@@ -68,14 +71,22 @@ def score_epoch(
     areas = np.zeros(len(frames), int)
     intersections = np.zeros(len(frames), int)
     presence = np.zeros(len(frames))
+
+    def count(row: int, mask: np.ndarray) -> None:
+        area, intersection = truths.counts(row, enlarge(mask, truths.size), np.array([PIXEL_THRESHOLD]))
+        areas[row], intersections[row] = area[0], intersection[0]
+
     row = 0
-    for output in probabilities(model, frames, batch=batch, tta="none"):
-        for mask, value in zip(output.masks, output.presence, strict=True):
-            area, intersection = truths.counts(row, enlarge(mask, truths.size), np.array([PIXEL_THRESHOLD]))
-            areas[row], intersections[row], presence[row] = area[0], intersection[0], value
+    # Threads: counting takes longer than predicting on a GPU.
+    with ThreadPoolExecutor(cores()) as pool:
+        for output in probabilities(model, frames, batch=batch, tta="none"):
+            rows = range(row, row + len(output.masks))
+            deque(pool.map(count, rows, output.masks), maxlen=0)
+            presence[rows.start : rows.stop] = output.presence
             if on_prediction is not None:
-                on_prediction(row, mask, float(value))
-            row += 1
+                for row, mask in zip(rows, output.masks, strict=True):
+                    on_prediction(row, mask, float(presence[row]))
+            row = rows.stop
     return _score(areas, intersections, presence, truths, conditional)
 
 
