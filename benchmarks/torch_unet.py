@@ -42,11 +42,13 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(double(2 * channels[n], channels[n]) for n in levels)
         self.mask = nn.Conv2d(channels[0], 1, 1)
         self.presence = nn.Linear(channels[-1], 1)
-        self.scale = stem
+        self.scale, self.multiple = stem, stem * 2**depth
 
     def forward(self, frames):
+        height, width = frames.shape[2:]
         tensor = frames / 255
         tensor = functional.layer_norm(tensor, tensor.shape[1:], eps=1e-5)
+        tensor = functional.pad(tensor, (0, -width % self.multiple, 0, -height % self.multiple))
         if self.stem is not None:
             tensor = self.stem(tensor)
         skips = []
@@ -61,6 +63,7 @@ class UNet(nn.Module):
         tensor = self.mask(tensor)
         if self.scale > 1:
             tensor = functional.interpolate(tensor, scale_factor=self.scale, mode="bilinear")
+        tensor = tensor[:, :, :height, :width]
         return torch.sigmoid(tensor), torch.sigmoid(self.presence(bottom.mean((2, 3))))
 
 

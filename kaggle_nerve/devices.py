@@ -20,7 +20,13 @@ SHARED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": 
 """Variables that let processes share an accelerator: by default TensorFlow and JAX allocate all of its memory."""
 
 COMPILED = "JAX_COMPILATION_CACHE_DIR"
-"""Variable of JAX for the folder of compiled networks."""
+"""Variable of JAX for the folder of compiled programs."""
+
+COMPILED_ALL = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+"""Variables of JAX that keep small programs, too: there are a hundred for a network's first weights."""
 
 DETERMINISTIC_XLA = "--xla_gpu_deterministic_ops=true"
 
@@ -82,14 +88,15 @@ def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
 def prepare_environment() -> None:
     """Set variables that the backend reads at its first use; those that the user has set stay.
 
-    An accelerator's memory is taken as needed, so that other processes can use it, too. JAX keeps compiled networks
-    on disk: compiling one for a GPU takes a minute, and every fold's is the same.
+    An accelerator's memory is taken as needed, so that other processes can use it, too. JAX keeps compiled programs
+    on disk: compiling a network for a GPU takes a minute, and every fold's is the same.
     """
-    for name, value in SHARED.items():
-        os.environ.setdefault(name, value)
+    variables = dict(SHARED)
     if _device_files():
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        os.environ.setdefault(COMPILED, str(home / "kaggle-nerve" / "compiled"))
+        variables |= {COMPILED: str(home / "kaggle-nerve" / "compiled"), **COMPILED_ALL}
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
 
 
 def preferred_precision() -> str:
