@@ -31,7 +31,7 @@ endef
 
 # Tests of networks and losses, which run on Keras's other backend, too.
 NETWORKS := $(addprefix tests/test_,architectures.py encoders.py layers.py normalisation.py forward.py losses.py lite.py \
-	conditional.py)
+	conditional.py device.py)
 
 # $(call suite,BIN): every test that a change should pass, on both backends.
 define suite

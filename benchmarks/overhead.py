@@ -29,7 +29,7 @@ from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.settings import load_preset
 from kaggle_nerve.training.optimisers import build_compiled
 from kaggle_nerve.training.run_folds import train_folds
-from kaggle_nerve.training.steps import run_steps
+from kaggle_nerve.training.steps import HostSteps
 
 
 def bare_steps(model: keras.Model, ready: list, count: int) -> float:
@@ -78,7 +78,7 @@ def main() -> None:
         bare += seconds
         batches.start_epoch(epoch)
         started = time.perf_counter()
-        run_steps(model, batches, len(batches), next_rate=lambda: None, after_step=lambda: False)
+        HostSteps(model, batches).run(len(batches), next_rate=lambda: None, after_steps=lambda count: False)
         fed.append((time.perf_counter() - started) / seconds)
     started = time.perf_counter()
     list(probabilities(model, frames, batch=batch, tta="none"))

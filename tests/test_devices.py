@@ -138,3 +138,23 @@ def test_the_backend_is_made_deterministic():
         [sys.executable, "-c", DETERMINISTIC], env=environment, capture_output=True, text=True
     )
     assert told.stdout.strip() == "True", told.stderr
+
+
+def test_memory_is_taken_as_needed_and_programs_are_kept_unless_the_user_says_otherwise(
+    machine, monkeypatch, tmp_path
+):
+    names = [*devices.SHARED, devices.COMPILED, *devices.COMPILED_ALL]
+    for name in names:
+        # Set first, so that the test's end removes what is set here.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")
+    machine(0)
+    devices.prepare_environment()
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "true"
+    assert devices.COMPILED not in os.environ  # a processor compiles in seconds
+    machine(1, "gpu:0")
+    devices.prepare_environment()
+    assert os.environ[devices.COMPILED] == str(tmp_path / "kaggle-nerve" / "compiled")

@@ -26,7 +26,7 @@ from kaggle_nerve.prediction.ensemble import predict_test
 from kaggle_nerve.prediction.stored import ensemble_scale, open_oof, open_test
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.storage import digest_file, mark_complete, read_completion
-from kaggle_nerve.training import averaging, logs, validation
+from kaggle_nerve.training import averaging, epochs, logs, validation
 from kaggle_nerve.training import job as jobs
 from kaggle_nerve.training.checkpoint import Checkpoint, State
 from kaggle_nerve.training.epochs import Epochs
@@ -264,12 +264,12 @@ from pathlib import Path
 from kaggle_nerve.prediction import ensemble
 from kaggle_nerve.runs import open_run
 ensemble.CHUNK = 1
-real, calls = ensemble.probabilities, []
+real = ensemble.probabilities
 def slow(model, frames, **options):
-    calls.append(frames)
-    if len(calls) == 5:
-        time.sleep(60)  # it is killed here
-    yield from real(model, frames, **options)
+    for number, output in enumerate(real(model, frames, **options)):
+        if number == 2:
+            time.sleep(60)  # it is killed here
+        yield output
 ensemble.probabilities = slow
 run = open_run(Path(sys.argv[2]), sys.argv[3])
 object.__setattr__(run.settings.prediction, "batch", 1)
@@ -332,6 +332,27 @@ def test_a_time_budget_ends_cleanly_with_the_schedule_at_its_end(data, tmp_path)
     assert float(rows[-1]["learning_rate"]) < 0.2 * run.settings.optimiser.learning_rate
     assert read_completion(run.fold(0).folder)
     assert open_oof(open_run(tmp_path, "run"))
+
+
+def test_a_checkpoint_that_takes_long_is_not_saved_after_every_epoch(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(epochs, "SHORT_SAVE", 0)
+    monkeypatch.setattr(epochs, "WORTH", 1e9)
+    saved, real = [], Checkpoint.save
+
+    def save(self, model, state, mean=None):
+        saved.append((state.epoch, list(state.kept)))
+        real(self, model, state, mean)
+
+    monkeypatch.setattr(Checkpoint, "save", save)
+    asked = iter([False, False, False, True])
+    cycles = ("training.average=snapshots", "optimiser.schedule=cyclic", "optimiser.cycles=10")
+    chosen = settings(*many_epochs(20), *cycles)
+    assert not train_fold(fold_job(data, tmp_path, chosen, stop=lambda: next(asked))).finished
+    # Epoch 2 ends a cycle, whose weights must stay; after epoch 4 the user stops.
+    assert [epoch for epoch, _ in saved] == [1, 2, 4]
+    assert saved[1][1] == [2]
+    _, state = Checkpoint(tmp_path / "run/fold-0").restore(chosen)
+    assert [row["epoch"] for row in state.history] == [1, 2, 3, 4]
 
 
 def test_patience_stops_early(data, tmp_path):

@@ -122,7 +122,9 @@ def _smooth(grid: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _sharpen(frame: np.ndarray, amount: float) -> np.ndarray:
     """Add ``amount`` of the finest details to ``frame``, or remove them if it is negative."""
-    return cv2.addWeighted(frame, 1 + amount, cv2.GaussianBlur(frame, (BLUR[0], BLUR[0]), BLUR[1]), -amount, 0)
+    return cv2.addWeighted(
+        frame, 1 + amount, cv2.GaussianBlur(frame, (BLUR[0], BLUR[0]), BLUR[1]), -amount, 0
+    )
 
 
 def _add_noise(frame: np.ndarray, random: np.random.Generator, deviation: float) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Augment a batch on an accelerator, by Keras operations: the counterpart of `augment`, for the same draws."""
 
-from functools import cache
+import operator
+from collections.abc import Iterable
+from functools import cache, reduce
 from typing import Any
 
 import cv2
@@ -118,22 +120,26 @@ def _blur(frames: Any) -> Any:
     kernel, margin = cv2.getGaussianKernel(pixels, deviation)[:, 0].astype(np.float32), pixels // 2
     height, width = frames.shape[1:]
     padded = ops.pad(frames, ((0, 0), (margin, margin), (margin, margin)), mode="reflect")
-    rows = sum(float(weight) * padded[:, place : place + height] for place, weight in enumerate(kernel))
-    return sum(float(weight) * rows[..., place : place + width] for place, weight in enumerate(kernel))
+    rows = _total(float(weight) * padded[:, place : place + height] for place, weight in enumerate(kernel))
+    return _total(float(weight) * rows[..., place : place + width] for place, weight in enumerate(kernel))
 
 
 def _smooth(grids: Any, shape: tuple[int, int]) -> Any:
     """Interpolate ``grids`` (n, *GRID) to fields (n, height, width)."""
     down, across = (_interpolation(*lengths) for lengths in zip(GRID, shape, strict=True))
     # Multiplied out, since a matrix product would be rounded to 10 bits on a GPU.
-    rows = sum(grids[:, place, None, :] * down[:, place, None] for place in range(GRID[0]))
-    return sum(rows[:, :, place, None] * across[:, place] for place in range(GRID[1]))
+    rows = _total(grids[:, place, None, :] * down[:, place, None] for place in range(GRID[0]))
+    return _total(rows[:, :, place, None] * across[:, place] for place in range(GRID[1]))
 
 
 @cache
 def _interpolation(before: int, after: int) -> np.ndarray:
     """Return the matrix (after, before) that interpolates ``before`` values as OpenCV does."""
     return cv2.resize(np.eye(before, dtype=np.float32), (before, after), interpolation=cv2.INTER_LINEAR)
+
+
+def _total(parts: Iterable[Any]) -> Any:
+    return reduce(operator.add, parts)
 
 
 def _round(values: Any) -> Any:

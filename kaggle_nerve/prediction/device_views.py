@@ -1,7 +1,7 @@
 """Predict all views of a batch and combine them on the accelerator: the counterpart of `views` and `blending.Mixer`.
 
-On the processor this would be slower than OpenCV and NumPy. On an accelerator, carrying each view's maps to the processor
-and combining them there takes longer than predicting them.
+On the processor this would be slower than OpenCV and NumPy. On an accelerator, carrying each view's maps to the
+processor and combining them there takes longer than predicting them.
 """
 
 from typing import Any
@@ -112,7 +112,7 @@ def _zoom(images: Any, factor: float, repeat_border: bool) -> Any:
 
 
 def _agreement(maps: list[Any]) -> Any:
-    """Compute the mean Dice over pairs of views' masks at 0.5, (batch,); ``maps``: two or more (batch, height, width)."""
+    """Compute the mean Dice over pairs of views' masks at 0.5, (batch,); ``maps``: at least two views' maps."""
     masks = [ops.cast(values >= 0.5, "float32") for values in maps]
     areas = [ops.sum(mask, axis=(1, 2)) for mask in masks]
     pairs = [(a, b) for b in range(len(maps)) for a in range(b)]

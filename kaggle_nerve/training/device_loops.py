@@ -66,8 +66,8 @@ class TensorFlowLoop:
         import tensorflow as tf
 
         # As tensors: for each new Python or NumPy number it would be traced again.
-        feed = {name: tf.constant(values) for name, values in feed.items()}
-        return self._loop(arrays, feed, tf.constant(rates), tf.constant(steps))
+        tensors = {name: tf.constant(values) for name, values in feed.items()}
+        return self._loop(arrays, tensors, tf.constant(rates), tf.constant(steps))
 
     def _steps(self, arrays: dict[str, Any], feed: dict[str, Any], rates: Any, steps: Any) -> Any:
         import tensorflow as tf

@@ -91,7 +91,7 @@ class DeviceSteps:
         return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def _feed(self, first: int, count: int) -> dict[str, np.ndarray]:
-        """Prepare what ``count`` steps from number ``first`` need, padded to `MOST_STEPS` so that shapes never change."""
+        """Prepare what ``count`` steps from number ``first`` need, padded to `MOST_STEPS`: shapes never change."""
         steps = [self._prepare(first + place) for place in range(count)]
         steps += [steps[0]] * (MOST_STEPS - count)
         return {name: np.stack([step[name] for step in steps]) for name in steps[0]}

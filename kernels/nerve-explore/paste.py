@@ -21,13 +21,14 @@ SEED = 0
 VERSION = "0.1.0"
 FILES = {
     "kaggle_nerve/__init__.py": "fc57267a92bccc8f",
+    "kaggle_nerve/devices.py": "02e74fe2ad01fbcf",
     "kaggle_nerve/errors.py": "6eff65df6cf4f422",
     "kaggle_nerve/pictures/__init__.py": "921411736bab7e2f",
     "kaggle_nerve/pictures/charts.py": "9c51526ef82f94bf",
     "kaggle_nerve/pictures/sheet.py": "72b629f593e0f0ac",
     "kaggle_nerve/presets/__init__.py": "532ef13800ca2c84",
     "kaggle_nerve/presets/attention-segnet.toml": "922ef5c6d9edb8c3",
-    "kaggle_nerve/presets/default.toml": "cc5179b59080e9ea",
+    "kaggle_nerve/presets/default.toml": "5f1bc8c906a0466c",
     "kaggle_nerve/presets/segnet.toml": "0e1b8448e434d0ad",
     "kaggle_nerve/presets/small.toml": "6454ae0bbf4f346d",
     "kaggle_nerve/presets/tiny.toml": "abc5171e1497f804",
@@ -52,7 +53,7 @@ FILES = {
     "kaggle_nerve/competition/submission.py": "f3e80d2d698ca3b7",
     "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
     "kaggle_nerve/settings/files.py": "0de9f48fd63e6565",
-    "kaggle_nerve/settings/schema.py": "44f538588467e772",
+    "kaggle_nerve/settings/schema.py": "d43790023068ec30",
     "kaggle_nerve/settings/text.py": "76b1be6d3792ab3a",
     "kaggle_nerve/maps/__init__.py": "33a4adc81d4fa3c6",
     "kaggle_nerve/maps/blending.py": "4dd4aeb2e5907f38",
@@ -97,8 +98,9 @@ FILES = {
     "kaggle_nerve/audit/sheets.py": "505ce291a8cdbce8",
     "kaggle_nerve/audit/twins.py": "9118efc5cac468ac",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
-    "kaggle_nerve/prediction/ensemble.py": "7733cca000775d13",
-    "kaggle_nerve/prediction/forward.py": "2e4a13ff5ad8417c",
+    "kaggle_nerve/prediction/device_views.py": "d8b2f9757bd329d9",
+    "kaggle_nerve/prediction/ensemble.py": "f597d3556dd0a80f",
+    "kaggle_nerve/prediction/forward.py": "2c52ceb33c6cf89b",
     "kaggle_nerve/prediction/held_out.py": "25a086897b583a18",
     "kaggle_nerve/prediction/stored.py": "2df074ab320a2321",
     "kaggle_nerve/prediction/views.py": "92037e565abfc1b3",
@@ -210,6 +212,224 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+''')
+
+write("kaggle_nerve/devices.py", r'''"""Accelerators, their preferred precision, determinism and memory.
+
+This module uses TensorFlow or JAX directly, since Keras does not expose these things. Both are imported
+within the functions: an import takes seconds, and initialising devices takes memory that another process
+may need.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+PATIENCE = 120.0
+"""Timeout in seconds for a driver to list its devices."""
+
+SHARED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+"""Variables that let processes share an accelerator: by default TensorFlow and JAX allocate all of its memory."""
+
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
+"""Variable of JAX for the folder of compiled programs."""
+
+COMPILED_ALL = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+"""Variables of JAX that keep small programs, too: there are a hundred for a network's first weights."""
+
+DETERMINISTIC_XLA = "--xla_gpu_deterministic_ops=true"
+
+_LIST = "import json, keras; print(json.dumps(keras.distribution.list_devices()))"
+
+
+@functools.cache
+def visible_gpus() -> tuple[str, ...]:
+    """List the GPUs that this session may use, by the backend's names, such as ``gpu:0``.
+
+    A short subprocess asks the backend, since listing devices allocates their memory. That takes seconds, so
+    it is skipped if there is no driver, or if CUDA_VISIBLE_DEVICES hides every GPU.
+    """
+    if not _device_files() or _allowed_gpus() == []:
+        return ()
+    try:
+        completed = subprocess.run(
+            [sys.executable, "-c", _LIST],
+            env={**os.environ, **SHARED},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        names = json.loads(completed.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        # Computing in this process will raise the same fault, with the backend's own message.
+        return ()
+    return tuple(name for name in names if name.split(":")[0].lower() in ("gpu", "cuda"))
+
+
+def multiple_gpus() -> tuple[str, ...]:
+    """List the GPUs if more than one is visible, else none. Immediate if there cannot be two."""
+    allowed = _allowed_gpus()
+    limit = len(_device_files()) if allowed is None else len(allowed)
+    return visible_gpus() if limit > 1 and len(visible_gpus()) > 1 else ()
+
+
+def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
+    """Return environment variables for process number ``slot`` (from 0) of ``jobs`` parallel ones.
+
+    With ``gpus`` visible GPUs, each process sees one of them, shared if there are more processes. Without
+    GPUs, each process gets its share of the processor's cores.
+    """
+    if gpus:
+        index = slot % gpus
+        allowed = _allowed_gpus()
+        variables = {"CUDA_VISIBLE_DEVICES": str(index) if allowed is None else allowed[index]}
+        return variables | SHARED if jobs > gpus else variables
+    if jobs == 1:
+        return {}
+    threads = str(max(1, cores() // jobs))
+    # XLA's processor client, for JAX, reads NPROC.
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
+    return dict.fromkeys(names, threads)
+
+
+def prepare_environment() -> None:
+    """Set variables that the backend reads at its first use; those that the user has set stay.
+
+    An accelerator's memory is taken as needed, so that other processes can use it, too. JAX keeps compiled programs
+    on disk: compiling a network for a GPU takes a minute, and every fold's is the same.
+    """
+    variables = dict(SHARED)
+    if _device_files():
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        variables |= {COMPILED: str(home / "kaggle-nerve" / "compiled"), **COMPILED_ALL}
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def preferred_precision() -> str:
+    """Return the preferred Keras dtype policy for this process's device.
+
+    ``mixed_bfloat16`` on TPUs and from compute capability 8.0, where bfloat16 is as fast as float16 and
+    needs no loss scale; ``mixed_float16`` on 7.x, the first with tensor cores; else ``float32``: on a
+    processor, bfloat16 was measured to be many times slower.
+    """
+    kind, capability = _device()
+    return precision_of(kind, capability)
+
+
+def precision_of(kind: str, capability: tuple[int, int] | None) -> str:
+    """Do as `preferred_precision` for a device ``kind`` (``cpu``, ``gpu``, ``tpu``) and compute capability."""
+    if kind == "tpu" or (kind == "gpu" and capability is not None and capability >= (8, 0)):
+        return "mixed_bfloat16"
+    if kind == "gpu" and capability is not None and capability >= (7, 0):
+        return "mixed_float16"
+    return "float32"
+
+
+def is_accelerated() -> bool:
+    """Return whether this process computes on an accelerator, and not on the processor. This initialises it."""
+    return _device()[0] != "cpu"
+
+
+def make_deterministic() -> None:
+    """Make the backend deterministic for the rest of this process.
+
+    TensorFlow has a setting for this; JAX on a GPU reads a flag of XLA that only takes effect before the
+    device is first used, and needs nothing on a processor. The caller sets the seeds.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    else:
+        os.environ.update(deterministic_environment(os.environ))
+
+
+def deterministic_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables that a deterministic process needs from its start: XLA's flags."""
+    flags = environment.get("XLA_FLAGS", "").split()
+    return {"XLA_FLAGS": " ".join(flags if DETERMINISTIC_XLA in flags else [*flags, DETERMINISTIC_XLA])}
+
+
+def names() -> list[str]:
+    """List this process's devices, by the backend's names. This initialises them."""
+    import keras
+
+    return keras.distribution.list_devices()
+
+
+def peak_memory() -> int | None:
+    """Return the peak memory in bytes on this process's first accelerator; None if the backend does not report it."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.config.list_physical_devices("GPU"):
+            return None
+        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+    if keras.backend.backend() == "jax":
+        import jax
+
+        peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+        return None if peak is None else int(peak)
+    return None
+
+
+def _device() -> tuple[str, tuple[int, int] | None]:
+    """Return kind and compute capability of this process's first device."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        if not gpus:
+            return "cpu", None
+        return "gpu", tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        device = jax.local_devices()[0]
+        text = getattr(device, "compute_capability", None)
+        major, _, minor = text.partition(".") if isinstance(text, str) else ("", "", "")
+        numbers = (int(major), int(minor)) if major else None
+        return "gpu" if device.platform in ("gpu", "cuda") else device.platform, numbers
+    return "cpu", None
+
+
+def _device_files() -> list[Path]:
+    """List the device files: one for each GPU of the driver; on WSL, one for all."""
+    return [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]
+
+
+def _allowed_gpus() -> list[str] | None:
+    """List the GPUs allowed by CUDA_VISIBLE_DEVICES; None if it is not set."""
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
+        return None
+    names = [name.strip() for name in value.split(",")]
+    # As in CUDA: names after the first invalid one are ignored.
+    first_bad = next((place for place, name in enumerate(names) if name in ("", "-1")), len(names))
+    return names[:first_bad]
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 ''')
 
 write("kaggle_nerve/errors.py", r'''"""The exception for errors that a user can act on."""
@@ -429,20 +649,22 @@ gamma = 1.0
 noise = 0.0
 ''')
 
-write("kaggle_nerve/presets/default.toml", r'''description = "For a GPU: 224x304"
-size = [224, 304]
+write("kaggle_nerve/presets/default.toml", r'''description = "For a GPU: 160x224"
+size = [160, 224]
 folds = "5+all"
 
 [model]
+# Hardly a nerve lies near the edges: the network sees 128x192 of each frame.
+window = 0.8
 width = 32
-depth = 5
+depth = 4
 widest = 512
 dropout = 0.3
 presence_pool = "attention"
 
 [loss]
 # The share of a nerve that 50 pixels are at 96x128.
-smooth = 270.0
+smooth = 146.0
 presence = 0.5
 empty_frames = 0.0
 
@@ -457,6 +679,7 @@ positive_rate = 0.7
 positive_share = 0.5
 average = "ema"
 ema_decay = 0.995
+precision = "auto"
 
 [augmentation]
 hflip = 0.5
@@ -2598,6 +2821,7 @@ LATER = {
     "model.frozen": 0,
     "model.presence_pool": "mean",
     "model.window": 1.0,
+    "training.augment_on": "auto",
     "augmentation.elastic": 0.0,
     "augmentation.gain": 0.0,
     "augmentation.sharpness": 0.0,
@@ -2729,7 +2953,8 @@ class TrainingSettings:
     size. ``start`` is a model file to start from, or a run, of which the fold of the same number is used.
     ``noise``: how to treat the frames marked in the table ``noise_table`` (written by ``audit``): ``weight``
     reduces their weight, ``soft`` softens their presence target. ``jit`` lets XLA compile the network
-    where that is faster.
+    where that is faster. ``augment_on`` is where frames are augmented: ``auto`` is the device with an
+    accelerator, and the host (the processor) without one.
     """
 
     epochs: Annotated[int, Range(1, 10000)] = 30
@@ -2751,6 +2976,7 @@ class TrainingSettings:
     noise: Literal["none", "weight", "soft"] = "none"
     noise_table: str = ""
     deterministic: bool = False
+    augment_on: Literal["auto", "host", "device"] = "auto"
 
     @property
     def jit_compile(self) -> str | bool:
@@ -6977,6 +7203,131 @@ def _standardise(frames: np.ndarray) -> np.ndarray:
 write("kaggle_nerve/prediction/__init__.py", r'''"""Predict probabilities with the folds' models, and read stored predictions."""
 ''')
 
+write("kaggle_nerve/prediction/device_views.py", r'''"""Predict all views of a batch and combine them on the accelerator: the counterpart of `views` and `blending.Mixer`.
+
+On the processor this would be slower than OpenCV and NumPy. On an accelerator, carrying each view's maps to the processor
+and combining them there takes longer than predicting them.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from kaggle_nerve.maps.blending import CERTAIN
+from kaggle_nerve.prediction.views import View
+
+METHODS = ("mean", "logits")
+"""Methods of `blending.combine` that this module has; ``agreement`` needs eigenvectors."""
+
+
+def build(model: keras.Model, views: tuple[View, ...], combine: str) -> keras.Model:
+    """Build the network that predicts and combines ``views`` of frames, sharing the weights of ``model``.
+
+    Input: uint8 (batch, height, width). Outputs, float32: ``masks`` (batch, height, width), ``presence``,
+    ``agreement`` and ``spread`` (batch,), as in `forward.ModelOutput`.
+    """
+    frames = keras.Input(model.input.shape[1:3], dtype="uint8")
+    outputs = model(_Views(views, dtype="float32")(frames))
+    masks, presence = outputs["mask"], outputs.get("presence")
+    combined = _Combination(views, combine, dtype="float32")(masks, presence)
+    result = keras.Model(frames, combined)
+    result.compile(jit_compile=model.jit_compile)
+    return result
+
+
+class _Views(layers.Layer):
+    """All views of frames, one after the other: (views * batch, height, width, 1)."""
+
+    def __init__(self, views: tuple[View, ...], **options: Any):
+        super().__init__(**options)
+        self._views = views
+
+    def call(self, frames: Any) -> Any:
+        frames = ops.cast(frames, "float32")[..., None]
+        parts = [_zoom(_flip(frames, view), view.zoom, True) for view in self._views]
+        return ops.concatenate(parts, axis=0)
+
+
+class _Combination(layers.Layer):
+    """Views transformed back and combined."""
+
+    def __init__(self, views: tuple[View, ...], combine: str, **options: Any):
+        super().__init__(**options)
+        self._views, self._combine = views, combine
+
+    def call(self, masks: Any, presence: Any = None) -> dict[str, Any]:
+        count = len(self._views)
+        parts = [
+            _flip(_zoom(part, 1 / view.zoom, False), view)
+            for part, view in zip(ops.split(masks, count, axis=0), self._views, strict=True)
+        ]
+        # Without a presence head, the presence is the largest probability: before the way back, as in `forward`.
+        each = ops.max(masks, axis=(1, 2)) if presence is None else presence
+        presences = ops.reshape(each, (count, -1))
+        stacked = ops.stack([part[..., 0] for part in parts])
+        return {
+            "masks": self._mean(stacked),
+            "presence": self._mean(presences),
+            "agreement": _agreement([stacked[place] for place in range(count)]),
+            "spread": ops.std(presences, axis=0),
+        }
+
+    def compute_output_spec(self, masks: Any, presence: Any = None) -> dict[str, keras.KerasTensor]:
+        height, width = masks.shape[1:3]
+        numbers = {name: keras.KerasTensor((None,)) for name in ("presence", "agreement", "spread")}
+        return {"masks": keras.KerasTensor((None, height, width)), **numbers}
+
+    def _mean(self, values: Any) -> Any:
+        """Average ``values`` over views, the first axis."""
+        if self._combine == "mean":
+            return ops.mean(values, axis=0)
+        clipped = ops.clip(values, CERTAIN, 1 - CERTAIN)
+        odds = ops.mean(ops.log(clipped / (1 - clipped)), axis=0)
+        return (1 + ops.tanh(odds / 2)) / 2
+
+
+def _flip(images: Any, view: View) -> Any:
+    return ops.flip(images, view.axes) if view.axes else images
+
+
+def _zoom(images: Any, factor: float, repeat_border: bool) -> Any:
+    """Enlarge ``images`` (n, height, width, 1) about their centre, as `views._zoom` does.
+
+    Outside is the border, repeated, or 0.
+    """
+    if factor == 1:
+        return images
+    for axis in (1, 2):
+        length = images.shape[axis]
+        centre = (length - 1) / 2
+        position = (np.arange(length) - centre) / factor + centre
+        before = np.floor(position).astype(np.int32)
+        part = (position - before).astype(np.float32)
+        total = 0.0
+        for place, weight in ((before, 1 - part), (before + 1, part)):
+            limited = np.clip(place, 0, length - 1)
+            if not repeat_border:
+                weight = weight * (limited == place)
+            shape = [length if each == axis else 1 for each in range(4)]
+            total = total + ops.take(images, limited, axis=axis) * weight.reshape(shape)
+        images = total
+    return images
+
+
+def _agreement(maps: list[Any]) -> Any:
+    """Compute the mean Dice over pairs of views' masks at 0.5, (batch,); ``maps``: two or more (batch, height, width)."""
+    masks = [ops.cast(values >= 0.5, "float32") for values in maps]
+    areas = [ops.sum(mask, axis=(1, 2)) for mask in masks]
+    pairs = [(a, b) for b in range(len(maps)) for a in range(b)]
+    total = 0.0
+    for a, b in pairs:
+        shared, area = ops.sum(masks[a] * masks[b], axis=(1, 2)), areas[a] + areas[b]
+        total = total + ops.where(area > 0, 2 * shared / ops.maximum(area, 1), 1)
+    return total / len(pairs)
+''')
+
 write("kaggle_nerve/prediction/ensemble.py", r'''"""Predict the test frames with every finished fold of a run, and stream the combined probabilities to disk."""
 
 from pathlib import Path
@@ -7056,20 +7407,18 @@ def _stream(
     folds = len(run.finished_folds())
     shapes = _shapes(count, run.settings.size, folds)
     stored = GrowingArrays(run.test_folder, shapes, key, "the predictions of the test frames")
-    step = CHUNK * settings.batch
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     with reporter.bar("Predicting", count) as bar:
         bar.update(stored.done)
-        for start in range(stored.done, count, step):
-            frames = cache.frames[start : start + step]
-            streams = [probabilities(model, frames, **options) for model in models]
-            row = start
-            while row < start + len(frames):
-                combined = combine_models([next(stream) for stream in streams], folds, settings.combine)
-                stored.write(row, combined)
-                row += len(combined["presence"])
-            stored.note(row)
-            bar.update(len(frames))
+        row = stored.done
+        streams = [probabilities(model, cache.frames[row:], **options) for model in models]
+        for number, outputs in enumerate(zip(*streams, strict=True), 1):
+            combined = combine_models(list(outputs), folds, settings.combine)
+            stored.write(row, combined)
+            row += len(combined["presence"])
+            if number % CHUNK == 0 or row == count:
+                stored.note(row)
+            bar.update(len(combined["presence"]))
     figures = {name: stored.read(name) for name in ("presence", "agreement", "spread")}
     stored.finish()
     return figures
@@ -7124,8 +7473,9 @@ from weakref import WeakKeyDictionary
 import keras
 import numpy as np
 
-from kaggle_nerve import memory
+from kaggle_nerve import devices, memory
 from kaggle_nerve.maps.blending import Mixer, mean_agreement
+from kaggle_nerve.prediction import device_views
 from kaggle_nerve.prediction.views import VIEWS, View, apply_view, undo_view
 
 OUTPUTS = ("mask", "presence")
@@ -7158,10 +7508,16 @@ def probabilities(
     ``tta`` names the `VIEWS`, and ``combine`` the method of `blending.combine`. Without a presence head,
     the presence is the largest probability of the mask. Masks of deep supervision are not computed.
     """
-    model = _without_deep_masks(model)
+    model, views = _without_deep_masks(model), VIEWS[tta]
+    network = None
+    if len(views) > 1 and combine in device_views.METHODS and devices.is_accelerated():
+        network = device_views.build(model, views, combine)
     for start in range(0, len(frames), batch):
-        chunk = np.asarray(frames[start : start + batch], np.float32)
-        yield _predict_batch(model, chunk, batch, VIEWS[tta], combine)
+        chunk = np.asarray(frames[start : start + batch])
+        if network:
+            yield ModelOutput(**_pass(network, chunk, batch))
+        else:
+            yield _predict_batch(model, chunk.astype(np.float32), batch, views, combine)
 
 
 def _predict_batch(
@@ -7169,7 +7525,9 @@ def _predict_batch(
 ) -> ModelOutput:
     mixer, binary_masks, presences = Mixer(combine), [], []
     for view in views:
-        masks, presence = _pass(model, apply_view(chunk, view)[..., None], batch)
+        outputs = _pass(model, apply_view(chunk, view)[..., None], batch)
+        masks = outputs["mask"][..., 0]
+        presence = outputs["presence"][:, 0] if "presence" in outputs else masks.max(axis=(1, 2))
         masks = undo_view(masks, view)
         mixer.add(masks, presence)
         binary_masks.append(masks >= np.float32(0.5))
@@ -7181,8 +7539,11 @@ def _predict_batch(
     return ModelOutput(*mixer.result(), np.array(agreement, np.float32), np.std(presences, axis=0))
 
 
-def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Predict ``chunk``, ``batch`` frames at a time, or fewer if memory does not suffice: the result is the same."""
+def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> dict[str, np.ndarray]:
+    """Return the outputs of ``model`` for ``chunk``, float32.
+
+    Predict ``batch`` frames at a time, or fewer if memory does not suffice: the result is the same.
+    """
     batch = min(batch, _largest.get(model, batch))
     try:
         parts = [_pass_batch(model, chunk[row : row + batch], batch) for row in range(0, len(chunk), batch)]
@@ -7191,21 +7552,17 @@ def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray
             raise
         _largest[model] = batch // 2
     else:
-        masks, presences = zip(*parts, strict=True)
-        return np.concatenate(masks), np.concatenate(presences)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return _pass(model, chunk, batch)
 
 
-def _pass_batch(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+def _pass_batch(model: keras.Model, chunk: np.ndarray, batch: int) -> dict[str, np.ndarray]:
     count = len(chunk)
     if count < batch:
         # One shape means one compilation; the padding rows are removed again below.
         chunk = np.concatenate([chunk, np.zeros((batch - count, *chunk.shape[1:]), chunk.dtype)])
     outputs = model.predict_on_batch(chunk)
-    masks = outputs["mask"][:count, ..., 0].astype(np.float32)
-    if "presence" not in outputs:
-        return masks, masks.max(axis=(1, 2))
-    return masks, outputs["presence"][:count, 0].astype(np.float32)
+    return {name: np.asarray(values[:count], np.float32) for name, values in outputs.items()}
 
 
 def _without_deep_masks(model: keras.Model) -> keras.Model:

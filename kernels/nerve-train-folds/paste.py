@@ -36,11 +36,11 @@ RUN = None
 VERSION = "0.1.0"
 FILES = {
     "kaggle_nerve/__init__.py": "fc57267a92bccc8f",
-    "kaggle_nerve/devices.py": "b6f6175ca3efe028",
+    "kaggle_nerve/devices.py": "02e74fe2ad01fbcf",
     "kaggle_nerve/errors.py": "6eff65df6cf4f422",
     "kaggle_nerve/presets/__init__.py": "532ef13800ca2c84",
     "kaggle_nerve/presets/attention-segnet.toml": "922ef5c6d9edb8c3",
-    "kaggle_nerve/presets/default.toml": "cc5179b59080e9ea",
+    "kaggle_nerve/presets/default.toml": "5f1bc8c906a0466c",
     "kaggle_nerve/presets/segnet.toml": "0e1b8448e434d0ad",
     "kaggle_nerve/presets/small.toml": "6454ae0bbf4f346d",
     "kaggle_nerve/presets/tiny.toml": "abc5171e1497f804",
@@ -65,7 +65,7 @@ FILES = {
     "kaggle_nerve/competition/submission.py": "f3e80d2d698ca3b7",
     "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
     "kaggle_nerve/settings/files.py": "0de9f48fd63e6565",
-    "kaggle_nerve/settings/schema.py": "44f538588467e772",
+    "kaggle_nerve/settings/schema.py": "d43790023068ec30",
     "kaggle_nerve/settings/text.py": "76b1be6d3792ab3a",
     "kaggle_nerve/maps/__init__.py": "33a4adc81d4fa3c6",
     "kaggle_nerve/maps/blending.py": "4dd4aeb2e5907f38",
@@ -73,9 +73,10 @@ FILES = {
     "kaggle_nerve/maps/levels.py": "3882e2b7009bc495",
     "kaggle_nerve/maps/matching.py": "59981aedd480d6df",
     "kaggle_nerve/data/__init__.py": "9b5f15ed28fdd1be",
-    "kaggle_nerve/data/augment.py": "6236912222162fa0",
-    "kaggle_nerve/data/batches.py": "232eff7cc1963406",
+    "kaggle_nerve/data/augment.py": "711d8cd082f35b3b",
+    "kaggle_nerve/data/batches.py": "6c3bca944d2d7391",
     "kaggle_nerve/data/cache.py": "16217c4f68ec7922",
+    "kaggle_nerve/data/device_augment.py": "d619deb13c40d052",
     "kaggle_nerve/data/doubted.py": "d255e6ca367535b2",
     "kaggle_nerve/data/folds.py": "aed0cc5044c573a1",
     "kaggle_nerve/data/frames.py": "031402da585a530a",
@@ -98,7 +99,7 @@ FILES = {
     "kaggle_nerve/models/segnet.py": "9e31bfa6d8f29478",
     "kaggle_nerve/models/skips.py": "16e4376b41388f1f",
     "kaggle_nerve/models/snapshots.py": "3daf7a2189f09b74",
-    "kaggle_nerve/models/statistics.py": "46933c96a2a23079",
+    "kaggle_nerve/models/statistics.py": "7e1f67890f2931c8",
     "kaggle_nerve/models/torch_file.py": "dc5f5941e08870ba",
     "kaggle_nerve/models/unet.py": "10b821ebe2082125",
     "kaggle_nerve/models/unetpp.py": "ba73af1d91149b98",
@@ -110,8 +111,9 @@ FILES = {
     "kaggle_nerve/runs/opening.py": "04dd3627e013a687",
     "kaggle_nerve/runs/run.py": "2378ead0972b2b1b",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
-    "kaggle_nerve/prediction/ensemble.py": "7733cca000775d13",
-    "kaggle_nerve/prediction/forward.py": "2e4a13ff5ad8417c",
+    "kaggle_nerve/prediction/device_views.py": "d8b2f9757bd329d9",
+    "kaggle_nerve/prediction/ensemble.py": "f597d3556dd0a80f",
+    "kaggle_nerve/prediction/forward.py": "2c52ceb33c6cf89b",
     "kaggle_nerve/prediction/held_out.py": "25a086897b583a18",
     "kaggle_nerve/prediction/stored.py": "2df074ab320a2321",
     "kaggle_nerve/prediction/views.py": "92037e565abfc1b3",
@@ -135,10 +137,12 @@ FILES = {
     "kaggle_nerve/decision/text.py": "c6d950d89a350213",
     "kaggle_nerve/decision/tune.py": "374d63c7dbe4c5eb",
     "kaggle_nerve/training/__init__.py": "5353c027c0e2a290",
-    "kaggle_nerve/training/averaging.py": "3456a811af0c9888",
+    "kaggle_nerve/training/averaging.py": "aca0a75779edca4e",
     "kaggle_nerve/training/checkpoint.py": "3e9b25d839882e4f",
     "kaggle_nerve/training/deaths.py": "b159851aee89f686",
-    "kaggle_nerve/training/epochs.py": "399125cd4ba6a3fc",
+    "kaggle_nerve/training/device_loops.py": "870d65e8eceb9189",
+    "kaggle_nerve/training/device_steps.py": "a83c69601b8c58d4",
+    "kaggle_nerve/training/epochs.py": "dc63abf20dfe1048",
     "kaggle_nerve/training/fold.py": "b2e77ccbed3926ce",
     "kaggle_nerve/training/initial_weights.py": "20aad8213f29ce59",
     "kaggle_nerve/training/job.py": "8e2cdef2bb4c6bf7",
@@ -149,8 +153,8 @@ FILES = {
     "kaggle_nerve/training/parallel.py": "84dcf115fea9d5a7",
     "kaggle_nerve/training/run_folds.py": "4c7247b21adb92ae",
     "kaggle_nerve/training/schedule.py": "af5045999bbf7b75",
-    "kaggle_nerve/training/steps.py": "000d3c996e6476b0",
-    "kaggle_nerve/training/validation.py": "f320cac97acb85a3",
+    "kaggle_nerve/training/steps.py": "abc5d268c89eef17",
+    "kaggle_nerve/training/validation.py": "5d28a001fd672cd6",
     "kaggle_nerve/training/worker.py": "5863d8003efc9f54",
     "kaggle_nerve/pipeline.py": "2cd46cd270f26a43",
     "kaggle_nerve/session/__init__.py": "37fe912a8851ba9b",
@@ -265,6 +269,15 @@ PATIENCE = 120.0
 SHARED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """Variables that let processes share an accelerator: by default TensorFlow and JAX allocate all of its memory."""
 
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
+"""Variable of JAX for the folder of compiled programs."""
+
+COMPILED_ALL = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+"""Variables of JAX that keep small programs, too: there are a hundred for a network's first weights."""
+
 DETERMINISTIC_XLA = "--xla_gpu_deterministic_ops=true"
 
 _LIST = "import json, keras; print(json.dumps(keras.distribution.list_devices()))"
@@ -316,10 +329,24 @@ def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
         return variables | SHARED if jobs > gpus else variables
     if jobs == 1:
         return {}
-    threads = str(max(1, _cores() // jobs))
+    threads = str(max(1, cores() // jobs))
     # XLA's processor client, for JAX, reads NPROC.
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
     return dict.fromkeys(names, threads)
+
+
+def prepare_environment() -> None:
+    """Set variables that the backend reads at its first use; those that the user has set stay.
+
+    An accelerator's memory is taken as needed, so that other processes can use it, too. JAX keeps compiled programs
+    on disk: compiling a network for a GPU takes a minute, and every fold's is the same.
+    """
+    variables = dict(SHARED)
+    if _device_files():
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        variables |= {COMPILED: str(home / "kaggle-nerve" / "compiled"), **COMPILED_ALL}
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
 
 
 def preferred_precision() -> str:
@@ -340,6 +367,11 @@ def precision_of(kind: str, capability: tuple[int, int] | None) -> str:
     if kind == "gpu" and capability is not None and capability >= (7, 0):
         return "mixed_float16"
     return "float32"
+
+
+def is_accelerated() -> bool:
+    """Return whether this process computes on an accelerator, and not on the processor. This initialises it."""
+    return _device()[0] != "cpu"
 
 
 def make_deterministic() -> None:
@@ -427,7 +459,7 @@ def _allowed_gpus() -> list[str] | None:
     return names[:first_bad]
 
 
-def _cores() -> int:
+def cores() -> int:
     """Count the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -488,20 +520,22 @@ gamma = 1.0
 noise = 0.0
 ''')
 
-write("kaggle_nerve/presets/default.toml", r'''description = "For a GPU: 224x304"
-size = [224, 304]
+write("kaggle_nerve/presets/default.toml", r'''description = "For a GPU: 160x224"
+size = [160, 224]
 folds = "5+all"
 
 [model]
+# Hardly a nerve lies near the edges: the network sees 128x192 of each frame.
+window = 0.8
 width = 32
-depth = 5
+depth = 4
 widest = 512
 dropout = 0.3
 presence_pool = "attention"
 
 [loss]
 # The share of a nerve that 50 pixels are at 96x128.
-smooth = 270.0
+smooth = 146.0
 presence = 0.5
 empty_frames = 0.0
 
@@ -516,6 +550,7 @@ positive_rate = 0.7
 positive_share = 0.5
 average = "ema"
 ema_decay = 0.995
+precision = "auto"
 
 [augmentation]
 hflip = 0.5
@@ -2657,6 +2692,7 @@ LATER = {
     "model.frozen": 0,
     "model.presence_pool": "mean",
     "model.window": 1.0,
+    "training.augment_on": "auto",
     "augmentation.elastic": 0.0,
     "augmentation.gain": 0.0,
     "augmentation.sharpness": 0.0,
@@ -2788,7 +2824,8 @@ class TrainingSettings:
     size. ``start`` is a model file to start from, or a run, of which the fold of the same number is used.
     ``noise``: how to treat the frames marked in the table ``noise_table`` (written by ``audit``): ``weight``
     reduces their weight, ``soft`` softens their presence target. ``jit`` lets XLA compile the network
-    where that is faster.
+    where that is faster. ``augment_on`` is where frames are augmented: ``auto`` is the device with an
+    accelerator, and the host (the processor) without one.
     """
 
     epochs: Annotated[int, Range(1, 10000)] = 30
@@ -2810,6 +2847,7 @@ class TrainingSettings:
     noise: Literal["none", "weight", "soft"] = "none"
     noise_table: str = ""
     deterministic: bool = False
+    augment_on: Literal["auto", "host", "device"] = "auto"
 
     @property
     def jit_compile(self) -> str | bool:
@@ -3438,6 +3476,7 @@ write("kaggle_nerve/data/__init__.py", r'''"""Read the competition's files into 
 
 write("kaggle_nerve/data/augment.py", r'''"""Augment a frame together with its mask, by OpenCV on uint8."""
 
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import cv2
@@ -3453,6 +3492,41 @@ _NORMAL = (_QUANTILES / _QUANTILES.std()).astype(np.float32)
 GRID = (4, 5)
 """Rows and columns of the grid of random numbers that is interpolated to a smooth field."""
 
+BLUR = (3, 0.8)
+"""Pixels and standard deviation of the Gaussian that separates the finest details from the rest."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """All that is random about an augmented frame, except the noise of its pixels.
+
+    ``matrix``: affine map (2, 3) of pixel positions (across, down) from the frame to its augmented copy. ``bend``:
+    displacements in pixels, float32 `GRID` + (2,), or None. ``curve``: new value of each of 256 grey values, uint8.
+    ``gain``: factors, float32 `GRID`, or None. ``sharpness``: share of the finest details to add. ``noise``: standard
+    deviation in grey values.
+    """
+
+    matrix: np.ndarray
+    bend: np.ndarray | None
+    curve: np.ndarray
+    gain: np.ndarray | None
+    sharpness: float
+    noise: float
+
+
+def draw(shape: tuple[int, ...], random: np.random.Generator, ranges: AugmentationSettings) -> Draw:
+    """Draw the augmentation of a frame of ``shape`` (height, width)."""
+    return Draw(
+        matrix=_matrix(shape, random, ranges),
+        bend=_bend(shape, random, ranges.elastic) if ranges.elastic > 0 else None,
+        curve=_grey_curve(random, ranges),
+        gain=1 + random.uniform(-ranges.gain, ranges.gain, GRID).astype(np.float32)
+        if ranges.gain > 0
+        else None,
+        sharpness=random.uniform(-ranges.sharpness, ranges.sharpness) if ranges.sharpness > 0 else 0.0,
+        noise=255 * random.uniform(0, ranges.noise) if ranges.noise > 0 else 0.0,
+    )
+
 
 def augment(
     frame: np.ndarray, mask: np.ndarray, random: np.random.Generator, ranges: AugmentationSettings
@@ -3460,22 +3534,24 @@ def augment(
     """Return augmented copies of ``frame`` and ``mask``, both uint8 (height, width).
 
     Geometric changes apply to both; grey values, gain, sharpness and noise change the frame only. Areas from
-    beyond the border are black in both, as outside a real ultrasound image.
+    beyond the border are black in both, as outside a real ultrasound image. `device_augment` does the same on an
+    accelerator.
     """
-    matrix = _matrix(frame.shape, random, ranges)
-    displacements = _displacements(frame.shape, random, ranges.elastic) if ranges.elastic > 0 else None
+    drawn = draw(frame.shape, random, ranges)
+    displacements = None if drawn.bend is None else _smooth(drawn.bend, frame.shape)
     # Linear interpolation would blur training frames, but not those to predict.
     frame, mask = (
-        _warp(frame, matrix, displacements, cv2.INTER_CUBIC),
-        _warp(mask, matrix, displacements, cv2.INTER_LINEAR),
+        _warp(frame, drawn.matrix, displacements, cv2.INTER_CUBIC),
+        _warp(mask, drawn.matrix, displacements, cv2.INTER_LINEAR),
     )
-    frame = cv2.LUT(frame, _grey_curve(random, ranges))
-    if ranges.gain > 0:
-        frame = cv2.multiply(frame, _gain(frame.shape, random, ranges.gain), dtype=cv2.CV_8U)
+    frame = cv2.LUT(frame, drawn.curve)
+    if drawn.gain is not None:
+        # Gain differs with depth and contact.
+        frame = cv2.multiply(frame, _smooth(drawn.gain, frame.shape), dtype=cv2.CV_8U)
     if ranges.sharpness > 0:
-        frame = _sharpen(frame, random.uniform(-ranges.sharpness, ranges.sharpness))
+        frame = _sharpen(frame, drawn.sharpness)
     if ranges.noise > 0:
-        frame = _add_noise(frame, random, 255 * random.uniform(0, ranges.noise))
+        frame = _add_noise(frame, random, drawn.noise)
     return frame, mask
 
 
@@ -3508,25 +3584,23 @@ def _warp(
     return cv2.remap(image, x, y, interpolation)
 
 
-def _displacements(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
-    """Draw a smooth field of displacements, float32 (height, width, 2), at most ``share`` of the width and height."""
+def _bend(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
+    """Draw displacements on a coarse grid, at most ``share`` of the width and height, in pixels."""
     height, width = shape
-    field = random.uniform(-share, share, (*GRID, 2)).astype(np.float32) * np.array(
-        [width, height], np.float32
-    )
-    return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
+    field = random.uniform(-share, share, (*GRID, 2)).astype(np.float32)
+    return field * np.array([width, height], np.float32)
 
 
-def _gain(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
-    """Draw a smooth field of factors around 1, float32 (height, width): gain differs with depth and contact."""
-    height, width = shape
-    field = 1 + random.uniform(-share, share, GRID).astype(np.float32)
-    return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
+def _smooth(grid: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Interpolate ``grid`` to a field of ``shape`` (height, width)."""
+    return cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _sharpen(frame: np.ndarray, amount: float) -> np.ndarray:
     """Add ``amount`` of the finest details to ``frame``, or remove them if it is negative."""
-    return cv2.addWeighted(frame, 1 + amount, cv2.GaussianBlur(frame, (3, 3), 0.8), -amount, 0)
+    return cv2.addWeighted(
+        frame, 1 + amount, cv2.GaussianBlur(frame, (BLUR[0], BLUR[0]), BLUR[1]), -amount, 0
+    )
 
 
 def _add_noise(frame: np.ndarray, random: np.random.Generator, deviation: float) -> np.ndarray:
@@ -3552,7 +3626,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kaggle_nerve.data.augment import augment
+from kaggle_nerve.data.augment import augment, draw
+from kaggle_nerve.data.device_augment import Draws, stack
 from kaggle_nerve.data.doubted import Marks
 from kaggle_nerve.data.sampling import arrange_batches, draw_rows, most_batches
 from kaggle_nerve.errors import NerveError
@@ -3593,6 +3668,8 @@ class Batches(keras.utils.PyDataset):
         self.frames, self.masks, self.has_mask, self.rows = frames, masks, has_mask, rows
         self.batch, self.seed, self.ranges = min(batch, len(rows)), seed, ranges
         self.outputs, self.marks = outputs, marks or Marks()
+        presence = has_mask if self.marks.presence is None else self.marks.presence
+        self.presence = presence.astype(np.float32)
         self.epoch, self.order = 0, rows
         self.natural_rate = float(has_mask[rows].mean())
         self.one_per_subject = subjects is not None
@@ -3629,22 +3706,34 @@ class Batches(keras.utils.PyDataset):
         return self._count
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        rows = self.order[index * self.batch : (index + 1) * self.batch]
+        rows = self.batch_rows(index)
         frames = np.empty((len(rows), *self.frames.shape[1:], 1), np.float32)
         masks = np.empty_like(frames)
         for place, row in enumerate(rows):
             frame, mask = self.frames[row], self.masks[row]
             if self.ranges is not None:
-                random = np.random.default_rng((self.seed, 2, self.epoch, index * self.batch + place))
-                frame, mask = augment(frame, mask, random, self.ranges)
+                frame, mask = augment(frame, mask, self._random(index, place), self.ranges)
             frames[place, ..., 0], masks[place, ..., 0] = frame, mask
         masks /= 255
-        all_presence = self.has_mask if self.marks.presence is None else self.marks.presence
-        presence = all_presence[rows].astype(np.float32)[:, None]
+        presence = self.presence[rows][:, None]
         targets = {name: presence if name == "presence" else masks for name in self.outputs}
         if self.marks.weights is None:
             return frames, targets
         return frames, targets, dict.fromkeys(self.outputs, self.marks.weights[rows])
+
+    def batch_rows(self, index: int) -> np.ndarray:
+        """Return the rows of the frames in batch ``index``."""
+        return self.order[index * self.batch : (index + 1) * self.batch]
+
+    def draws(self, index: int) -> Draws:
+        """Draw the augmentation of batch ``index`` without applying it: the same as in the batch."""
+        assert self.ranges is not None
+        shape = self.frames.shape[1:]
+        drawn = [draw(shape, self._random(index, place), self.ranges) for place in range(self.batch)]
+        return stack(drawn, sharpen=self.ranges.sharpness > 0, noise=self.ranges.noise > 0)
+
+    def _random(self, index: int, place: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, 2, self.epoch, index * self.batch + place))
 
     def _most_batches(self) -> int:
         counts = np.bincount(self._groups[self.rows])
@@ -3835,6 +3924,148 @@ def _root(layout: Layout) -> Path:
     except OSError as fault:
         raise NerveError(f"Neither {beside} nor {home} can be written; set XDG_CACHE_HOME.") from fault
     return home
+''')
+
+write("kaggle_nerve/data/device_augment.py", r'''"""Augment a batch on an accelerator, by Keras operations: the counterpart of `augment`, for the same draws."""
+
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from keras import ops
+
+from kaggle_nerve.data.augment import BLUR, GRID, Draw
+
+CUBIC = -0.75
+"""OpenCV's parameter of cubic interpolation (Keys 1981)."""
+
+Draws = dict[str, np.ndarray]
+"""Draws of several frames, stacked: ``backward`` (n, 2, 3) and ``curve`` (n, 256); if used, also ``bend`` and
+``gain`` (n, *GRID[, 2]), ``sharpness`` and ``noise`` (n,). All float32."""
+
+
+def stack(draws: list[Draw], *, sharpen: bool, noise: bool) -> Draws:
+    """Stack ``draws``; ``sharpen`` and ``noise`` say whether these are used at all."""
+    columns = {
+        # In double precision, as in OpenCV.
+        "backward": [cv2.invertAffineTransform(each.matrix) for each in draws],
+        "curve": [each.curve for each in draws],
+    }
+    if draws[0].bend is not None:
+        columns["bend"] = [each.bend for each in draws]
+    if draws[0].gain is not None:
+        columns["gain"] = [each.gain for each in draws]
+    if sharpen:
+        columns["sharpness"] = [each.sharpness for each in draws]
+    if noise:
+        columns["noise"] = [each.noise for each in draws]
+    return {name: np.asarray(values, np.float32) for name, values in columns.items()}
+
+
+def augment_batch(frames: Any, masks: Any, draws: dict[str, Any], normal: Any) -> tuple[Any, Any]:
+    """Augment ``frames`` and ``masks``, tensors (n, height, width) of any number type from 0 to 255.
+
+    ``normal``: standard normal numbers in the same shape, or None without noise. Return both as float32 with whole
+    values from 0 to 255. They differ from those of `augment` by the precision of OpenCV's interpolation, and the
+    noise is drawn from other numbers.
+    """
+    x, y = _positions(frames.shape[1:], draws)
+    frames = _round(_interpolate(frames, x, y, _cubic))
+    masks = _round(_interpolate(masks, x, y, _linear))
+    frames = _look_up(draws["curve"], frames)
+    if "gain" in draws:
+        frames = _round(frames * _smooth(draws["gain"], frames.shape[1:]))
+    if "sharpness" in draws:
+        details = frames - _round(_blur(frames))
+        frames = _round(frames + draws["sharpness"][:, None, None] * details)
+    if "noise" in draws:
+        frames = _round(frames + draws["noise"][:, None, None] * normal)
+    return frames, masks
+
+
+def _positions(shape: tuple[int, int], draws: dict[str, Any]) -> tuple[Any, Any]:
+    """Return where each pixel of the result comes from: across and down, float32 (n, height, width)."""
+    across, down = np.meshgrid(np.arange(shape[1], dtype=np.float32), np.arange(shape[0], dtype=np.float32))
+    rows = [draws["backward"][:, axis, :, None, None] for axis in (0, 1)]
+    x, y = (row[:, 0] * across + row[:, 1] * down + row[:, 2] for row in rows)
+    if "bend" in draws:
+        x = x + _smooth(draws["bend"][..., 0], shape)
+        y = y + _smooth(draws["bend"][..., 1], shape)
+    return x, y
+
+
+def _interpolate(images: Any, x: Any, y: Any, weigh: Any) -> Any:
+    """Read ``images`` at ``x`` and ``y``; pixels outside are 0. ``weigh``: `_linear` or `_cubic`."""
+    height, width = images.shape[1:]
+    flat = ops.reshape(images, (-1, height * width))
+    left, top = ops.floor(x), ops.floor(y)
+    total = ops.zeros_like(x)
+    for step_down, weight_down in weigh(y - top):
+        row, inside_rows = _inside(top + step_down, height)
+        for step_across, weight_across in weigh(x - left):
+            column, inside_columns = _inside(left + step_across, width)
+            place = ops.reshape(row * width + column, (-1, height * width))
+            values = ops.reshape(ops.take_along_axis(flat, place, axis=1), (-1, height, width))
+            weight = weight_down * weight_across * inside_rows * inside_columns
+            total = total + weight * ops.cast(values, "float32")
+    return total
+
+
+def _inside(place: Any, length: int) -> tuple[Any, Any]:
+    """Return whole ``place`` limited to 0 to ``length`` - 1, as int32, and 1 where that changes nothing, else 0."""
+    limited = ops.clip(place, 0, length - 1)
+    return ops.cast(limited, "int32"), ops.cast(limited == place, "float32")
+
+
+def _linear(part: Any) -> list[tuple[int, Any]]:
+    """Return steps to the two neighbours of a position, and their weights; ``part``: its fraction, from 0 to 1."""
+    return [(0, 1 - part), (1, part)]
+
+
+def _cubic(part: Any) -> list[tuple[int, Any]]:
+    """Return steps to the four neighbours of a position, and their weights; ``part``: its fraction, from 0 to 1."""
+
+    def near(distance: Any) -> Any:
+        return ((CUBIC + 2) * distance - (CUBIC + 3)) * distance * distance + 1
+
+    def far(distance: Any) -> Any:
+        return ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
+
+    return [(-1, far(1 + part)), (0, near(part)), (1, near(1 - part)), (2, far(2 - part))]
+
+
+def _look_up(curves: Any, frames: Any) -> Any:
+    height, width = frames.shape[1:]
+    greys = ops.reshape(ops.cast(frames, "int32"), (-1, height * width))
+    return ops.reshape(ops.take_along_axis(curves, greys, axis=1), (-1, height, width))
+
+
+def _blur(frames: Any) -> Any:
+    pixels, deviation = BLUR
+    kernel, margin = cv2.getGaussianKernel(pixels, deviation)[:, 0].astype(np.float32), pixels // 2
+    height, width = frames.shape[1:]
+    padded = ops.pad(frames, ((0, 0), (margin, margin), (margin, margin)), mode="reflect")
+    rows = sum(float(weight) * padded[:, place : place + height] for place, weight in enumerate(kernel))
+    return sum(float(weight) * rows[..., place : place + width] for place, weight in enumerate(kernel))
+
+
+def _smooth(grids: Any, shape: tuple[int, int]) -> Any:
+    """Interpolate ``grids`` (n, *GRID) to fields (n, height, width)."""
+    down, across = (_interpolation(*lengths) for lengths in zip(GRID, shape, strict=True))
+    # Multiplied out, since a matrix product would be rounded to 10 bits on a GPU.
+    rows = sum(grids[:, place, None, :] * down[:, place, None] for place in range(GRID[0]))
+    return sum(rows[:, :, place, None] * across[:, place] for place in range(GRID[1]))
+
+
+@cache
+def _interpolation(before: int, after: int) -> np.ndarray:
+    """Return the matrix (after, before) that interpolates ``before`` values as OpenCV does."""
+    return cv2.resize(np.eye(before, dtype=np.float32), (before, after), interpolation=cv2.INTER_LINEAR)
+
+
+def _round(values: Any) -> Any:
+    return ops.clip(ops.round(values), 0, 255)
 ''')
 
 write("kaggle_nerve/data/doubted.py", r'''"""Frames with doubted labels: read the table from `audit` and turn it into weights and targets for training."""
@@ -5951,7 +6182,7 @@ def member_name(number: int) -> str:
 
 write("kaggle_nerve/models/statistics.py", r'''"""Recompute batch-normalisation statistics, which averaged weights lack."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import numpy as np
@@ -5972,8 +6203,9 @@ def recompute(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
     for norm in norms:
         norm.momentum = 0.0  # each pass replaces the statistics by those of its own batch
     try:
+        update = _compile_update(model)
         for frames in batches:
-            model(frames, training=True)
+            update(frames)
             count += 1
             for total, variable in zip(sums, (v for norm in norms for v in _moving(norm)), strict=True):
                 total += keras.ops.convert_to_numpy(variable)
@@ -5982,6 +6214,30 @@ def recompute(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
             norm.momentum = momentum
     for total, variable in zip(sums, (v for norm in norms for v in _moving(norm)), strict=True):
         variable.assign(total / max(count, 1))
+
+
+def _compile_update(model: keras.Model) -> Callable[[np.ndarray], None]:
+    """Compile a function that calls ``model`` on frames as in training. Keras compiles no call without a loss."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        graph = tf.function(lambda frames: model(frames, training=True))
+
+        def update(frames: np.ndarray) -> None:
+            graph(tf.constant(frames))
+
+        return update
+    import jax
+
+    compiled = jax.jit(lambda *values: model.stateless_call(*values, training=True)[1])
+
+    def update_from_outside(frames: np.ndarray) -> None:
+        groups = model.trainable_variables, model.non_trainable_variables
+        values = ([variable.value for variable in group] for group in groups)
+        for variable, value in zip(groups[1], compiled(*values, frames), strict=True):
+            variable.assign(value)
+
+    return update_from_outside
 
 
 def _batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
@@ -7120,6 +7376,131 @@ def is_begun(folder: Path) -> bool:
 write("kaggle_nerve/prediction/__init__.py", r'''"""Predict probabilities with the folds' models, and read stored predictions."""
 ''')
 
+write("kaggle_nerve/prediction/device_views.py", r'''"""Predict all views of a batch and combine them on the accelerator: the counterpart of `views` and `blending.Mixer`.
+
+On the processor this would be slower than OpenCV and NumPy. On an accelerator, carrying each view's maps to the processor
+and combining them there takes longer than predicting them.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from kaggle_nerve.maps.blending import CERTAIN
+from kaggle_nerve.prediction.views import View
+
+METHODS = ("mean", "logits")
+"""Methods of `blending.combine` that this module has; ``agreement`` needs eigenvectors."""
+
+
+def build(model: keras.Model, views: tuple[View, ...], combine: str) -> keras.Model:
+    """Build the network that predicts and combines ``views`` of frames, sharing the weights of ``model``.
+
+    Input: uint8 (batch, height, width). Outputs, float32: ``masks`` (batch, height, width), ``presence``,
+    ``agreement`` and ``spread`` (batch,), as in `forward.ModelOutput`.
+    """
+    frames = keras.Input(model.input.shape[1:3], dtype="uint8")
+    outputs = model(_Views(views, dtype="float32")(frames))
+    masks, presence = outputs["mask"], outputs.get("presence")
+    combined = _Combination(views, combine, dtype="float32")(masks, presence)
+    result = keras.Model(frames, combined)
+    result.compile(jit_compile=model.jit_compile)
+    return result
+
+
+class _Views(layers.Layer):
+    """All views of frames, one after the other: (views * batch, height, width, 1)."""
+
+    def __init__(self, views: tuple[View, ...], **options: Any):
+        super().__init__(**options)
+        self._views = views
+
+    def call(self, frames: Any) -> Any:
+        frames = ops.cast(frames, "float32")[..., None]
+        parts = [_zoom(_flip(frames, view), view.zoom, True) for view in self._views]
+        return ops.concatenate(parts, axis=0)
+
+
+class _Combination(layers.Layer):
+    """Views transformed back and combined."""
+
+    def __init__(self, views: tuple[View, ...], combine: str, **options: Any):
+        super().__init__(**options)
+        self._views, self._combine = views, combine
+
+    def call(self, masks: Any, presence: Any = None) -> dict[str, Any]:
+        count = len(self._views)
+        parts = [
+            _flip(_zoom(part, 1 / view.zoom, False), view)
+            for part, view in zip(ops.split(masks, count, axis=0), self._views, strict=True)
+        ]
+        # Without a presence head, the presence is the largest probability: before the way back, as in `forward`.
+        each = ops.max(masks, axis=(1, 2)) if presence is None else presence
+        presences = ops.reshape(each, (count, -1))
+        stacked = ops.stack([part[..., 0] for part in parts])
+        return {
+            "masks": self._mean(stacked),
+            "presence": self._mean(presences),
+            "agreement": _agreement([stacked[place] for place in range(count)]),
+            "spread": ops.std(presences, axis=0),
+        }
+
+    def compute_output_spec(self, masks: Any, presence: Any = None) -> dict[str, keras.KerasTensor]:
+        height, width = masks.shape[1:3]
+        numbers = {name: keras.KerasTensor((None,)) for name in ("presence", "agreement", "spread")}
+        return {"masks": keras.KerasTensor((None, height, width)), **numbers}
+
+    def _mean(self, values: Any) -> Any:
+        """Average ``values`` over views, the first axis."""
+        if self._combine == "mean":
+            return ops.mean(values, axis=0)
+        clipped = ops.clip(values, CERTAIN, 1 - CERTAIN)
+        odds = ops.mean(ops.log(clipped / (1 - clipped)), axis=0)
+        return (1 + ops.tanh(odds / 2)) / 2
+
+
+def _flip(images: Any, view: View) -> Any:
+    return ops.flip(images, view.axes) if view.axes else images
+
+
+def _zoom(images: Any, factor: float, repeat_border: bool) -> Any:
+    """Enlarge ``images`` (n, height, width, 1) about their centre, as `views._zoom` does.
+
+    Outside is the border, repeated, or 0.
+    """
+    if factor == 1:
+        return images
+    for axis in (1, 2):
+        length = images.shape[axis]
+        centre = (length - 1) / 2
+        position = (np.arange(length) - centre) / factor + centre
+        before = np.floor(position).astype(np.int32)
+        part = (position - before).astype(np.float32)
+        total = 0.0
+        for place, weight in ((before, 1 - part), (before + 1, part)):
+            limited = np.clip(place, 0, length - 1)
+            if not repeat_border:
+                weight = weight * (limited == place)
+            shape = [length if each == axis else 1 for each in range(4)]
+            total = total + ops.take(images, limited, axis=axis) * weight.reshape(shape)
+        images = total
+    return images
+
+
+def _agreement(maps: list[Any]) -> Any:
+    """Compute the mean Dice over pairs of views' masks at 0.5, (batch,); ``maps``: two or more (batch, height, width)."""
+    masks = [ops.cast(values >= 0.5, "float32") for values in maps]
+    areas = [ops.sum(mask, axis=(1, 2)) for mask in masks]
+    pairs = [(a, b) for b in range(len(maps)) for a in range(b)]
+    total = 0.0
+    for a, b in pairs:
+        shared, area = ops.sum(masks[a] * masks[b], axis=(1, 2)), areas[a] + areas[b]
+        total = total + ops.where(area > 0, 2 * shared / ops.maximum(area, 1), 1)
+    return total / len(pairs)
+''')
+
 write("kaggle_nerve/prediction/ensemble.py", r'''"""Predict the test frames with every finished fold of a run, and stream the combined probabilities to disk."""
 
 from pathlib import Path
@@ -7199,20 +7580,18 @@ def _stream(
     folds = len(run.finished_folds())
     shapes = _shapes(count, run.settings.size, folds)
     stored = GrowingArrays(run.test_folder, shapes, key, "the predictions of the test frames")
-    step = CHUNK * settings.batch
     options = {"batch": settings.batch, "tta": settings.tta, "combine": settings.combine}
     with reporter.bar("Predicting", count) as bar:
         bar.update(stored.done)
-        for start in range(stored.done, count, step):
-            frames = cache.frames[start : start + step]
-            streams = [probabilities(model, frames, **options) for model in models]
-            row = start
-            while row < start + len(frames):
-                combined = combine_models([next(stream) for stream in streams], folds, settings.combine)
-                stored.write(row, combined)
-                row += len(combined["presence"])
-            stored.note(row)
-            bar.update(len(frames))
+        row = stored.done
+        streams = [probabilities(model, cache.frames[row:], **options) for model in models]
+        for number, outputs in enumerate(zip(*streams, strict=True), 1):
+            combined = combine_models(list(outputs), folds, settings.combine)
+            stored.write(row, combined)
+            row += len(combined["presence"])
+            if number % CHUNK == 0 or row == count:
+                stored.note(row)
+            bar.update(len(combined["presence"]))
     figures = {name: stored.read(name) for name in ("presence", "agreement", "spread")}
     stored.finish()
     return figures
@@ -7267,8 +7646,9 @@ from weakref import WeakKeyDictionary
 import keras
 import numpy as np
 
-from kaggle_nerve import memory
+from kaggle_nerve import devices, memory
 from kaggle_nerve.maps.blending import Mixer, mean_agreement
+from kaggle_nerve.prediction import device_views
 from kaggle_nerve.prediction.views import VIEWS, View, apply_view, undo_view
 
 OUTPUTS = ("mask", "presence")
@@ -7301,10 +7681,16 @@ def probabilities(
     ``tta`` names the `VIEWS`, and ``combine`` the method of `blending.combine`. Without a presence head,
     the presence is the largest probability of the mask. Masks of deep supervision are not computed.
     """
-    model = _without_deep_masks(model)
+    model, views = _without_deep_masks(model), VIEWS[tta]
+    network = None
+    if len(views) > 1 and combine in device_views.METHODS and devices.is_accelerated():
+        network = device_views.build(model, views, combine)
     for start in range(0, len(frames), batch):
-        chunk = np.asarray(frames[start : start + batch], np.float32)
-        yield _predict_batch(model, chunk, batch, VIEWS[tta], combine)
+        chunk = np.asarray(frames[start : start + batch])
+        if network:
+            yield ModelOutput(**_pass(network, chunk, batch))
+        else:
+            yield _predict_batch(model, chunk.astype(np.float32), batch, views, combine)
 
 
 def _predict_batch(
@@ -7312,7 +7698,9 @@ def _predict_batch(
 ) -> ModelOutput:
     mixer, binary_masks, presences = Mixer(combine), [], []
     for view in views:
-        masks, presence = _pass(model, apply_view(chunk, view)[..., None], batch)
+        outputs = _pass(model, apply_view(chunk, view)[..., None], batch)
+        masks = outputs["mask"][..., 0]
+        presence = outputs["presence"][:, 0] if "presence" in outputs else masks.max(axis=(1, 2))
         masks = undo_view(masks, view)
         mixer.add(masks, presence)
         binary_masks.append(masks >= np.float32(0.5))
@@ -7324,8 +7712,11 @@ def _predict_batch(
     return ModelOutput(*mixer.result(), np.array(agreement, np.float32), np.std(presences, axis=0))
 
 
-def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Predict ``chunk``, ``batch`` frames at a time, or fewer if memory does not suffice: the result is the same."""
+def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> dict[str, np.ndarray]:
+    """Return the outputs of ``model`` for ``chunk``, float32.
+
+    Predict ``batch`` frames at a time, or fewer if memory does not suffice: the result is the same.
+    """
     batch = min(batch, _largest.get(model, batch))
     try:
         parts = [_pass_batch(model, chunk[row : row + batch], batch) for row in range(0, len(chunk), batch)]
@@ -7334,21 +7725,17 @@ def _pass(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray
             raise
         _largest[model] = batch // 2
     else:
-        masks, presences = zip(*parts, strict=True)
-        return np.concatenate(masks), np.concatenate(presences)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return _pass(model, chunk, batch)
 
 
-def _pass_batch(model: keras.Model, chunk: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+def _pass_batch(model: keras.Model, chunk: np.ndarray, batch: int) -> dict[str, np.ndarray]:
     count = len(chunk)
     if count < batch:
         # One shape means one compilation; the padding rows are removed again below.
         chunk = np.concatenate([chunk, np.zeros((batch - count, *chunk.shape[1:]), chunk.dtype)])
     outputs = model.predict_on_batch(chunk)
-    masks = outputs["mask"][:count, ..., 0].astype(np.float32)
-    if "presence" not in outputs:
-        return masks, masks.max(axis=(1, 2))
-    return masks, outputs["presence"][:count, 0].astype(np.float32)
+    return {name: np.asarray(values[:count], np.float32) for name, values in outputs.items()}
 
 
 def _without_deep_masks(model: keras.Model) -> keras.Model:
@@ -10351,13 +10738,15 @@ write("kaggle_nerve/training/averaging.py", r'''"""Final weights of a fold: the 
 Batch-norm statistics fit one set of weights, so averaged weights get new statistics.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import keras
 import numpy as np
 
 from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.devices import cores
 from kaggle_nerve.models import snapshots, statistics
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training import schedule
@@ -10474,9 +10863,10 @@ def _put_exponential_means(model: keras.Model) -> None:
         variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
 
 
-def _frames(batches: Batches, epoch: int) -> Iterable[np.ndarray]:
+def _frames(batches: Batches, epoch: int) -> Iterator[np.ndarray]:
     batches.start_epoch(epoch)
-    return (batches[index][0] for index in range(min(STATISTICS_BATCHES, len(batches))))
+    with ThreadPoolExecutor(cores()) as pool:
+        yield from pool.map(lambda index: batches[index][0], range(min(STATISTICS_BATCHES, len(batches))))
 ''')
 
 write("kaggle_nerve/training/checkpoint.py", r'''"""Checkpoint of an unfinished fold, written after each epoch and consistent at every moment.
@@ -10701,6 +11091,272 @@ def _tail(log: Path) -> str:
         return ""
 ''')
 
+write("kaggle_nerve/training/device_loops.py", r'''"""Compile a loop of training steps over data on the device, for TensorFlow and for JAX: Keras has none.
+
+A loop is compiled once: the number of its steps is an argument. Each step is the model's own ``train_step``, as in
+``train_on_batch``.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+BatchOf = Callable[[dict[str, Any], dict[str, Any]], tuple[Any, Any, Any]]
+"""Function of the arrays on the device and of what one step needs; returns frames, targets and weights (or None)."""
+
+
+class Loop(Protocol):
+    """A compiled loop of steps."""
+
+    def call(self, arrays: dict[str, Any], feed: dict[str, np.ndarray], rates: np.ndarray, steps: int) -> Any:
+        """Start ``steps`` steps, and return their mean loss as a tensor without waiting for it.
+
+        ``feed`` holds what each step needs, and ``rates`` its learning rate; both may be longer than ``steps``. Call
+        within `session`.
+        """
+        ...
+
+    def session(self) -> Any:
+        """Return a context in which the loop may hold the model's weights; afterwards the model has them."""
+        ...
+
+
+def build(model: keras.Model, batch_of: BatchOf) -> Loop:
+    """Build the loop of a compiled ``model`` for the backend in use."""
+    return (TensorFlowLoop if keras.backend.backend() == "tensorflow" else JaxLoop)(model, batch_of)
+
+
+def normal(shape: tuple[int, ...], seed: Any) -> Any:
+    """Return standard normal numbers that follow from ``seed``, a tensor of two integers (uint32 or int32)."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.random.stateless_normal(shape, tf.cast(seed, tf.int32))
+    import jax
+
+    return jax.random.normal(jax.random.wrap_key_data(seed), shape)
+
+
+class TensorFlowLoop:
+    """Loop of TensorFlow. The weights are always in the model."""
+
+    def __init__(self, model: keras.Model, batch_of: BatchOf):
+        import tensorflow as tf
+
+        self._model, self._batch_of = model, batch_of
+        self._loop = tf.function(self._steps, jit_compile=bool(model.jit_compile))
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Do as `Loop.session` says."""
+        yield
+
+    def call(self, arrays: dict[str, Any], feed: dict[str, np.ndarray], rates: np.ndarray, steps: int) -> Any:
+        """Do as `Loop.call` says."""
+        import tensorflow as tf
+
+        # As tensors: for each new Python or NumPy number it would be traced again.
+        feed = {name: tf.constant(values) for name, values in feed.items()}
+        return self._loop(arrays, feed, tf.constant(rates), tf.constant(steps))
+
+    def _steps(self, arrays: dict[str, Any], feed: dict[str, Any], rates: Any, steps: Any) -> Any:
+        import tensorflow as tf
+
+        model = self._model
+        for variable in model.metrics_variables:
+            variable.assign(keras.ops.zeros_like(variable))
+
+        def step(number: Any, loss: Any) -> tuple[Any, Any]:
+            model.optimizer.learning_rate.assign(rates[number])
+            batch = self._batch_of(arrays, {name: values[number] for name, values in feed.items()})
+            return number + 1, model.train_step(batch)["loss"]
+
+        return tf.while_loop(lambda number, loss: number < steps, step, (0, 0.0))[1]
+
+
+class JaxLoop:
+    """Loop of JAX. Within a session it holds the weights, since assigning hundreds of them takes milliseconds."""
+
+    def __init__(self, model: keras.Model, batch_of: BatchOf):
+        import jax
+
+        self._model, self._batch_of = model, batch_of
+        self._rate = _position(model.optimizer.learning_rate, model.optimizer.variables)
+        # The old weights' memory is used for the new ones.
+        self._loop = jax.jit(self._steps, donate_argnums=0)
+        self._state: Any = None
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Do as `Loop.session` says."""
+        model = self._model
+        groups = (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+        self._state = tuple([variable.value for variable in group] for group in groups)
+        yield
+        for group, values in zip(groups, self._state, strict=True):
+            for variable, value in zip(group, values, strict=True):
+                variable.assign(value)
+        self._state = None
+
+    def call(self, arrays: dict[str, Any], feed: dict[str, np.ndarray], rates: np.ndarray, steps: int) -> Any:
+        """Do as `Loop.call` says."""
+        self._state, loss = self._loop(self._state, arrays, feed, rates, steps)
+        return loss
+
+    def _steps(self, state: Any, arrays: dict[str, Any], feed: dict[str, Any], rates: Any, steps: Any) -> Any:
+        import jax
+
+        def step(number: Any, carried: Any) -> Any:
+            (weights, others, optimiser, metrics), _ = carried
+            optimiser = [*optimiser[: self._rate], rates[number], *optimiser[self._rate + 1 :]]
+            batch = self._batch_of(arrays, {name: values[number] for name, values in feed.items()})
+            logs, state = self._model.train_step((weights, others, optimiser, metrics), batch)
+            return tuple(map(list, state)), logs["loss"]
+
+        *rest, metrics = state
+        metrics = [value * 0 for value in metrics]
+        return jax.lax.fori_loop(0, steps, step, ((*rest, metrics), np.float32(0)))
+
+
+def _position(variable: Any, variables: list[Any]) -> int:
+    return next(place for place, each in enumerate(variables) if each is variable)
+''')
+
+write("kaggle_nerve/training/device_steps.py", r'''"""Take training steps on an accelerator without waiting for the processor: the counterpart of `steps.HostSteps`.
+
+All frames and masks lie on the device as uint8. One call takes several steps: each gathers its frames, augments them,
+and trains, all within one compiled loop. Only row numbers, the draws of the augmentation and learning rates
+are sent, and the loss is read once an epoch.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kaggle_nerve import devices
+from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.data.device_augment import augment_batch
+from kaggle_nerve.settings import TrainingSettings
+from kaggle_nerve.training import device_loops
+from kaggle_nerve.training.steps import HostSteps, Steps, prefetch
+
+MOST_STEPS = 32
+"""Maximum steps in a call."""
+
+FIRST_STEPS = 4
+"""Maximum steps in a call until the speed is known."""
+
+CALL_SECONDS = 1.0
+"""Approximate seconds of a call, so that a time budget and the progress bar stay precise."""
+
+MOST_BYTES = 4 * 2**30
+"""Maximum bytes of frames and masks on the device: a quarter of the memory of Kaggle's GPUs."""
+
+
+def steps_for(model: keras.Model, batches: Batches, settings: TrainingSettings) -> Steps:
+    """Choose where to augment: on an accelerator if there is one and its memory suffices, else on the processor."""
+    place = settings.augment_on
+    if place == "auto":
+        fits = batches.frames.nbytes + batches.masks.nbytes <= MOST_BYTES
+        place = "device" if devices.is_accelerated() and fits else "host"
+    return DeviceSteps(model, batches) if place == "device" else HostSteps(model, batches)
+
+
+class DeviceSteps:
+    """Take steps in calls of up to `MOST_STEPS`, at most two calls ahead of the device."""
+
+    def __init__(self, model: keras.Model, batches: Batches):
+        self.model, self.batches = model, batches
+        arrays = {"frames": batches.frames, "masks": batches.masks, "presence": batches.presence}
+        if batches.marks.weights is not None:
+            arrays["weights"] = batches.marks.weights.astype(np.float32)
+        self._arrays = {name: ops.convert_to_tensor(np.asarray(values)) for name, values in arrays.items()}
+        self._loop = device_loops.build(model, self._batch)
+        # The first run compiles, and says nothing about the speed.
+        self._size, self._is_compiled = FIRST_STEPS, False
+
+    def run(
+        self, count: int, next_rate: Callable[[], float | None], after_steps: Callable[[int], bool]
+    ) -> float:
+        """Do as `Steps.run` says."""
+        started, size = time.perf_counter(), self._size
+        sizes = [min(size, count - first) for first in range(0, count, size)]
+        waiting: deque[tuple[int, Any]] = deque()
+        losses = []
+        with self._loop.session():
+            for feed in prefetch(lambda call: self._feed(call * size, sizes[call]), len(sizes)):
+                steps = sizes[len(losses) + len(waiting)]
+                rates = np.zeros(MOST_STEPS, np.float32)
+                for place in range(steps):
+                    rate = next_rate()
+                    rates[place] = self._rate if rate is None else rate
+                waiting.append((steps, self._loop.call(self._arrays, feed, rates, steps)))
+                if len(waiting) > 1:
+                    losses.append(_finish(*waiting.popleft()))
+                    if after_steps(losses[-1][0]):
+                        break
+            for call in waiting:
+                losses.append(_finish(*call))
+                after_steps(losses[-1][0])
+        taken = sum(steps for steps, _ in losses)
+        if self._is_compiled:
+            step_seconds = (time.perf_counter() - started) / taken
+            self._size = int(np.clip(CALL_SECONDS / step_seconds, 1, MOST_STEPS))
+        self._is_compiled = True
+        return sum(steps * loss for steps, loss in losses) / taken
+
+    @property
+    def _rate(self) -> float:
+        return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+    def _feed(self, first: int, count: int) -> dict[str, np.ndarray]:
+        """Prepare what ``count`` steps from number ``first`` need, padded to `MOST_STEPS` so that shapes never change."""
+        steps = [self._prepare(first + place) for place in range(count)]
+        steps += [steps[0]] * (MOST_STEPS - count)
+        return {name: np.stack([step[name] for step in steps]) for name in steps[0]}
+
+    def _prepare(self, index: int) -> dict[str, np.ndarray]:
+        batches = self.batches
+        step = {"rows": batches.batch_rows(index).astype(np.int32)}
+        if batches.ranges is not None:
+            seed = np.random.SeedSequence((batches.seed, 3, batches.epoch, index))
+            step |= batches.draws(index) | {"seed": seed.generate_state(2)}
+        return step
+
+    def _batch(self, arrays: dict[str, Any], step: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """Gather and augment the batch of a step, on the device."""
+        batches, rows = self.batches, step["rows"]
+        frames, masks = (ops.take(arrays[name], rows, axis=0) for name in ("frames", "masks"))
+        if batches.ranges is not None:
+            normal = device_loops.normal(frames.shape, step["seed"]) if "noise" in step else None
+            frames, masks = augment_batch(frames, masks, step, normal)
+        frames, masks = (ops.cast(values, "float32")[..., None] for values in (frames, masks))
+        masks = masks / 255
+        presence = ops.take(arrays["presence"], rows)[:, None]
+        targets = {name: presence if name == "presence" else masks for name in batches.outputs}
+        if "weights" not in arrays:
+            return frames, targets, None
+        return frames, targets, dict.fromkeys(batches.outputs, ops.take(arrays["weights"], rows))
+
+
+def _finish(steps: int, loss: Any) -> tuple[int, float]:
+    """Wait for a call; return its steps and mean loss."""
+    return steps, float(ops.convert_to_numpy(loss))
+''')
+
 write("kaggle_nerve/training/epochs.py", r'''"""The epochs of a stage of training: pace, scores, logs, checkpoint, reasons to stop."""
 
 import time
@@ -10713,16 +11369,27 @@ from kaggle_nerve.progress import Bar
 from kaggle_nerve.runs.run import HISTORY
 from kaggle_nerve.training import averaging, logs, schedule
 from kaggle_nerve.training.checkpoint import Checkpoint, State
+from kaggle_nerve.training.device_steps import steps_for
 from kaggle_nerve.training.job import Stage
-from kaggle_nerve.training.steps import Speed, measure, run_steps
+from kaggle_nerve.training.steps import Speed, measure
 from kaggle_nerve.training.validation import EpochScore, check_collapse, rank, score_epoch
 
 RESERVE = 1.1
 """Safety factor on the measured time of the last validation and the work after it."""
 
 
+SHORT_SAVE = 0.5
+"""Seconds of a checkpoint that is saved after every epoch."""
+
+WORTH = 20
+"""A longer checkpoint is saved when this many times its duration has passed since the latest one."""
+
+
 class Epochs:
-    """Run the remaining epochs of ``stage``, each from sampling frames to saving the checkpoint.
+    """Run the remaining epochs of ``stage``, each from sampling frames to its history row.
+
+    A checkpoint follows, except after short epochs of a large network, where saving would take more time than
+    training: a killed run then loses less than a minute.
 
     Afterwards ``model`` and ``state`` hold the result.
     """
@@ -10731,6 +11398,7 @@ class Epochs:
         self.stage, self.settings, self.model, self.state = stage, stage.settings, model, state
         self.checkpoint = Checkpoint(stage.folder)
         self.batches, self.held_frames = stage.batches(model), stage.held_frames
+        self.steps = steps_for(model, self.batches, self.settings.training)
         self.overlays = logs.Overlays(
             self.held_frames, stage.truths, stage.names, self.settings.loss.is_conditional
         )
@@ -10744,6 +11412,8 @@ class Epochs:
         self.deadline, self.bar = stage.deadline, Bar()
         # Measured by `run`, then by each epoch.
         self.step_seconds = self.score_seconds = 0.0
+        # Duration of the latest checkpoint, and when it was finished.
+        self.save_seconds = self.saved = 0.0
         # Steps in the earlier epochs of this session, and in the current epoch.
         self.earlier_steps = self.epoch_steps = 0
 
@@ -10755,7 +11425,7 @@ class Epochs:
         if self.state.ended(self.settings):
             return
         stage = self.stage
-        speed = measure(self.model, self.batches, self.held_frames, self.settings)
+        speed = measure(self.model, self.steps, self.held_frames, self.settings)
         self._announce(speed)
         self.step_seconds, self.score_seconds = speed.step, speed.validation
         if stage.deadline is not None and stage.is_last:
@@ -10775,7 +11445,9 @@ class Epochs:
         try:
             while not self.state.ended(self.settings):
                 board.add(self._epoch(), self.overlays.pop_pictures())
-                if self.stage.job.stop():
+                is_stopped = self.stage.job.stop()
+                self._keep(now=is_stopped or self.state.ended(self.settings))
+                if is_stopped:
                     return
         finally:
             board.close()
@@ -10837,19 +11509,17 @@ class Epochs:
         rate = schedule.positive_rate(pace.progress, self.batches.natural_rate, settings.training)
         self.batches.start_epoch(pace.finished_epochs, rate)
         factor = schedule.plateau_factor(map(rank, self.state.history), settings.optimiser)
-        loss = run_steps(
-            self.model,
-            self.batches,
+        loss = self.steps.run(
             count,
             next_rate=lambda: schedule.learning_rate(pace.step(), settings.optimiser, factor),
-            after_step=self._after_step,
+            after_steps=self._after_steps,
         )
         pace.finish_epoch()
         return loss
 
-    def _after_step(self) -> bool:
-        self.bar.update()
-        self.epoch_steps += 1
+    def _after_steps(self, count: int) -> bool:
+        self.bar.update(count)
+        self.epoch_steps += count
         return self._is_over()
 
     def _score(self) -> EpochScore | None:
@@ -10881,12 +11551,12 @@ class Epochs:
         logs.write_history(state.history, self.stage.folder / HISTORY)
         mask_share = float((self.stage.truths.areas > 0).mean()) if len(self.held_frames) else 0.0
         check_collapse(state.history, self.settings.training.collapse_epochs, mask_share)
-        self._keep()
         score_text = f" dice {score.dice:.4f} (best {state.best_dice:.4f})" if score else ""
         self.bar.note(f"epoch {state.epoch} loss {row['loss']:.3f}{score_text}")
 
-    def _keep(self) -> None:
-        state = self.state
+    def _keep(self, now: bool) -> None:
+        """Update what is kept of the epoch; save the checkpoint ``now``, or as soon as that is worth its time."""
+        state, kept = self.state, self.state.kept
         cycle_ended = schedule.ends_cycle(
             self.pace.progress, self.pace.after_next_epoch(), self.settings.optimiser
         )
@@ -10894,7 +11564,12 @@ class Epochs:
         if averaging.joins_mean(state, self.settings):
             self.mean = averaging.running_mean(self.mean, state.averaged, self.model.get_weights())
             state.averaged += 1
-        self.checkpoint.save(self.model, state, self.mean)
+        started = time.monotonic()
+        is_due = self.save_seconds < SHORT_SAVE or started - self.saved >= WORTH * self.save_seconds
+        if now or is_due or state.kept != kept:
+            self.checkpoint.save(self.model, state, self.mean)
+            self.saved = time.monotonic()
+            self.save_seconds = self.saved - started
 ''')
 
 write("kaggle_nerve/training/fold.py", r'''"""Train one fold, from scratch or from its checkpoint, to its model and out-of-fold predictions."""
@@ -12527,6 +13202,8 @@ def _half_cosine(share: float) -> float:
 
 write("kaggle_nerve/training/steps.py", r'''"""Run the training steps of one epoch, with batches prefetched in threads, and measure their speed.
 
+`HostSteps` is for processors; `device_steps` has the counterpart for accelerators.
+
 This loop replaces ``fit``: on the JAX backend, ``fit`` keeps the optimiser's state outside its
 variables between steps, so that a learning rate set there is lost, and ``fit`` prepares batches in one
 thread only.
@@ -12538,6 +13215,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import keras
 import numpy as np
@@ -12562,16 +13240,19 @@ SAVE_SECONDS = 5.0
 """Seconds reserved for building the final model and writing it and its predictions, which are not measured."""
 
 
-def prefetch(batches: Batches, count: int) -> Iterator[tuple]:
-    """Yield the first ``count`` batches in order, prepared ahead in threads.
+T = TypeVar("T")
+
+
+def prefetch(prepare: Callable[[int], T], count: int) -> Iterator[T]:
+    """Yield ``prepare(0)`` to ``prepare(count - 1)`` in order, prepared ahead in threads.
 
     A batch depends on its number alone, so threads do not change it.
     """
-    waiting: deque[Future] = deque()
+    waiting: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(THREADS)
     try:
         for index in range(count):
-            waiting.append(pool.submit(batches.__getitem__, index))
+            waiting.append(pool.submit(prepare, index))
             if len(waiting) > AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -12580,30 +13261,44 @@ def prefetch(batches: Batches, count: int) -> Iterator[tuple]:
         pool.shutdown(cancel_futures=True)
 
 
-def run_steps(
-    model: keras.Model,
-    batches: Batches,
-    count: int,
-    next_rate: Callable[[], float | None],
-    after_step: Callable[[], bool],
-) -> float:
-    """Train on the first ``count`` batches; return the mean loss.
+class Steps(Protocol):
+    """Take training steps of a model."""
 
-    ``next_rate`` returns each step's learning rate (None: unchanged); ``after_step`` is called after each step and
-    ends the epoch by returning True.
-    """
-    total, count_done = 0.0, 0
-    for batch in prefetch(batches, count):
-        rate = next_rate()
-        if rate is not None:
-            model.optimizer.learning_rate = rate
-        model.reset_metrics()  # Keras before 3.15 would return the mean loss of all steps so far
-        # A batch is (frames, targets) or (frames, targets, weights of the frames).
-        total += float(model.train_on_batch(*batch, return_dict=True)["loss"])
-        count_done += 1
-        if after_step():
-            break
-    return total / count_done
+    batches: Batches
+
+    def run(
+        self, count: int, next_rate: Callable[[], float | None], after_steps: Callable[[int], bool]
+    ) -> float:
+        """Train on the first ``count`` batches of the epoch; return the mean loss.
+
+        ``next_rate`` returns each step's learning rate (None: unchanged). ``after_steps`` is called after one or
+        several steps, with their number, and ends the epoch by returning True.
+        """
+        ...
+
+
+class HostSteps:
+    """Take steps one by one, with batches that threads of the processor augment meanwhile."""
+
+    def __init__(self, model: keras.Model, batches: Batches):
+        self.model, self.batches = model, batches
+
+    def run(
+        self, count: int, next_rate: Callable[[], float | None], after_steps: Callable[[int], bool]
+    ) -> float:
+        """Do as `Steps.run` says."""
+        total, count_done = 0.0, 0
+        for batch in prefetch(self.batches.__getitem__, count):
+            rate = next_rate()
+            if rate is not None:
+                self.model.optimizer.learning_rate = rate
+            self.model.reset_metrics()  # Keras before 3.15 would return the mean loss of all steps so far
+            # A batch is (frames, targets) or (frames, targets, weights of the frames).
+            total += float(self.model.train_on_batch(*batch, return_dict=True)["loss"])
+            count_done += 1
+            if after_steps(1):
+                break
+        return total / count_done
 
 
 @dataclass(frozen=True)
@@ -12619,17 +13314,17 @@ class Speed:
         return steps * self.step + self.validation
 
 
-def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, settings: Settings) -> Speed:
+def measure(model: keras.Model, steps: Steps, held_frames: np.ndarray, settings: Settings) -> Speed:
     """Time a few steps, restore every variable, then time forward passes.
 
     The time spent on compilation is not lost: training uses the same compiled step.
     """
     variables = [*model.variables, *model.optimizer.variables]
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-    count = min(MEASURED_STEPS, len(batches))
-    _steps(model, batches, 1)
+    count = min(MEASURED_STEPS, len(steps.batches))
+    _take(steps, 1)
     started = time.perf_counter()
-    _steps(model, batches, count)
+    _take(steps, count)
     step_seconds = (time.perf_counter() - started) / count
     for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
@@ -12650,14 +13345,16 @@ def measure(model: keras.Model, batches: Batches, held_frames: np.ndarray, setti
     return Speed(step_seconds, validation_seconds, finish_seconds)
 
 
-def _steps(model: keras.Model, batches: Batches, count: int) -> None:
-    run_steps(model, batches, count, next_rate=lambda: None, after_step=lambda: False)
+def _take(steps: Steps, count: int) -> None:
+    steps.run(count, next_rate=lambda: None, after_steps=lambda number: False)
 ''')
 
 write("kaggle_nerve/training/validation.py", r'''"""Score held-out subjects with the competition's metric at full resolution after an epoch; detect collapse."""
 
 import math
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12666,6 +13363,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from kaggle_nerve.competition import metric
+from kaggle_nerve.devices import cores
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.maps.fullsize import Truths, enlarge
 from kaggle_nerve.prediction.forward import probabilities
@@ -12724,14 +13422,22 @@ def score_epoch(
     areas = np.zeros(len(frames), int)
     intersections = np.zeros(len(frames), int)
     presence = np.zeros(len(frames))
+
+    def count(row: int, mask: np.ndarray) -> None:
+        area, intersection = truths.counts(row, enlarge(mask, truths.size), np.array([PIXEL_THRESHOLD]))
+        areas[row], intersections[row] = area[0], intersection[0]
+
     row = 0
-    for output in probabilities(model, frames, batch=batch, tta="none"):
-        for mask, value in zip(output.masks, output.presence, strict=True):
-            area, intersection = truths.counts(row, enlarge(mask, truths.size), np.array([PIXEL_THRESHOLD]))
-            areas[row], intersections[row], presence[row] = area[0], intersection[0], value
+    # Threads: counting takes longer than predicting on a GPU.
+    with ThreadPoolExecutor(cores()) as pool:
+        for output in probabilities(model, frames, batch=batch, tta="none"):
+            rows = range(row, row + len(output.masks))
+            deque(pool.map(count, rows, output.masks), maxlen=0)
+            presence[rows.start : rows.stop] = output.presence
             if on_prediction is not None:
-                on_prediction(row, mask, float(value))
-            row += 1
+                for row, mask in zip(rows, output.masks, strict=True):
+                    on_prediction(row, mask, float(presence[row]))
+            row = rows.stop
     return _score(areas, intersections, presence, truths, conditional)
 
 
