@@ -122,6 +122,7 @@ def weights(model):
     return [np.array(keras.ops.convert_to_numpy(value)) for value in model.trainable_variables]
 
 
+@pytest.mark.one_backend
 def test_steps_are_those_of_the_host(monkeypatch):
     monkeypatch.setattr(device_steps, "FIRST_STEPS", 3)
     marks = Marks(weights=np.linspace(0.5, 1, 24), presence=np.linspace(0.1, 0.9, 24))
@@ -141,6 +142,7 @@ def test_steps_are_those_of_the_host(monkeypatch):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.one_backend
 def test_a_loop_is_compiled_once_and_each_frame_follows_from_seed_epoch_and_position():
     model, chosen = network()
     real, traces = model.train_step, []
@@ -162,6 +164,7 @@ def test_a_loop_is_compiled_once_and_each_frame_follows_from_seed_epoch_and_posi
         assert (values != inputs[2][name]).any()
 
 
+@pytest.mark.one_backend
 def test_an_epoch_ends_early_and_counts_every_step_it_took(monkeypatch):
     monkeypatch.setattr(device_steps, "FIRST_STEPS", 2)
     model, chosen = network()

@@ -62,12 +62,11 @@ def augment(
     accelerator.
     """
     drawn = draw(frame.shape, random, ranges)
-    displacements = None if drawn.bend is None else _smooth(drawn.bend, frame.shape)
+    places = None if drawn.bend is None else _places(drawn.matrix, _smooth(drawn.bend, frame.shape))
     # Linear interpolation would blur training frames, but not those to predict.
-    frame, mask = (
-        _warp(frame, drawn.matrix, displacements, cv2.INTER_CUBIC),
-        _warp(mask, drawn.matrix, displacements, cv2.INTER_LINEAR),
-    )
+    frame = _warp(frame, drawn.matrix, places, cv2.INTER_CUBIC)
+    # Most frames have no mask.
+    mask = _warp(mask, drawn.matrix, places, cv2.INTER_LINEAR) if mask.any() else mask.copy()
     frame = cv2.LUT(frame, drawn.curve)
     if drawn.gain is not None:
         # Gain differs with depth and contact.
@@ -93,19 +92,30 @@ def _matrix(shape: tuple[int, ...], random: np.random.Generator, ranges: Augment
     return np.column_stack([linear, centre + shift - linear @ centre])
 
 
-def _warp(
-    image: np.ndarray, matrix: np.ndarray, displacements: np.ndarray | None, interpolation: int
-) -> np.ndarray:
-    """Transform ``image`` by ``matrix``, and each pixel by ``displacements`` (height, width, 2), across and down."""
-    height, width = image.shape
-    if displacements is None:
-        return cv2.warpAffine(image, matrix, (width, height), flags=interpolation)
+def _places(matrix: np.ndarray, displacements: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each pixel of the result comes from, across and down, float32 (height, width).
+
+    ``displacements`` (height, width, 2) are added to what ``matrix`` says.
+    """
+    height, width = displacements.shape[:2]
     back = cv2.invertAffineTransform(matrix).astype(np.float32)
-    across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    across, down = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     x, y = (
         row[0] * across + row[1] * down + row[2] + displacements[..., axis] for axis, row in enumerate(back)
     )
-    return cv2.remap(image, x, y, interpolation)
+    return x, y
+
+
+def _warp(
+    image: np.ndarray,
+    matrix: np.ndarray,
+    places: tuple[np.ndarray, np.ndarray] | None,
+    interpolation: int,
+) -> np.ndarray:
+    """Transform ``image`` by ``matrix``, or fetch each pixel from ``places`` (`_places`)."""
+    if places is None:
+        return cv2.warpAffine(image, matrix, image.shape[::-1], flags=interpolation)
+    return cv2.remap(image, *places, interpolation)
 
 
 def _bend(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:

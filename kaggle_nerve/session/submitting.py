@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaggle_nerve import pipeline
+from kaggle_nerve import devices, pipeline
 from kaggle_nerve.decision import text
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs import Run, open_run
@@ -19,6 +19,7 @@ def submit(runs: Sequence[str] = ()) -> None:
     Missing predictions and decisions are made; several runs are blended. Raises NerveError if no run is
     attached.
     """
+    devices.prepare_environment()
     places, reporter = find_places(), ConsoleReporter()
     data = find_data(places)
     attached = {folder.name for folder in attached_runs(places, data)}

@@ -39,6 +39,7 @@ def train(
     Raises NerveError, in one sentence, for whatever cannot be done; failed folds are named at the end.
     """
     start = time.monotonic()
+    devices.prepare_environment()
     if not 0 < hours <= SESSION_HOURS:
         raise NerveError(
             f"HOURS = {hours} must lie above 0 and at most at {SESSION_HOURS:g}, Kaggle's own limit."

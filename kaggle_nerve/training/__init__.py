@@ -10,6 +10,6 @@ Call structure::
                     Checkpoint.restore      go on after the last complete epoch, or build the network
                     Epochs(stage).run       measure the speed; run epochs until the schedule, patience, the
                                             deadline or the user ends them
-                        for each epoch      sample frames, run_steps, score_epoch, history, checkpoint
+                        for each epoch      sample frames, Steps.run, score_epoch, history, checkpoint
                 _finish                     final weights, score, out-of-fold predictions, model, facts
 """

@@ -6,8 +6,7 @@ are sent, and the loss is read once an epoch.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -44,7 +43,7 @@ def steps_for(model: keras.Model, batches: Batches, settings: TrainingSettings) 
 
 
 class DeviceSteps:
-    """Take steps in calls of up to `MOST_STEPS`, at most two calls ahead of the device."""
+    """Take steps in calls of up to `MOST_STEPS`; one call is started while the one before it is computed."""
 
     def __init__(self, model: keras.Model, batches: Batches):
         self.model, self.batches = model, batches
@@ -60,25 +59,22 @@ class DeviceSteps:
         self, count: int, next_rate: Callable[[], float | None], after_steps: Callable[[int], bool]
     ) -> float:
         """Do as `Steps.run` says."""
-        started, size = time.perf_counter(), self._size
-        sizes = [min(size, count - first) for first in range(0, count, size)]
-        waiting: deque[tuple[int, Any]] = deque()
-        losses = []
+        started = time.perf_counter()
+        losses: list[tuple[int, float]] = []
+
+        def finish(steps: int, loss: Any) -> bool:
+            losses.append((steps, float(ops.convert_to_numpy(loss))))
+            return after_steps(steps)
+
         with self._loop.session():
-            for feed in prefetch(lambda call: self._feed(call * size, sizes[call]), len(sizes)):
-                steps = sizes[len(losses) + len(waiting)]
-                rates = np.zeros(MOST_STEPS, np.float32)
-                for place in range(steps):
-                    rate = next_rate()
-                    rates[place] = self._rate if rate is None else rate
-                waiting.append((steps, self._loop.call(self._arrays, feed, rates, steps)))
-                if len(waiting) > 1:
-                    losses.append(_finish(*waiting.popleft()))
-                    if after_steps(losses[-1][0]):
-                        break
-            for call in waiting:
-                losses.append(_finish(*call))
-                after_steps(losses[-1][0])
+            earlier = None
+            for call in self._calls(count, next_rate):
+                is_over = earlier is not None and finish(*earlier)
+                earlier = call
+                if is_over:
+                    break
+            if earlier is not None:
+                finish(*earlier)
         taken = sum(steps for steps, _ in losses)
         if self._is_compiled:
             step_seconds = (time.perf_counter() - started) / taken
@@ -86,9 +82,17 @@ class DeviceSteps:
         self._is_compiled = True
         return sum(steps * loss for steps, loss in losses) / taken
 
-    @property
-    def _rate(self) -> float:
-        return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+    def _calls(self, count: int, next_rate: Callable[[], float | None]) -> Iterator[tuple[int, Any]]:
+        """Start calls, ``count`` steps in all; yield each one's steps and its loss, perhaps not ready."""
+        usual = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        size = self._size
+        sizes = [min(size, count - first) for first in range(0, count, size)]
+        feeds = prefetch(lambda call: self._feed(call * size, sizes[call]), len(sizes))
+        for steps, feed in zip(sizes, feeds, strict=True):
+            given = [next_rate() for _ in range(steps)]
+            rates = np.zeros(MOST_STEPS, np.float32)
+            rates[:steps] = [usual if rate is None else rate for rate in given]
+            yield steps, self._loop.call(self._arrays, feed, rates, steps)
 
     def _feed(self, first: int, count: int) -> dict[str, np.ndarray]:
         """Prepare what ``count`` steps from number ``first`` need, padded to `MOST_STEPS`: shapes never change."""
@@ -118,8 +122,3 @@ class DeviceSteps:
         if "weights" not in arrays:
             return frames, targets, None
         return frames, targets, dict.fromkeys(batches.outputs, ops.take(arrays["weights"], rows))
-
-
-def _finish(steps: int, loss: Any) -> tuple[int, float]:
-    """Wait for a call; return its steps and mean loss."""
-    return steps, float(ops.convert_to_numpy(loss))

@@ -98,7 +98,7 @@ FILES = {
     "kaggle_nerve/audit/sheets.py": "505ce291a8cdbce8",
     "kaggle_nerve/audit/twins.py": "9118efc5cac468ac",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
-    "kaggle_nerve/prediction/device_views.py": "d8b2f9757bd329d9",
+    "kaggle_nerve/prediction/device_views.py": "44c844d35346bfeb",
     "kaggle_nerve/prediction/ensemble.py": "f597d3556dd0a80f",
     "kaggle_nerve/prediction/forward.py": "2c52ceb33c6cf89b",
     "kaggle_nerve/prediction/held_out.py": "25a086897b583a18",
@@ -7205,8 +7205,8 @@ write("kaggle_nerve/prediction/__init__.py", r'''"""Predict probabilities with t
 
 write("kaggle_nerve/prediction/device_views.py", r'''"""Predict all views of a batch and combine them on the accelerator: the counterpart of `views` and `blending.Mixer`.
 
-On the processor this would be slower than OpenCV and NumPy. On an accelerator, carrying each view's maps to the processor
-and combining them there takes longer than predicting them.
+On the processor this would be slower than OpenCV and NumPy. On an accelerator, carrying each view's maps to the
+processor and combining them there takes longer than predicting them.
 """
 
 from typing import Any
@@ -7317,7 +7317,7 @@ def _zoom(images: Any, factor: float, repeat_border: bool) -> Any:
 
 
 def _agreement(maps: list[Any]) -> Any:
-    """Compute the mean Dice over pairs of views' masks at 0.5, (batch,); ``maps``: two or more (batch, height, width)."""
+    """Compute the mean Dice over pairs of views' masks at 0.5, (batch,); ``maps``: at least two views' maps."""
     masks = [ops.cast(values >= 0.5, "float32") for values in maps]
     areas = [ops.sum(mask, axis=(1, 2)) for mask in masks]
     pairs = [(a, b) for b in range(len(maps)) for a in range(b)]

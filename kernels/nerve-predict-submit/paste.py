@@ -86,7 +86,7 @@ FILES = {
     "kaggle_nerve/runs/opening.py": "04dd3627e013a687",
     "kaggle_nerve/runs/run.py": "2378ead0972b2b1b",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
-    "kaggle_nerve/prediction/device_views.py": "d8b2f9757bd329d9",
+    "kaggle_nerve/prediction/device_views.py": "44c844d35346bfeb",
     "kaggle_nerve/prediction/ensemble.py": "f597d3556dd0a80f",
     "kaggle_nerve/prediction/forward.py": "2c52ceb33c6cf89b",
     "kaggle_nerve/prediction/held_out.py": "25a086897b583a18",
@@ -115,7 +115,7 @@ FILES = {
     "kaggle_nerve/session/__init__.py": "37fe912a8851ba9b",
     "kaggle_nerve/session/console.py": "9d6248eaa1ff147d",
     "kaggle_nerve/session/places.py": "35f0d018e7bfe98f",
-    "kaggle_nerve/session/submitting.py": "603f51433c79d430",
+    "kaggle_nerve/session/submitting.py": "cb5fcada0422fdd4",
 }
 
 import importlib.metadata, os, sys
@@ -6587,8 +6587,8 @@ write("kaggle_nerve/prediction/__init__.py", r'''"""Predict probabilities with t
 
 write("kaggle_nerve/prediction/device_views.py", r'''"""Predict all views of a batch and combine them on the accelerator: the counterpart of `views` and `blending.Mixer`.
 
-On the processor this would be slower than OpenCV and NumPy. On an accelerator, carrying each view's maps to the processor
-and combining them there takes longer than predicting them.
+On the processor this would be slower than OpenCV and NumPy. On an accelerator, carrying each view's maps to the
+processor and combining them there takes longer than predicting them.
 """
 
 from typing import Any
@@ -6699,7 +6699,7 @@ def _zoom(images: Any, factor: float, repeat_border: bool) -> Any:
 
 
 def _agreement(maps: list[Any]) -> Any:
-    """Compute the mean Dice over pairs of views' masks at 0.5, (batch,); ``maps``: two or more (batch, height, width)."""
+    """Compute the mean Dice over pairs of views' masks at 0.5, (batch,); ``maps``: at least two views' maps."""
     masks = [ops.cast(values >= 0.5, "float32") for values in maps]
     areas = [ops.sum(mask, axis=(1, 2)) for mask in masks]
     pairs = [(a, b) for b in range(len(maps)) for a in range(b)]
@@ -10220,7 +10220,7 @@ write("kaggle_nerve/session/submitting.py", r'''"""The last stage of a notebook:
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaggle_nerve import pipeline
+from kaggle_nerve import devices, pipeline
 from kaggle_nerve.decision import text
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs import Run, open_run
@@ -10236,6 +10236,7 @@ def submit(runs: Sequence[str] = ()) -> None:
     Missing predictions and decisions are made; several runs are blended. Raises NerveError if no run is
     attached.
     """
+    devices.prepare_environment()
     places, reporter = find_places(), ConsoleReporter()
     data = find_data(places)
     attached = {folder.name for folder in attached_runs(places, data)}

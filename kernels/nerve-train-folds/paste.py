@@ -73,10 +73,10 @@ FILES = {
     "kaggle_nerve/maps/levels.py": "3882e2b7009bc495",
     "kaggle_nerve/maps/matching.py": "59981aedd480d6df",
     "kaggle_nerve/data/__init__.py": "9b5f15ed28fdd1be",
-    "kaggle_nerve/data/augment.py": "711d8cd082f35b3b",
+    "kaggle_nerve/data/augment.py": "b9a6d04548e1da25",
     "kaggle_nerve/data/batches.py": "6c3bca944d2d7391",
     "kaggle_nerve/data/cache.py": "16217c4f68ec7922",
-    "kaggle_nerve/data/device_augment.py": "d619deb13c40d052",
+    "kaggle_nerve/data/device_augment.py": "3de94add37ce080a",
     "kaggle_nerve/data/doubted.py": "d255e6ca367535b2",
     "kaggle_nerve/data/folds.py": "aed0cc5044c573a1",
     "kaggle_nerve/data/frames.py": "031402da585a530a",
@@ -111,7 +111,7 @@ FILES = {
     "kaggle_nerve/runs/opening.py": "04dd3627e013a687",
     "kaggle_nerve/runs/run.py": "2378ead0972b2b1b",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
-    "kaggle_nerve/prediction/device_views.py": "d8b2f9757bd329d9",
+    "kaggle_nerve/prediction/device_views.py": "44c844d35346bfeb",
     "kaggle_nerve/prediction/ensemble.py": "f597d3556dd0a80f",
     "kaggle_nerve/prediction/forward.py": "2c52ceb33c6cf89b",
     "kaggle_nerve/prediction/held_out.py": "25a086897b583a18",
@@ -136,12 +136,12 @@ FILES = {
     "kaggle_nerve/decision/shaping.py": "a40fe39518f817e9",
     "kaggle_nerve/decision/text.py": "c6d950d89a350213",
     "kaggle_nerve/decision/tune.py": "374d63c7dbe4c5eb",
-    "kaggle_nerve/training/__init__.py": "5353c027c0e2a290",
+    "kaggle_nerve/training/__init__.py": "5ba0dec2ec9b6d5b",
     "kaggle_nerve/training/averaging.py": "aca0a75779edca4e",
     "kaggle_nerve/training/checkpoint.py": "3e9b25d839882e4f",
     "kaggle_nerve/training/deaths.py": "b159851aee89f686",
-    "kaggle_nerve/training/device_loops.py": "870d65e8eceb9189",
-    "kaggle_nerve/training/device_steps.py": "a83c69601b8c58d4",
+    "kaggle_nerve/training/device_loops.py": "f1dbfd1461e1fbc5",
+    "kaggle_nerve/training/device_steps.py": "6d2dec1fe42e2a69",
     "kaggle_nerve/training/epochs.py": "dc63abf20dfe1048",
     "kaggle_nerve/training/fold.py": "b2e77ccbed3926ce",
     "kaggle_nerve/training/initial_weights.py": "20aad8213f29ce59",
@@ -160,8 +160,8 @@ FILES = {
     "kaggle_nerve/session/__init__.py": "37fe912a8851ba9b",
     "kaggle_nerve/session/console.py": "9d6248eaa1ff147d",
     "kaggle_nerve/session/places.py": "35f0d018e7bfe98f",
-    "kaggle_nerve/session/submitting.py": "603f51433c79d430",
-    "kaggle_nerve/session/training.py": "91e3286f23ce96d3",
+    "kaggle_nerve/session/submitting.py": "cb5fcada0422fdd4",
+    "kaggle_nerve/session/training.py": "f069d442072d5da1",
 }
 
 import importlib.metadata, os, sys
@@ -3538,12 +3538,11 @@ def augment(
     accelerator.
     """
     drawn = draw(frame.shape, random, ranges)
-    displacements = None if drawn.bend is None else _smooth(drawn.bend, frame.shape)
+    places = None if drawn.bend is None else _places(drawn.matrix, _smooth(drawn.bend, frame.shape))
     # Linear interpolation would blur training frames, but not those to predict.
-    frame, mask = (
-        _warp(frame, drawn.matrix, displacements, cv2.INTER_CUBIC),
-        _warp(mask, drawn.matrix, displacements, cv2.INTER_LINEAR),
-    )
+    frame = _warp(frame, drawn.matrix, places, cv2.INTER_CUBIC)
+    # Most frames have no mask.
+    mask = _warp(mask, drawn.matrix, places, cv2.INTER_LINEAR) if mask.any() else mask.copy()
     frame = cv2.LUT(frame, drawn.curve)
     if drawn.gain is not None:
         # Gain differs with depth and contact.
@@ -3569,19 +3568,30 @@ def _matrix(shape: tuple[int, ...], random: np.random.Generator, ranges: Augment
     return np.column_stack([linear, centre + shift - linear @ centre])
 
 
-def _warp(
-    image: np.ndarray, matrix: np.ndarray, displacements: np.ndarray | None, interpolation: int
-) -> np.ndarray:
-    """Transform ``image`` by ``matrix``, and each pixel by ``displacements`` (height, width, 2), across and down."""
-    height, width = image.shape
-    if displacements is None:
-        return cv2.warpAffine(image, matrix, (width, height), flags=interpolation)
+def _places(matrix: np.ndarray, displacements: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each pixel of the result comes from, across and down, float32 (height, width).
+
+    ``displacements`` (height, width, 2) are added to what ``matrix`` says.
+    """
+    height, width = displacements.shape[:2]
     back = cv2.invertAffineTransform(matrix).astype(np.float32)
-    across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    across, down = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     x, y = (
         row[0] * across + row[1] * down + row[2] + displacements[..., axis] for axis, row in enumerate(back)
     )
-    return cv2.remap(image, x, y, interpolation)
+    return x, y
+
+
+def _warp(
+    image: np.ndarray,
+    matrix: np.ndarray,
+    places: tuple[np.ndarray, np.ndarray] | None,
+    interpolation: int,
+) -> np.ndarray:
+    """Transform ``image`` by ``matrix``, or fetch each pixel from ``places`` (`_places`)."""
+    if places is None:
+        return cv2.warpAffine(image, matrix, image.shape[::-1], flags=interpolation)
+    return cv2.remap(image, *places, interpolation)
 
 
 def _bend(shape: tuple[int, ...], random: np.random.Generator, share: float) -> np.ndarray:
@@ -3928,7 +3938,9 @@ def _root(layout: Layout) -> Path:
 
 write("kaggle_nerve/data/device_augment.py", r'''"""Augment a batch on an accelerator, by Keras operations: the counterpart of `augment`, for the same draws."""
 
-from functools import cache
+import operator
+from collections.abc import Iterable
+from functools import cache, reduce
 from typing import Any
 
 import cv2
@@ -4046,22 +4058,26 @@ def _blur(frames: Any) -> Any:
     kernel, margin = cv2.getGaussianKernel(pixels, deviation)[:, 0].astype(np.float32), pixels // 2
     height, width = frames.shape[1:]
     padded = ops.pad(frames, ((0, 0), (margin, margin), (margin, margin)), mode="reflect")
-    rows = sum(float(weight) * padded[:, place : place + height] for place, weight in enumerate(kernel))
-    return sum(float(weight) * rows[..., place : place + width] for place, weight in enumerate(kernel))
+    rows = _total(float(weight) * padded[:, place : place + height] for place, weight in enumerate(kernel))
+    return _total(float(weight) * rows[..., place : place + width] for place, weight in enumerate(kernel))
 
 
 def _smooth(grids: Any, shape: tuple[int, int]) -> Any:
     """Interpolate ``grids`` (n, *GRID) to fields (n, height, width)."""
     down, across = (_interpolation(*lengths) for lengths in zip(GRID, shape, strict=True))
     # Multiplied out, since a matrix product would be rounded to 10 bits on a GPU.
-    rows = sum(grids[:, place, None, :] * down[:, place, None] for place in range(GRID[0]))
-    return sum(rows[:, :, place, None] * across[:, place] for place in range(GRID[1]))
+    rows = _total(grids[:, place, None, :] * down[:, place, None] for place in range(GRID[0]))
+    return _total(rows[:, :, place, None] * across[:, place] for place in range(GRID[1]))
 
 
 @cache
 def _interpolation(before: int, after: int) -> np.ndarray:
     """Return the matrix (after, before) that interpolates ``before`` values as OpenCV does."""
     return cv2.resize(np.eye(before, dtype=np.float32), (before, after), interpolation=cv2.INTER_LINEAR)
+
+
+def _total(parts: Iterable[Any]) -> Any:
+    return reduce(operator.add, parts)
 
 
 def _round(values: Any) -> Any:
@@ -7378,8 +7394,8 @@ write("kaggle_nerve/prediction/__init__.py", r'''"""Predict probabilities with t
 
 write("kaggle_nerve/prediction/device_views.py", r'''"""Predict all views of a batch and combine them on the accelerator: the counterpart of `views` and `blending.Mixer`.
 
-On the processor this would be slower than OpenCV and NumPy. On an accelerator, carrying each view's maps to the processor
-and combining them there takes longer than predicting them.
+On the processor this would be slower than OpenCV and NumPy. On an accelerator, carrying each view's maps to the
+processor and combining them there takes longer than predicting them.
 """
 
 from typing import Any
@@ -7490,7 +7506,7 @@ def _zoom(images: Any, factor: float, repeat_border: bool) -> Any:
 
 
 def _agreement(maps: list[Any]) -> Any:
-    """Compute the mean Dice over pairs of views' masks at 0.5, (batch,); ``maps``: two or more (batch, height, width)."""
+    """Compute the mean Dice over pairs of views' masks at 0.5, (batch,); ``maps``: at least two views' maps."""
     masks = [ops.cast(values >= 0.5, "float32") for values in maps]
     areas = [ops.sum(mask, axis=(1, 2)) for mask in masks]
     pairs = [(a, b) for b in range(len(maps)) for a in range(b)]
@@ -10727,7 +10743,7 @@ Call structure::
                     Checkpoint.restore      go on after the last complete epoch, or build the network
                     Epochs(stage).run       measure the speed; run epochs until the schedule, patience, the
                                             deadline or the user ends them
-                        for each epoch      sample frames, run_steps, score_epoch, history, checkpoint
+                        for each epoch      sample frames, Steps.run, score_epoch, history, checkpoint
                 _finish                     final weights, score, out-of-fold predictions, model, facts
 """
 ''')
@@ -11159,8 +11175,8 @@ class TensorFlowLoop:
         import tensorflow as tf
 
         # As tensors: for each new Python or NumPy number it would be traced again.
-        feed = {name: tf.constant(values) for name, values in feed.items()}
-        return self._loop(arrays, feed, tf.constant(rates), tf.constant(steps))
+        tensors = {name: tf.constant(values) for name, values in feed.items()}
+        return self._loop(arrays, tensors, tf.constant(rates), tf.constant(steps))
 
     def _steps(self, arrays: dict[str, Any], feed: dict[str, Any], rates: Any, steps: Any) -> Any:
         import tensorflow as tf
@@ -11238,8 +11254,7 @@ are sent, and the loss is read once an epoch.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -11276,7 +11291,7 @@ def steps_for(model: keras.Model, batches: Batches, settings: TrainingSettings) 
 
 
 class DeviceSteps:
-    """Take steps in calls of up to `MOST_STEPS`, at most two calls ahead of the device."""
+    """Take steps in calls of up to `MOST_STEPS`; one call is started while the one before it is computed."""
 
     def __init__(self, model: keras.Model, batches: Batches):
         self.model, self.batches = model, batches
@@ -11292,25 +11307,22 @@ class DeviceSteps:
         self, count: int, next_rate: Callable[[], float | None], after_steps: Callable[[int], bool]
     ) -> float:
         """Do as `Steps.run` says."""
-        started, size = time.perf_counter(), self._size
-        sizes = [min(size, count - first) for first in range(0, count, size)]
-        waiting: deque[tuple[int, Any]] = deque()
-        losses = []
+        started = time.perf_counter()
+        losses: list[tuple[int, float]] = []
+
+        def finish(steps: int, loss: Any) -> bool:
+            losses.append((steps, float(ops.convert_to_numpy(loss))))
+            return after_steps(steps)
+
         with self._loop.session():
-            for feed in prefetch(lambda call: self._feed(call * size, sizes[call]), len(sizes)):
-                steps = sizes[len(losses) + len(waiting)]
-                rates = np.zeros(MOST_STEPS, np.float32)
-                for place in range(steps):
-                    rate = next_rate()
-                    rates[place] = self._rate if rate is None else rate
-                waiting.append((steps, self._loop.call(self._arrays, feed, rates, steps)))
-                if len(waiting) > 1:
-                    losses.append(_finish(*waiting.popleft()))
-                    if after_steps(losses[-1][0]):
-                        break
-            for call in waiting:
-                losses.append(_finish(*call))
-                after_steps(losses[-1][0])
+            earlier = None
+            for call in self._calls(count, next_rate):
+                is_over = earlier is not None and finish(*earlier)
+                earlier = call
+                if is_over:
+                    break
+            if earlier is not None:
+                finish(*earlier)
         taken = sum(steps for steps, _ in losses)
         if self._is_compiled:
             step_seconds = (time.perf_counter() - started) / taken
@@ -11318,12 +11330,20 @@ class DeviceSteps:
         self._is_compiled = True
         return sum(steps * loss for steps, loss in losses) / taken
 
-    @property
-    def _rate(self) -> float:
-        return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+    def _calls(self, count: int, next_rate: Callable[[], float | None]) -> Iterator[tuple[int, Any]]:
+        """Start calls, ``count`` steps in all; yield each one's steps and its loss, perhaps not ready."""
+        usual = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        size = self._size
+        sizes = [min(size, count - first) for first in range(0, count, size)]
+        feeds = prefetch(lambda call: self._feed(call * size, sizes[call]), len(sizes))
+        for steps, feed in zip(sizes, feeds, strict=True):
+            given = [next_rate() for _ in range(steps)]
+            rates = np.zeros(MOST_STEPS, np.float32)
+            rates[:steps] = [usual if rate is None else rate for rate in given]
+            yield steps, self._loop.call(self._arrays, feed, rates, steps)
 
     def _feed(self, first: int, count: int) -> dict[str, np.ndarray]:
-        """Prepare what ``count`` steps from number ``first`` need, padded to `MOST_STEPS` so that shapes never change."""
+        """Prepare what ``count`` steps from number ``first`` need, padded to `MOST_STEPS`: shapes never change."""
         steps = [self._prepare(first + place) for place in range(count)]
         steps += [steps[0]] * (MOST_STEPS - count)
         return {name: np.stack([step[name] for step in steps]) for name in steps[0]}
@@ -11350,11 +11370,6 @@ class DeviceSteps:
         if "weights" not in arrays:
             return frames, targets, None
         return frames, targets, dict.fromkeys(batches.outputs, ops.take(arrays["weights"], rows))
-
-
-def _finish(steps: int, loss: Any) -> tuple[int, float]:
-    """Wait for a call; return its steps and mean loss."""
-    return steps, float(ops.convert_to_numpy(loss))
 ''')
 
 write("kaggle_nerve/training/epochs.py", r'''"""The epochs of a stage of training: pace, scores, logs, checkpoint, reasons to stop."""
@@ -14014,7 +14029,7 @@ write("kaggle_nerve/session/submitting.py", r'''"""The last stage of a notebook:
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaggle_nerve import pipeline
+from kaggle_nerve import devices, pipeline
 from kaggle_nerve.decision import text
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs import Run, open_run
@@ -14030,6 +14045,7 @@ def submit(runs: Sequence[str] = ()) -> None:
     Missing predictions and decisions are made; several runs are blended. Raises NerveError if no run is
     attached.
     """
+    devices.prepare_environment()
     places, reporter = find_places(), ConsoleReporter()
     data = find_data(places)
     attached = {folder.name for folder in attached_runs(places, data)}
@@ -14094,6 +14110,7 @@ def train(
     Raises NerveError, in one sentence, for whatever cannot be done; failed folds are named at the end.
     """
     start = time.monotonic()
+    devices.prepare_environment()
     if not 0 < hours <= SESSION_HOURS:
         raise NerveError(
             f"HOURS = {hours} must lie above 0 and at most at {SESSION_HOURS:g}, Kaggle's own limit."
