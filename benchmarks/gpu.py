@@ -8,8 +8,8 @@
 - ``predict``: all test frames by every fold's model, with four views, twice: compiling and compiled.
 - ``throughput``: for each preset at its own size, milliseconds of the bare compiled step (its batch lies on the device)
   and of the step as in training (batches drawn, gathered and augmented), of two folds at once, and of prediction with
-  four views; peak memory; with ``--torch`` the same U-Net in PyTorch. All are compiled at the same time, then timed one
-  after the other.
+  four views; peak memory, and the largest batch that it suggests; with ``--torch`` the same U-Net in PyTorch. All are
+  compiled at the same time, then timed one after the other.
 
 Each stage has what the ones before it left of ``--limit``, and ends when it is over; a stage that fails leaves the
 others alone. Runs on TensorFlow, and on JAX without TensorFlow (``KERAS_BACKEND=jax``).

@@ -99,11 +99,27 @@ class Timer:
         count = sum(len(output.presence) for output in stream)
         return (time.perf_counter() - started) / count
 
+    def memory(self) -> dict[str, Any]:
+        """Return the peak memory, and an estimate of the largest batch: the rest of the memory at a frame's share.
+
+        JAX alone says how much memory there is.
+        """
+        peak = devices.peak_memory()
+        if peak is None or keras.backend.backend() != "jax":
+            return {"peak_bytes": peak}
+        import jax
+
+        limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
+        variables = [*self.model.variables, *self.model.optimizer.variables]
+        fixed = sum(variable.value.nbytes for variable in variables) + 2 * self.frames.nbytes
+        a_frame = max(1, peak - fixed) / self.batches.batch
+        return {"peak_bytes": peak, "largest_batch_estimate": int((limit - fixed) / a_frame)}
+
     def answer(self, line: str) -> dict[str, Any]:
         """Answer a question."""
         what, _, number = line.strip().partition(" ")
         if what == "memory":
-            return {"peak_bytes": devices.peak_memory()}
+            return self.memory()
         if what == "predict":
             return {"predict_ms_a_frame": round(1000 * self.predict(), 3)}
         count = min(int(number), len(self.batches))

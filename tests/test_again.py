@@ -143,10 +143,11 @@ def test_an_interrupted_prediction_goes_on_with_all_its_columns(data, runs_dir, 
         """A Ctrl-C that pytest does not take for its own."""
 
     def few(model, frames, **options):
-        if len(asked) == 4:
-            raise Interrupted
-        asked.append(len(frames))
-        return probabilities(model, frames, **options)
+        for output in probabilities(model, frames, **options):
+            if len(asked) == 4:
+                raise Interrupted
+            asked.append(len(output.presence))
+            yield output
 
     object.__setattr__(run.settings.prediction, "batch", 2)
     monkeypatch.setattr(ensemble, "CHUNK", 1)
