@@ -196,6 +196,7 @@ def test_where_to_augment(monkeypatch):
     assert chosen_steps("auto") is HostSteps  # it would not fit
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("presence", ["true", "false"])
 @pytest.mark.parametrize(
     ("tta", "combine"), [("flips", "logits"), ("scales", "mean"), ("scales", "agreement")]

@@ -334,6 +334,7 @@ def test_a_time_budget_ends_cleanly_with_the_schedule_at_its_end(data, tmp_path)
     assert open_oof(open_run(tmp_path, "run"))
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_takes_long_is_not_saved_after_every_epoch(data, tmp_path, monkeypatch):
     monkeypatch.setattr(epochs, "SHORT_SAVE", 0)
     monkeypatch.setattr(epochs, "WORTH", 1e9)
