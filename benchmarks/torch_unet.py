@@ -87,8 +87,8 @@ def main() -> None:
     there = torch.ones(asked["batch"], 1, device=device)
     on_gpu = device == "cuda"
     options = {"fused": True} if on_gpu else {}
-    optimiser = asked.get("optimiser", "Adam")
-    optimiser = getattr(torch.optim, optimiser)(model.parameters(), 1e-3, **options)
+    kind = getattr(torch.optim, asked.get("optimiser", "Adam"))
+    optimiser = kind(model.parameters(), 1e-3, **options)
     parameters = sum(values.numel() for values in model.parameters())
 
     def compute() -> torch.Tensor:

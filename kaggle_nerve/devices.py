@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from kaggle_nerve.storage import user_cache
+
 PATIENCE = 120.0
 """Timeout in seconds for a driver to list its devices."""
 
@@ -93,8 +95,7 @@ def prepare_environment() -> None:
     """
     variables = dict(SHARED)
     if _device_files():
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        variables |= {COMPILED: str(home / "kaggle-nerve" / "compiled"), **COMPILED_ALL}
+        variables |= {COMPILED: str(user_cache() / "compiled"), **COMPILED_ALL}
     for name, value in variables.items():
         os.environ.setdefault(name, value)
 

@@ -15,6 +15,11 @@ from kaggle_nerve.errors import NerveError
 COMPLETE = "complete.json"
 
 
+def user_cache() -> Path:
+    """Return the package's folder in the user's cache: in XDG_CACHE_HOME, or in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaggle-nerve"
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it replaces ``path`` if the block succeeds.

@@ -61,20 +61,20 @@ def augment(
     beyond the border are black in both, as outside a real ultrasound image. `device_augment` does the same on an
     accelerator.
     """
-    drawn = draw(frame.shape, random, ranges)
-    places = None if drawn.bend is None else _places(drawn.matrix, _smooth(drawn.bend, frame.shape))
+    change = draw(frame.shape, random, ranges)
+    places = None if change.bend is None else _places(change.matrix, _smooth(change.bend, frame.shape))
     # Linear interpolation would blur training frames, but not those to predict.
-    frame = _warp(frame, drawn.matrix, places, cv2.INTER_CUBIC)
+    frame = _warp(frame, change.matrix, places, cv2.INTER_CUBIC)
     # Most frames have no mask.
-    mask = _warp(mask, drawn.matrix, places, cv2.INTER_LINEAR) if mask.any() else mask.copy()
-    frame = cv2.LUT(frame, drawn.curve)
-    if drawn.gain is not None:
+    mask = _warp(mask, change.matrix, places, cv2.INTER_LINEAR) if mask.any() else mask.copy()
+    frame = cv2.LUT(frame, change.curve)
+    if change.gain is not None:
         # Gain differs with depth and contact.
-        frame = cv2.multiply(frame, _smooth(drawn.gain, frame.shape), dtype=cv2.CV_8U)
+        frame = cv2.multiply(frame, _smooth(change.gain, frame.shape), dtype=cv2.CV_8U)
     if ranges.sharpness > 0:
-        frame = _sharpen(frame, drawn.sharpness)
+        frame = _sharpen(frame, change.sharpness)
     if ranges.noise > 0:
-        frame = _add_noise(frame, random, drawn.noise)
+        frame = _add_noise(frame, random, change.noise)
     return frame, mask
 
 

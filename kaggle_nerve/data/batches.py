@@ -1,6 +1,10 @@
 """Training batches for Keras: sampled and augmented frames, reproducible from a seed."""
 
-from typing import Any
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -11,6 +15,30 @@ from kaggle_nerve.data.doubted import Marks
 from kaggle_nerve.data.sampling import arrange_batches, draw_rows, most_batches
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import AugmentationSettings
+
+THREADS = min(4, os.cpu_count() or 1)
+AHEAD = 2 * THREADS
+"""Batches that are ready or in preparation while a step runs."""
+
+T = TypeVar("T")
+
+
+def prefetch(prepare: Callable[[int], T], count: int) -> Iterator[T]:
+    """Yield ``prepare(0)`` to ``prepare(count - 1)`` in order, prepared ahead in threads.
+
+    A batch depends on its number alone, so threads do not change it.
+    """
+    waiting: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        for index in range(count):
+            waiting.append(pool.submit(prepare, index))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Batches(keras.utils.PyDataset):
@@ -108,8 +136,8 @@ class Batches(keras.utils.PyDataset):
         """Draw the augmentation of batch ``index`` without applying it: the same as in the batch."""
         assert self.ranges is not None
         shape = self.frames.shape[1:]
-        drawn = [draw(shape, self._random(index, place), self.ranges) for place in range(self.batch)]
-        return stack(drawn, sharpen=self.ranges.sharpness > 0, noise=self.ranges.noise > 0)
+        draws = [draw(shape, self._random(index, place), self.ranges) for place in range(self.batch)]
+        return stack(draws, sharpen=self.ranges.sharpness > 0, noise=self.ranges.noise > 0)
 
     def _random(self, index: int, place: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, 2, self.epoch, index * self.batch + place))

@@ -23,7 +23,14 @@ from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.locks import wait_for_lock
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.storage import digest_text, mark_complete, read_completion, write_json, write_text
+from kaggle_nerve.storage import (
+    digest_text,
+    mark_complete,
+    read_completion,
+    user_cache,
+    write_json,
+    write_text,
+)
 
 FOLDER_VARIABLE = "KAGGLE_NERVE_CACHE"
 """Environment variable for the folder of caches, by default beside the data."""
@@ -166,7 +173,7 @@ def _root(layout: Layout) -> Path:
             return beside
     except OSError:
         pass
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaggle-nerve"
+    home = user_cache()
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as fault:

@@ -5,14 +5,12 @@ Batch-norm statistics fit one set of weights, so averaged weights get new statis
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import keras
 import numpy as np
 
-from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.devices import cores
+from kaggle_nerve.data.batches import Batches, prefetch
 from kaggle_nerve.models import snapshots, statistics
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training import schedule
@@ -131,5 +129,4 @@ def _put_exponential_means(model: keras.Model) -> None:
 
 def _frames(batches: Batches, epoch: int) -> Iterator[np.ndarray]:
     batches.start_epoch(epoch)
-    with ThreadPoolExecutor(cores()) as pool:
-        yield from pool.map(lambda index: batches[index][0], range(min(STATISTICS_BATCHES, len(batches))))
+    return prefetch(lambda index: batches[index][0], min(STATISTICS_BATCHES, len(batches)))

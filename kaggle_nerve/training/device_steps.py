@@ -14,11 +14,11 @@ import numpy as np
 from keras import ops
 
 from kaggle_nerve import devices
-from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.data.batches import Batches, prefetch
 from kaggle_nerve.data.device_augment import augment_batch
 from kaggle_nerve.settings import TrainingSettings
 from kaggle_nerve.training import device_loops
-from kaggle_nerve.training.steps import HostSteps, Steps, prefetch
+from kaggle_nerve.training.steps import HostSteps, Steps
 
 MOST_STEPS = 32
 """Maximum steps in a call."""
@@ -75,12 +75,12 @@ class DeviceSteps:
                     break
             if earlier is not None:
                 finish(*earlier)
-        taken = sum(steps for steps, _ in losses)
+        total = sum(steps for steps, _ in losses)
         if self._is_compiled:
-            step_seconds = (time.perf_counter() - started) / taken
+            step_seconds = (time.perf_counter() - started) / total
             self._size = int(np.clip(CALL_SECONDS / step_seconds, 1, MOST_STEPS))
         self._is_compiled = True
-        return sum(steps * loss for steps, loss in losses) / taken
+        return sum(steps * loss for steps, loss in losses) / total
 
     def _calls(self, count: int, next_rate: Callable[[], float | None]) -> Iterator[tuple[int, Any]]:
         """Start calls, ``count`` steps in all; yield each one's steps and its loss, perhaps not ready."""
@@ -89,9 +89,11 @@ class DeviceSteps:
         sizes = [min(size, count - first) for first in range(0, count, size)]
         feeds = prefetch(lambda call: self._feed(call * size, sizes[call]), len(sizes))
         for steps, feed in zip(sizes, feeds, strict=True):
-            given = [next_rate() for _ in range(steps)]
-            rates = np.zeros(MOST_STEPS, np.float32)
-            rates[:steps] = [usual if rate is None else rate for rate in given]
+            rates = np.full(MOST_STEPS, usual, np.float32)
+            for place in range(steps):
+                rate = next_rate()
+                if rate is not None:
+                    rates[place] = rate
             yield steps, self._loop.call(self._arrays, feed, rates, steps)
 
     def _feed(self, first: int, count: int) -> dict[str, np.ndarray]:

@@ -18,7 +18,6 @@ from kaggle_nerve.training.validation import EpochScore, check_collapse, rank, s
 RESERVE = 1.1
 """Safety factor on the measured time of the last validation and the work after it."""
 
-
 SHORT_SAVE = 0.5
 """Seconds of a checkpoint that is saved after every epoch."""
 
@@ -54,7 +53,7 @@ class Epochs:
         # Measured by `run`, then by each epoch.
         self.step_seconds = self.score_seconds = 0.0
         # Duration of the latest checkpoint, and when it was finished.
-        self.save_seconds = self.saved = 0.0
+        self.save_seconds = self.last_save = 0.0
         # Steps in the earlier epochs of this session, and in the current epoch.
         self.earlier_steps = self.epoch_steps = 0
 
@@ -206,8 +205,8 @@ class Epochs:
             self.mean = averaging.running_mean(self.mean, state.averaged, self.model.get_weights())
             state.averaged += 1
         started = time.monotonic()
-        is_due = self.save_seconds < SHORT_SAVE or started - self.saved >= WORTH * self.save_seconds
+        is_due = self.save_seconds < SHORT_SAVE or started - self.last_save >= WORTH * self.save_seconds
         if now or is_due or state.kept != kept:
             self.checkpoint.save(self.model, state, self.mean)
-            self.saved = time.monotonic()
-            self.save_seconds = self.saved - started
+            self.last_save = time.monotonic()
+            self.save_seconds = self.last_save - started

@@ -7,26 +7,19 @@ variables between steps, so that a learning rate set there is lost, and ``fit`` 
 thread only.
 """
 
-import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import keras
 import numpy as np
 
-from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.data.batches import Batches, prefetch
 from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.prediction.views import VIEWS
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training import averaging
-
-THREADS = min(4, os.cpu_count() or 1)
-AHEAD = 2 * THREADS
-"""Batches that are ready or in preparation while a step runs."""
 
 MEASURED_STEPS = 3
 """Steps to time before a stage begins."""
@@ -36,27 +29,6 @@ FULL_SIZE_SECONDS = 0.002
 
 SAVE_SECONDS = 5.0
 """Seconds reserved for building the final model and writing it and its predictions, which are not measured."""
-
-
-T = TypeVar("T")
-
-
-def prefetch(prepare: Callable[[int], T], count: int) -> Iterator[T]:
-    """Yield ``prepare(0)`` to ``prepare(count - 1)`` in order, prepared ahead in threads.
-
-    A batch depends on its number alone, so threads do not change it.
-    """
-    waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(THREADS)
-    try:
-        for index in range(count):
-            waiting.append(pool.submit(prepare, index))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class Steps(Protocol):

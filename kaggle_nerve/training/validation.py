@@ -76,17 +76,17 @@ def score_epoch(
         area, intersection = truths.counts(row, enlarge(mask, truths.size), np.array([PIXEL_THRESHOLD]))
         areas[row], intersections[row] = area[0], intersection[0]
 
-    row = 0
+    start = 0
     # Threads: counting takes longer than predicting on a GPU.
     with ThreadPoolExecutor(cores()) as pool:
         for output in probabilities(model, frames, batch=batch, tta="none"):
-            rows = range(row, row + len(output.masks))
+            rows = range(start, start + len(output.masks))
             deque(pool.map(count, rows, output.masks), maxlen=0)
             presence[rows.start : rows.stop] = output.presence
             if on_prediction is not None:
                 for row, mask in zip(rows, output.masks, strict=True):
                     on_prediction(row, mask, float(presence[row]))
-            row = rows.stop
+            start = rows.stop
     return _score(areas, intersections, presence, truths, conditional)
 
 

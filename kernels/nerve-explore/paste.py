@@ -21,7 +21,6 @@ SEED = 0
 VERSION = "0.1.0"
 FILES = {
     "kaggle_nerve/__init__.py": "fc57267a92bccc8f",
-    "kaggle_nerve/devices.py": "02e74fe2ad01fbcf",
     "kaggle_nerve/errors.py": "6eff65df6cf4f422",
     "kaggle_nerve/pictures/__init__.py": "921411736bab7e2f",
     "kaggle_nerve/pictures/charts.py": "9c51526ef82f94bf",
@@ -41,7 +40,7 @@ FILES = {
     "kaggle_nerve/disk.py": "92f4d032da387f77",
     "kaggle_nerve/memory.py": "1b9c3cdf61cf7253",
     "kaggle_nerve/locks.py": "3f4d0b30c0e99e31",
-    "kaggle_nerve/storage.py": "391910d82eac33e9",
+    "kaggle_nerve/storage.py": "b5c33c6d8db4defa",
     "kaggle_nerve/arrays.py": "742ceb41becf4683",
     "kaggle_nerve/competition/__init__.py": "c15def282e5bba27",
     "kaggle_nerve/competition/csv_text.py": "e76d447da6c4f0ca",
@@ -51,6 +50,7 @@ FILES = {
     "kaggle_nerve/competition/rle.py": "c5ef24be1b2f8267",
     "kaggle_nerve/competition/rle_faults.py": "7b3c2137b812ff94",
     "kaggle_nerve/competition/submission.py": "f3e80d2d698ca3b7",
+    "kaggle_nerve/devices.py": "e27966bda03b8f1d",
     "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
     "kaggle_nerve/settings/files.py": "0de9f48fd63e6565",
     "kaggle_nerve/settings/schema.py": "d43790023068ec30",
@@ -61,7 +61,7 @@ FILES = {
     "kaggle_nerve/maps/levels.py": "3882e2b7009bc495",
     "kaggle_nerve/maps/matching.py": "59981aedd480d6df",
     "kaggle_nerve/data/__init__.py": "9b5f15ed28fdd1be",
-    "kaggle_nerve/data/cache.py": "16217c4f68ec7922",
+    "kaggle_nerve/data/cache.py": "5ae2464364381a99",
     "kaggle_nerve/data/doubted.py": "d255e6ca367535b2",
     "kaggle_nerve/data/folds.py": "aed0cc5044c573a1",
     "kaggle_nerve/data/frames.py": "031402da585a530a",
@@ -212,224 +212,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-''')
-
-write("kaggle_nerve/devices.py", r'''"""Accelerators, their preferred precision, determinism and memory.
-
-This module uses TensorFlow or JAX directly, since Keras does not expose these things. Both are imported
-within the functions: an import takes seconds, and initialising devices takes memory that another process
-may need.
-"""
-
-import functools
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Mapping
-from pathlib import Path
-
-PATIENCE = 120.0
-"""Timeout in seconds for a driver to list its devices."""
-
-SHARED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-"""Variables that let processes share an accelerator: by default TensorFlow and JAX allocate all of its memory."""
-
-COMPILED = "JAX_COMPILATION_CACHE_DIR"
-"""Variable of JAX for the folder of compiled programs."""
-
-COMPILED_ALL = {
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
-"""Variables of JAX that keep small programs, too: there are a hundred for a network's first weights."""
-
-DETERMINISTIC_XLA = "--xla_gpu_deterministic_ops=true"
-
-_LIST = "import json, keras; print(json.dumps(keras.distribution.list_devices()))"
-
-
-@functools.cache
-def visible_gpus() -> tuple[str, ...]:
-    """List the GPUs that this session may use, by the backend's names, such as ``gpu:0``.
-
-    A short subprocess asks the backend, since listing devices allocates their memory. That takes seconds, so
-    it is skipped if there is no driver, or if CUDA_VISIBLE_DEVICES hides every GPU.
-    """
-    if not _device_files() or _allowed_gpus() == []:
-        return ()
-    try:
-        completed = subprocess.run(
-            [sys.executable, "-c", _LIST],
-            env={**os.environ, **SHARED},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=True,
-        )
-        names = json.loads(completed.stdout.splitlines()[-1])
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        # Computing in this process will raise the same fault, with the backend's own message.
-        return ()
-    return tuple(name for name in names if name.split(":")[0].lower() in ("gpu", "cuda"))
-
-
-def multiple_gpus() -> tuple[str, ...]:
-    """List the GPUs if more than one is visible, else none. Immediate if there cannot be two."""
-    allowed = _allowed_gpus()
-    limit = len(_device_files()) if allowed is None else len(allowed)
-    return visible_gpus() if limit > 1 and len(visible_gpus()) > 1 else ()
-
-
-def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
-    """Return environment variables for process number ``slot`` (from 0) of ``jobs`` parallel ones.
-
-    With ``gpus`` visible GPUs, each process sees one of them, shared if there are more processes. Without
-    GPUs, each process gets its share of the processor's cores.
-    """
-    if gpus:
-        index = slot % gpus
-        allowed = _allowed_gpus()
-        variables = {"CUDA_VISIBLE_DEVICES": str(index) if allowed is None else allowed[index]}
-        return variables | SHARED if jobs > gpus else variables
-    if jobs == 1:
-        return {}
-    threads = str(max(1, cores() // jobs))
-    # XLA's processor client, for JAX, reads NPROC.
-    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
-    return dict.fromkeys(names, threads)
-
-
-def prepare_environment() -> None:
-    """Set variables that the backend reads at its first use; those that the user has set stay.
-
-    An accelerator's memory is taken as needed, so that other processes can use it, too. JAX keeps compiled programs
-    on disk: compiling a network for a GPU takes a minute, and every fold's is the same.
-    """
-    variables = dict(SHARED)
-    if _device_files():
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        variables |= {COMPILED: str(home / "kaggle-nerve" / "compiled"), **COMPILED_ALL}
-    for name, value in variables.items():
-        os.environ.setdefault(name, value)
-
-
-def preferred_precision() -> str:
-    """Return the preferred Keras dtype policy for this process's device.
-
-    ``mixed_bfloat16`` on TPUs and from compute capability 8.0, where bfloat16 is as fast as float16 and
-    needs no loss scale; ``mixed_float16`` on 7.x, the first with tensor cores; else ``float32``: on a
-    processor, bfloat16 was measured to be many times slower.
-    """
-    kind, capability = _device()
-    return precision_of(kind, capability)
-
-
-def precision_of(kind: str, capability: tuple[int, int] | None) -> str:
-    """Do as `preferred_precision` for a device ``kind`` (``cpu``, ``gpu``, ``tpu``) and compute capability."""
-    if kind == "tpu" or (kind == "gpu" and capability is not None and capability >= (8, 0)):
-        return "mixed_bfloat16"
-    if kind == "gpu" and capability is not None and capability >= (7, 0):
-        return "mixed_float16"
-    return "float32"
-
-
-def is_accelerated() -> bool:
-    """Return whether this process computes on an accelerator, and not on the processor. This initialises it."""
-    return _device()[0] != "cpu"
-
-
-def make_deterministic() -> None:
-    """Make the backend deterministic for the rest of this process.
-
-    TensorFlow has a setting for this; JAX on a GPU reads a flag of XLA that only takes effect before the
-    device is first used, and needs nothing on a processor. The caller sets the seeds.
-    """
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
-    else:
-        os.environ.update(deterministic_environment(os.environ))
-
-
-def deterministic_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables that a deterministic process needs from its start: XLA's flags."""
-    flags = environment.get("XLA_FLAGS", "").split()
-    return {"XLA_FLAGS": " ".join(flags if DETERMINISTIC_XLA in flags else [*flags, DETERMINISTIC_XLA])}
-
-
-def names() -> list[str]:
-    """List this process's devices, by the backend's names. This initialises them."""
-    import keras
-
-    return keras.distribution.list_devices()
-
-
-def peak_memory() -> int | None:
-    """Return the peak memory in bytes on this process's first accelerator; None if the backend does not report it."""
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if not tf.config.list_physical_devices("GPU"):
-            return None
-        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
-    if keras.backend.backend() == "jax":
-        import jax
-
-        peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-        return None if peak is None else int(peak)
-    return None
-
-
-def _device() -> tuple[str, tuple[int, int] | None]:
-    """Return kind and compute capability of this process's first device."""
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        gpus = tf.config.list_physical_devices("GPU")
-        if not gpus:
-            return "cpu", None
-        return "gpu", tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
-    if keras.backend.backend() == "jax":
-        import jax
-
-        device = jax.local_devices()[0]
-        text = getattr(device, "compute_capability", None)
-        major, _, minor = text.partition(".") if isinstance(text, str) else ("", "", "")
-        numbers = (int(major), int(minor)) if major else None
-        return "gpu" if device.platform in ("gpu", "cuda") else device.platform, numbers
-    return "cpu", None
-
-
-def _device_files() -> list[Path]:
-    """List the device files: one for each GPU of the driver; on WSL, one for all."""
-    return [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]
-
-
-def _allowed_gpus() -> list[str] | None:
-    """List the GPUs allowed by CUDA_VISIBLE_DEVICES; None if it is not set."""
-    value = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if value is None:
-        return None
-    names = [name.strip() for name in value.split(",")]
-    # As in CUDA: names after the first invalid one are ignored.
-    first_bad = next((place for place, name in enumerate(names) if name in ("", "-1")), len(names))
-    return names[:first_bad]
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 ''')
 
 write("kaggle_nerve/errors.py", r'''"""The exception for errors that a user can act on."""
@@ -1434,6 +1216,11 @@ from kaggle_nerve.disk import UNSUPPORTED, name_in_faults
 from kaggle_nerve.errors import NerveError
 
 COMPLETE = "complete.json"
+
+
+def user_cache() -> Path:
+    """Return the package's folder in the user's cache: in XDG_CACHE_HOME, or in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaggle-nerve"
 
 
 @contextmanager
@@ -2690,6 +2477,225 @@ def _read(path: Path, further: bool) -> pd.DataFrame:
     return table.astype({"img": np.int64})
 ''')
 
+write("kaggle_nerve/devices.py", r'''"""Accelerators, their preferred precision, determinism and memory.
+
+This module uses TensorFlow or JAX directly, since Keras does not expose these things. Both are imported
+within the functions: an import takes seconds, and initialising devices takes memory that another process
+may need.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from kaggle_nerve.storage import user_cache
+
+PATIENCE = 120.0
+"""Timeout in seconds for a driver to list its devices."""
+
+SHARED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+"""Variables that let processes share an accelerator: by default TensorFlow and JAX allocate all of its memory."""
+
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
+"""Variable of JAX for the folder of compiled programs."""
+
+COMPILED_ALL = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+"""Variables of JAX that keep small programs, too: there are a hundred for a network's first weights."""
+
+DETERMINISTIC_XLA = "--xla_gpu_deterministic_ops=true"
+
+_LIST = "import json, keras; print(json.dumps(keras.distribution.list_devices()))"
+
+
+@functools.cache
+def visible_gpus() -> tuple[str, ...]:
+    """List the GPUs that this session may use, by the backend's names, such as ``gpu:0``.
+
+    A short subprocess asks the backend, since listing devices allocates their memory. That takes seconds, so
+    it is skipped if there is no driver, or if CUDA_VISIBLE_DEVICES hides every GPU.
+    """
+    if not _device_files() or _allowed_gpus() == []:
+        return ()
+    try:
+        completed = subprocess.run(
+            [sys.executable, "-c", _LIST],
+            env={**os.environ, **SHARED},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        names = json.loads(completed.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        # Computing in this process will raise the same fault, with the backend's own message.
+        return ()
+    return tuple(name for name in names if name.split(":")[0].lower() in ("gpu", "cuda"))
+
+
+def multiple_gpus() -> tuple[str, ...]:
+    """List the GPUs if more than one is visible, else none. Immediate if there cannot be two."""
+    allowed = _allowed_gpus()
+    limit = len(_device_files()) if allowed is None else len(allowed)
+    return visible_gpus() if limit > 1 and len(visible_gpus()) > 1 else ()
+
+
+def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
+    """Return environment variables for process number ``slot`` (from 0) of ``jobs`` parallel ones.
+
+    With ``gpus`` visible GPUs, each process sees one of them, shared if there are more processes. Without
+    GPUs, each process gets its share of the processor's cores.
+    """
+    if gpus:
+        index = slot % gpus
+        allowed = _allowed_gpus()
+        variables = {"CUDA_VISIBLE_DEVICES": str(index) if allowed is None else allowed[index]}
+        return variables | SHARED if jobs > gpus else variables
+    if jobs == 1:
+        return {}
+    threads = str(max(1, cores() // jobs))
+    # XLA's processor client, for JAX, reads NPROC.
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
+    return dict.fromkeys(names, threads)
+
+
+def prepare_environment() -> None:
+    """Set variables that the backend reads at its first use; those that the user has set stay.
+
+    An accelerator's memory is taken as needed, so that other processes can use it, too. JAX keeps compiled programs
+    on disk: compiling a network for a GPU takes a minute, and every fold's is the same.
+    """
+    variables = dict(SHARED)
+    if _device_files():
+        variables |= {COMPILED: str(user_cache() / "compiled"), **COMPILED_ALL}
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def preferred_precision() -> str:
+    """Return the preferred Keras dtype policy for this process's device.
+
+    ``mixed_bfloat16`` on TPUs and from compute capability 8.0, where bfloat16 is as fast as float16 and
+    needs no loss scale; ``mixed_float16`` on 7.x, the first with tensor cores; else ``float32``: on a
+    processor, bfloat16 was measured to be many times slower.
+    """
+    kind, capability = _device()
+    return precision_of(kind, capability)
+
+
+def precision_of(kind: str, capability: tuple[int, int] | None) -> str:
+    """Do as `preferred_precision` for a device ``kind`` (``cpu``, ``gpu``, ``tpu``) and compute capability."""
+    if kind == "tpu" or (kind == "gpu" and capability is not None and capability >= (8, 0)):
+        return "mixed_bfloat16"
+    if kind == "gpu" and capability is not None and capability >= (7, 0):
+        return "mixed_float16"
+    return "float32"
+
+
+def is_accelerated() -> bool:
+    """Return whether this process computes on an accelerator, and not on the processor. This initialises it."""
+    return _device()[0] != "cpu"
+
+
+def make_deterministic() -> None:
+    """Make the backend deterministic for the rest of this process.
+
+    TensorFlow has a setting for this; JAX on a GPU reads a flag of XLA that only takes effect before the
+    device is first used, and needs nothing on a processor. The caller sets the seeds.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    else:
+        os.environ.update(deterministic_environment(os.environ))
+
+
+def deterministic_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables that a deterministic process needs from its start: XLA's flags."""
+    flags = environment.get("XLA_FLAGS", "").split()
+    return {"XLA_FLAGS": " ".join(flags if DETERMINISTIC_XLA in flags else [*flags, DETERMINISTIC_XLA])}
+
+
+def names() -> list[str]:
+    """List this process's devices, by the backend's names. This initialises them."""
+    import keras
+
+    return keras.distribution.list_devices()
+
+
+def peak_memory() -> int | None:
+    """Return the peak memory in bytes on this process's first accelerator; None if the backend does not report it."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.config.list_physical_devices("GPU"):
+            return None
+        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+    if keras.backend.backend() == "jax":
+        import jax
+
+        peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+        return None if peak is None else int(peak)
+    return None
+
+
+def _device() -> tuple[str, tuple[int, int] | None]:
+    """Return kind and compute capability of this process's first device."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        if not gpus:
+            return "cpu", None
+        return "gpu", tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        device = jax.local_devices()[0]
+        text = getattr(device, "compute_capability", None)
+        major, _, minor = text.partition(".") if isinstance(text, str) else ("", "", "")
+        numbers = (int(major), int(minor)) if major else None
+        return "gpu" if device.platform in ("gpu", "cuda") else device.platform, numbers
+    return "cpu", None
+
+
+def _device_files() -> list[Path]:
+    """List the device files: one for each GPU of the driver; on WSL, one for all."""
+    return [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]
+
+
+def _allowed_gpus() -> list[str] | None:
+    """List the GPUs allowed by CUDA_VISIBLE_DEVICES; None if it is not set."""
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
+        return None
+    names = [name.strip() for name in value.split(",")]
+    # As in CUDA: names after the first invalid one are ignored.
+    first_bad = next((place for place, name in enumerate(names) if name in ("", "-1")), len(names))
+    return names[:first_bad]
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+''')
+
 write("kaggle_nerve/settings/__init__.py", r'''"""Read presets and run settings from TOML into frozen dataclasses, with an error for every mistake.
 
 A preset is a TOML file in ``kaggle_nerve/presets``; a run stores its own settings in
@@ -3628,7 +3634,14 @@ from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.locks import wait_for_lock
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.storage import digest_text, mark_complete, read_completion, write_json, write_text
+from kaggle_nerve.storage import (
+    digest_text,
+    mark_complete,
+    read_completion,
+    user_cache,
+    write_json,
+    write_text,
+)
 
 FOLDER_VARIABLE = "KAGGLE_NERVE_CACHE"
 """Environment variable for the folder of caches, by default beside the data."""
@@ -3771,7 +3784,7 @@ def _root(layout: Layout) -> Path:
             return beside
     except OSError:
         pass
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaggle-nerve"
+    home = user_cache()
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as fault:

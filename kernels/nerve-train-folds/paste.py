@@ -36,7 +36,6 @@ RUN = None
 VERSION = "0.1.0"
 FILES = {
     "kaggle_nerve/__init__.py": "fc57267a92bccc8f",
-    "kaggle_nerve/devices.py": "02e74fe2ad01fbcf",
     "kaggle_nerve/errors.py": "6eff65df6cf4f422",
     "kaggle_nerve/presets/__init__.py": "532ef13800ca2c84",
     "kaggle_nerve/presets/attention-segnet.toml": "922ef5c6d9edb8c3",
@@ -53,7 +52,7 @@ FILES = {
     "kaggle_nerve/disk.py": "92f4d032da387f77",
     "kaggle_nerve/memory.py": "1b9c3cdf61cf7253",
     "kaggle_nerve/locks.py": "3f4d0b30c0e99e31",
-    "kaggle_nerve/storage.py": "391910d82eac33e9",
+    "kaggle_nerve/storage.py": "b5c33c6d8db4defa",
     "kaggle_nerve/arrays.py": "742ceb41becf4683",
     "kaggle_nerve/competition/__init__.py": "c15def282e5bba27",
     "kaggle_nerve/competition/csv_text.py": "e76d447da6c4f0ca",
@@ -63,6 +62,7 @@ FILES = {
     "kaggle_nerve/competition/rle.py": "c5ef24be1b2f8267",
     "kaggle_nerve/competition/rle_faults.py": "7b3c2137b812ff94",
     "kaggle_nerve/competition/submission.py": "f3e80d2d698ca3b7",
+    "kaggle_nerve/devices.py": "e27966bda03b8f1d",
     "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
     "kaggle_nerve/settings/files.py": "0de9f48fd63e6565",
     "kaggle_nerve/settings/schema.py": "d43790023068ec30",
@@ -73,9 +73,9 @@ FILES = {
     "kaggle_nerve/maps/levels.py": "3882e2b7009bc495",
     "kaggle_nerve/maps/matching.py": "59981aedd480d6df",
     "kaggle_nerve/data/__init__.py": "9b5f15ed28fdd1be",
-    "kaggle_nerve/data/augment.py": "b9a6d04548e1da25",
-    "kaggle_nerve/data/batches.py": "6c3bca944d2d7391",
-    "kaggle_nerve/data/cache.py": "16217c4f68ec7922",
+    "kaggle_nerve/data/augment.py": "a5f49c4311f5d0d9",
+    "kaggle_nerve/data/batches.py": "02eae4c0f0f6e5d6",
+    "kaggle_nerve/data/cache.py": "5ae2464364381a99",
     "kaggle_nerve/data/device_augment.py": "3de94add37ce080a",
     "kaggle_nerve/data/doubted.py": "d255e6ca367535b2",
     "kaggle_nerve/data/folds.py": "aed0cc5044c573a1",
@@ -137,12 +137,12 @@ FILES = {
     "kaggle_nerve/decision/text.py": "c6d950d89a350213",
     "kaggle_nerve/decision/tune.py": "374d63c7dbe4c5eb",
     "kaggle_nerve/training/__init__.py": "5ba0dec2ec9b6d5b",
-    "kaggle_nerve/training/averaging.py": "aca0a75779edca4e",
+    "kaggle_nerve/training/averaging.py": "837bbdd16f106b5c",
     "kaggle_nerve/training/checkpoint.py": "3e9b25d839882e4f",
     "kaggle_nerve/training/deaths.py": "b159851aee89f686",
     "kaggle_nerve/training/device_loops.py": "f1dbfd1461e1fbc5",
-    "kaggle_nerve/training/device_steps.py": "6d2dec1fe42e2a69",
-    "kaggle_nerve/training/epochs.py": "dc63abf20dfe1048",
+    "kaggle_nerve/training/device_steps.py": "52c4e81bcf01b346",
+    "kaggle_nerve/training/epochs.py": "2bdff80694c793fd",
     "kaggle_nerve/training/fold.py": "b2e77ccbed3926ce",
     "kaggle_nerve/training/initial_weights.py": "20aad8213f29ce59",
     "kaggle_nerve/training/job.py": "8e2cdef2bb4c6bf7",
@@ -153,8 +153,8 @@ FILES = {
     "kaggle_nerve/training/parallel.py": "84dcf115fea9d5a7",
     "kaggle_nerve/training/run_folds.py": "4c7247b21adb92ae",
     "kaggle_nerve/training/schedule.py": "af5045999bbf7b75",
-    "kaggle_nerve/training/steps.py": "abc5d268c89eef17",
-    "kaggle_nerve/training/validation.py": "5d28a001fd672cd6",
+    "kaggle_nerve/training/steps.py": "e0e015f824014dae",
+    "kaggle_nerve/training/validation.py": "70865f93cca38f64",
     "kaggle_nerve/training/worker.py": "5863d8003efc9f54",
     "kaggle_nerve/pipeline.py": "2cd46cd270f26a43",
     "kaggle_nerve/session/__init__.py": "37fe912a8851ba9b",
@@ -246,224 +246,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-''')
-
-write("kaggle_nerve/devices.py", r'''"""Accelerators, their preferred precision, determinism and memory.
-
-This module uses TensorFlow or JAX directly, since Keras does not expose these things. Both are imported
-within the functions: an import takes seconds, and initialising devices takes memory that another process
-may need.
-"""
-
-import functools
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Mapping
-from pathlib import Path
-
-PATIENCE = 120.0
-"""Timeout in seconds for a driver to list its devices."""
-
-SHARED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-"""Variables that let processes share an accelerator: by default TensorFlow and JAX allocate all of its memory."""
-
-COMPILED = "JAX_COMPILATION_CACHE_DIR"
-"""Variable of JAX for the folder of compiled programs."""
-
-COMPILED_ALL = {
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
-"""Variables of JAX that keep small programs, too: there are a hundred for a network's first weights."""
-
-DETERMINISTIC_XLA = "--xla_gpu_deterministic_ops=true"
-
-_LIST = "import json, keras; print(json.dumps(keras.distribution.list_devices()))"
-
-
-@functools.cache
-def visible_gpus() -> tuple[str, ...]:
-    """List the GPUs that this session may use, by the backend's names, such as ``gpu:0``.
-
-    A short subprocess asks the backend, since listing devices allocates their memory. That takes seconds, so
-    it is skipped if there is no driver, or if CUDA_VISIBLE_DEVICES hides every GPU.
-    """
-    if not _device_files() or _allowed_gpus() == []:
-        return ()
-    try:
-        completed = subprocess.run(
-            [sys.executable, "-c", _LIST],
-            env={**os.environ, **SHARED},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=True,
-        )
-        names = json.loads(completed.stdout.splitlines()[-1])
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        # Computing in this process will raise the same fault, with the backend's own message.
-        return ()
-    return tuple(name for name in names if name.split(":")[0].lower() in ("gpu", "cuda"))
-
-
-def multiple_gpus() -> tuple[str, ...]:
-    """List the GPUs if more than one is visible, else none. Immediate if there cannot be two."""
-    allowed = _allowed_gpus()
-    limit = len(_device_files()) if allowed is None else len(allowed)
-    return visible_gpus() if limit > 1 and len(visible_gpus()) > 1 else ()
-
-
-def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
-    """Return environment variables for process number ``slot`` (from 0) of ``jobs`` parallel ones.
-
-    With ``gpus`` visible GPUs, each process sees one of them, shared if there are more processes. Without
-    GPUs, each process gets its share of the processor's cores.
-    """
-    if gpus:
-        index = slot % gpus
-        allowed = _allowed_gpus()
-        variables = {"CUDA_VISIBLE_DEVICES": str(index) if allowed is None else allowed[index]}
-        return variables | SHARED if jobs > gpus else variables
-    if jobs == 1:
-        return {}
-    threads = str(max(1, cores() // jobs))
-    # XLA's processor client, for JAX, reads NPROC.
-    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
-    return dict.fromkeys(names, threads)
-
-
-def prepare_environment() -> None:
-    """Set variables that the backend reads at its first use; those that the user has set stay.
-
-    An accelerator's memory is taken as needed, so that other processes can use it, too. JAX keeps compiled programs
-    on disk: compiling a network for a GPU takes a minute, and every fold's is the same.
-    """
-    variables = dict(SHARED)
-    if _device_files():
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        variables |= {COMPILED: str(home / "kaggle-nerve" / "compiled"), **COMPILED_ALL}
-    for name, value in variables.items():
-        os.environ.setdefault(name, value)
-
-
-def preferred_precision() -> str:
-    """Return the preferred Keras dtype policy for this process's device.
-
-    ``mixed_bfloat16`` on TPUs and from compute capability 8.0, where bfloat16 is as fast as float16 and
-    needs no loss scale; ``mixed_float16`` on 7.x, the first with tensor cores; else ``float32``: on a
-    processor, bfloat16 was measured to be many times slower.
-    """
-    kind, capability = _device()
-    return precision_of(kind, capability)
-
-
-def precision_of(kind: str, capability: tuple[int, int] | None) -> str:
-    """Do as `preferred_precision` for a device ``kind`` (``cpu``, ``gpu``, ``tpu``) and compute capability."""
-    if kind == "tpu" or (kind == "gpu" and capability is not None and capability >= (8, 0)):
-        return "mixed_bfloat16"
-    if kind == "gpu" and capability is not None and capability >= (7, 0):
-        return "mixed_float16"
-    return "float32"
-
-
-def is_accelerated() -> bool:
-    """Return whether this process computes on an accelerator, and not on the processor. This initialises it."""
-    return _device()[0] != "cpu"
-
-
-def make_deterministic() -> None:
-    """Make the backend deterministic for the rest of this process.
-
-    TensorFlow has a setting for this; JAX on a GPU reads a flag of XLA that only takes effect before the
-    device is first used, and needs nothing on a processor. The caller sets the seeds.
-    """
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
-    else:
-        os.environ.update(deterministic_environment(os.environ))
-
-
-def deterministic_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables that a deterministic process needs from its start: XLA's flags."""
-    flags = environment.get("XLA_FLAGS", "").split()
-    return {"XLA_FLAGS": " ".join(flags if DETERMINISTIC_XLA in flags else [*flags, DETERMINISTIC_XLA])}
-
-
-def names() -> list[str]:
-    """List this process's devices, by the backend's names. This initialises them."""
-    import keras
-
-    return keras.distribution.list_devices()
-
-
-def peak_memory() -> int | None:
-    """Return the peak memory in bytes on this process's first accelerator; None if the backend does not report it."""
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if not tf.config.list_physical_devices("GPU"):
-            return None
-        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
-    if keras.backend.backend() == "jax":
-        import jax
-
-        peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-        return None if peak is None else int(peak)
-    return None
-
-
-def _device() -> tuple[str, tuple[int, int] | None]:
-    """Return kind and compute capability of this process's first device."""
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        gpus = tf.config.list_physical_devices("GPU")
-        if not gpus:
-            return "cpu", None
-        return "gpu", tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
-    if keras.backend.backend() == "jax":
-        import jax
-
-        device = jax.local_devices()[0]
-        text = getattr(device, "compute_capability", None)
-        major, _, minor = text.partition(".") if isinstance(text, str) else ("", "", "")
-        numbers = (int(major), int(minor)) if major else None
-        return "gpu" if device.platform in ("gpu", "cuda") else device.platform, numbers
-    return "cpu", None
-
-
-def _device_files() -> list[Path]:
-    """List the device files: one for each GPU of the driver; on WSL, one for all."""
-    return [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]
-
-
-def _allowed_gpus() -> list[str] | None:
-    """List the GPUs allowed by CUDA_VISIBLE_DEVICES; None if it is not set."""
-    value = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if value is None:
-        return None
-    names = [name.strip() for name in value.split(",")]
-    # As in CUDA: names after the first invalid one are ignored.
-    first_bad = next((place for place, name in enumerate(names) if name in ("", "-1")), len(names))
-    return names[:first_bad]
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 ''')
 
 write("kaggle_nerve/errors.py", r'''"""The exception for errors that a user can act on."""
@@ -1305,6 +1087,11 @@ from kaggle_nerve.disk import UNSUPPORTED, name_in_faults
 from kaggle_nerve.errors import NerveError
 
 COMPLETE = "complete.json"
+
+
+def user_cache() -> Path:
+    """Return the package's folder in the user's cache: in XDG_CACHE_HOME, or in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaggle-nerve"
 
 
 @contextmanager
@@ -2561,6 +2348,225 @@ def _read(path: Path, further: bool) -> pd.DataFrame:
     return table.astype({"img": np.int64})
 ''')
 
+write("kaggle_nerve/devices.py", r'''"""Accelerators, their preferred precision, determinism and memory.
+
+This module uses TensorFlow or JAX directly, since Keras does not expose these things. Both are imported
+within the functions: an import takes seconds, and initialising devices takes memory that another process
+may need.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from kaggle_nerve.storage import user_cache
+
+PATIENCE = 120.0
+"""Timeout in seconds for a driver to list its devices."""
+
+SHARED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+"""Variables that let processes share an accelerator: by default TensorFlow and JAX allocate all of its memory."""
+
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
+"""Variable of JAX for the folder of compiled programs."""
+
+COMPILED_ALL = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+"""Variables of JAX that keep small programs, too: there are a hundred for a network's first weights."""
+
+DETERMINISTIC_XLA = "--xla_gpu_deterministic_ops=true"
+
+_LIST = "import json, keras; print(json.dumps(keras.distribution.list_devices()))"
+
+
+@functools.cache
+def visible_gpus() -> tuple[str, ...]:
+    """List the GPUs that this session may use, by the backend's names, such as ``gpu:0``.
+
+    A short subprocess asks the backend, since listing devices allocates their memory. That takes seconds, so
+    it is skipped if there is no driver, or if CUDA_VISIBLE_DEVICES hides every GPU.
+    """
+    if not _device_files() or _allowed_gpus() == []:
+        return ()
+    try:
+        completed = subprocess.run(
+            [sys.executable, "-c", _LIST],
+            env={**os.environ, **SHARED},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        names = json.loads(completed.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        # Computing in this process will raise the same fault, with the backend's own message.
+        return ()
+    return tuple(name for name in names if name.split(":")[0].lower() in ("gpu", "cuda"))
+
+
+def multiple_gpus() -> tuple[str, ...]:
+    """List the GPUs if more than one is visible, else none. Immediate if there cannot be two."""
+    allowed = _allowed_gpus()
+    limit = len(_device_files()) if allowed is None else len(allowed)
+    return visible_gpus() if limit > 1 and len(visible_gpus()) > 1 else ()
+
+
+def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
+    """Return environment variables for process number ``slot`` (from 0) of ``jobs`` parallel ones.
+
+    With ``gpus`` visible GPUs, each process sees one of them, shared if there are more processes. Without
+    GPUs, each process gets its share of the processor's cores.
+    """
+    if gpus:
+        index = slot % gpus
+        allowed = _allowed_gpus()
+        variables = {"CUDA_VISIBLE_DEVICES": str(index) if allowed is None else allowed[index]}
+        return variables | SHARED if jobs > gpus else variables
+    if jobs == 1:
+        return {}
+    threads = str(max(1, cores() // jobs))
+    # XLA's processor client, for JAX, reads NPROC.
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
+    return dict.fromkeys(names, threads)
+
+
+def prepare_environment() -> None:
+    """Set variables that the backend reads at its first use; those that the user has set stay.
+
+    An accelerator's memory is taken as needed, so that other processes can use it, too. JAX keeps compiled programs
+    on disk: compiling a network for a GPU takes a minute, and every fold's is the same.
+    """
+    variables = dict(SHARED)
+    if _device_files():
+        variables |= {COMPILED: str(user_cache() / "compiled"), **COMPILED_ALL}
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def preferred_precision() -> str:
+    """Return the preferred Keras dtype policy for this process's device.
+
+    ``mixed_bfloat16`` on TPUs and from compute capability 8.0, where bfloat16 is as fast as float16 and
+    needs no loss scale; ``mixed_float16`` on 7.x, the first with tensor cores; else ``float32``: on a
+    processor, bfloat16 was measured to be many times slower.
+    """
+    kind, capability = _device()
+    return precision_of(kind, capability)
+
+
+def precision_of(kind: str, capability: tuple[int, int] | None) -> str:
+    """Do as `preferred_precision` for a device ``kind`` (``cpu``, ``gpu``, ``tpu``) and compute capability."""
+    if kind == "tpu" or (kind == "gpu" and capability is not None and capability >= (8, 0)):
+        return "mixed_bfloat16"
+    if kind == "gpu" and capability is not None and capability >= (7, 0):
+        return "mixed_float16"
+    return "float32"
+
+
+def is_accelerated() -> bool:
+    """Return whether this process computes on an accelerator, and not on the processor. This initialises it."""
+    return _device()[0] != "cpu"
+
+
+def make_deterministic() -> None:
+    """Make the backend deterministic for the rest of this process.
+
+    TensorFlow has a setting for this; JAX on a GPU reads a flag of XLA that only takes effect before the
+    device is first used, and needs nothing on a processor. The caller sets the seeds.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    else:
+        os.environ.update(deterministic_environment(os.environ))
+
+
+def deterministic_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables that a deterministic process needs from its start: XLA's flags."""
+    flags = environment.get("XLA_FLAGS", "").split()
+    return {"XLA_FLAGS": " ".join(flags if DETERMINISTIC_XLA in flags else [*flags, DETERMINISTIC_XLA])}
+
+
+def names() -> list[str]:
+    """List this process's devices, by the backend's names. This initialises them."""
+    import keras
+
+    return keras.distribution.list_devices()
+
+
+def peak_memory() -> int | None:
+    """Return the peak memory in bytes on this process's first accelerator; None if the backend does not report it."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.config.list_physical_devices("GPU"):
+            return None
+        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+    if keras.backend.backend() == "jax":
+        import jax
+
+        peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+        return None if peak is None else int(peak)
+    return None
+
+
+def _device() -> tuple[str, tuple[int, int] | None]:
+    """Return kind and compute capability of this process's first device."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        if not gpus:
+            return "cpu", None
+        return "gpu", tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        device = jax.local_devices()[0]
+        text = getattr(device, "compute_capability", None)
+        major, _, minor = text.partition(".") if isinstance(text, str) else ("", "", "")
+        numbers = (int(major), int(minor)) if major else None
+        return "gpu" if device.platform in ("gpu", "cuda") else device.platform, numbers
+    return "cpu", None
+
+
+def _device_files() -> list[Path]:
+    """List the device files: one for each GPU of the driver; on WSL, one for all."""
+    return [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]
+
+
+def _allowed_gpus() -> list[str] | None:
+    """List the GPUs allowed by CUDA_VISIBLE_DEVICES; None if it is not set."""
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
+        return None
+    names = [name.strip() for name in value.split(",")]
+    # As in CUDA: names after the first invalid one are ignored.
+    first_bad = next((place for place, name in enumerate(names) if name in ("", "-1")), len(names))
+    return names[:first_bad]
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+''')
+
 write("kaggle_nerve/settings/__init__.py", r'''"""Read presets and run settings from TOML into frozen dataclasses, with an error for every mistake.
 
 A preset is a TOML file in ``kaggle_nerve/presets``; a run stores its own settings in
@@ -3537,20 +3543,20 @@ def augment(
     beyond the border are black in both, as outside a real ultrasound image. `device_augment` does the same on an
     accelerator.
     """
-    drawn = draw(frame.shape, random, ranges)
-    places = None if drawn.bend is None else _places(drawn.matrix, _smooth(drawn.bend, frame.shape))
+    change = draw(frame.shape, random, ranges)
+    places = None if change.bend is None else _places(change.matrix, _smooth(change.bend, frame.shape))
     # Linear interpolation would blur training frames, but not those to predict.
-    frame = _warp(frame, drawn.matrix, places, cv2.INTER_CUBIC)
+    frame = _warp(frame, change.matrix, places, cv2.INTER_CUBIC)
     # Most frames have no mask.
-    mask = _warp(mask, drawn.matrix, places, cv2.INTER_LINEAR) if mask.any() else mask.copy()
-    frame = cv2.LUT(frame, drawn.curve)
-    if drawn.gain is not None:
+    mask = _warp(mask, change.matrix, places, cv2.INTER_LINEAR) if mask.any() else mask.copy()
+    frame = cv2.LUT(frame, change.curve)
+    if change.gain is not None:
         # Gain differs with depth and contact.
-        frame = cv2.multiply(frame, _smooth(drawn.gain, frame.shape), dtype=cv2.CV_8U)
+        frame = cv2.multiply(frame, _smooth(change.gain, frame.shape), dtype=cv2.CV_8U)
     if ranges.sharpness > 0:
-        frame = _sharpen(frame, drawn.sharpness)
+        frame = _sharpen(frame, change.sharpness)
     if ranges.noise > 0:
-        frame = _add_noise(frame, random, drawn.noise)
+        frame = _add_noise(frame, random, change.noise)
     return frame, mask
 
 
@@ -3631,7 +3637,11 @@ def _grey_curve(random: np.random.Generator, ranges: AugmentationSettings) -> np
 
 write("kaggle_nerve/data/batches.py", r'''"""Training batches for Keras: sampled and augmented frames, reproducible from a seed."""
 
-from typing import Any
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -3642,6 +3652,30 @@ from kaggle_nerve.data.doubted import Marks
 from kaggle_nerve.data.sampling import arrange_batches, draw_rows, most_batches
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import AugmentationSettings
+
+THREADS = min(4, os.cpu_count() or 1)
+AHEAD = 2 * THREADS
+"""Batches that are ready or in preparation while a step runs."""
+
+T = TypeVar("T")
+
+
+def prefetch(prepare: Callable[[int], T], count: int) -> Iterator[T]:
+    """Yield ``prepare(0)`` to ``prepare(count - 1)`` in order, prepared ahead in threads.
+
+    A batch depends on its number alone, so threads do not change it.
+    """
+    waiting: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        for index in range(count):
+            waiting.append(pool.submit(prepare, index))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Batches(keras.utils.PyDataset):
@@ -3739,8 +3773,8 @@ class Batches(keras.utils.PyDataset):
         """Draw the augmentation of batch ``index`` without applying it: the same as in the batch."""
         assert self.ranges is not None
         shape = self.frames.shape[1:]
-        drawn = [draw(shape, self._random(index, place), self.ranges) for place in range(self.batch)]
-        return stack(drawn, sharpen=self.ranges.sharpness > 0, noise=self.ranges.noise > 0)
+        draws = [draw(shape, self._random(index, place), self.ranges) for place in range(self.batch)]
+        return stack(draws, sharpen=self.ranges.sharpness > 0, noise=self.ranges.noise > 0)
 
     def _random(self, index: int, place: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, 2, self.epoch, index * self.batch + place))
@@ -3785,7 +3819,14 @@ from kaggle_nerve.data.tiff import read_grey
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.locks import wait_for_lock
 from kaggle_nerve.progress import SILENT, Reporter
-from kaggle_nerve.storage import digest_text, mark_complete, read_completion, write_json, write_text
+from kaggle_nerve.storage import (
+    digest_text,
+    mark_complete,
+    read_completion,
+    user_cache,
+    write_json,
+    write_text,
+)
 
 FOLDER_VARIABLE = "KAGGLE_NERVE_CACHE"
 """Environment variable for the folder of caches, by default beside the data."""
@@ -3928,7 +3969,7 @@ def _root(layout: Layout) -> Path:
             return beside
     except OSError:
         pass
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaggle-nerve"
+    home = user_cache()
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
@@ -10755,14 +10796,12 @@ Batch-norm statistics fit one set of weights, so averaged weights get new statis
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import keras
 import numpy as np
 
-from kaggle_nerve.data.batches import Batches
-from kaggle_nerve.devices import cores
+from kaggle_nerve.data.batches import Batches, prefetch
 from kaggle_nerve.models import snapshots, statistics
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training import schedule
@@ -10881,8 +10920,7 @@ def _put_exponential_means(model: keras.Model) -> None:
 
 def _frames(batches: Batches, epoch: int) -> Iterator[np.ndarray]:
     batches.start_epoch(epoch)
-    with ThreadPoolExecutor(cores()) as pool:
-        yield from pool.map(lambda index: batches[index][0], range(min(STATISTICS_BATCHES, len(batches))))
+    return prefetch(lambda index: batches[index][0], min(STATISTICS_BATCHES, len(batches)))
 ''')
 
 write("kaggle_nerve/training/checkpoint.py", r'''"""Checkpoint of an unfinished fold, written after each epoch and consistent at every moment.
@@ -11262,11 +11300,11 @@ import numpy as np
 from keras import ops
 
 from kaggle_nerve import devices
-from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.data.batches import Batches, prefetch
 from kaggle_nerve.data.device_augment import augment_batch
 from kaggle_nerve.settings import TrainingSettings
 from kaggle_nerve.training import device_loops
-from kaggle_nerve.training.steps import HostSteps, Steps, prefetch
+from kaggle_nerve.training.steps import HostSteps, Steps
 
 MOST_STEPS = 32
 """Maximum steps in a call."""
@@ -11323,12 +11361,12 @@ class DeviceSteps:
                     break
             if earlier is not None:
                 finish(*earlier)
-        taken = sum(steps for steps, _ in losses)
+        total = sum(steps for steps, _ in losses)
         if self._is_compiled:
-            step_seconds = (time.perf_counter() - started) / taken
+            step_seconds = (time.perf_counter() - started) / total
             self._size = int(np.clip(CALL_SECONDS / step_seconds, 1, MOST_STEPS))
         self._is_compiled = True
-        return sum(steps * loss for steps, loss in losses) / taken
+        return sum(steps * loss for steps, loss in losses) / total
 
     def _calls(self, count: int, next_rate: Callable[[], float | None]) -> Iterator[tuple[int, Any]]:
         """Start calls, ``count`` steps in all; yield each one's steps and its loss, perhaps not ready."""
@@ -11337,9 +11375,11 @@ class DeviceSteps:
         sizes = [min(size, count - first) for first in range(0, count, size)]
         feeds = prefetch(lambda call: self._feed(call * size, sizes[call]), len(sizes))
         for steps, feed in zip(sizes, feeds, strict=True):
-            given = [next_rate() for _ in range(steps)]
-            rates = np.zeros(MOST_STEPS, np.float32)
-            rates[:steps] = [usual if rate is None else rate for rate in given]
+            rates = np.full(MOST_STEPS, usual, np.float32)
+            for place in range(steps):
+                rate = next_rate()
+                if rate is not None:
+                    rates[place] = rate
             yield steps, self._loop.call(self._arrays, feed, rates, steps)
 
     def _feed(self, first: int, count: int) -> dict[str, np.ndarray]:
@@ -11392,7 +11432,6 @@ from kaggle_nerve.training.validation import EpochScore, check_collapse, rank, s
 RESERVE = 1.1
 """Safety factor on the measured time of the last validation and the work after it."""
 
-
 SHORT_SAVE = 0.5
 """Seconds of a checkpoint that is saved after every epoch."""
 
@@ -11428,7 +11467,7 @@ class Epochs:
         # Measured by `run`, then by each epoch.
         self.step_seconds = self.score_seconds = 0.0
         # Duration of the latest checkpoint, and when it was finished.
-        self.save_seconds = self.saved = 0.0
+        self.save_seconds = self.last_save = 0.0
         # Steps in the earlier epochs of this session, and in the current epoch.
         self.earlier_steps = self.epoch_steps = 0
 
@@ -11580,11 +11619,11 @@ class Epochs:
             self.mean = averaging.running_mean(self.mean, state.averaged, self.model.get_weights())
             state.averaged += 1
         started = time.monotonic()
-        is_due = self.save_seconds < SHORT_SAVE or started - self.saved >= WORTH * self.save_seconds
+        is_due = self.save_seconds < SHORT_SAVE or started - self.last_save >= WORTH * self.save_seconds
         if now or is_due or state.kept != kept:
             self.checkpoint.save(self.model, state, self.mean)
-            self.saved = time.monotonic()
-            self.save_seconds = self.saved - started
+            self.last_save = time.monotonic()
+            self.save_seconds = self.last_save - started
 ''')
 
 write("kaggle_nerve/training/fold.py", r'''"""Train one fold, from scratch or from its checkpoint, to its model and out-of-fold predictions."""
@@ -13224,26 +13263,19 @@ variables between steps, so that a learning rate set there is lost, and ``fit`` 
 thread only.
 """
 
-import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import keras
 import numpy as np
 
-from kaggle_nerve.data.batches import Batches
+from kaggle_nerve.data.batches import Batches, prefetch
 from kaggle_nerve.prediction.forward import probabilities
 from kaggle_nerve.prediction.views import VIEWS
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.training import averaging
-
-THREADS = min(4, os.cpu_count() or 1)
-AHEAD = 2 * THREADS
-"""Batches that are ready or in preparation while a step runs."""
 
 MEASURED_STEPS = 3
 """Steps to time before a stage begins."""
@@ -13253,27 +13285,6 @@ FULL_SIZE_SECONDS = 0.002
 
 SAVE_SECONDS = 5.0
 """Seconds reserved for building the final model and writing it and its predictions, which are not measured."""
-
-
-T = TypeVar("T")
-
-
-def prefetch(prepare: Callable[[int], T], count: int) -> Iterator[T]:
-    """Yield ``prepare(0)`` to ``prepare(count - 1)`` in order, prepared ahead in threads.
-
-    A batch depends on its number alone, so threads do not change it.
-    """
-    waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(THREADS)
-    try:
-        for index in range(count):
-            waiting.append(pool.submit(prepare, index))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class Steps(Protocol):
@@ -13442,17 +13453,17 @@ def score_epoch(
         area, intersection = truths.counts(row, enlarge(mask, truths.size), np.array([PIXEL_THRESHOLD]))
         areas[row], intersections[row] = area[0], intersection[0]
 
-    row = 0
+    start = 0
     # Threads: counting takes longer than predicting on a GPU.
     with ThreadPoolExecutor(cores()) as pool:
         for output in probabilities(model, frames, batch=batch, tta="none"):
-            rows = range(row, row + len(output.masks))
+            rows = range(start, start + len(output.masks))
             deque(pool.map(count, rows, output.masks), maxlen=0)
             presence[rows.start : rows.stop] = output.presence
             if on_prediction is not None:
                 for row, mask in zip(rows, output.masks, strict=True):
                     on_prediction(row, mask, float(presence[row]))
-            row = rows.stop
+            start = rows.stop
     return _score(areas, intersections, presence, truths, conditional)
 
 
