@@ -81,10 +81,14 @@ def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
         return variables | SHARED if jobs > gpus else variables
     if jobs == 1:
         return {}
-    threads = str(max(1, cores() // jobs))
+    return thread_environment(max(1, cores() // jobs))
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return environment variables for a process that computes with ``threads`` threads of the processor."""
     # XLA's processor client, for JAX, reads NPROC.
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
-    return dict.fromkeys(names, threads)
+    return dict.fromkeys(names, str(threads))
 
 
 def prepare_environment() -> None:

@@ -12,7 +12,7 @@ from support import write_competition
 from training_support import FAST, settings
 
 from kaggle_nerve.prediction import forward
-from kaggle_nerve.training import fold, parallel
+from kaggle_nerve.training import fold, worker_process
 from kaggle_nerve.training.run_folds import FoldsError, train_folds
 
 WORDS = ["train-folds", "--preset", "tiny", "--data", "data", "--run", "run"]
@@ -54,7 +54,7 @@ print(json.dumps({"event": "result"}), flush=True)
 def test_folds_trained_one_by_one_that_die_are_told_and_the_others_have_their_turn(
     data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(parallel, "COMMAND", [sys.executable, "-c", DYING])
+    monkeypatch.setattr(worker_process, "COMMAND", [sys.executable, "-c", DYING])
     done = command(data, *WORDS, "--runs", tmp_path, code=1)
     logs = [tmp_path / "run" / f"fold-{number}" / "worker.log" for number in range(5)]
     assert done.stderr.partition("Error: ")[2].splitlines() == [
@@ -82,7 +82,7 @@ sys.exit(worker.main())
 
 
 def test_a_worker_whose_disk_is_full_says_so(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel, "COMMAND", [sys.executable, "-c", FULL])
+    monkeypatch.setattr(worker_process, "COMMAND", [sys.executable, "-c", FULL])
     done = command(data, *WORDS, "--runs", tmp_path, code=1)
     assert done.stderr.partition("Error: ")[2].splitlines()[0] == (
         "Fold 0: The disk is full while writing a.keras; free some space and run the same command again."
@@ -104,7 +104,7 @@ def test_a_network_that_is_too_large_for_the_memory_ends_with_one_sentence(
     data, tmp_path, monkeypatch, onednn
 ):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
-    monkeypatch.setattr(parallel, "COMMAND", [sys.executable, "-c", LIMITED.format(limit=6 << 30)])
+    monkeypatch.setattr(worker_process, "COMMAND", [sys.executable, "-c", LIMITED.format(limit=6 << 30)])
     large = ["size=[420,580]", "training.batch=64", "model.width=1024", "model.depth=3"]
     words = [word for change in large for word in ("--set", change)]
     done = command(data, *WORDS, *words, "--runs", tmp_path, "--fold", "0", code=1)

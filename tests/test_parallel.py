@@ -22,7 +22,7 @@ from kaggle_nerve.progress import Bar, Reporter
 from kaggle_nerve.runs import open_run
 from kaggle_nerve.settings.schema import ALL
 from kaggle_nerve.storage import read_completion
-from kaggle_nerve.training import parallel
+from kaggle_nerve.training import parallel, worker_process
 from kaggle_nerve.training.run_folds import FoldsError, time_portions, train_folds
 from kaggle_nerve.training.worker import PipeReporter, Replay
 
@@ -123,7 +123,7 @@ sentence, others end at once."""
 @pytest.fixture
 def stand_ins(pair, tmp_path, monkeypatch):
     """Workers of `STANDS_IN`, a run of theirs, and the process ids that fold 2 has told."""
-    monkeypatch.setattr(parallel, "COMMAND", [sys.executable, "-c", STANDS_IN])
+    monkeypatch.setattr(worker_process, "COMMAND", [sys.executable, "-c", STANDS_IN])
     shutil.copytree(pair[0].folder, tmp_path / "run")
     told = Told()
 
@@ -143,7 +143,9 @@ def test_processes_that_are_killed_crash_or_fail_leave_the_others_alone(stand_in
             os.kill(killed[0], signal.SIGKILL)
         return False
 
-    pool = parallel.ParallelTraining(Path("data"), 3, deadline=None, reporter=told, stop=kill_fold_2)
+    pool = parallel.ParallelTraining(
+        parallel.ThisMachine(), Path("data"), 3, deadline=None, reporter=told, stop=kill_fold_2
+    )
     failures = pool.train([run.fold(number) for number in (0, 1, 2, 3, ALL)], [1.0] * 5)
     assert {number: str(fault) for number, fault in failures.items()} == {
         1: f"Fold 1 failed (OSError: no room); its log: {run.fold(1).log}",
@@ -157,7 +159,9 @@ def test_processes_that_are_killed_crash_or_fail_leave_the_others_alone(stand_in
 
 def test_a_stop_reaches_the_processes_at_work_and_no_other_begins(stand_ins):
     run, told, pids = stand_ins
-    pool = parallel.ParallelTraining(Path("data"), 1, deadline=None, reporter=told, stop=lambda: bool(pids()))
+    pool = parallel.ParallelTraining(
+        parallel.ThisMachine(), Path("data"), 1, deadline=None, reporter=told, stop=lambda: bool(pids())
+    )
     assert pool.train([run.fold(number) for number in (2, 1)], [1.0] * 2) == {}
     assert all(map(is_gone, pids()))
 
@@ -389,21 +393,34 @@ def test_bars_of_a_killed_process_are_closed():
     assert replayed(pipe).calls == [("Fold 3", None, "frame"), ("Fold 3", "closed")]
 
 
-def test_a_time_budget_is_dealt_over_rounds(pair, monkeypatch):
+class Ended(parallel.Worker):
+    """A worker with nothing left to do."""
+
+    def stop(self):
+        pass
+
+    def kill(self):
+        pass
+
+    def exit_code(self):
+        return 0
+
+
+def test_a_time_budget_is_dealt_over_rounds(pair):
     dealt = {}
 
-    class Immediate:
-        """A process that ends as soon as it was started."""
+    class Immediate(parallel.ThisMachine):
+        """A machine on which each fold ends as soon as it was started."""
 
-        def __init__(self, fold, order, slot, environment, events):
-            self.fold, self.slot, self.last_message = fold, slot, {}
+        def start(self, fold, order, slot, events):
+            worker = Ended(fold, order.jobs, slot)
             dealt[order.fold] = order.deadline - time.monotonic()
-            events.put((self, {"event": "result"}))
-            events.put((self, None))
+            events.put((worker, {"event": "result"}))
+            events.put((worker, None))
+            return worker
 
-    monkeypatch.setattr(parallel, "Worker", Immediate)
     pool = parallel.ParallelTraining(
-        Path("data"), 2, deadline=time.monotonic() + 60, reporter=Told(), stop=lambda: False
+        Immediate(), Path("data"), 2, deadline=time.monotonic() + 60, reporter=Told(), stop=lambda: False
     )
     folds = [pair[0].fold(number) for number in (1, 2, 3, 5, 6)]
     failures = pool.train(folds, time_portions(folds, 2, 7))

@@ -1,35 +1,27 @@
-"""Train folds side by side, each in its own process on its own device."""
+"""Train folds side by side: each in a process of its own, on this machine or on others."""
 
-import contextlib
-import json
-import os
 import queue
-import subprocess
-import sys
-import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import kaggle_nerve
 from kaggle_nerve import devices, memory
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import Reporter
 from kaggle_nerve.runs import Fold
 from kaggle_nerve.settings.schema import FoldName
 from kaggle_nerve.training.deaths import death_sentence, memory_sentence
-from kaggle_nerve.training.worker import STOP, Order, Replay
-
-COMMAND = [sys.executable, "-m", "kaggle_nerve.training.worker"]
-"""Command that starts a worker process."""
+from kaggle_nerve.training.worker import Order, Replay
+from kaggle_nerve.training.worker_process import WorkerProcess, worker_environment
 
 TICK = 0.2
 """Seconds between two checks of whether the user wants to stop."""
 
 Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
-"""Messages from workers; None means that the worker's process ended."""
+"""Messages from workers; None means that the worker has ended."""
 
 
 def failure_sentence(fold: FoldName, fault: NerveError) -> str:
@@ -38,67 +30,99 @@ def failure_sentence(fold: FoldName, fault: NerveError) -> str:
     return text if text.startswith(f"Fold {fold} ") else f"Fold {fold}: {text}"
 
 
-class Worker:
-    """Handle of the process that trains one fold. ``slot``: number of its device."""
+class Worker(ABC):
+    """Handle of the process that trains one fold, wherever it runs. ``slot``: its number among the parallel ones.
 
-    def __init__(self, fold: Fold, order: Order, slot: int, environment: dict[str, str], events: Events):
-        self.fold, self.slot, self._jobs, log = fold, slot, order.jobs, fold.log
+    ``last_message``: its final message, empty before that.
+    """
+
+    def __init__(self, fold: Fold, jobs: int, slot: int):
+        self.fold, self.slot, self._jobs = fold, slot, jobs
         self.last_message: dict[str, Any] = {}
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as errors:
-            self._process = subprocess.Popen(
-                COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, **environment},
-                # Ctrl-C reaches every process of the terminal's session; workers must finish their epoch instead.
-                start_new_session=True,
-            )
-        assert self._process.stdin and self._process.stdout
-        self._orders, self._messages = self._process.stdin, self._process.stdout
-        self._write(order.line())
-        threading.Thread(target=self._read, args=(events,), daemon=True).start()
 
+    @abstractmethod
     def stop(self) -> None:
         """Ask the worker to stop after its current epoch."""
-        self._write(STOP)
 
+    @abstractmethod
     def kill(self) -> None:
         """Kill the process now. Its checkpoint stays readable."""
-        self._process.kill()
-        self._process.wait()
+
+    @abstractmethod
+    def exit_code(self) -> int:
+        """Return the exit code of the ended process, negative for a signal."""
 
     def failure(self) -> NerveError:
         """Describe why the process ended without a result."""
         if self.last_message.get("event") == "failed":
             return NerveError(self.last_message["text"])
         if self.last_message.get("event") != "crashed":
-            return NerveError(death_sentence(self.fold, self._jobs, self._process.returncode))
+            return NerveError(death_sentence(self.fold, self._jobs, self.exit_code()))
         text = self.last_message["text"]
         if memory.mentions(text):
             return NerveError(memory_sentence(self.fold, self._jobs))
         first_line = (text.splitlines() or [""])[0][:200].rstrip(".")
         return NerveError(f"{self.fold.label} failed ({first_line}); its log: {self.fold.log}")
 
-    def _write(self, line: bytes) -> None:
-        # If the worker has ended already, `_read` reports it.
-        with contextlib.suppress(BrokenPipeError):
-            self._orders.write(line)
-            self._orders.flush()
 
-    def _read(self, events: Events) -> None:
-        for line in self._messages:
-            # A killed process may leave an incomplete line.
-            if line.endswith(b"\n"):
-                events.put((self, json.loads(line)))
-        self._process.wait()
-        self._messages.close()
-        events.put((self, None))
+class Machines(ABC):
+    """Where folds are trained: on this machine (`ThisMachine`) or on those of a cluster."""
+
+    @abstractmethod
+    def devices(self) -> list[str]:
+        """Return the names of the devices, without initialising them."""
+
+    @abstractmethod
+    def jobs(self, folds: int) -> int:
+        """Return how many of ``folds`` folds can be trained side by side."""
+
+    @abstractmethod
+    def start(self, fold: Fold, order: Order, slot: int, events: Events) -> Worker:
+        """Start the training of ``fold``; the worker's messages go to ``events``."""
+
+
+class _LocalWorker(Worker):
+    def __init__(self, fold: Fold, order: Order, slot: int, environment: dict[str, str], events: Events):
+        super().__init__(fold, order.jobs, slot)
+        self._process = WorkerProcess(
+            order, fold.log, environment, lambda message: events.put((self, message))
+        )
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def exit_code(self) -> int:
+        return self._process.code or 0
+
+
+class ThisMachine(Machines):
+    """This machine: ``jobs`` folds side by side, each on one of its GPUs or with its share of the cores.
+
+    ``jobs`` None: one for each visible GPU.
+    """
+
+    def __init__(self, jobs: int | None = None):
+        self._jobs = jobs or max(1, len(devices.multiple_gpus()))
+
+    def devices(self) -> list[str]:
+        """Return the names of the GPUs, or that of the processor."""
+        return list(devices.visible_gpus()) or ["cpu:0"]
+
+    def jobs(self, folds: int) -> int:
+        """Return how many of ``folds`` folds are trained side by side."""
+        return min(self._jobs, folds)
+
+    def start(self, fold: Fold, order: Order, slot: int, events: Events) -> Worker:
+        """Start a process for ``fold``."""
+        variables = devices.environment_for(slot, order.jobs, len(devices.visible_gpus()))
+        return _LocalWorker(fold, order, slot, variables | worker_environment(fold.run.settings), events)
 
 
 class ParallelTraining:
-    """Train folds in ``jobs`` processes. If one fold fails, the others continue.
+    """Train folds in ``jobs`` processes on ``machines``. If one fold fails, the others continue.
 
     ``deadline``, in ``time.monotonic`` seconds, is for all folds. ``stop`` is called a few times a second; once it
     returns True, workers finish their epoch and no new one starts.
@@ -106,6 +130,7 @@ class ParallelTraining:
 
     def __init__(
         self,
+        machines: Machines,
         data_dir: Path,
         jobs: int,
         *,
@@ -113,9 +138,8 @@ class ParallelTraining:
         reporter: Reporter,
         stop: Callable[[], bool],
     ):
-        self._data_dir, self._jobs, self._deadline = data_dir, jobs, deadline
+        self._machines, self._data_dir, self._jobs, self._deadline = machines, data_dir, jobs, deadline
         self._reporter, self._stop = reporter, stop
-        self._gpus = len(devices.visible_gpus())
         self._events: Events = queue.Queue()
         self._running: dict[Worker, Replay] = {}
         self._failures: dict[FoldName, NerveError] = {}
@@ -156,17 +180,8 @@ class ParallelTraining:
             deadline=deadline,
             jobs=self._jobs,
         )
-        worker = Worker(fold, order, slot, self._environment(fold, slot), self._events)
+        worker = self._machines.start(fold, order, slot, self._events)
         self._running[worker] = Replay(self._reporter, fold.label)
-
-    def _environment(self, fold: Fold, slot: int) -> dict[str, str]:
-        variables = devices.environment_for(slot, self._jobs, self._gpus)
-        # The worker must import the same package as this process.
-        package = str(Path(kaggle_nerve.__file__).parents[1])
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        if fold.run.settings.training.deterministic:
-            variables |= devices.deterministic_environment(os.environ)
-        return variables
 
     def _handle_message(self) -> list[int]:
         """Wait up to `TICK` seconds for a message and handle it; return the slot that became free, if one did."""

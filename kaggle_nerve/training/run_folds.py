@@ -22,7 +22,7 @@ from kaggle_nerve.training import initial_weights
 from kaggle_nerve.training.fold import train_fold
 from kaggle_nerve.training.job import FoldJob, Frames, check_new, load_folds, open_frames
 from kaggle_nerve.training.machine import environment
-from kaggle_nerve.training.parallel import ParallelTraining, failure_sentence
+from kaggle_nerve.training.parallel import Machines, ParallelTraining, ThisMachine, failure_sentence
 
 
 class FoldsError(NerveError):
@@ -52,6 +52,7 @@ def train_folds(
     workers: int = 2,
     jobs: int | None = None,
     isolate: bool = False,
+    machines: Machines | None = None,
 ) -> tuple[Run, list[FoldResult]]:
     """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); skip finished ones.
 
@@ -60,7 +61,8 @@ def train_folds(
     equal share. ``stop`` is called at least after each epoch; once it returns True, the remaining folds are left for
     later. ``jobs``: how many folds are trained side by side, each in its own process; None means one for each visible
     GPU. A single job runs in this process, unless ``isolate`` gives it one of its own as well, whose death is then that
-    fold's failure alone; this process must not have used a GPU.
+    fold's failure alone; this process must not have used a GPU. ``machines``, such as a cluster's, train the folds
+    instead of this one; then ``jobs`` is not used.
 
     Raise FoldsError after the last fold if some failed; with ``fold``, raise that fold's own error.
     """
@@ -69,10 +71,12 @@ def train_folds(
         # Check now: later, a typo would leave an empty run behind.
         initial_weights.locate_source(settings.training.start, runs_dir)
     frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
-    jobs = jobs or max(1, len(devices.multiple_gpus()))
+    if machines is None:
+        jobs = jobs or max(1, len(devices.multiple_gpus()))
+        machines = ThisMachine(jobs) if isolate or jobs > 1 else None
     if not is_run(runs_dir / name):
         check_new(settings, frames)
-    run = _create_run(runs_dir, name, settings, frames, isolate or jobs > 1, reporter)
+    run = _create_run(runs_dir, name, settings, frames, machines, reporter)
     _warn_of_one_kind(frames, reporter)
     table = load_folds(run, frames)
     folds = [run.fold(number) for number in _folds_to_train(folding.count(table), fold, settings.trains_all)]
@@ -81,11 +85,11 @@ def train_folds(
         further = f"; --run NEW --start-from {name} trains them further" * (not unfinished)
         reporter.say(f"{len(folds) - len(unfinished)} of {len(folds)} folds are finished already{further}.")
     _require_disk(run, unfinished, frames, table)
-    jobs = min(jobs, len(unfinished))
-    if jobs > 1:
-        reporter.say(f"{jobs} folds are trained side by side.")
-    if unfinished and (jobs > 1 or isolate):
-        pool = ParallelTraining(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop)
+    if unfinished and machines:
+        jobs = machines.jobs(len(unfinished))
+        if jobs > 1:
+            reporter.say(f"{jobs} folds are trained side by side.")
+        pool = ParallelTraining(machines, data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop)
         failures = pool.train(unfinished, time_portions(unfinished, jobs, folding.count(table)))
     else:
         failures = _one_by_one(unfinished, frames, table, deadline, reporter, stop)
@@ -98,10 +102,15 @@ def train_folds(
 
 
 def _create_run(
-    runs_dir: Path, name: str, settings: Settings, frames: Frames, isolate: bool, reporter: Reporter
+    runs_dir: Path,
+    name: str,
+    settings: Settings,
+    frames: Frames,
+    machines: Machines | None,
+    reporter: Reporter,
 ) -> Run:
     """Create run ``name``, or open it if it exists; report this session's devices."""
-    machine = environment(_devices(isolate))
+    machine = environment(machines.devices() if machines else devices.names())
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     return run
@@ -178,11 +187,6 @@ def time_portions(folds: list[Fold], jobs: int, count: int) -> list[float]:
 def _sort_key(fold: FoldName) -> float:
     """Return a sort key: folds by their number, the fold of all subjects last."""
     return math.inf if fold == ALL else fold
-
-
-def _devices(isolate: bool) -> list[str]:
-    """Return the names of this session's devices; do not initialise them here if worker processes will use them."""
-    return list(devices.visible_gpus()) or ["cpu:0"] if isolate else devices.names()
 
 
 def _folds_to_train(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:

@@ -106,8 +106,11 @@ class Replay:
         self._bars: dict[int, Bar] = {}
 
     def handle(self, message: dict[str, Any]) -> None:
-        """Repeat one message."""
+        """Repeat one message; ``restart`` says that another process goes on, and closes the bars."""
         event = message["event"]
+        if event == "restart":
+            self.close()
+            return
         if event == "say":
             text = message["text"]
             self._reporter.say(text if text.startswith(self._label) else f"{self._label}: {text}")
@@ -157,7 +160,7 @@ def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> N
     from kaggle_nerve.training.job import FoldJob, load_folds, open_frames
 
     run = open_run(Path(order.runs_dir), order.run)
-    frames = open_frames(Path(order.data_dir), run.settings)
+    frames = open_frames(Path(order.data_dir), run.settings, reporter=reporter)
     fold, folds = run.fold(order.fold), load_folds(run, frames)
     train_fold(FoldJob(fold, frames, folds, order.deadline, reporter, stopping.is_set), order.jobs)
 
