@@ -89,6 +89,11 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_bytes(content: bytes) -> str:
+    """Compute the SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def digest_text(*parts: str) -> str:
     """Compute the SHA-256 of several strings, in hexadecimal; where one ends and the next begins matters."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -35,7 +35,8 @@ WARM = "warm"
 """Sub-folder of a fold's warm stage: the first one, at the smaller ``training.warm_size``."""
 
 CHECKPOINT = "checkpoint"
-_STATE = "state.json"
+STATE = "state.json"
+"""Checkpoint's pointer."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +279,7 @@ def is_run(folder: Path) -> bool:
 
 def state_file(folder: Path) -> Path:
     """Return the path of the checkpoint's state file for the stage trained in ``folder``."""
-    return folder / CHECKPOINT / _STATE
+    return folder / CHECKPOINT / STATE
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
