@@ -220,9 +220,9 @@ class TestSession:
         server.faults.add("session-fails", message='No "memory" left.\nReally.')
         push(folder, client)
         notes = Notes()
-        first = follow(REF, client, timeout=0)
+        (first,) = follow([REF], client, timeout=0)
         server.faults.add("status", call="GetKernelSessionStatus", json=False)
-        session = follow(REF, client, reporter=notes)
+        (session,) = follow([REF], client, reporter=notes)
         assert (first.status, session) == ("queued", ("error", 'No "memory" left.\nReally.'))
         assert notes.bars[0][2].notes == ["unknown", "running", "error"]
 
