@@ -1,9 +1,8 @@
 """The commands `kernels build`, `check`, `push`, `status`, `output` and `dataset`."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,27 +16,21 @@ timeout_option = click.option(
     "--timeout", type=options.Duration(), help="Give up watching after, such as 2h; the session goes on."
 )
 
+split_option = click.option(
+    "--split",
+    type=click.IntRange(2),
+    metavar="N",
+    help="The N parts of nerve-train-folds, kernels nerve-train-folds-1 to -N that share its folds.",
+)
 
-def split_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --split and --part, which name the kernels of a run's parts."""
-    for option in (
-        click.option(
-            "--part",
-            "numbers",
-            type=click.IntRange(1),
-            multiple=True,
-            metavar="K",
-            help="With --split: only part K; may be repeated.",
-        ),
-        click.option(
-            "--split",
-            type=click.IntRange(2),
-            metavar="N",
-            help="nerve-train-folds in N parts, nerve-train-folds-1 to -N, which share the folds.",
-        ),
-    ):
-        command = option(command)
-    return command
+part_option = click.option(
+    "--part",
+    "numbers",
+    type=click.IntRange(1),
+    multiple=True,
+    metavar="K",
+    help="With --split: only part K; may be repeated.",
+)
 
 
 @click.group()
@@ -94,7 +87,8 @@ def check(out: Path) -> None:
 )
 @click.option("--dataset", "datasets", multiple=True, metavar="OWNER/NAME", help="Attach a dataset.")
 @click.option("--kernel", "sources", multiple=True, metavar="OWNER/NAME", help="Attach a notebook's output.")
-@split_options
+@split_option
+@part_option
 @click.option("--follow", is_flag=True, help="Watch the session until it ends.")
 @timeout_option
 def push(
@@ -129,7 +123,7 @@ def push(
     from kaggle_nerve.notebooks.pushing import prepare_kernel
 
     client, refs = Client(), []
-    owner = username(client)
+    owner, numbered_parts = username(client), {part.number: part for part in parts} or {1: None}
     with tempfile.TemporaryDirectory() as folder:
         folders = {
             number: prepare_kernel(
@@ -141,7 +135,7 @@ def push(
                 kernels=sources,
                 part=part,
             )
-            for number, part in ({part.number: part for part in parts} or {0: None}).items()
+            for number, part in numbered_parts.items()
         }
         for pushed in push_parts(folders, client):
             click.echo(f"{pushed.ref} is pushed as version {pushed.version}; its page is {pushed.url}")
@@ -164,7 +158,8 @@ def push(
 
 @kernels.command()
 @click.argument("name")
-@split_options
+@split_option
+@part_option
 @click.option("--follow", is_flag=True, help="Watch the session until it ends.")
 @timeout_option
 @options.json_option
@@ -209,7 +204,8 @@ def status(
 
 @kernels.command()
 @click.argument("name")
-@split_options
+@split_option
+@part_option
 @options.runs_option
 def output(name: str, split: int | None, numbers: tuple[int, ...], runs_dir: Path) -> None:
     """Fetch the runs that the newest session of the kernel NAME (or USER/NAME) left.

@@ -58,7 +58,7 @@ def train(
     own_part = None if part is None else parse_part(part)
     own_folds = own_part and own_part.folds(settings)
     if own_folds:
-        reporter.say(f"Part {own_part} of run {name} has the folds {_join(own_folds)}")
+        reporter.say(f"Part {own_part} of run {name}: {_join(own_folds)}")
     for line in copy_attached_runs(places, data):
         reporter.say(f"Going on with what is attached: {line}")
     try:
@@ -84,12 +84,11 @@ def train(
             f"The {hours:g} hours are over. Save this version, attach its output to the notebook ('Add Input', "
             "'Notebooks') and run it again: it goes on from here."
         )
-    missing_folds = trained_run.missing_folds()
-    if own_part and missing_folds:
+    if own_part and (missing_folds := trained_run.missing_folds()):
         reporter.say(
-            f"Part {own_part} writes no submission.csv, since the folds {_join(missing_folds)} of run {name} are not "
-            "finished here: attach the outputs of all parts to nerve-predict-submit, or join them on your machine with "
-            f"`kaggle-nerve kernels output nerve-train-folds --split {own_part.count}`."
+            f"Part {own_part} writes no submission.csv, since run {name} lacks {_join(missing_folds)} here: attach the "
+            "outputs of all parts to nerve-predict-submit, or join them on your machine with `kaggle-nerve kernels "
+            f"output nerve-train-folds --split {own_part.count}`."
         )
     elif trained_run.finished_folds():
         write_submission([trained_run], data, places, reporter)
@@ -98,7 +97,7 @@ def train(
 
 
 def _join(folds: Sequence[FoldName]) -> str:
-    return ", ".join(map(str, folds))
+    return f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
 
 
 def _settings(
