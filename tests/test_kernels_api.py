@@ -568,11 +568,11 @@ class TestParts:
         [
             (
                 ["kernels", "push", "nerve-explore", "--split", "2"],
-                "--split shares the folds of nerve-train-folds out",
+                "--split is for the folds of nerve-train-folds, not for nerve-explore.",
             ),
             (
                 ["kernels", "output", "me/nerve-train-folds-1", "--split", "2"],
-                "me/nerve-train-folds-1 trains none as a whole",
+                "not for me/nerve-train-folds-1.",
             ),
             ([*PUSH, "--part", "1"], "--part selects from the parts of --split; give both."),
             ([*STATUS, "--split", "2", "--part", "3"], "--part 3 is beyond the 2 parts"),

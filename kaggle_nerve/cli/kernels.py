@@ -20,7 +20,7 @@ split_option = click.option(
     "--split",
     type=click.IntRange(2),
     metavar="N",
-    help="The N parts of nerve-train-folds, kernels nerve-train-folds-1 to -N that share its folds.",
+    help="The N parts of nerve-train-folds: nerve-train-folds-1 to -N, which share its folds.",
 )
 
 part_option = click.option(
@@ -103,8 +103,8 @@ def push(
 ) -> None:
     """Push the notebook NAME as a new version, which starts its session.
 
-    With --split it becomes several, each of which trains its share of the folds: Kaggle lets an account run two
-    sessions with GPUs at a time. `kernels output` with the same --split joins their runs.
+    With --split, push a notebook for each part of the folds: Kaggle lets an account run two sessions with GPUs
+    at a time. `kernels output` with the same --split joins their runs.
 
     Exit code 1 if, with --follow, a session fails or does not end in time.
 
@@ -274,9 +274,7 @@ def _parts(name: str, split: int | None, numbers: tuple[int, ...]) -> "list[Part
             raise click.UsageError("--part selects from the parts of --split; give both.")
         return []
     if name.rpartition("/")[2] != TRAIN.name:
-        raise click.UsageError(
-            f"--split shares the folds of {TRAIN.name} out; {name} trains none as a whole."
-        )
+        raise click.UsageError(f"--split is for the folds of {TRAIN.name}, not for {name}.")
     if numbers and max(numbers) > split:
         raise click.UsageError(f"--part {max(numbers)} is beyond the {split} parts of --split.")
     return [Part(number, split) for number in sorted(set(numbers)) or range(1, split + 1)]

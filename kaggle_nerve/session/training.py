@@ -37,8 +37,8 @@ def train(
 
     Continues a run found in an attached earlier output. Folds that do not fit into ``hours`` are left for the
     next session or, with ``shorten``, every fold is trained for fewer epochs. Folds are spread over the GPUs.
-    ``part``, such as ``1/2``, trains only the folds of this part, see `Part.folds`; submission.csv is then written only
-    if all folds of the run are finished, because attached outputs hold the others.
+    With ``part``, such as ``1/2``, only the folds of this part are trained (see `Part.folds`), and submission.csv is
+    written only if attached outputs hold all the others.
     The other arguments are those of the command line's ``train-folds`` and ``submit``.
 
     Raises NerveError, in one sentence, for whatever cannot be done; failed folds are named at the end.
