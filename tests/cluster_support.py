@@ -22,6 +22,7 @@ class Nodes:
 
     folder: Path
     address: str = ""
+    client: str = ""
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def start(self, name: str, *options: str, python: str | None = None, **variables: str) -> str:
@@ -35,6 +36,7 @@ class Nodes:
             "TMPDIR": str(folder),
             "KAGGLE_NERVE_CACHE": str(folder / "cache"),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",
             **variables,
         }
         command = [python, *RAY[1:]] if python else RAY
@@ -43,7 +45,9 @@ class Nodes:
         else:
             self.address = f"{ip}:{_free_port()}"
             port = self.address.rpartition(":")[2]
-            place = ["--head", f"--port={port}", "--include-dashboard=false", f"--ray-client-server-port={_free_port()}"]
+            self.client = f"ray://{ip}:{_free_port()}"
+            client_port = f"--ray-client-server-port={self.client.rpartition(':')[2]}"
+            place = ["--head", f"--port={port}", client_port, "--include-dashboard=false"]
         done = subprocess.run(
             [*command, "start", *place, f"--node-ip-address={ip}", f"--temp-dir={folder / 'ray'}", *options],
             env=self.environments[name],

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.kaggle_api.slugs import slug_of
 from kaggle_nerve.notebooks import build as building
 from kaggle_nerve.notebooks import closure as closures
 from kaggle_nerve.notebooks.notebook import build_notebook, build_paste
 from kaggle_nerve.notebooks.plans import PLANS, TRAIN
 from kaggle_nerve.notebooks.pushing import prepare_kernel
+from kaggle_nerve.settings.parts import Part
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 
@@ -193,6 +195,7 @@ def test_settings_and_attachments_of_a_pushed_kernel(tmp_path):
         ("nerve-train-folds", "RUN", "7", "7"),
         ("nerve-train-folds", "FOLDS", "5", "5"),
         ("nerve-train-folds", "FOLDS", "42/5", "42/5"),
+        ("nerve-train-folds", "PART", "1/2", "1/2"),
         ("nerve-predict-submit", "RUNS", "small", ["small"]),
         ("nerve-predict-submit", "RUNS", "['small', \"small@flips\"]", ["small", "small@flips"]),
         ("nerve-predict-submit", "RUNS", "1e5", ["1e5"]),
@@ -242,6 +245,32 @@ def test_values_that_the_session_would_fail_on_are_refused(tmp_path, kernel, nam
 def test_settings_that_training_refuses_are_refused_before_a_session_begins(tmp_path, name, text, wanted):
     with pytest.raises(NerveError, match=wanted):
         prepare_kernel("nerve-train-folds", "me", tmp_path, settings={name: text})
+
+
+def test_the_kernel_of_a_part_has_its_own_name_and_setting(tmp_path):
+    prepare_kernel("nerve-train-folds", "me", tmp_path, settings={"PRESET": "small"}, part=Part(2, 3))
+    told = json.loads((tmp_path / "kernel-metadata.json").read_text())
+    assert (told["id"], told["title"]) == ("me/nerve-train-folds-2", "Nerve train folds 2")
+    assert slug_of(told["title"]) == "nerve-train-folds-2"  # or Kaggle gives it another address
+    values = {}
+    exec("".join(json.loads((tmp_path / told["code_file"]).read_text())["cells"][1]["source"]), values)
+    assert (values["PRESET"], values["PART"]) == ("small", "2/3")
+
+
+@pytest.mark.parametrize(
+    ("settings", "part", "wanted"),
+    [
+        ({"PART": "1/2"}, Part(1, 2), "leave out --set PART"),
+        ({"FOLDS": "3"}, Part(1, 4), "cannot be split into 4 parts.*: use 3 parts at most"),
+        ({}, Part(1, 6), r"folds = '5\+all' cannot be split into 6 parts"),
+        ({"CHANGES": "folds=42/5"}, Part(1, 2), "train it in one session"),
+        ({"PART": "3/2"}, None, "PART = '3/2' must be"),
+        ({"PART": "1/6"}, None, "cannot be split into 6 parts"),
+    ],
+)
+def test_parts_that_the_session_would_refuse_are_refused(tmp_path, settings, part, wanted):
+    with pytest.raises(NerveError, match=wanted):
+        prepare_kernel("nerve-train-folds", "me", tmp_path, settings=settings, part=part)
 
 
 def test_wrong_names_are_refused(tmp_path):

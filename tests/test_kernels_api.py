@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from cli_support import command
 from click.testing import CliRunner
 from kaggle_support import LIMITS, Notes, assert_only_loopback, calls, client_of, guarded
 
@@ -27,6 +28,7 @@ from kaggle_nerve.storage import digest_file, mark_complete, write_json
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 REF = "rehearsal/nerve-train-folds"
+PUSH, STATUS = ("kernels", "push", "nerve-train-folds"), ("kernels", "status", "nerve-train-folds")
 PARTLY = (
     rf"^3 of 3 files of {REF} did not arrive whole, such as runs/small/environment.json( \(The download address that "
     r"Kaggle gave is refused, as it is when it has expired\))?: run the same command again; what arrived is kept\.$"
@@ -220,9 +222,9 @@ class TestSession:
         server.faults.add("session-fails", message='No "memory" left.\nReally.')
         push(folder, client)
         notes = Notes()
-        first = follow(REF, client, timeout=0)
+        (first,) = follow([REF], client, timeout=0)
         server.faults.add("status", call="GetKernelSessionStatus", json=False)
-        session = follow(REF, client, reporter=notes)
+        (session,) = follow([REF], client, reporter=notes)
         assert (first.status, session) == ("queued", ("error", 'No "memory" left.\nReally.'))
         assert notes.bars[0][2].notes == ["unknown", "running", "error"]
 
@@ -497,3 +499,122 @@ class TestCommands:
         assert done.exit_code == 1
         assert f"{REF} is pushed as version 1; its page is https://" in done.stdout
         assert done.stdout.endswith(f"{REF}: error (Out of memory.)\n")
+
+
+class TestParts:
+    """The training kernel in several, as commands."""
+
+    @pytest.fixture(autouse=True)
+    def _client(self, server: RehearsalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        variables = guarded(server, tmp_path / "home")
+        monkeypatch.setattr(clients, "Client", lambda: Client(variables, limits=LIMITS))
+
+    def test_each_part_is_pushed_as_a_kernel_of_its_own(
+        self, server: RehearsalServer, tmp_path: Path
+    ) -> None:
+        done = command(tmp_path, *PUSH, "--split", "2", "--set", "HOURS=5")
+        assert done.stdout.splitlines() == [
+            f"{REF}-1 is pushed as version 1; its page is https://www.kaggle.com/code/{REF}-1",
+            f"{REF}-2 is pushed as version 1; its page is https://www.kaggle.com/code/{REF}-2",
+            "`kaggle-nerve kernels status nerve-train-folds --split 2 --follow` watches their sessions, "
+            "`kaggle-nerve kernels output nerve-train-folds --split 2` then joins their runs.",
+        ]
+        pushed = {kernel.ref: kernel for kernel in server.kernels}
+        for number in (1, 2):
+            kernel = pushed[f"{REF}-{number}"]
+            settings = cells_of(kernel.text)[1][1]
+            assert f"PART = '{number}/2'" in settings
+            assert "HOURS = 5" in settings
+            assert kernel.enable_gpu
+
+    def test_a_part_that_kaggle_refuses_can_be_pushed_alone_later(
+        self, server: RehearsalServer, tmp_path: Path
+    ) -> None:
+        server.faults.add("kernel-refused", sessions=2)
+        done = command(tmp_path, *PUSH, "--split", "4", code=1)
+        assert [line.split()[0] for line in done.stdout.splitlines()] == [f"{REF}-1", f"{REF}-2"]
+        assert done.stderr == (
+            "Error: This account runs as many kernels as Kaggle allows at once (Maximum batch GPU session count of 2 "
+            "reached.): wait until one has ended, or end one at https://www.kaggle.com/code, and run the same command "
+            "again. Parts 1, 2 are pushed already, and would be trained again: select the rest with --part 3 "
+            "--part 4.\n"
+        )
+        command(tmp_path, *PUSH, "--split", "4", "--part", "4", "--part", "3")
+        assert [(kernel.ref, kernel.version) for kernel in server.kernels] == [
+            (f"{REF}-{number}", 1) for number in (4, 3, 2, 1)
+        ]
+        assert "PART = '3/4'" in cells_of(server.kernels[1].text)[1][1]
+
+    def test_where_no_part_is_pushed_the_same_command_is_given_again(
+        self, server: RehearsalServer, tmp_path: Path
+    ) -> None:
+        server.faults.add("kernel-refused")
+        said = command(tmp_path, *PUSH, "--split", "2", code=1).stderr
+        assert said.endswith("and run the same command again.\n")
+        assert server.kernels == []
+
+    def test_more_parts_than_folds_are_refused_before_anything_is_pushed(
+        self, server: RehearsalServer, tmp_path: Path
+    ) -> None:
+        said = command(tmp_path, *PUSH, "--split", "4", "--set", "FOLDS=3+all", code=1).stderr
+        assert said == (
+            "Error: A run with folds = '3+all' cannot be split into 4 parts, since each needs a fold that holds "
+            "subjects out: use 3 parts at most.\n"
+        )
+        assert server.kernels == []
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (
+                ["kernels", "push", "nerve-explore", "--split", "2"],
+                "--split is for the folds of nerve-train-folds, not for nerve-explore.",
+            ),
+            (
+                ["kernels", "output", "me/nerve-train-folds-1", "--split", "2"],
+                "not for me/nerve-train-folds-1.",
+            ),
+            ([*PUSH, "--part", "1"], "--part selects from the parts of --split; give both."),
+            ([*STATUS, "--split", "2", "--part", "3"], "--part 3 is beyond the 2 parts"),
+            ([*PUSH, "--split", "1"], "1 is not in the range x>=2"),
+        ],
+    )
+    def test_what_cannot_be_meant_is_refused(self, tmp_path: Path, words: list[str], said: str) -> None:
+        assert said in command(tmp_path, *words, code=2).stderr
+
+    def test_all_parts_are_watched_and_one_that_fails_is_exit_code_1(
+        self, server: RehearsalServer, tmp_path: Path
+    ) -> None:
+        server.faults.add("session-fails", message="Out of memory.")
+        done = command(tmp_path, *PUSH, "--split", "2", "--follow", code=1)
+        assert done.stdout.splitlines()[2:] == [f"{REF}-1: error (Out of memory.)", f"{REF}-2: complete"]
+        rows = json.loads(command(tmp_path, *STATUS, "--split", "2", "--json", code=1).stdout)
+        assert rows == [
+            {"kernel": f"{REF}-1", "status": "error", "failure": "Out of memory."},
+            {"kernel": f"{REF}-2", "status": "complete", "failure": ""},
+        ]
+        one = command(tmp_path, *STATUS, "--split", "2", "--part", "2", "--follow")
+        assert one.stdout == f"{REF}-2: complete\n"
+
+    def test_parts_that_are_finished_come_without_the_others(
+        self, server: RehearsalServer, tmp_path: Path
+    ) -> None:
+        """Part 1 has not ended, and part 3 was never pushed."""
+        command(tmp_path, *PUSH, "--split", "3", "--part", "1", "--part", "2")
+        server.finish_kernel(f"{REF}-2", make_run(tmp_path / "left" / "runs").parents[1])
+        done = command(tmp_path, "kernels", "output", "nerve-train-folds", "--split", "3", code=1)
+        assert done.stdout == "runs: run small with 1 finished folds\n"
+        first, second = done.stderr.splitlines()[-2:]
+        assert f"The newest session of {REF}-1 left no such files" in first
+        assert (
+            f"while listing the output of {REF}-3): if there is no such kernel yet, push it first" in second
+        )
+
+    def test_parts_of_two_runs_are_not_joined(self, server: RehearsalServer, tmp_path: Path) -> None:
+        command(tmp_path, *PUSH, "--split", "2")
+        for number in (1, 2):
+            left = make_run(tmp_path / f"left-{number}" / "runs", "small", f"seed={number}")
+            server.finish_kernel(f"{REF}-{number}", left.parents[1])
+        said = command(tmp_path, "kernels", "output", "nerve-train-folds", "--split", "2", code=1).stderr
+        assert "two runs of one name, with seed = 2 and 1" in said
+        assert [path.name for path in (tmp_path / "runs").glob("[!.]*")] == ["small"]

@@ -137,6 +137,20 @@ def test_a_session_that_ran_out_of_time_is_gone_on_with(texts, kaggle, package, 
 
 
 @pytest.mark.long
+def test_two_parts_give_the_packages_own_submission(texts, kaggle, package, data, tmp_path):
+    for number in (1, 2):
+        part = Kaggle(tmp_path / f"part-{number}", kaggle.kernel)
+        part.attach(data)
+        printed = part.run(cells_of(texts, "nerve-train-folds", **SETTINGS, PART=f"{number}/2"))
+        assert f"Part {number}/2 writes no submission.csv" in printed[-1]
+        folds = numbers(open_run(part.working / "runs", "small").finished_folds())
+        assert folds == ([0, 2] if number == 1 else [1])
+        kaggle.attach(part.working, f"notebooks/somebody/nerve-train-folds-{number}")
+    kaggle.run(cells_of(texts, "nerve-predict-submit"))
+    assert (kaggle.working / "submission.csv").read_bytes() == (package / "submission.csv").read_bytes()
+
+
+@pytest.mark.long
 def test_an_attached_run_is_submitted_and_explored(texts, kaggle, package):
     kaggle.attach(package / "runs" / "small", "datasets/somebody/nerve-run-small/small")
     kaggle.run(cells_of(texts, "nerve-predict-submit"))

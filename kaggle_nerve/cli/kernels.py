@@ -2,13 +2,34 @@
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kaggle_nerve.cli import options
 
+if TYPE_CHECKING:
+    from kaggle_nerve.kaggle_api.client import Client
+    from kaggle_nerve.settings.parts import Part
+
 timeout_option = click.option(
     "--timeout", type=options.Duration(), help="Give up watching after, such as 2h; the session goes on."
+)
+
+split_option = click.option(
+    "--split",
+    type=click.IntRange(2),
+    metavar="N",
+    help="The N parts of nerve-train-folds: nerve-train-folds-1 to -N, which share its folds.",
+)
+
+part_option = click.option(
+    "--part",
+    "numbers",
+    type=click.IntRange(1),
+    multiple=True,
+    metavar="K",
+    help="With --split: only part K; may be repeated.",
 )
 
 
@@ -66,6 +87,8 @@ def check(out: Path) -> None:
 )
 @click.option("--dataset", "datasets", multiple=True, metavar="OWNER/NAME", help="Attach a dataset.")
 @click.option("--kernel", "sources", multiple=True, metavar="OWNER/NAME", help="Attach a notebook's output.")
+@split_option
+@part_option
 @click.option("--follow", is_flag=True, help="Watch the session until it ends.")
 @timeout_option
 def push(
@@ -73,101 +96,148 @@ def push(
     settings: tuple[str, ...],
     datasets: tuple[str, ...],
     sources: tuple[str, ...],
+    split: int | None,
+    numbers: tuple[int, ...],
     follow: bool,
     timeout: float | None,
 ) -> None:
     """Push the notebook NAME as a new version, which starts its session.
 
-    Exit code 1 if, with --follow, the session fails or does not end in time.
+    With --split, push a notebook for each part of the folds: Kaggle lets an account run two sessions with GPUs
+    at a time. `kernels output` with the same --split joins their runs.
+
+    Exit code 1 if, with --follow, a session fails or does not end in time.
 
     \b
     Example: kaggle-nerve kernels push nerve-train-folds --set PRESET=small --set HOURS=5 --follow
+             kaggle-nerve kernels push nerve-train-folds --set PRESET=default --split 2
              kaggle-nerve kernels push nerve-predict-submit --kernel me/nerve-train-folds
     """
     _refuse_timeout_alone(timeout, follow)
+    parts = _parts(name, split, numbers)
     from kaggle_nerve.cli.terminal import TerminalReporter
     from kaggle_nerve.kaggle_api.account import username
     from kaggle_nerve.kaggle_api.client import Client
-    from kaggle_nerve.kaggle_api.kernels import COMPLETE, SESSION
+    from kaggle_nerve.kaggle_api.kernels import COMPLETE, SESSION, push_parts
     from kaggle_nerve.kaggle_api.kernels import follow as watch
-    from kaggle_nerve.kaggle_api.kernels import push as push_folder
     from kaggle_nerve.notebooks.pushing import prepare_kernel
 
-    client = Client()
+    client, refs = Client(), []
+    owner, numbered_parts = username(client), {part.number: part for part in parts} or {1: None}
     with tempfile.TemporaryDirectory() as folder:
-        kernel_folder = prepare_kernel(
-            name,
-            username(client),
-            Path(folder),
-            settings=dict(_pair(text) for text in settings),
-            datasets=datasets,
-            kernels=sources,
-        )
-        pushed = push_folder(kernel_folder, client)
-    click.echo(f"{pushed.ref} is pushed as version {pushed.version}; its page is {pushed.url}")
+        folders = {
+            number: prepare_kernel(
+                name,
+                owner,
+                Path(folder) / str(number),
+                settings=dict(_pair(text) for text in settings),
+                datasets=datasets,
+                kernels=sources,
+                part=part,
+            )
+            for number, part in numbered_parts.items()
+        }
+        for pushed in push_parts(folders, client):
+            click.echo(f"{pushed.ref} is pushed as version {pushed.version}; its page is {pushed.url}")
+            refs.append(pushed.ref)
     if not follow:
-        click.echo(f"`kaggle-nerve kernels status {pushed.ref} --follow` watches its session.")
+        if parts:
+            click.echo(
+                f"`kaggle-nerve kernels status {name} --split {split} --follow` watches their sessions, "
+                f"`kaggle-nerve kernels output {name} --split {split}` then joins their runs."
+            )
+        else:
+            click.echo(f"`kaggle-nerve kernels status {refs[0]} --follow` watches its session.")
         return
-    session = watch(pushed.ref, client, timeout=timeout or SESSION, reporter=TerminalReporter())
-    click.echo(f"{pushed.ref}: {session}")
-    if session.status != COMPLETE:
+    sessions = watch(refs, client, timeout=timeout or SESSION, reporter=TerminalReporter())
+    for ref, session in zip(refs, sessions, strict=True):
+        click.echo(f"{ref}: {session}")
+    if any(session.status != COMPLETE for session in sessions):
         raise click.exceptions.Exit(1)
 
 
 @kernels.command()
 @click.argument("name")
+@split_option
+@part_option
 @click.option("--follow", is_flag=True, help="Watch the session until it ends.")
 @timeout_option
 @options.json_option
-def status(name: str, follow: bool, timeout: float | None, as_json: bool) -> None:
+def status(
+    name: str,
+    split: int | None,
+    numbers: tuple[int, ...],
+    follow: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> None:
     """How the newest session of the kernel NAME (or USER/NAME) stands.
 
     Exit code 1 if it failed or, with --follow, did not end well in time.
 
     \b
     Example: kaggle-nerve kernels status nerve-train-folds
+             kaggle-nerve kernels status nerve-train-folds --split 2 --follow
     """
     _refuse_timeout_alone(timeout, follow)
+    parts = _parts(name, split, numbers)
     from kaggle_nerve.cli.terminal import TerminalReporter
-    from kaggle_nerve.kaggle_api.account import full_ref
     from kaggle_nerve.kaggle_api.client import Client
     from kaggle_nerve.kaggle_api.kernels import COMPLETE, ERROR, SESSION, kernel_status
     from kaggle_nerve.kaggle_api.kernels import follow as watch
 
     client = Client()
-    ref = full_ref(name, client)
+    refs = _refs(name, parts, client)
     if follow:
-        session = watch(ref, client, timeout=timeout or SESSION, reporter=TerminalReporter())
+        sessions = watch(refs, client, timeout=timeout or SESSION, reporter=TerminalReporter())
     else:
-        session = kernel_status(ref, client)
+        sessions = [kernel_status(ref, client) for ref in refs]
+    rows = [{"kernel": ref, **session._asdict()} for ref, session in zip(refs, sessions, strict=True)]
     if as_json:
-        options.print_json({"kernel": ref, **session._asdict()})
+        options.print_json(rows if parts else rows[0])
     else:
-        click.echo(f"{ref}: {session}")
-    if session.status == ERROR or (follow and session.status != COMPLETE):
+        for ref, session in zip(refs, sessions, strict=True):
+            click.echo(f"{ref}: {session}")
+    if any(session.status == ERROR or (follow and session.status != COMPLETE) for session in sessions):
         raise click.exceptions.Exit(1)
 
 
 @kernels.command()
 @click.argument("name")
+@split_option
+@part_option
 @options.runs_option
-def output(name: str, runs_dir: Path) -> None:
+def output(name: str, split: int | None, numbers: tuple[int, ...], runs_dir: Path) -> None:
     """Fetch the runs that the newest session of the kernel NAME (or USER/NAME) left.
 
-    What is finished here is kept, and a run of the same name with other settings is not touched. The
-    same command again goes on with an unfinished download.
+    What is finished here is kept, and a run of the same name with other settings is not touched. With
+    --split the folds of all parts come into one run. The same command again goes on with an unfinished
+    download, and fetches what has been finished since.
 
     \b
     Example: kaggle-nerve kernels output nerve-train-folds --runs runs
+             kaggle-nerve kernels output nerve-train-folds --split 2
     """
+    parts = _parts(name, split, numbers)
     from kaggle_nerve.cli.terminal import TerminalReporter
-    from kaggle_nerve.kaggle_api.account import full_ref
+    from kaggle_nerve.kaggle_api import failures
     from kaggle_nerve.kaggle_api.client import Client
     from kaggle_nerve.kaggle_api.outputs import fetch_runs
 
-    client = Client()
-    for line in fetch_runs(full_ref(name, client), runs_dir, client, reporter=TerminalReporter()):
-        click.echo(f"{runs_dir}: {line}")
+    client, missing = Client(), []
+    for ref in _refs(name, parts, client):
+        try:
+            lines = fetch_runs(ref, runs_dir, client, reporter=TerminalReporter())
+        except failures.KaggleError as fault:
+            # A part that has left nothing does not keep the others from coming.
+            if fault.kind not in (failures.NOT_FOUND, failures.RULES):
+                raise
+            missing.append(str(fault))
+            continue
+        for line in lines:
+            click.echo(f"{runs_dir}: {line}")
+    if missing:
+        raise click.ClickException("\n".join(missing))
 
 
 @kernels.command()
@@ -192,6 +262,31 @@ def dataset(run_name: str, title: str, message: str, runs_dir: Path) -> None:
     folder = run.folder
     version = ship(folder, Client(), title=title, message=message, reporter=TerminalReporter())
     click.echo(f"Run {folder.name} is version {version.version} of the dataset {version.ref}: {version.url}")
+
+
+def _parts(name: str, split: int | None, numbers: tuple[int, ...]) -> "list[Part]":
+    """Return the parts that --split and --part select, in ascending order; none without --split."""
+    from kaggle_nerve.notebooks.plans import TRAIN
+    from kaggle_nerve.settings.parts import Part
+
+    if split is None:
+        if numbers:
+            raise click.UsageError("--part selects from the parts of --split; give both.")
+        return []
+    if name.rpartition("/")[2] != TRAIN.name:
+        raise click.UsageError(f"--split is for the folds of {TRAIN.name}, not for {name}.")
+    if numbers and max(numbers) > split:
+        raise click.UsageError(f"--part {max(numbers)} is beyond the {split} parts of --split.")
+    return [Part(number, split) for number in sorted(set(numbers)) or range(1, split + 1)]
+
+
+def _refs(name: str, parts: "list[Part]", client: "Client") -> list[str]:
+    """Return ``user/slug`` of the kernel ``name``, or of each of its parts if there are any."""
+    from kaggle_nerve.kaggle_api.account import full_ref
+    from kaggle_nerve.notebooks.plans import part_name
+
+    ref = full_ref(name, client)
+    return [part_name(ref, part.number) for part in parts] or [ref]
 
 
 def _refuse_timeout_alone(timeout: float | None, follow: bool) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -24,11 +25,13 @@ PATIENCE = 5.0
 HEALTH_PATIENCE = 15.0
 """Timeout in seconds for Ray's check of an address, which takes less than one where Ray answers."""
 
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Variables of Ray: it must not report its use to anyone, nor announce a change of how it treats GPUs."""
+
+MODE, TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
+"""Ray's variables for the token that a cluster may ask for."""
+
+TOKEN_ADVICE = f"set {MODE}=token, and {TOKEN} to the token of the head's ~/.ray/auth_token unless that file is here, too"
 
 EXAMPLES = "auto, local, ray://host:10001 or host:6379"
 
@@ -58,6 +61,11 @@ def connect(address: str) -> Iterator[None]:
     target = os.environ.get(VARIABLE) or AUTO if address == AUTO else address
     if target not in (AUTO, LOCAL):
         _require_answer(target)
+    elif target == LOCAL:
+        # Without a token, others on this machine could use the cluster. Ray's own would stay in the home folder,
+        # where it changes what `ray start` does.
+        os.environ.setdefault(MODE, "token")
+        os.environ.setdefault(TOKEN, secrets.token_hex(32))
     try:
         with warnings.catch_warnings(action="ignore"):
             ray.init(address=target, log_to_driver=False, logging_level="ERROR")
@@ -89,6 +97,8 @@ def _require_answer(address: str) -> None:
     try:
         subprocess.run(command, capture_output=True, timeout=HEALTH_PATIENCE, check=True)
     except subprocess.SubprocessError as fault:
+        if b"InvalidAuthToken" in (getattr(fault, "stderr", None) or b""):
+            raise NerveError(f"The cluster at {address} asks for a token: {TOKEN_ADVICE}.") from fault
         raise NerveError(
             f"What answers at --cluster {address} is not the head of a Ray cluster of this version: name the port that "
             "`ray start --head` printed (6379 by default), or ray://HOST:10001."
@@ -102,6 +112,8 @@ def _explain(address: str, fault: Exception) -> str:
             f"The cluster at {address} and this machine have different versions ({reason[:200]}): install the same "
             "Ray and Python on both."
         )
+    if "uth" in reason and "oken" in reason:
+        return f"The cluster at {address} asks for a token: {TOKEN_ADVICE}."
     if address == AUTO:
         return (
             f"No Ray cluster runs on this machine ({reason[:100]}): start one with `ray start --head`, name another "

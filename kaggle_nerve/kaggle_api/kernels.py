@@ -4,6 +4,7 @@ Kaggle accepts a kernel even if some of its data sources do not exist; `push` re
 """
 
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -92,6 +93,29 @@ def push(folder: Path, client: Client) -> KernelVersion:
     return pushed
 
 
+def push_parts(folders: Mapping[int, Path], client: Client) -> Iterator[KernelVersion]:
+    """Push the kernels in ``folders``, by the numbers of their parts, and yield each version; see `push`.
+
+    The first failure ends it. Its KaggleError says how to push only the rest: a part that is pushed again trains its
+    folds again.
+    """
+    pushed: list[int] = []
+    for number, folder in folders.items():
+        try:
+            version = push(folder, client)
+        except KaggleError as fault:
+            if not pushed:
+                raise
+            done = f"Part {pushed[0]} is" if len(pushed) == 1 else f"Parts {', '.join(map(str, pushed))} are"
+            rest = " ".join(f"--part {other}" for other in folders if other not in pushed)
+            raise KaggleError(
+                fault.kind,
+                f"{fault} {done} pushed already, and would be trained again: select the rest with {rest}.",
+            ) from fault
+        pushed.append(number)
+        yield version
+
+
 def kernel_status(ref: str, client: Client) -> Session:
     """Return the state of the newest session of the kernel ``user/slug``."""
     doing = f"asking for the status of {ref}"
@@ -99,27 +123,37 @@ def kernel_status(ref: str, client: Client) -> Session:
     return Session(session["status"].lower(), session["failure"] or "")
 
 
-def follow(ref: str, client: Client, *, timeout: float = SESSION, reporter: Reporter = SILENT) -> Session:
-    """Poll the kernel's session until it ends, or for ``timeout`` seconds; return its last state.
+def follow(
+    refs: Sequence[str], client: Client, *, timeout: float = SESSION, reporter: Reporter = SILENT
+) -> list[Session]:
+    """Poll the kernels' sessions until all have ended, or for ``timeout`` seconds; return their last states.
 
     Network errors do not end the wait.
     """
     start, delays, shown = time.monotonic(), iter(POLLS), 0
-    session = _poll(Session("unknown", ""), ref, client)
-    with reporter.bar(f"Kernel {ref}", None, "second") as bar:
-        bar.note(session.status)
-        while not session.ended and time.monotonic() - start < timeout:
+    sessions = [_poll(Session("unknown", ""), ref, client) for ref in refs]
+    with reporter.bar(f"Kernel {' and '.join(refs)}", None, "second") as bar:
+        bar.note(_statuses(sessions))
+        while not all(session.ended for session in sessions) and time.monotonic() - start < timeout:
             time.sleep(max(0.0, min(next(delays, POLLS[-1]), timeout - (time.monotonic() - start))))
-            before, session = session, _poll(session, ref, client)
+            before = sessions
+            sessions = [_poll(session, ref, client) for session, ref in zip(sessions, refs, strict=True)]
             elapsed = int(time.monotonic() - start)
             bar.update(elapsed - shown)
             shown = elapsed
-            if session != before:
-                bar.note(session.status)
-    return session
+            if sessions != before:
+                bar.note(_statuses(sessions))
+    return sessions
+
+
+def _statuses(sessions: list[Session]) -> str:
+    return ", ".join(session.status for session in sessions)
 
 
 def _poll(session: Session, ref: str, client: Client) -> Session:
+    """Ask for the session's state, unless it has ended; return ``session`` after an error of the network."""
+    if session.ended:
+        return session
     try:
         return kernel_status(ref, client)
     except KaggleError as fault:

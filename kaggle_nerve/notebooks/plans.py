@@ -1,6 +1,6 @@
 """The kernels: purpose, settings cell, required module, and the cells that run it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import dedent
 
 
@@ -18,6 +18,15 @@ class Plan:
     entry: str
     runs: tuple[tuple[str, str], ...]
     gpu: bool
+
+    def part(self, number: int) -> "Plan":
+        """Return the kernel of a part; its name agrees with its title, from which Kaggle derives the name."""
+        return replace(self, name=part_name(self.name, number), title=f"{self.title} {number}")
+
+
+def part_name(name: str, number: int) -> str:
+    """Return the name of the kernel of a part; ``name`` is that of the whole, with or without its owner."""
+    return f"{name}-{number}"
 
 
 def _cell(text: str) -> str:
@@ -54,7 +63,12 @@ TRAIN = Plan(
         CHANGES = []
 
         # The run's name; None takes the preset's. Another name begins another run.
-        RUN = None"""),
+        RUN = None
+
+        # Several notebooks can share the folds: "1/2" trains one half of them and "2/2" the other, all other settings
+        # being equal. A part writes submission.csv only if the outputs of the other parts are attached to it.
+        # None trains all folds.
+        PART = None"""),
     entry="kaggle_nerve.session.training",
     runs=(
         (
@@ -62,7 +76,7 @@ TRAIN = Plan(
             _cell("""
                 from kaggle_nerve.session.training import train
 
-                train(PRESET, FOLDS, HOURS, SHORTEN, CHANGES, RUN)"""),
+                train(PRESET, FOLDS, HOURS, SHORTEN, CHANGES, RUN, PART)"""),
         ),
     ),
     gpu=True,

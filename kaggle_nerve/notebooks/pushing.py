@@ -14,7 +14,11 @@ from kaggle_nerve.notebooks.closure import closure
 from kaggle_nerve.notebooks.notebook import build_notebook
 from kaggle_nerve.notebooks.plans import Plan
 from kaggle_nerve.settings import load_preset
+from kaggle_nerve.settings.parts import Part, parse_part
 from kaggle_nerve.storage import write_text
+
+PART = "PART"
+"""Name of the setting that makes a training kernel train a part of the folds."""
 
 WORDS = {"true": True, "false": False, "none": None}
 
@@ -36,22 +40,28 @@ def prepare_kernel(
     settings: Mapping[str, str] | None = None,
     datasets: Sequence[str] = (),
     kernels: Sequence[str] = (),
+    part: Part | None = None,
 ) -> Path:
     """Write the metadata and the notebook of kernel ``name`` into ``folder`` and return it.
 
     ``owner``: the account's user name. ``settings``: changes to the settings cell, as ``{"HOURS": "5"}``,
     with values of the same types. ``datasets`` and ``kernels``: what to attach besides the competition, as
-    ``owner/name``. Without settings the notebook equals the one in ``kernels/``.
+    ``owner/name``. ``part`` makes the kernel of a part of the run. Without settings and part the notebook equals the
+    one in ``kernels/``.
 
     Raises NerveError for an unknown kernel or setting, a value of another type or that the session would
-    refuse, and anything that is not ``owner/name``.
+    refuse, a part without folds of its own, and anything that is not ``owner/name``.
     """
-    plan = find_plan(name)
+    plan, settings = find_plan(name), settings or {}
+    if part:
+        if PART in settings:
+            raise NerveError(f"--split sets {PART} in each of its kernels: leave out --set {PART}.")
+        plan, settings = plan.part(part.number), {**settings, PART: str(part)}
     values = json.loads(metadata(plan, owner))
     values["dataset_sources"] = [_check_ref(ref, "dataset") for ref in datasets]
     values["kernel_sources"] = [_check_ref(ref, "kernel") for ref in kernels]
     write_text(folder / METADATA, json.dumps(values, indent=2) + "\n")
-    plan_to_push = _with_settings(plan, settings or {})
+    plan_to_push = _with_settings(plan, settings)
     write_text(folder / values["code_file"], build_notebook(plan_to_push, closure(plan.entry)))
     return folder
 
@@ -85,7 +95,9 @@ def _check_training_settings(values: Mapping[str, Any]) -> None:
     if "PRESET" not in values:
         return
     folds = () if values["FOLDS"] is None else (f"folds={values['FOLDS']}",)
-    load_preset(values["PRESET"] or "default", (*values["CHANGES"], *folds))
+    settings = load_preset(values["PRESET"] or "default", (*values["CHANGES"], *folds))
+    if values[PART] is not None:
+        parse_part(values[PART]).folds(settings)
     if not 0 < values["HOURS"] <= SESSION_HOURS:
         raise NerveError(f"HOURS={values['HOURS']:g} must lie above 0 and at most at {SESSION_HOURS:g}.")
 

@@ -107,10 +107,11 @@ KINDS = {
     ),
     "scoring-fails": Kind("a good submission ends with status ERROR", ("CreateSubmission",)),
     "kernel-refused": Kind(
-        "a pushed kernel is not taken, with `message` as the reason and status 200, as Kaggle does",
+        "a pushed kernel is not taken, with `message` as the reason and status 200, as Kaggle does; `sessions`: only "
+        "if that many kernels run already",
         ("SaveKernel",),
         1,
-        {"message": "Maximum batch GPU session count of 2 reached."},
+        {"message": "Maximum batch GPU session count of 2 reached.", "sessions": 0},
     ),
     "session-fails": Kind(
         "the session of the pushed kernel ends with status ERROR and `message`",

@@ -131,6 +131,10 @@ class Run:
         all_subjects = self.fold(ALL)
         return [*self.finished_folds(), *([all_subjects] if all_subjects.facts() else [])]
 
+    def missing_folds(self) -> list[FoldName]:
+        """List the folds of the settings that are not finished, the fold of all subjects last."""
+        return [number for number in self.settings.fold_names if not self.fold(number).facts()]
+
     def models(self) -> list[str]:
         """Identify the model of each of `test_folds`: fold number and file digest.
 

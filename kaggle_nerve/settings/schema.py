@@ -276,6 +276,13 @@ class Settings:
         """Whether the fold `ALL` is trained after the others."""
         return self.folds.endswith(AND_ALL)
 
+    @property
+    def fold_names(self) -> list[FoldName]:
+        """The run's folds in the order of training: by number, the fold `ALL` last if it is trained."""
+        plain = self.folds.removesuffix(AND_ALL)
+        count = 1 if "/" in plain else int(plain)
+        return [*range(count), *([ALL] if self.trains_all else [])]
+
     def flat(self) -> dict[str, Any]:
         """Return ``section.key`` -> value, in the order of the file."""
         return dict(_flatten(self))

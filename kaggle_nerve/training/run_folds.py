@@ -45,7 +45,7 @@ def train_folds(
     name: str,
     settings: Settings,
     *,
-    fold: FoldName | None = None,
+    fold: FoldName | tuple[FoldName, ...] | None = None,
     time_budget: float | None = None,
     reporter: Reporter = SILENT,
     stop: Callable[[], bool] = lambda: False,
@@ -54,7 +54,7 @@ def train_folds(
     isolate: bool = False,
     machines: Machines | None = None,
 ) -> tuple[Run, list[FoldResult]]:
-    """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); skip finished ones.
+    """Train the folds of run ``name``, or only ``fold`` (a number, `ALL`, or several of them); skip finished ones.
 
     ``time_budget``: seconds for everything, including caching, divided among the folds still to be trained. One by
     one, each fold's share is proportional to its training frames; side by side, each round of ``jobs`` folds gets an
@@ -64,7 +64,7 @@ def train_folds(
     fold's failure alone; this process must not have used a GPU. ``machines``, such as a cluster's, train the folds
     instead of this one; then ``jobs`` is not used.
 
-    Raise FoldsError after the last fold if some failed; with ``fold``, raise that fold's own error.
+    Raise FoldsError after the last fold if some failed; with a single ``fold``, raise that fold's own error.
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
     if settings.training.start and not (runs_dir / name).is_dir():
@@ -189,12 +189,14 @@ def _sort_key(fold: FoldName) -> float:
     return math.inf if fold == ALL else fold
 
 
-def _folds_to_train(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:
+def _folds_to_train(
+    count: int, fold: FoldName | tuple[FoldName, ...] | None, with_all: bool
+) -> list[FoldName]:
     """Return the folds to train. The fold of all subjects comes last: its epochs depend on the other folds."""
     if fold is None:
         return [*range(count), ALL] if with_all else list(range(count))
-    if fold == ALL:
-        return [ALL]
-    if not 0 <= fold < count:
-        raise NerveError(f"There is no fold {fold}: this run has the folds 0 to {count - 1}.")
-    return [fold]
+    names = fold if isinstance(fold, tuple) else (fold,)
+    for name in names:
+        if name != ALL and not 0 <= name < count:
+            raise NerveError(f"There is no fold {name}: this run has the folds 0 to {count - 1}.")
+    return sorted(names, key=_sort_key)

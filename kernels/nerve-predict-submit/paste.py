@@ -47,7 +47,7 @@ FILES = {
     "kaggle_nerve/devices.py": "e27966bda03b8f1d",
     "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
     "kaggle_nerve/settings/files.py": "0de9f48fd63e6565",
-    "kaggle_nerve/settings/schema.py": "d43790023068ec30",
+    "kaggle_nerve/settings/schema.py": "42616007072b6a9b",
     "kaggle_nerve/settings/text.py": "76b1be6d3792ab3a",
     "kaggle_nerve/maps/__init__.py": "33a4adc81d4fa3c6",
     "kaggle_nerve/maps/blending.py": "4dd4aeb2e5907f38",
@@ -84,7 +84,7 @@ FILES = {
     "kaggle_nerve/runs/facts.py": "7957954d65dfad5b",
     "kaggle_nerve/runs/models.py": "70411d0a0d81e934",
     "kaggle_nerve/runs/opening.py": "04dd3627e013a687",
-    "kaggle_nerve/runs/run.py": "2378ead0972b2b1b",
+    "kaggle_nerve/runs/run.py": "8286b4301514dada",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
     "kaggle_nerve/prediction/device_views.py": "44c844d35346bfeb",
     "kaggle_nerve/prediction/ensemble.py": "f597d3556dd0a80f",
@@ -2881,6 +2881,13 @@ class Settings:
     def trains_all(self) -> bool:
         """Whether the fold `ALL` is trained after the others."""
         return self.folds.endswith(AND_ALL)
+
+    @property
+    def fold_names(self) -> list[FoldName]:
+        """The run's folds in the order of training: by number, the fold `ALL` last if it is trained."""
+        plain = self.folds.removesuffix(AND_ALL)
+        count = 1 if "/" in plain else int(plain)
+        return [*range(count), *([ALL] if self.trains_all else [])]
 
     def flat(self) -> dict[str, Any]:
         """Return ``section.key`` -> value, in the order of the file."""
@@ -6428,6 +6435,10 @@ class Run:
         """List the folds whose models predict test frames: the finished ones, the fold of all subjects last."""
         all_subjects = self.fold(ALL)
         return [*self.finished_folds(), *([all_subjects] if all_subjects.facts() else [])]
+
+    def missing_folds(self) -> list[FoldName]:
+        """List the folds of the settings that are not finished, the fold of all subjects last."""
+        return [number for number in self.settings.fold_names if not self.fold(number).facts()]
 
     def models(self) -> list[str]:
         """Identify the model of each of `test_folds`: fold number and file digest.

@@ -30,6 +30,11 @@ CHANGES = []
 # The run's name; None takes the preset's. Another name begins another run.
 RUN = None
 
+# Several notebooks can share the folds: "1/2" trains one half of them and "2/2" the other, all other settings
+# being equal. A part writes submission.csv only if the outputs of the other parts are attached to it.
+# None trains all folds.
+PART = None
+
 # Nothing below needs changing.
 
 # What this notebook is made of: version, and of each file that the cells below write the beginning of its SHA-256.
@@ -65,7 +70,8 @@ FILES = {
     "kaggle_nerve/devices.py": "e27966bda03b8f1d",
     "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
     "kaggle_nerve/settings/files.py": "0de9f48fd63e6565",
-    "kaggle_nerve/settings/schema.py": "d43790023068ec30",
+    "kaggle_nerve/settings/parts.py": "8542b7d5f0d8e3e0",
+    "kaggle_nerve/settings/schema.py": "42616007072b6a9b",
     "kaggle_nerve/settings/text.py": "76b1be6d3792ab3a",
     "kaggle_nerve/maps/__init__.py": "33a4adc81d4fa3c6",
     "kaggle_nerve/maps/blending.py": "4dd4aeb2e5907f38",
@@ -109,7 +115,7 @@ FILES = {
     "kaggle_nerve/runs/facts.py": "7957954d65dfad5b",
     "kaggle_nerve/runs/models.py": "70411d0a0d81e934",
     "kaggle_nerve/runs/opening.py": "04dd3627e013a687",
-    "kaggle_nerve/runs/run.py": "2378ead0972b2b1b",
+    "kaggle_nerve/runs/run.py": "8286b4301514dada",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
     "kaggle_nerve/prediction/device_views.py": "44c844d35346bfeb",
     "kaggle_nerve/prediction/ensemble.py": "f597d3556dd0a80f",
@@ -151,7 +157,7 @@ FILES = {
     "kaggle_nerve/training/machine.py": "cad6dbd7977094f1",
     "kaggle_nerve/training/optimisers.py": "4b793b66fd9eeeba",
     "kaggle_nerve/training/parallel.py": "84dcf115fea9d5a7",
-    "kaggle_nerve/training/run_folds.py": "4c7247b21adb92ae",
+    "kaggle_nerve/training/run_folds.py": "cc88004c8499db49",
     "kaggle_nerve/training/schedule.py": "af5045999bbf7b75",
     "kaggle_nerve/training/steps.py": "e0e015f824014dae",
     "kaggle_nerve/training/validation.py": "70865f93cca38f64",
@@ -161,7 +167,7 @@ FILES = {
     "kaggle_nerve/session/console.py": "9d6248eaa1ff147d",
     "kaggle_nerve/session/places.py": "35f0d018e7bfe98f",
     "kaggle_nerve/session/submitting.py": "cb5fcada0422fdd4",
-    "kaggle_nerve/session/training.py": "f069d442072d5da1",
+    "kaggle_nerve/session/training.py": "290c5e3aa4383135",
 }
 
 import importlib.metadata, os, sys
@@ -2650,6 +2656,55 @@ def save_settings(settings: Settings, path: Path) -> None:
     write_text(path, dump(settings))
 ''')
 
+write("kaggle_nerve/settings/parts.py", r'''"""Parts of a run: several sessions share its folds."""
+
+import re
+from dataclasses import dataclass
+
+from kaggle_nerve.errors import NerveError
+from kaggle_nerve.settings.schema import ALL, FoldName, Settings
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of ``count`` parts of a run; ``number`` is from 1 to ``count``."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def folds(self, settings: Settings) -> tuple[FoldName, ...]:
+        """Return the folds of this part, in the order of training.
+
+        The folds of ``settings`` are dealt like cards: of 5+all, the first of two parts gets 0, 2, 4, and the second
+        1, 3, all. Sizes of parts differ by one at most, and if all sessions run out of time, the folds with the lowest
+        numbers are finished, as in a single session. Raise NerveError if there are more parts than folds with held-out
+        subjects: the epochs of the fold of all subjects follow those of a fold in the same session.
+        """
+        names = settings.fold_names
+        most = len(names) - names.count(ALL)
+        if self.count > most:
+            advice = f"use {most} parts at most" if most > 1 else "train it in one session"
+            raise NerveError(
+                f"A run with folds = {settings.folds!r} cannot be split into {self.count} parts, since each needs a "
+                f"fold that holds subjects out: {advice}."
+            )
+        return tuple(names[self.number - 1 :: self.count])
+
+
+def parse_part(value: object) -> Part:
+    """Parse ``K/N``, such as ``1/2``; raise NerveError for anything else, and if K is not from 1 to N."""
+    match = re.fullmatch(r"([1-9]\d{0,3})/([1-9]\d{0,3})", value) if isinstance(value, str) else None
+    part = Part(int(match[1]), int(match[2])) if match else None
+    if part is None or part.number > part.count:
+        raise NerveError(
+            f'PART = {value!r} must be the number of a part and that of all parts, as text: "1/2" or "2/2".'
+        )
+    return part
+''')
+
 write("kaggle_nerve/settings/schema.py", r'''"""Settings, with their ranges and defaults."""
 
 import dataclasses
@@ -2927,6 +2982,13 @@ class Settings:
     def trains_all(self) -> bool:
         """Whether the fold `ALL` is trained after the others."""
         return self.folds.endswith(AND_ALL)
+
+    @property
+    def fold_names(self) -> list[FoldName]:
+        """The run's folds in the order of training: by number, the fold `ALL` last if it is trained."""
+        plain = self.folds.removesuffix(AND_ALL)
+        count = 1 if "/" in plain else int(plain)
+        return [*range(count), *([ALL] if self.trains_all else [])]
 
     def flat(self) -> dict[str, Any]:
         """Return ``section.key`` -> value, in the order of the file."""
@@ -7263,6 +7325,10 @@ class Run:
         """List the folds whose models predict test frames: the finished ones, the fold of all subjects last."""
         all_subjects = self.fold(ALL)
         return [*self.finished_folds(), *([all_subjects] if all_subjects.facts() else [])]
+
+    def missing_folds(self) -> list[FoldName]:
+        """List the folds of the settings that are not finished, the fold of all subjects last."""
+        return [number for number in self.settings.fold_names if not self.fold(number).facts()]
 
     def models(self) -> list[str]:
         """Identify the model of each of `test_folds`: fold number and file digest.
@@ -12938,7 +13004,7 @@ def train_folds(
     name: str,
     settings: Settings,
     *,
-    fold: FoldName | None = None,
+    fold: FoldName | tuple[FoldName, ...] | None = None,
     time_budget: float | None = None,
     reporter: Reporter = SILENT,
     stop: Callable[[], bool] = lambda: False,
@@ -12946,7 +13012,7 @@ def train_folds(
     jobs: int | None = None,
     isolate: bool = False,
 ) -> tuple[Run, list[FoldResult]]:
-    """Train the folds of run ``name``, or only ``fold`` (a number, or `ALL`); skip finished ones.
+    """Train the folds of run ``name``, or only ``fold`` (a number, `ALL`, or several of them); skip finished ones.
 
     ``time_budget``: seconds for everything, including caching, divided among the folds still to be trained. One by
     one, each fold's share is proportional to its training frames; side by side, each round of ``jobs`` folds gets an
@@ -12955,7 +13021,7 @@ def train_folds(
     GPU. A single job runs in this process, unless ``isolate`` gives it one of its own as well, whose death is then that
     fold's failure alone; this process must not have used a GPU.
 
-    Raise FoldsError after the last fold if some failed; with ``fold``, raise that fold's own error.
+    Raise FoldsError after the last fold if some failed; with a single ``fold``, raise that fold's own error.
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
     if settings.training.start and not (runs_dir / name).is_dir():
@@ -13078,15 +13144,17 @@ def _devices(isolate: bool) -> list[str]:
     return list(devices.visible_gpus()) or ["cpu:0"] if isolate else devices.names()
 
 
-def _folds_to_train(count: int, fold: FoldName | None, with_all: bool) -> list[FoldName]:
+def _folds_to_train(
+    count: int, fold: FoldName | tuple[FoldName, ...] | None, with_all: bool
+) -> list[FoldName]:
     """Return the folds to train. The fold of all subjects comes last: its epochs depend on the other folds."""
     if fold is None:
         return [*range(count), ALL] if with_all else list(range(count))
-    if fold == ALL:
-        return [ALL]
-    if not 0 <= fold < count:
-        raise NerveError(f"There is no fold {fold}: this run has the folds 0 to {count - 1}.")
-    return [fold]
+    names = fold if isinstance(fold, tuple) else (fold,)
+    for name in names:
+        if name != ALL and not 0 <= name < count:
+            raise NerveError(f"There is no fold {name}: this run has the folds 0 to {count - 1}.")
+    return sorted(names, key=_sort_key)
 ''')
 
 write("kaggle_nerve/training/schedule.py", r'''"""Schedules of a stage of training, as plain functions of progress (0 at the start, 1 at the end)."""
@@ -14092,6 +14160,8 @@ from kaggle_nerve.session.console import ConsoleReporter
 from kaggle_nerve.session.places import copy_attached_runs, find_data, find_places
 from kaggle_nerve.session.submitting import write_submission
 from kaggle_nerve.settings import Settings, default_name, load_preset
+from kaggle_nerve.settings.parts import parse_part
+from kaggle_nerve.settings.schema import FoldName
 from kaggle_nerve.training.run_folds import FoldsError, train_folds
 
 WITH_GPU, WITHOUT_GPU = "default", "small"
@@ -14111,11 +14181,14 @@ def train(
     shorten: bool = False,
     changes: Sequence[str] = (),
     run: str | None = None,
+    part: str | None = None,
 ) -> None:
     """Train a run's missing folds within ``hours``; then decide and write submission.csv.
 
     Continues a run found in an attached earlier output. Folds that do not fit into ``hours`` are left for the
     next session or, with ``shorten``, every fold is trained for fewer epochs. Folds are spread over the GPUs.
+    With ``part``, such as ``1/2``, only the folds of this part are trained (see `Part.folds`), and submission.csv is
+    written only if attached outputs hold all the others.
     The other arguments are those of the command line's ``train-folds`` and ``submit``.
 
     Raises NerveError, in one sentence, for whatever cannot be done; failed folds are named at the end.
@@ -14132,6 +14205,10 @@ def train(
     reporter.say(f"The competition's data is in {data}")
     settings, name = _settings(preset, folds, changes, reporter)
     name = run or name
+    own_part = None if part is None else parse_part(part)
+    own_folds = own_part and own_part.folds(settings)
+    if own_folds:
+        reporter.say(f"Part {own_part} of run {name}: {_join(own_folds)}")
     for line in copy_attached_runs(places, data):
         reporter.say(f"Going on with what is attached: {line}")
     try:
@@ -14140,6 +14217,7 @@ def train(
             places.runs,
             name,
             settings,
+            fold=own_folds,
             time_budget=seconds if shorten else None,
             stop=lambda: time.monotonic() - start > seconds,
             reporter=reporter,
@@ -14156,10 +14234,20 @@ def train(
             f"The {hours:g} hours are over. Save this version, attach its output to the notebook ('Add Input', "
             "'Notebooks') and run it again: it goes on from here."
         )
-    if trained_run.finished_folds():
+    if own_part and (missing_folds := trained_run.missing_folds()):
+        reporter.say(
+            f"Part {own_part} writes no submission.csv, since run {name} lacks {_join(missing_folds)} here: attach the "
+            "outputs of all parts to nerve-predict-submit, or join them on your machine with `kaggle-nerve kernels "
+            f"output nerve-train-folds --split {own_part.count}`."
+        )
+    elif trained_run.finished_folds():
         write_submission([trained_run], data, places, reporter)
     else:
         reporter.say("No fold is finished yet, so there is no submission.csv.")
+
+
+def _join(folds: Sequence[FoldName]) -> str:
+    return f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
 
 
 def _settings(
@@ -14185,4 +14273,4 @@ sys.path.insert(0, os.getcwd())
 # Train, decide, write `submission.csv`
 from kaggle_nerve.session.training import train
 
-train(PRESET, FOLDS, HOURS, SHORTEN, CHANGES, RUN)
+train(PRESET, FOLDS, HOURS, SHORTEN, CHANGES, RUN, PART)

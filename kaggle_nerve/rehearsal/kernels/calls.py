@@ -27,7 +27,8 @@ def save_kernel(exchange: Exchange, request: api.ApiSaveKernelRequest) -> api.Ap
         raise RefusedError(501, "The rehearsal knows kernels by user/slug; numbers are not built.")
     answer = api.ApiSaveKernelResponse()
     ref = _ref(exchange, request)
-    if refusal := exchange.trigger("kernel-refused"):
+    running = len(exchange.services.kernels.running())
+    if refusal := exchange.trigger("kernel-refused", lambda fault: running >= fault["sessions"]):
         answer.error = refusal["message"]
     elif objection := _objection(exchange, request, ref):
         answer.error = objection

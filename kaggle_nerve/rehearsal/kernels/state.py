@@ -80,6 +80,10 @@ class Kernels:
         """Return the newest version of a kernel, or None."""
         return next((kernel for kernel in self.versions if kernel.ref == ref), None)
 
+    def running(self) -> list[Kernel]:
+        """List the versions whose sessions have not ended."""
+        return [kernel for kernel in self.versions if not kernel.ended]
+
     def push(self, kernel: Kernel) -> Kernel:
         """Store a version; its number is one more than the last one's."""
         with self._lock:
