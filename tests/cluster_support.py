@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -70,14 +71,16 @@ class Nodes:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[Nodes]:
+def cluster() -> Iterator[Nodes]:
     """Yield nodes to start; kill them in the end."""
-    nodes = Nodes(folder)
-    try:
-        yield nodes
-    finally:
-        for name in reversed(nodes.environments):
-            nodes.kill(name)
+    # Paths of sockets are short, those of a test's folders too long.
+    with tempfile.TemporaryDirectory(prefix="nerve-", ignore_cleanup_errors=True) as folder:
+        nodes = Nodes(Path(folder))
+        try:
+            yield nodes
+        finally:
+            for name in reversed(nodes.environments):
+                nodes.kill(name)
 
 
 def _free_port() -> int:

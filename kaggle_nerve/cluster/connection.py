@@ -8,7 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 
 from kaggle_nerve.errors import NerveError
@@ -31,7 +31,7 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "
 MODE, TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 """Ray's variables for the token that a cluster may ask for."""
 
-TOKEN_ADVICE = f"set {MODE}=token, and {TOKEN} to the token of the head's ~/.ray/auth_token unless that file is here, too"
+TOKEN_ADVICE = f"set {MODE}=token, and {TOKEN} to the content of the head's ~/.ray/auth_token"
 
 EXAMPLES = "auto, local, ray://host:10001 or host:6379"
 
@@ -71,6 +71,9 @@ def connect(address: str) -> Iterator[None]:
             ray.init(address=target, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError, OSError) as fault:
         raise NerveError(_explain(target, fault)) from fault
+    with suppress(AttributeError):
+        # Ray prints what its processes report on standard output, which is for results, and has no option for it.
+        ray._private.worker._worker_logs_enabled = False
     try:
         yield
     finally:
@@ -119,4 +122,5 @@ def _explain(address: str, fault: Exception) -> str:
             f"No Ray cluster runs on this machine ({reason[:100]}): start one with `ray start --head`, name another "
             f"with --cluster ADDRESS, or start one for this command with --cluster {LOCAL}."
         )
-    return f"The cluster at {address} cannot be used ({reason[:200]}): see `ray status` on its head."
+    hint = f" If it asks for a token, {TOKEN_ADVICE}." if address.startswith(CLIENT) else ""
+    return f"The cluster at {address} cannot be used ({reason[:200]}): see `ray status` on its head.{hint}"

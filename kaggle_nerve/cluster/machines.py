@@ -61,10 +61,7 @@ class Cluster(Machines):
 
     def devices(self) -> list[str]:
         """Return the nodes' names, each with its GPUs or cores."""
-        return [
-            f"{node.name} ({node.gpus:g} GPUs)" if node.gpus else f"{node.name} ({node.cpus:g} cores)"
-            for node in self._nodes
-        ]
+        return [str(node) for node in self._nodes]
 
     def jobs(self, folds: int) -> int:
         """Return how many of ``folds`` folds the nodes hold side by side, and divide the nodes among them."""

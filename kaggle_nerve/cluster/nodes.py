@@ -22,6 +22,9 @@ class Node:
     cpus: float
     gpus: float
 
+    def __str__(self) -> str:
+        return f"{self.name} ({_count(self.gpus, 'GPU') if self.gpus else _count(self.cpus, 'core')})"
+
 
 @dataclass(frozen=True)
 class Share:
@@ -41,8 +44,8 @@ class Share:
         return int(min(counts, default=0))
 
     def __str__(self) -> str:
-        cpus = f"{self.cpus} core{'s' if self.cpus != 1 else ''}"
-        return f"{self.gpus:g} GPU{'s' if self.gpus > 1 else ''} and {cpus}" if self.gpus else cpus
+        cpus = _count(self.cpus, "core")
+        return f"{_count(self.gpus, 'GPU')} and {cpus}" if self.gpus else cpus
 
 
 def list_nodes() -> list[Node]:
@@ -75,7 +78,9 @@ def choose_share(
         cpus = _cores_beside_gpu(nodes, gpus) if gpus else _even_cores(nodes, folds)
     share = Share(cpus, gpus)
     if not any(share.fits(node) for node in nodes):
-        names = "; ".join(f"{node.name}: {node.cpus:g} cores, {node.gpus:g} GPUs" for node in nodes)
+        names = "; ".join(
+            f"{node.name}: {_count(node.cpus, 'core')}, {_count(node.gpus, 'GPU')}" for node in nodes
+        )
         raise NerveError(
             f"No node of the cluster has {share} for a fold ({names}): choose another --gpus-per-fold or "
             "--cpus-per-fold, or add nodes."
@@ -117,8 +122,8 @@ def check_nodes(nodes: list[Node], backend: str, keras_version: str, gpus_per_fo
     for node, answer in counts.items():
         if not _get(answer, node):
             raise NerveError(
-                f"Ray gives node {node.name} {node.gpus:g} GPUs, but {backend} sees none there: install {backend} for "
-                "GPUs and the driver, or train on its cores with --gpus-per-fold 0."
+                f"Ray gives node {node.name} {_count(node.gpus, 'GPU')}, but {backend} sees none there: install it for "
+                "GPUs, and their driver, or train on its cores with --gpus-per-fold 0."
             )
 
 
@@ -169,6 +174,10 @@ def _count_gpus(backend: str) -> int:
 
     os.environ["KERAS_BACKEND"] = backend
     return len(devices.visible_gpus())
+
+
+def _count(number: float, noun: str) -> str:
+    return f"{number:g} {noun}{'s' if number > 1 or number == 0 else ''}"
 
 
 def _on(function: Any, node: Node, num_gpus: float = 0) -> Any:
