@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kaggle_nerve.cli import options
+from kaggle_nerve.cli import options, watch
 from kaggle_nerve.settings import Settings, default_name, dump, load_preset, preset_names
 from kaggle_nerve.settings.schema import ALL, FoldName
 
@@ -231,7 +231,10 @@ def _machines(
         return
     from kaggle_nerve.cluster.machines import join
 
-    with join(address, jobs=jobs, gpus_per_fold=gpus_per_fold, cpus_per_fold=cpus_per_fold) as cluster:
+    with (
+        watch.expect(watch.CLUSTER),
+        join(address, jobs=jobs, gpus_per_fold=gpus_per_fold, cpus_per_fold=cpus_per_fold) as cluster,
+    ):
         yield cluster
 
 

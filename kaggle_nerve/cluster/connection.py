@@ -25,8 +25,13 @@ PATIENCE = 5.0
 HEALTH_PATIENCE = 15.0
 """Timeout in seconds for Ray's check of an address, which takes less than one where Ray answers."""
 
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""Variables of Ray: it must not report its use to anyone, nor announce a change of how it treats GPUs."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+}
+"""Variables of Ray: it must not report its use to anyone, nor announce a change of how it treats GPUs, nor start a
+cluster of its own when the connection to another one is lost."""
 
 MODE, TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 """Ray's variables for the token that a cluster may ask for."""
@@ -109,7 +114,8 @@ def _require_answer(address: str) -> None:
 
 
 def _explain(address: str, fault: Exception) -> str:
-    reason = " ".join(str(fault).split())
+    lines = str(fault).strip().splitlines() or [type(fault).__name__]
+    reason = " ".join(" ".join(lines[-1:] if "Traceback" in str(fault) else lines).split())
     if "ersion mismatch" in reason:
         return (
             f"The cluster at {address} and this machine have different versions ({reason[:200]}): install the same "

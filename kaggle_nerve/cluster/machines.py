@@ -163,6 +163,10 @@ class _RemoteWorker(Worker):
                 self._follow()
         except NerveError as fault:
             self._send("failed", text=str(fault))
+        except ConnectionError as fault:
+            reason = str(fault).rstrip(".")
+            text = f"the connection to the cluster is lost ({reason}); the same command goes on after epoch"
+            self._send("failed", text=f"{text} {self._epochs()}.")
         except Exception as fault:
             if not self._is_killed:
                 sentence = disk_sentence(fault) if isinstance(fault, OSError) else None
@@ -261,7 +265,7 @@ class _RemoteWorker(Worker):
 
     def _end_actor(self) -> None:
         actor, self._actor = self._actor, None
-        if actor is not None:
+        if actor is not None and load_ray().is_initialized():
             with suppress(Exception):  # it is gone already
                 load_ray().kill(actor)
 
