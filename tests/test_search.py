@@ -42,7 +42,7 @@ def test_continued_and_surplus_trials_do_not_count():
     ]
     assert numbers(claims.counted(trials)) == [0, 2, 5, 7]
     assert [one.number for one in trials if claims.is_void(one, trials)] == [4, 6, 8]
-    assert claims.number(trials[5]) == 1
+    assert claims.shown_number(trials[5]) == 1
     assert claims.successors(trials) == {1: 3, 3: 5, 7: 8}
 
 
@@ -196,7 +196,7 @@ def test_a_stopped_trial_goes_on_in_its_run(tmp_path):
     assert epochs[19] == ("trial-0002", 4)
     assert means.trained == ["trial-0002", "trial-0004"]
     done = claims.counted(study(tmp_path / "s").trials())
-    assert [(claims.number(one), one.state.name) for one in done] == [
+    assert [(claims.shown_number(one), one.state.name) for one in done] == [
         (0, "COMPLETE"), (1, "COMPLETE"), (2, "COMPLETE"), (4, "COMPLETE"),
     ]  # fmt: skip
     assert any(line.startswith("Trial 2: ") for line in told.lines)
@@ -400,7 +400,20 @@ def test_a_preset_outside_of_the_space_is_no_trial(tmp_path):
     outcome, _ = run_search(search(folder, space), parse_place("sqlite", folder), 2, FakeMeans(told))
     assert "The preset itself lies outside of the space, so it is no trial." in told.lines
     assert outcome.preset is None
-    assert "The preset lies outside of the space" in table.sentence(outcome)
+    assert "The preset lies outside of the space, so there is nothing to compare with." in table.sentence(
+        outcome
+    )
+
+
+def test_a_preset_that_fails_is_told(tmp_path):
+    def fail_first(run: Run, number: int) -> None:
+        if run.name == "trial-0000":
+            fail(run, number)
+
+    folder = tmp_path / "s"
+    outcome, _ = run_search(search(folder), parse_place("sqlite", folder), 4, FakeMeans(epoch=fail_first))
+    assert "The preset's own trial 0 failed, so there is nothing to compare with." in table.sentence(outcome)
+    assert "failed, the preset" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_fold_of_all_subjects_is_left_to_the_preset_file(tmp_path):

@@ -199,7 +199,7 @@ def test_a_search_killed_twice_ends_with_all_its_trials(data, tmp_path):
 
 @pytest.mark.long
 def test_ctrl_c_keeps_the_trial(data, tmp_path):
-    session = Session(tmp_path, data, 2, "--set=training.epochs=40")
+    session = Session(tmp_path, data, 2, "--set=training.epochs=20")
     process = session.start()
     history = session.search / "trial-0000" / "fold-0" / "history.csv"
     wait_until(lambda: history.is_file() or process.poll() is not None, "it never began", seconds=240)
@@ -208,7 +208,7 @@ def test_ctrl_c_keeps_the_trial(data, tmp_path):
     assert process.returncode == 130, output
     assert output.splitlines()[-1] == "Stopped. Finished work is kept; the same command goes on from there."
     epochs = len(history.read_text().splitlines()) - 1
-    assert 0 < epochs < 40
+    assert 0 < epochs < 20
     [output] = session.finish()
     assert re.search(rf"^Fold 0, going on after epoch {epochs}: ", output, re.MULTILINE)
 

@@ -102,6 +102,11 @@ def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
 
 
-def number(trial: FrozenTrial) -> int:
-    """Return the number to show: that of the trial's run, which a trial keeps when it is continued."""
-    return int(run_name(trial).rpartition("-")[2])
+def shown_number(trial: FrozenTrial) -> int:
+    """Return the number to show: that of the trial's run, which stays the same when the trial is continued."""
+    return number(run_name(trial))
+
+
+def number(name: str) -> int:
+    """Return the number in the name of a trial's run."""
+    return int(name.rpartition("-")[2])

@@ -9,6 +9,7 @@ from kaggle_nerve.report.drawings import svg
 from kaggle_nerve.report.page import Chart, render_template
 from kaggle_nerve.search import plots, table
 from kaggle_nerve.search.objectives import OBJECTIVES
+from kaggle_nerve.search.space import value_text
 from kaggle_nerve.search.table import Outcome
 from kaggle_nerve.settings import Settings, dump
 
@@ -46,7 +47,7 @@ def render(outcome: Outcome, study: optuna.Study, best: Settings, origin: str = 
         lines=table.sentence(outcome).splitlines(),
         charts=_charts(outcome, study),
         labels=[search.space.label(key) for key in search.space.parts],
-        text=table.value_text,
+        text=value_text,
         errors="\n".join(errors),
         space="\n".join(f"{key} = {value}" for key, value in search.space.as_toml().items()),
         best=dump(best).strip(),
@@ -70,7 +71,7 @@ def _charts(outcome: Outcome, study: optuna.Study) -> list[Chart]:
         ),
         Chart(
             "Parallel coordinates",
-            "A line for each finished trial, the brighter the better; the best one is orange.",
+            "A line for each finished trial, the fainter the worse; the best one is orange.",
             Markup(svg(plots.parallel(outcome), WIDE, 4.2)),
             True,
         ),

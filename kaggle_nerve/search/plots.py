@@ -14,8 +14,8 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from kaggle_nerve.report.drawings import BLUE, GREY, INK, ORANGE, STYLE
 from kaggle_nerve.search.objectives import OBJECTIVES
-from kaggle_nerve.search.space import Choices
-from kaggle_nerve.search.table import Outcome, Row, value_text
+from kaggle_nerve.search.space import Choices, value_text
+from kaggle_nerve.search.table import Outcome, Row
 from kaggle_nerve.storage import atomic_path
 
 FEW = 3
@@ -30,31 +30,30 @@ def history(outcome: Outcome) -> Draw:
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         rows = sorted(outcome.rows, key=lambda row: row.number)
-        finished, pruned = (
-            [row for row in rows if row.state == state and row.value is not None]
-            for state in ("finished", "pruned")
-        )
-        numbers, values = _columns(finished)
+        finished = [row for row in rows if row.state == "finished"]
+        numbers, values = [row.number for row in finished], [row.value or 0.0 for row in finished]
         axes.step(numbers, np.maximum.accumulate(values), where="post", color=BLUE, label="best so far")
         axes.plot(numbers, values, "o", color=BLUE, markersize=5, label="finished")
-        if pruned:
-            axes.plot(*_columns(pruned), "x", color=GREY, markersize=5, label="pruned, at its last score")
-        if outcome.preset:
+        for state, marker in (("pruned", "x"), ("failed", "1")):
+            if others := [row.number for row in rows if row.state == state]:
+                # Below the values: their last scores are of other epochs.
+                below = axes.get_xaxis_transform()
+                axes.plot(others, [0.04] * len(others), marker, color=GREY, transform=below, label=state)
+        if outcome.preset and outcome.preset.figures:
             axes.axhline(
-                outcome.preset.value or 0, color=GREY, linestyle="--", linewidth=1, label="the preset"
+                outcome.preset.value or 0.0, color=GREY, linestyle="--", linewidth=1, label="the preset"
             )
         axes.plot(
             [outcome.best.number],
             [outcome.again[outcome.search.objective]],
             "*",
             color=ORANGE,
-            markersize=13,
-            markeredgecolor="white",
+            markersize=12,
             label=f"trial {outcome.best.number} with another seed",
         )
         axes.set(xlabel="trial", ylabel=OBJECTIVES[outcome.search.objective].words)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(loc="outside upper left", ncols=5, fontsize=8)
+        figure.legend(loc="outside upper left", ncols=6, fontsize=8)
 
     return draw
 
@@ -92,15 +91,14 @@ def parallel(outcome: Outcome) -> Draw:
         values = np.array([row.value for row in rows])
         low, high = values.min(), values.max()
         shares = (values - low) / (high - low) if high > low else np.full(len(rows), 0.5)
-        colours = mpl.colormaps["viridis"](shares)
-        for row, share, colour in zip(rows, shares, colours, strict=True):
+        for row, share in zip(rows, shares, strict=True):
             heights = [_height(outcome, key, row.values[key]) for key in keys]
             best = row is outcome.best
             axes.plot(
                 [*heights, share],
-                color=ORANGE if best else colour,
+                color=ORANGE if best else BLUE,
                 linewidth=2.5 if best else 1.2,
-                alpha=1 if best else 0.75,
+                alpha=1 if best else 0.2 + 0.7 * share,
                 marker="o",
                 markersize=3,
             )
@@ -127,10 +125,6 @@ def save_png(draw: Draw, path: Path, width: float, height: float) -> None:
 
 def _finished(outcome: Outcome) -> list[Row]:
     return [row for row in outcome.rows if row.state == "finished"]
-
-
-def _columns(rows: list[Row]) -> tuple[list[int], list[float]]:
-    return [row.number for row in rows], [row.value or 0.0 for row in rows]
 
 
 def _explain(axes: Axes) -> None:

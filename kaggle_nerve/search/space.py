@@ -12,7 +12,6 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import Settings
 from kaggle_nerve.settings.files import read_toml
 from kaggle_nerve.settings.text import convert_value, replace_values
-from kaggle_nerve.storage import digest_text
 
 DEFAULT = "default_space.toml"
 
@@ -119,9 +118,9 @@ class Space:
         name = key.rpartition(".")[2]
         return name if sum(other.rpartition(".")[2] == name for other in self.parts) == 1 else key
 
-    def digest(self) -> str:
-        """Compute the SHA-256 of the space."""
-        return digest_text(json.dumps(self.as_toml(), sort_keys=True))
+    def text(self, parameters: dict[str, Scalar]) -> str:
+        """List parameters, such as ``batch=8 learning_rate=0.0021``."""
+        return " ".join(f"{self.label(key)}={value_text(value)}" for key, value in parameters.items())
 
 
 def load_space(path: Path | None) -> Space:
@@ -206,3 +205,8 @@ def _range(key: str, bounds: dict[str, Any], source: str) -> Range:
     if log and low <= 0:
         raise NerveError(f"{source}: {key} has log = true and low = {low}; a ratio needs a low above 0.")
     return Range(low, high, step, log, is_integer)
+
+
+def value_text(value: Any) -> str:
+    """Format a setting's value: numbers with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

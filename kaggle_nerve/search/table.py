@@ -14,6 +14,9 @@ from kaggle_nerve.search.trial import ERROR, FIGURES, first_line
 STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 """Names of the states of ended trials, in the order of the table."""
 
+LONGEST = 20
+"""Largest number of trials to print."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -51,8 +54,8 @@ class Outcome:
 
     @property
     def preset(self) -> Row | None:
-        """The finished trial with the preset's own settings, if there is one."""
-        return next((row for row in self.rows if row.is_preset and row.figures), None)
+        """The trial with the preset's own settings, finished or not; None if they lie outside of the space."""
+        return next((row for row in self.rows if row.is_preset), None)
 
     def as_dict(self) -> dict[str, Any]:
         """Convert the outcome to plain values for JSON."""
@@ -76,7 +79,7 @@ def rows_of(trials: Sequence[FrozenTrial]) -> list[Row]:
 
     return [
         Row(
-            claims.number(trial),
+            claims.shown_number(trial),
             STATES[trial.state],
             trial.value,
             trial.user_attrs.get(FIGURES, {}),
@@ -94,7 +97,7 @@ def table(outcome: Outcome) -> str:
     extra = outcome.search.objective == "present_dice"
     heading = f"rank trial  {'mean Dice (95 %)':<25} none dropped    AUC  {'with mask  ' * extra}settings"
     lines = [heading]
-    for rank, row in enumerate(outcome.rows, 1):
+    for rank, row in enumerate(outcome.rows[:LONGEST], 1):
         changes = differences(outcome.search, row) or ("the preset" if row.is_preset else "")
         if row.state == "finished":
             with_mask = f"{row.figures['present_dice']:9.4f}  " * extra
@@ -104,6 +107,8 @@ def table(outcome: Outcome) -> str:
             lines.append(f"   - {row.number:>5}  pruned at {row.value or 0:.4f}; {changes}")
         else:
             lines.append(f"   - {row.number:>5}  failed ({first_line(row.error)}); {changes}")
+    if len(outcome.rows) > LONGEST:
+        lines.append(f"... and {len(outcome.rows) - LONGEST} more on the page.")
     return "\n".join([*lines, f"{counts(outcome.rows)}; ranked by {words}."])
 
 
@@ -117,11 +122,28 @@ def figures_text(figures: dict[str, Any]) -> str:
 def differences(search: Search, row: Row) -> str:
     """List the trial's settings that differ from the preset's, such as ``batch=8 learning_rate=0.0021``."""
     preset = search.preset.flat()
-    return " ".join(
-        f"{search.space.label(key)}={value_text(value)}"
+    changed = {
+        key: value
         for key, value in row.values.items()
         if value != search.space.parts[key].encode(preset[key])
-    )
+    }
+    return search.space.text(changed)
+
+
+def _preset_sentence(outcome: Outcome) -> str:
+    """Say how the preset's own settings compare."""
+    preset, objective = outcome.preset, outcome.search.objective
+    if preset is None:
+        return "The preset lies outside of the space, so there is nothing to compare with."
+    if preset is outcome.best:
+        return "No trial was better than the preset itself."
+    if not preset.figures:
+        ending = "failed" if preset.state == "failed" else "was pruned"
+        return f"The preset's own trial {preset.number} {ending}, so there is nothing to compare with."
+    value = preset.figures[objective]
+    gain = outcome.again[objective] - value
+    verdict = f"a gain of {gain:.4f}" if gain > 0 else "so the search has gained nothing"
+    return f"The preset itself: {value:.4f}; against the second training, {verdict}."
 
 
 def counts(rows: Sequence[Row]) -> str:
@@ -137,24 +159,12 @@ def sentence(outcome: Outcome) -> str:
     words, best, again = OBJECTIVES[objective].words, outcome.best, outcome.again
     value, other = best.figures[objective], again[objective]
     interval = f" ({again['low']:.4f} to {again['high']:.4f})" if objective == "dice" else ""
-    excess = (
-        f"so {value - other:.4f} of it is selection and chance"
-        if value > other
-        else "so chance is larger here than what selection adds"
-    )
+    excess = f"so {value - other:.4f} of it is selection and chance" if value > other else "no less than that"
     lines = [
         f"Best of {len(outcome.rows)} trials by {words}: {value:.4f} (trial {best.number}); trained again with another "
         f"seed: {other:.4f}{interval}, {excess}.",
     ]
-    if outcome.preset is None:
-        lines.append("The preset lies outside of the space, so there is no trial to compare it with.")
-    elif outcome.preset is best:
-        lines.append("No trial was better than the preset itself.")
-    else:
-        preset = outcome.preset.figures[objective]
-        gain = other - preset
-        verdict = f"a gain of {gain:.4f}" if gain > 0 else "so the search has gained nothing"
-        lines.append(f"The preset itself: {preset:.4f}; against the second training, {verdict}.")
+    lines.append(_preset_sentence(outcome))
     auc = "-" if again["presence_auc"] is None else f"{again['presence_auc']:.3f}"
     lines.append(
         f"The second training: mean Dice {again['dice']:.4f} (95 % over patients {again['low']:.4f} to "
@@ -162,8 +172,3 @@ def sentence(outcome: Outcome) -> str:
         f"all-empty {again['all_empty']:.4f}."
     )
     return "\n".join(lines)
-
-
-def value_text(value: Any) -> str:
-    """Format a setting's value: numbers with four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -53,6 +53,8 @@ class Worker:
             with self._claim(count) as claim:
                 if claim is None:
                     return True
+                parameters = self._study.search.space.text(claim.trial.params)
+                self._means.reporter.say(f"Trial {claims.number(claim.name)} with {parameters}")
                 state = train_trial(self._study, claim.trial, claim.name, self._means)
                 if state is None:
                     self._hand_over(claim.trial, claim.name)
@@ -100,7 +102,7 @@ class Worker:
         for trial in left:
             if trials[trial.number].state != TrialState.RUNNING:
                 continue  # its worker ended it, and then released the lock
-            self._means.reporter.say(f"Trial {claims.number(trial)} was interrupted and goes on.")
+            self._means.reporter.say(f"Trial {claims.shown_number(trial)} was interrupted and goes on.")
             self._hand_over(trial, claims.run_name(trial))
         for number in claims.successors(trials):
             if trials[number].state == TrialState.RUNNING:  # killed between the two steps of _hand_over
@@ -132,9 +134,9 @@ class Worker:
         trial, those = trials[claim.trial.number], claims.counted(trials)
         done = sum(one.state.is_finished() for one in those)
         best = claims.ranked(those)[:1]
-        text = f"; best so far {best[0].value:.4f}, trial {claims.number(best[0])}" if best else ""
+        text = f"; best so far {best[0].value:.4f}, trial {claims.shown_number(best[0])}" if best else ""
         self._means.reporter.say(
-            f"Trial {claims.number(trial)}: {_result(trial)}. {done} of {count} trials are finished{text}"
+            f"Trial {claims.shown_number(trial)}: {_result(trial)}. {done} of {count} trials are finished{text}"
         )
 
     def _discard(self) -> None:
