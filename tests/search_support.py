@@ -13,7 +13,7 @@ from kaggle_nerve.runs import Run
 from kaggle_nerve.search.space import parse_space
 from kaggle_nerve.search.storage import parse_place
 from kaggle_nerve.search.study import Search, Study, open_study
-from kaggle_nerve.search.trial import Means
+from kaggle_nerve.search.trial import Trainer
 from kaggle_nerve.settings import Settings, apply_changes, load_preset, save_settings
 from kaggle_nerve.storage import write_text
 
@@ -38,8 +38,8 @@ def study(folder: Path, storage: str = "sqlite", **changes: Any) -> Study:
     return open_study(search(folder, **changes), parse_place(storage, folder), side_by_side=1)
 
 
-class FakeMeans(Means):
-    """Means that write the histories of two folds, and score settings by their learning rate: the nearer to 1e-2, the
+class FakeTrainer(Trainer):
+    """Writes the histories of two folds, and scores settings by their learning rate: the nearer to 1e-2, the
     better. ``epoch(run, number)`` is called before each epoch.
     """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
-from search_support import FakeMeans, fail, old, score, search, settings, study, trial
+from search_support import FakeTrainer, fail, old, score, search, settings, study, trial
 from training_support import Told
 
 from kaggle_nerve.errors import NerveError
@@ -129,9 +129,9 @@ def test_scores_are_read_from_histories(tmp_path):
 @pytest.mark.parametrize("storage", ["sqlite", "journal"])
 def test_a_search_trains_as_many_trials_as_wanted_and_tells_what_is_selection(tmp_path, storage):
     folder, told = tmp_path / "search-tiny", Told()
-    means = FakeMeans(told)
-    outcome, elsewhere = run_search(search(folder), parse_place(storage, folder), 6, means)
-    assert (len(outcome.rows), elsewhere, len(means.trained)) == (6, 0, 7)
+    trainer = FakeTrainer(told)
+    outcome, elsewhere = run_search(search(folder), parse_place(storage, folder), 6, trainer)
+    assert (len(outcome.rows), elsewhere, len(trainer.trained)) == (6, 0, 7)
     best = max(outcome.rows, key=lambda row: row.figures["dice"])
     assert outcome.best == best
     assert outcome.preset.values == {"optimiser.learning_rate": 3e-3, "training.batch": 16}
@@ -155,23 +155,23 @@ def test_a_search_trains_as_many_trials_as_wanted_and_tells_what_is_selection(tm
     assert saved.description.startswith("Best of 6 trials of search search-tiny: dice ")
     assert load_settings(folder / "again" / "settings.toml").seed == 1
     # The same call once more has nothing to train but the last run, which was trained already.
-    again = FakeMeans()
+    again = FakeTrainer()
     assert run_search(search(folder), parse_place(storage, folder), 6, again)[0] == outcome
     assert again.trained == ["again"]
 
 
 def test_a_longer_search_goes_on(tmp_path):
     place = parse_place("sqlite", tmp_path / "s")
-    run_search(search(tmp_path / "s"), place, 3, FakeMeans())
-    means = FakeMeans()
-    outcome, _ = run_search(search(tmp_path / "s"), place, 5, means)
-    assert (len(outcome.rows), means.trained) == (5, ["trial-0003", "trial-0004", "again"])
+    run_search(search(tmp_path / "s"), place, 3, FakeTrainer())
+    trainer = FakeTrainer()
+    outcome, _ = run_search(search(tmp_path / "s"), place, 5, trainer)
+    assert (len(outcome.rows), trainer.trained) == (5, ["trial-0003", "trial-0004", "again"])
 
 
 def test_trials_are_proposed_alike_whether_the_search_is_interrupted_or_not(tmp_path):
     def parameters(name: str, *counts: int) -> list[dict]:
         for count in counts:
-            Worker(study(tmp_path / name), FakeMeans()).run(count)
+            Worker(study(tmp_path / name), FakeTrainer()).run(count)
         return [one.params for one in study(tmp_path / name).trials()]
 
     at_once = parameters("one", 8)
@@ -189,12 +189,12 @@ def test_a_stopped_trial_goes_on_in_its_run(tmp_path):
     def stop() -> bool:
         return len(epochs) == 2 * 8 + 3
 
-    assert not Worker(study(tmp_path / "s"), FakeMeans(stop=stop, epoch=note)).run(4)
+    assert not Worker(study(tmp_path / "s"), FakeTrainer(stop=stop, epoch=note)).run(4)
     assert epochs[-1] == ("trial-0002", 3)
-    means = FakeMeans(told := Told(), epoch=note)
-    assert Worker(study(tmp_path / "s"), means).run(4)
+    trainer = FakeTrainer(told := Told(), epoch=note)
+    assert Worker(study(tmp_path / "s"), trainer).run(4)
     assert epochs[19] == ("trial-0002", 4)
-    assert means.trained == ["trial-0002", "trial-0004"]
+    assert trainer.trained == ["trial-0002", "trial-0004"]
     done = claims.counted(study(tmp_path / "s").trials())
     assert [(claims.shown_number(one), one.state.name) for one in done] == [
         (0, "COMPLETE"), (1, "COMPLETE"), (2, "COMPLETE"), (4, "COMPLETE"),
@@ -213,16 +213,16 @@ def die(run: Run, number: int) -> None:
 
 def test_a_dead_workers_trial_is_taken_over(tmp_path):
     with pytest.raises(Killed):
-        Worker(study(tmp_path / "s"), FakeMeans(epoch=die)).run(3)
+        Worker(study(tmp_path / "s"), FakeTrainer(epoch=die)).run(3)
     assert [one.state.name for one in study(tmp_path / "s").trials()] == ["COMPLETE", "RUNNING"]
     # While its lock is held, somebody trains it.
-    other = FakeMeans()
+    other = FakeTrainer()
     with hold_lock(tmp_path / "s" / "locks" / "trial-0001", "held"):
         assert Worker(study(tmp_path / "s"), other).run(3)
     assert other.trained == ["trial-0002"]
-    means = FakeMeans(told := Told())
-    outcome, _ = run_search(search(tmp_path / "s"), parse_place("sqlite", tmp_path / "s"), 3, means)
-    assert means.trained == ["trial-0001", "again"]
+    trainer = FakeTrainer(told := Told())
+    outcome, _ = run_search(search(tmp_path / "s"), parse_place("sqlite", tmp_path / "s"), 3, trainer)
+    assert trainer.trained == ["trial-0001", "again"]
     assert "Trial 1 was interrupted and goes on." in told.lines
     assert sorted(row.number for row in outcome.rows) == [0, 1, 2]
     states = [one.state.name for one in study(tmp_path / "s").trials()]
@@ -232,10 +232,10 @@ def test_a_dead_workers_trial_is_taken_over(tmp_path):
 def test_a_takeover_that_was_cut_off_is_not_repeated(tmp_path):
     """Killed between the two steps of handing a trial over: it has a successor, and seems to run."""
     with pytest.raises(Killed):
-        Worker(study(tmp_path / "s"), FakeMeans(epoch=die)).run(3)
+        Worker(study(tmp_path / "s"), FakeTrainer(epoch=die)).run(3)
     opened = study(tmp_path / "s")
     opened.enqueue(opened.trials()[1].params, {claims.CONTINUES: 1, claims.RUN: "trial-0001"})
-    assert Worker(opened, FakeMeans()).run(3)
+    assert Worker(opened, FakeTrainer()).run(3)
     trials = opened.trials()
     assert [one.state.name for one in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert trials[2].user_attrs["continues"] == 1
@@ -243,28 +243,28 @@ def test_a_takeover_that_was_cut_off_is_not_repeated(tmp_path):
 
 def test_the_presets_trial_stays_the_presets_when_it_is_continued(tmp_path):
     stops = iter([False, True])
-    assert not Worker(study(tmp_path / "s"), FakeMeans(stop=lambda: next(stops, True))).run(2)
-    outcome, _ = run_search(search(tmp_path / "s"), parse_place("sqlite", tmp_path / "s"), 2, FakeMeans())
+    assert not Worker(study(tmp_path / "s"), FakeTrainer(stop=lambda: next(stops, True))).run(2)
+    outcome, _ = run_search(search(tmp_path / "s"), parse_place("sqlite", tmp_path / "s"), 2, FakeTrainer())
     assert outcome.preset.figures["dice"] == 0.893
 
 
 def test_workers_share_the_trials(tmp_path):
     """Two in threads of one process, on one storage: never more trials than wanted, none twice."""
-    means = [FakeMeans(), FakeMeans()]
-    threads = [threading.Thread(target=Worker(study(tmp_path / "s"), one).run, args=(10,)) for one in means]
+    trainer = [FakeTrainer(), FakeTrainer()]
+    threads = [threading.Thread(target=Worker(study(tmp_path / "s"), one).run, args=(10,)) for one in trainer]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
     done = study(tmp_path / "s").trials()
     assert [one.state.name for one in done] == ["COMPLETE"] * 10
-    assert sorted(means[0].trained + means[1].trained) == [f"trial-{number:04d}" for number in range(10)]
-    assert min(len(one.trained) for one in means) > 0
+    assert sorted(trainer[0].trained + trainer[1].trained) == [f"trial-{number:04d}" for number in range(10)]
+    assert min(len(one.trained) for one in trainer) > 0
 
 
 def test_surplus_trials_of_workers_without_a_common_folder_are_dropped(tmp_path):
     opened = study(tmp_path / "s")
-    worker = Worker(opened, FakeMeans())
+    worker = Worker(opened, FakeTrainer())
     worker.run(3)
     late = opened.ask(3)  # asked by another worker before the third was finished
     found = opened.trials()
@@ -284,7 +284,7 @@ def test_a_failed_trial_is_told_and_the_search_goes_on(tmp_path):
 
     folder, told = tmp_path / "s", Told()
     outcome, _ = run_search(
-        search(folder), parse_place("sqlite", folder), 4, FakeMeans(told, epoch=fail_once)
+        search(folder), parse_place("sqlite", folder), 4, FakeTrainer(told, epoch=fail_once)
     )
     failed = outcome.rows[-1]
     assert (failed.number, failed.state, failed.error) == (
@@ -303,25 +303,25 @@ def test_settings_that_do_not_fit_together_fail_alone(tmp_path):
     """A window above the middle does not go with frames upside down: no network is built for that."""
     space = "model.window = [0.8, 1.0]\naugmentation.vflip = [0.0, 0.5]"
     opened = study(tmp_path / "s", space=space)
-    means = FakeMeans()
-    assert Worker(opened, means).run(12)
+    trainer = FakeTrainer()
+    assert Worker(opened, trainer).run(12)
     errors = {one.user_attrs["error"] for one in opened.trials() if one.state.name == "FAIL"}
     assert len(errors) == 1
     assert errors.pop().startswith("mine.toml: model.window = 0.8 leaves out more below than above")
-    assert 0 < len(means.trained) < 12
+    assert 0 < len(trainer.trained) < 12
 
 
 def test_nothing_but_failures_ends_the_search(tmp_path):
     folder = tmp_path / "s"
     with pytest.raises(SearchError) as caught:
-        Worker(study(folder), FakeMeans(epoch=fail)).run(20)
+        Worker(study(folder), FakeTrainer(epoch=fail)).run(20)
     assert str(caught.value) == (
         "3 trials failed one after the other, the last one with: Fold 0: The loss became nan in epoch 1; train another "
         "run. The same command goes on with other trials."
     )
     assert len(study(folder).trials()) == 3
     with pytest.raises(NerveError, match="None of the 3 trials of search s was finished"):
-        conclude(study(folder), FakeMeans())
+        conclude(study(folder), FakeTrainer())
 
 
 def test_bad_trials_are_pruned(tmp_path):
@@ -333,13 +333,12 @@ def test_bad_trials_are_pruned(tmp_path):
     next(rates)  # the preset's own
     for rate in rates:
         opened.enqueue({"optimiser.learning_rate": rate}, {})
-    means = FakeMeans(told := Told(), epoch=lambda run, number: epochs.append((run.name, number)))
-    object.__setattr__(means, "look", 0)
+    trainer = FakeTrainer(told := Told(), epoch=lambda run, number: epochs.append((run.name, number)))
     from kaggle_nerve.search import trial as trials
 
     trials.LOOK_SECONDS, before = 0.0, trials.LOOK_SECONDS
     try:
-        assert Worker(opened, means).run(6)
+        assert Worker(opened, trainer).run(6)
     finally:
         trials.LOOK_SECONDS = before
     assert [one.state.name for one in opened.trials()] == ["COMPLETE"] * 5 + ["PRUNED"]
@@ -356,7 +355,7 @@ def test_bad_trials_are_pruned(tmp_path):
 
 @pytest.mark.parametrize("pruner", ["hyperband", "none"])
 def test_other_pruners_end_searches_too(tmp_path, pruner):
-    assert Worker(study(tmp_path / "s", pruner=pruner), FakeMeans()).run(8)
+    assert Worker(study(tmp_path / "s", pruner=pruner), FakeTrainer()).run(8)
     assert len(claims.counted(study(tmp_path / "s", pruner=pruner).trials())) == 8
 
 
@@ -389,7 +388,7 @@ def test_another_storage_under_the_same_name_is_refused(tmp_path):
 
 
 def test_a_runs_folder_is_no_searchs(tmp_path):
-    FakeMeans().train_run(tmp_path, "small", settings(), lambda: True)
+    FakeTrainer().train_run(tmp_path, "small", settings(), lambda: True)
     with pytest.raises(NerveError, match="small is a run and no search; name another --name"):
         study(tmp_path / "small")
 
@@ -397,7 +396,7 @@ def test_a_runs_folder_is_no_searchs(tmp_path):
 def test_a_preset_outside_of_the_space_is_no_trial(tmp_path):
     told, folder = Told(), tmp_path / "s"
     space = "training.batch = [4, 8]"
-    outcome, _ = run_search(search(folder, space), parse_place("sqlite", folder), 2, FakeMeans(told))
+    outcome, _ = run_search(search(folder, space), parse_place("sqlite", folder), 2, FakeTrainer(told))
     assert "The preset itself lies outside of the space, so it is no trial." in told.lines
     assert outcome.preset is None
     assert "The preset lies outside of the space, so there is nothing to compare with." in table.sentence(
@@ -411,15 +410,15 @@ def test_a_preset_that_fails_is_told(tmp_path):
             fail(run, number)
 
     folder = tmp_path / "s"
-    outcome, _ = run_search(search(folder), parse_place("sqlite", folder), 4, FakeMeans(epoch=fail_first))
+    outcome, _ = run_search(search(folder), parse_place("sqlite", folder), 4, FakeTrainer(epoch=fail_first))
     assert "The preset's own trial 0 failed, so there is nothing to compare with." in table.sentence(outcome)
     assert "failed, the preset" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_fold_of_all_subjects_is_left_to_the_preset_file(tmp_path):
     folder = tmp_path / "s"
-    means = FakeMeans()
-    run_search(search(folder, preset=settings("folds=2+all")), parse_place("sqlite", folder), 2, means)
+    trainer = FakeTrainer()
+    run_search(search(folder, preset=settings("folds=2+all")), parse_place("sqlite", folder), 2, trainer)
     assert load_settings(folder / "again" / "settings.toml").folds == "2"
     assert load_preset(str(folder / "best.toml")).folds == "2+all"
 
@@ -486,23 +485,23 @@ def test_runs_of_failed_trials_keep_what_explains_them(tmp_path):
         if run.name == "trial-0001" and run.fold(1).folder.is_dir():
             fail(run, number)
 
-    Worker(study(tmp_path / "s"), FakeMeans(epoch=fail_late)).run(3)
+    Worker(study(tmp_path / "s"), FakeTrainer(epoch=fail_late)).run(3)
     names = {path.name for path in (tmp_path / "s" / "trial-0001").rglob("*") if path.is_file()}
     assert names == {"settings.toml", "history.csv", "worker.log"}
 
 
 def test_more_runs_are_kept_on_request(tmp_path):
     opened = study(tmp_path / "s")
-    Worker(opened, FakeMeans(), keep=2).run(5)
+    Worker(opened, FakeTrainer(), keep=2).run(5)
     best = [claims.run_name(one) for one in claims.ranked(opened.trials())[:2]]
     assert sorted(path.name for path in (tmp_path / "s").glob("trial-0*")) == sorted(best)
     shutil.rmtree(tmp_path / "s" / best[0])
-    Worker(opened, FakeMeans(), keep=2).run(5)
+    Worker(opened, FakeTrainer(), keep=2).run(5)
 
 
 def test_the_page_has_figures_plots_and_trials(tmp_path):
     folder = tmp_path / "search-tiny"
-    run_search(search(folder), parse_place("sqlite", folder), 4, FakeMeans())
+    run_search(search(folder), parse_place("sqlite", folder), 4, FakeTrainer())
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Best of 4 trials by mean Dice" in page
     assert page.count("<svg") == 3
@@ -514,6 +513,6 @@ def test_the_page_has_figures_plots_and_trials(tmp_path):
 
 def test_two_trials_are_enough_for_a_page(tmp_path):
     folder = tmp_path / "s"
-    run_search(search(folder), parse_place("sqlite", folder), 2, FakeMeans())
+    run_search(search(folder), parse_place("sqlite", folder), 2, FakeTrainer())
     assert "Fewer than 3 trials are finished." in (folder / "report.html").read_text(encoding="utf-8")
     assert Path(folder / "importance.png").is_file()

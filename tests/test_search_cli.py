@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from cli_support import command
 from processes import wait_until
-from search_support import FakeMeans, study
+from search_support import FakeTrainer, study
 from support import write_competition
 from training_support import FAST, Told, settings
 
@@ -31,7 +31,7 @@ from kaggle_nerve.search.run import run_search
 from kaggle_nerve.search.space import parse_space
 from kaggle_nerve.search.storage import parse_place
 from kaggle_nerve.search.study import Search, Study, open_study
-from kaggle_nerve.search.trial import Means
+from kaggle_nerve.search.trial import Trainer
 from kaggle_nerve.search.worker import Worker
 from kaggle_nerve.settings import load_preset
 from kaggle_nerve.storage import read_json
@@ -53,8 +53,8 @@ def test_trials_are_runs_and_the_preset_file_trains(data, tmp_path):
     preset = settings("folds=2/2", "training.epochs=2")
     source = training_source(locate(data))
     searched = Search(folder, preset, parse_space(SPACE, "mine.toml"), "kept_present_dice", "median", source)
-    means = Means(data, train_folds, Told(), lambda: False, isolate=False)
-    outcome, _ = run_search(searched, parse_place("sqlite", folder), 2, means)
+    trainer = Trainer(data, train_folds, Told(), lambda: False, isolate=False)
+    outcome, _ = run_search(searched, parse_place("sqlite", folder), 2, trainer)
     assert outcome is not None
     best = open_run(folder, f"trial-{outcome.best.number:04d}")
     assert best.fold(0).facts()
@@ -97,8 +97,8 @@ def test_without_optuna_a_sentence_says_how_to_install_it(data, tmp_path, monkey
     monkeypatch.setattr(search, "find_spec", lambda name: None)
     done = command(tmp_path, "search", "--preset", "tiny", "--data", data, code=1)
     assert done.stderr == (
-        "Error: `search` needs Optuna, which is not installed: run `pip install 'kaggle-nerve[search]'`, and the same "
-        "command again.\n"
+        "Error: This needs the package optuna, which is not installed: run `pip install 'kaggle-nerve[search]'`, and "
+        "the same command again.\n"
     )
 
 
@@ -309,8 +309,8 @@ def test_two_workers_share_a_postgresql_server(postgres, data, tmp_path):
 def test_workers_without_a_common_folder_share_a_postgresql_server(postgres, tmp_path):
     """Two in threads, with runs folders of their own, as on two machines: never more trials than wanted."""
     folders = [tmp_path / name / "apart" for name in ("one", "two")]
-    means = [FakeMeans(), FakeMeans()]
-    workers = [Worker(study(folder, postgres), one) for folder, one in zip(folders, means, strict=True)]
+    trainer = [FakeTrainer(), FakeTrainer()]
+    workers = [Worker(study(folder, postgres), one) for folder, one in zip(folders, trainer, strict=True)]
     threads = [threading.Thread(target=worker.run, args=(8,)) for worker in workers]
     for thread in threads:
         thread.start()
@@ -318,5 +318,5 @@ def test_workers_without_a_common_folder_share_a_postgresql_server(postgres, tmp
         thread.join(120)
     done = claims.counted(study(folders[0], postgres).trials())
     assert [trial.state.name for trial in done] == ["COMPLETE"] * 8
-    assert sorted(means[0].trained + means[1].trained) == sorted(map(claims.run_name, done))
-    assert min(len(one.trained) for one in means) > 0
+    assert sorted(trainer[0].trained + trainer[1].trained) == sorted(map(claims.run_name, done))
+    assert min(len(one.trained) for one in trainer) > 0

@@ -107,7 +107,7 @@ def search(
              kaggle-nerve search --preset small --space mine.toml --storage postgresql://me@host/optuna
              kaggle-nerve train-folds --preset runs/search-small/best.toml
     """
-    from kaggle_nerve.search import require_optuna
+    from kaggle_nerve.search import require_package
     from kaggle_nerve.search.space import load_space
 
     started = time.monotonic()
@@ -121,7 +121,7 @@ def search(
             f"training.start = {settings.training.start!r} is a run, whose folds held out other patients than those of "
             "another seed; a search starts from scratch, or from a file."
         )
-    require_optuna()
+    require_package("optuna")
 
     from kaggle_nerve import devices
     from kaggle_nerve.cli.backend import load_keras
@@ -134,7 +134,7 @@ def search(
     from kaggle_nerve.search import run, table
     from kaggle_nerve.search.storage import parse_place
     from kaggle_nerve.search.study import Search
-    from kaggle_nerve.search.trial import Means
+    from kaggle_nerve.search.trial import Trainer
     from kaggle_nerve.training.run_folds import train_folds
 
     folder = runs_dir / (name or f"search-{default_name(preset, settings)}")
@@ -145,14 +145,14 @@ def search(
             over = time_budget is not None and time.monotonic() - started >= time_budget
             return over or interrupt.stop()
 
-        means = Means(
+        trainer = Trainer(
             data_dir, train_folds, TerminalReporter(), stop, workers, jobs, time_budget=trial_budget
         )
         outcome, elsewhere = run.run_search(
             Search(folder, settings, space, objective, pruner, source),
             place,
             count,
-            means,
+            trainer,
             keep=keep,
             side_by_side=jobs or max(1, len(devices.multiple_gpus())),
         )

@@ -13,10 +13,10 @@ from importlib.util import find_spec
 from kaggle_nerve.errors import NerveError
 
 
-def require_optuna() -> None:
-    """Raise NerveError if Optuna is not installed."""
-    if find_spec("optuna") is None:
+def require_package(name: str) -> None:
+    """Raise NerveError if the optional package ``name`` is not installed."""
+    if find_spec(name) is None:
         raise NerveError(
-            "`search` needs Optuna, which is not installed: run `pip install 'kaggle-nerve[search]'`, and the same "
-            "command again."
+            f"This needs the package {name}, which is not installed: run `pip install 'kaggle-nerve[search]'`, and the "
+            "same command again."
         )

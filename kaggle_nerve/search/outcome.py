@@ -12,7 +12,7 @@ from kaggle_nerve.runs.run import SETTINGS, is_run
 from kaggle_nerve.search import claims, page
 from kaggle_nerve.search.study import Search, Study
 from kaggle_nerve.search.table import Outcome, rows_of
-from kaggle_nerve.search.trial import ERROR, Means, first_line
+from kaggle_nerve.search.trial import ERROR, Trainer, first_line
 from kaggle_nerve.settings import Settings, load_settings, save_settings
 from kaggle_nerve.storage import write_text
 
@@ -25,39 +25,40 @@ BEST = "best.toml"
 REPORT = "report.html"
 
 
-def conclude(study: Study, means: Means) -> Outcome | None:
+def conclude(study: Study, trainer: Trainer) -> Outcome | None:
     """Train the best trial's settings again, write preset file, plots and page; return the outcome.
 
-    Return None if ``means.stop`` ended that training; the next call goes on. Raise NerveError if no trial is finished,
-    or if another worker concludes the search.
+    Return None if ``trainer.stop`` ended that training; the next call goes on. Raise NerveError if no trial is
+    finished, or if another worker concludes the search.
     """
-    search, trials = study.search, claims.counted(study.trials())
+    search = study.search
+    trials = [trial for trial in claims.counted(study.trials()) if trial.state.is_finished()]
     if not claims.ranked(trials):
         raise NerveError(_none_finished(search, trials))
     message = f"Another worker ends search {search.name} already; its results come to {search.folder}."
     with hold_lock(search.folder / ".outcome.lock", message):
         best = claims.ranked(trials)[0]
         settings = search.space.apply(search.settings, best.params)
-        figures = _train_again(search, settings, means)
+        figures = _train_again(search, settings, trainer)
         if figures is None:
             return None
         outcome = Outcome(search, rows_of(trials), figures)
         _save_preset(outcome, search.space.apply(search.preset, best.params))
         page.write_plots(outcome, study.optuna)
-        text = page.render(outcome, study.optuna, settings, means.origin())
+        text = page.render(outcome, study.optuna, settings, trainer.origin())
         write_text(search.folder / REPORT, text)
         return outcome
 
 
-def _train_again(search: Search, settings: Settings, means: Means) -> dict | None:
+def _train_again(search: Search, settings: Settings, trainer: Trainer) -> dict | None:
     """Train ``settings`` with the next seed, which also assigns patients to other folds; return the figures."""
     again = dataclasses.replace(settings, seed=settings.seed + 1)
     folder = search.folder / AGAIN
     if is_run(folder) and load_settings(folder / SETTINGS).digest() != again.digest():
         shutil.rmtree(folder)  # of an earlier best trial
-    means.reporter.say(f"The best trial is trained again with seed {again.seed}.")
-    run, is_finished = means.train_run(search.folder, AGAIN, again, means.stop)
-    return means.figures(run) if is_finished else None
+    trainer.reporter.say(f"The best trial is trained again with seed {again.seed}.")
+    run, is_finished = trainer.train_run(search.folder, AGAIN, again, trainer.stop)
+    return trainer.figures(run) if is_finished else None
 
 
 def _save_preset(outcome: Outcome, settings: Settings) -> None:

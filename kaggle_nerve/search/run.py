@@ -5,12 +5,12 @@ from kaggle_nerve.search.outcome import conclude
 from kaggle_nerve.search.storage import Place
 from kaggle_nerve.search.study import PRESET, Search, Study, open_study
 from kaggle_nerve.search.table import Outcome
-from kaggle_nerve.search.trial import Means
+from kaggle_nerve.search.trial import Trainer
 from kaggle_nerve.search.worker import Worker
 
 
 def run_search(
-    search: Search, place: Place, count: int, means: Means, *, keep: int = 1, side_by_side: int = 1
+    search: Search, place: Place, count: int, trainer: Trainer, *, keep: int = 1, side_by_side: int = 1
 ) -> tuple[Outcome | None, int]:
     """Train trials until there are ``count``, then conclude the search; go on with what earlier calls have left.
 
@@ -18,13 +18,13 @@ def run_search(
     Return the outcome, None if there is none yet, and how many trials other workers still train: without any, the
     worker was stopped, and the same call goes on.
     """
-    study = open_study(search, place, side_by_side, means.reporter)
+    study = open_study(search, place, side_by_side, trainer.reporter)
     if not any(PRESET in trial.user_attrs for trial in study.trials()):
-        means.reporter.say("The preset itself lies outside of the space, so it is no trial.")
-    if not Worker(study, means, keep).run(count):
+        trainer.reporter.say("The preset itself lies outside of the space, so it is no trial.")
+    if not Worker(study, trainer, keep).run(count):
         return None, 0
     unfinished = _unfinished(study)
-    return (None, unfinished) if unfinished else (conclude(study, means), 0)
+    return (None, unfinished) if unfinished else (conclude(study, trainer), 0)
 
 
 def _unfinished(study: Study) -> int:

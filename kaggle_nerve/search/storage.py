@@ -15,6 +15,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.search import require_package
 
 SQLITE, JOURNAL = "sqlite", "journal"
 FILES = {SQLITE: "trials.db", JOURNAL: "trials.journal"}
@@ -86,6 +87,7 @@ class Place:
 
     def _open(self) -> BaseStorage:
         if self.url:
+            require_package("psycopg")
             url = DRIVER + self.url[self.url.index(":") :]
             return _create_tables(lambda: RDBStorage(url, engine_kwargs={"pool_pre_ping": True}))
         path = (self.folder / FILES[self.kind]).absolute()

@@ -61,8 +61,8 @@ class Train(Protocol):
 
 
 @dataclass(frozen=True)
-class Means:
-    """How this worker trains: everything that may differ between the workers of a search.
+class Trainer:
+    """Trains and scores runs for this worker. Its settings may differ between the workers of a search.
 
     ``stop`` returns True once the worker is to end; ``time_budget``: seconds for each trial's training, or None.
     """
@@ -147,18 +147,18 @@ class Watch:
             return False
 
 
-def train_trial(study: Study, trial: Trial, name: str, means: Means) -> TrialState | None:
+def train_trial(study: Study, trial: Trial, name: str, trainer: Trainer) -> TrialState | None:
     """Train and score a trial as run ``name`` and end it in the study; return its state, None if it was stopped.
 
     A trial that cannot be trained, or whose folds fail, ends as failed, with the error's sentence.
     """
     try:
         with _signs_of_life(trial):
-            figures = _train(study, trial, name, means)
+            figures = _train(study, trial, name, trainer)
     except StorageError:
         raise
     except NerveError as fault:
-        if means.stop():
+        if trainer.stop():
             return None
         study.note(trial, **{ERROR: str(fault)})
         study.finish(trial, TrialState.FAIL)
@@ -170,12 +170,12 @@ def train_trial(study: Study, trial: Trial, name: str, means: Means) -> TrialSta
     return TrialState.COMPLETE
 
 
-def _train(study: Study, trial: Trial, name: str, means: Means) -> dict[str, Any] | TrialState | None:
+def _train(study: Study, trial: Trial, name: str, trainer: Trainer) -> dict[str, Any] | TrialState | None:
     """Train a trial; return its figures, or the state it ended in without, None if it was stopped."""
     folder = study.search.folder
     settings = study.search.space.apply(study.search.settings, trial.params)
-    watch = Watch(study, trial, Run(folder / name, settings), means.stop)
-    run, is_finished = means.train_run(folder, name, settings, watch)
+    watch = Watch(study, trial, Run(folder / name, settings), trainer.stop)
+    run, is_finished = trainer.train_run(folder, name, settings, watch)
     if watch.is_lost:
         return TrialState.FAIL
     if not is_finished:
@@ -184,7 +184,7 @@ def _train(study: Study, trial: Trial, name: str, means: Means) -> dict[str, Any
         study.finish(trial, TrialState.PRUNED)
         return TrialState.PRUNED
     watch.report()  # the last epochs, for later trials to be compared with
-    figures = means.figures(run)
+    figures = trainer.figures(run)
     if figures[study.search.objective] is None:
         raise NerveError(
             "presence has no AUC, since all frames have a mask or none has; choose another --objective"

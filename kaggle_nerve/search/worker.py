@@ -14,7 +14,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.locks import hold_lock, wait_for_lock
 from kaggle_nerve.search import claims
 from kaggle_nerve.search.study import LOCK, PRESET, Study
-from kaggle_nerve.search.trial import ERROR, Means, first_line, train_trial
+from kaggle_nerve.search.trial import ERROR, Trainer, first_line, train_trial
 
 LOCKS = "locks"
 """Folder of the locks of trials, held while a worker trains them."""
@@ -38,8 +38,8 @@ class Claim:
 class Worker:
     """Takes and trains trials. ``keep``: of how many of the best trials the runs are kept."""
 
-    def __init__(self, study: Study, means: Means, keep: int = 1):
-        self._study, self._means, self._keep = study, means, keep
+    def __init__(self, study: Study, trainer: Trainer, keep: int = 1):
+        self._study, self._trainer, self._keep = study, trainer, keep
         self._folder = study.search.folder
         self._place = f"{socket.gethostname()}:{self._folder.resolve()}"
 
@@ -49,13 +49,13 @@ class Worker:
         Trials that other workers train may be unfinished then. Raise SearchError if too many fail in a row.
         """
         failures = 0
-        while not self._means.stop():
+        while not self._trainer.stop():
             with self._claim(count) as claim:
                 if claim is None:
                     return True
                 parameters = self._study.search.space.text(claim.trial.params)
-                self._means.reporter.say(f"Trial {claims.number(claim.name)} with {parameters}")
-                state = train_trial(self._study, claim.trial, claim.name, self._means)
+                self._trainer.reporter.say(f"Trial {claims.number(claim.name)} with {parameters}")
+                state = train_trial(self._study, claim.trial, claim.name, self._trainer)
                 if state is None:
                     self._hand_over(claim.trial, claim.name)
                     return False
@@ -70,7 +70,7 @@ class Worker:
         """Take the next trial and hold its lock; yield None if the search has ``count``."""
         with ExitStack() as held:
             with wait_for_lock(
-                self._folder / LOCK, "opens the search or takes a trial", self._means.reporter
+                self._folder / LOCK, "opens the search or takes a trial", self._trainer.reporter
             ):
                 self._take_over()
                 claim = self._next(count)
@@ -102,7 +102,7 @@ class Worker:
         for trial in left:
             if trials[trial.number].state != TrialState.RUNNING:
                 continue  # its worker ended it, and then released the lock
-            self._means.reporter.say(f"Trial {claims.shown_number(trial)} was interrupted and goes on.")
+            self._trainer.reporter.say(f"Trial {claims.shown_number(trial)} was interrupted and goes on.")
             self._hand_over(trial, claims.run_name(trial))
         for number in claims.successors(trials):
             if trials[number].state == TrialState.RUNNING:  # killed between the two steps of _hand_over
@@ -135,7 +135,7 @@ class Worker:
         done = sum(one.state.is_finished() for one in those)
         best = claims.ranked(those)[:1]
         text = f"; best so far {best[0].value:.4f}, trial {claims.shown_number(best[0])}" if best else ""
-        self._means.reporter.say(
+        self._trainer.reporter.say(
             f"Trial {claims.shown_number(trial)}: {_result(trial)}. {done} of {count} trials are finished{text}"
         )
 
@@ -159,9 +159,9 @@ class Worker:
         those = claims.counted(self._study.trials())
         is_proven = any(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in those)
         if failures >= FAILURES * (2 if is_proven else 1):
-            last = max((one for one in those if ERROR in one.user_attrs), key=lambda one: one.number)
+            errors = [trial.user_attrs[ERROR] for trial in those if ERROR in trial.user_attrs]
             raise SearchError(
-                f"{failures} trials failed one after the other, the last one with: {last.user_attrs[ERROR]} The same "
+                f"{failures} trials failed one after the other, the last one with: {''.join(errors[-1:])} The same "
                 "command goes on with other trials."
             )
 
