@@ -30,7 +30,7 @@ def settings(*changes: str) -> Settings:
 def search(folder: Path, space: str = SPACE, **changes: Any) -> Search:
     """A search of preset tiny in ``folder``."""
     values = {"preset": settings(), "objective": "dice", "pruner": "none", "source": "made"} | changes
-    return Search(folder, space=parse_space(space, "mine.toml"), **values)
+    return Search(folder.parent, folder.name, space=parse_space(space, "mine.toml"), **values)
 
 
 def study(folder: Path, storage: str = "sqlite", **changes: Any) -> Study:

@@ -15,6 +15,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.locks import hold_lock
 from kaggle_nerve.runs import Run
 from kaggle_nerve.search import claims, table
+from kaggle_nerve.search import trial as training
 from kaggle_nerve.search.outcome import conclude
 from kaggle_nerve.search.pruning import FoldScores, Plan, fold_scores
 from kaggle_nerve.search.run import run_search
@@ -324,7 +325,7 @@ def test_nothing_but_failures_ends_the_search(tmp_path):
         conclude(study(folder), FakeTrainer())
 
 
-def test_bad_trials_are_pruned(tmp_path):
+def test_bad_trials_are_pruned(tmp_path, monkeypatch):
     """Five good trials; the sixth has the lowest score, and is given up in the middle of its first fold."""
     epochs = []
     rates = iter([3e-3, 1e-2, 9e-3, 8e-3, 7e-3, 9e-2])
@@ -334,13 +335,8 @@ def test_bad_trials_are_pruned(tmp_path):
     for rate in rates:
         opened.enqueue({"optimiser.learning_rate": rate}, {})
     trainer = FakeTrainer(told := Told(), epoch=lambda run, number: epochs.append((run.name, number)))
-    from kaggle_nerve.search import trial as trials
-
-    trials.LOOK_SECONDS, before = 0.0, trials.LOOK_SECONDS
-    try:
-        assert Worker(opened, trainer).run(6)
-    finally:
-        trials.LOOK_SECONDS = before
+    monkeypatch.setattr(training, "LOOK_SECONDS", 0.0)
+    assert Worker(opened, trainer).run(6)
     assert [one.state.name for one in opened.trials()] == ["COMPLETE"] * 5 + ["PRUNED"]
     assert epochs[-1] == ("trial-0005", 2)  # the first step with a value
     pruned = opened.trials()[5]
@@ -351,6 +347,22 @@ def test_bad_trials_are_pruned(tmp_path):
         2: pytest.approx(0.893 / 2), 3: pytest.approx(0.893 * 0.75), 4: pytest.approx(0.893), 5: pytest.approx(0.893),
         6: pytest.approx(0.893 * 0.75), 7: pytest.approx(0.893 * 0.875), 8: pytest.approx(0.893),
     }  # fmt: skip
+
+
+def test_a_trial_that_another_worker_has_taken_over_is_given_up(tmp_path, monkeypatch):
+    """As after hours of sleep: the other one believed this worker dead."""
+    monkeypatch.setattr(training, "LOOK_SECONDS", 0.0)
+    opened = study(tmp_path / "s")
+    epochs = []
+
+    def take(run: Run, number: int) -> None:
+        epochs.append((run.name, number))
+        if epochs[-1] == ("trial-0001", 2):
+            study(tmp_path / "s").finish(1, TrialState.FAIL)
+
+    assert Worker(opened, FakeTrainer(told := Told(), epoch=take)).run(3)
+    assert [one for one in epochs if one[0] == "trial-0001"] == [("trial-0001", 1), ("trial-0001", 2)]
+    assert any(line.startswith("Trial 1: failed: another worker has taken it over.") for line in told.lines)
 
 
 @pytest.mark.parametrize("pruner", ["hyperband", "none"])

@@ -52,7 +52,15 @@ def test_trials_are_runs_and_the_preset_file_trains(data, tmp_path):
     folder = tmp_path / "runs" / "search-tiny"
     preset = settings("folds=2/2", "training.epochs=2")
     source = training_source(locate(data))
-    searched = Search(folder, preset, parse_space(SPACE, "mine.toml"), "kept_present_dice", "median", source)
+    searched = Search(
+        folder.parent,
+        folder.name,
+        preset,
+        parse_space(SPACE, "mine.toml"),
+        "kept_present_dice",
+        "median",
+        source,
+    )
     trainer = Trainer(data, train_folds, Told(), lambda: False, isolate=False)
     outcome, _ = run_search(searched, parse_place("sqlite", folder), 2, trainer)
     assert outcome is not None
@@ -82,6 +90,7 @@ def test_trials_are_runs_and_the_preset_file_trains(data, tmp_path):
         (("--preset", "tiny", "--set", "training.start=small"), "training.start = 'small' is a run, whose folds held"),
         (("--preset", "tiny", "--storage", "mysql://h/d"), "--storage must be sqlite, journal, or postgresql://"),
         (("--preset", "tiny", "--name", "a b"), "--name 'a b' must be a plain name of letters, digits"),
+        (("--preset", "tiny", "--name", "../s"), "--name '../s' must be a plain name of letters, digits"),
         (("--preset", "tin",), "No preset is called 'tin' (did you mean 'tiny'?)"),
         (("--preset", "tiny", "--data", "nowhere"), "There is no data directory nowhere; run `kaggle-nerve fetch`"),
     ],
@@ -162,7 +171,7 @@ class Session:
         record = read_json(self.search / "search.json")
         preset = load_preset("tiny", (*FAST, "training.epochs=2", "folds=2/2"))
         space = parse_space(SPACE, "space.toml")
-        searched = Search(self.search, preset, space, "dice", "none", record["source"])
+        searched = Search(self.search.parent, "s", preset, space, "dice", "none", record["source"])
         return open_study(searched, parse_place(storage, self.search), 1)
 
     def require_finished(self, storage: str = "sqlite") -> None:

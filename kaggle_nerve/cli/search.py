@@ -137,8 +137,9 @@ def search(
     from kaggle_nerve.search.trial import Trainer
     from kaggle_nerve.training.run_folds import train_folds
 
-    folder = runs_dir / (name or f"search-{default_name(preset, settings)}")
-    place = parse_place(storage, folder)
+    name = name or f"search-{default_name(preset, settings)}"
+    searched = Search(runs_dir, name, settings, space, objective, pruner, source)
+    place = parse_place(storage, searched.folder)
     with GentleInterrupt() as interrupt:
 
         def stop() -> bool:
@@ -149,7 +150,7 @@ def search(
             data_dir, train_folds, TerminalReporter(), stop, workers, jobs, time_budget=trial_budget
         )
         outcome, elsewhere = run.run_search(
-            Search(folder, settings, space, objective, pruner, source),
+            searched,
             place,
             count,
             trainer,
@@ -170,6 +171,6 @@ def search(
     click.echo("")
     click.echo(table.sentence(outcome))
     click.echo(
-        f"Plots and table are in {folder / 'report.html'}. Next: kaggle-nerve train-folds --preset "
-        f"{folder / 'best.toml'}"
+        f"Plots and table are in {searched.folder / 'report.html'}. Next: kaggle-nerve train-folds --preset "
+        f"{searched.folder / 'best.toml'}"
     )

@@ -57,12 +57,13 @@ Result = TypeVar("Result")
 class Search:
     """What a search is; all its workers agree on it.
 
-    ``folder``: ``runs/<search>``. ``preset``: settings to start from, with their folds and seed. ``objective``: a key
-    of `objectives.OBJECTIVES`. ``pruner``: ``median``, ``hyperband`` or ``none``. ``source``: digest of the training
-    data.
+    ``name``: that of its folder in ``runs_dir``, and of the study. ``preset``: settings to start from, with their folds
+    and seed. ``objective``: a key of `objectives.OBJECTIVES`. ``pruner``: ``median``, ``hyperband`` or ``none``.
+    ``source``: digest of the training data.
     """
 
-    folder: Path
+    runs_dir: Path
+    name: str
     preset: Settings
     space: Space
     objective: str
@@ -70,9 +71,9 @@ class Search:
     source: str
 
     @property
-    def name(self) -> str:
-        """The folder's name, which is also the study's."""
-        return self.folder.name
+    def folder(self) -> Path:
+        """The search's folder, which holds the runs of its trials."""
+        return self.runs_dir / self.name
 
     @property
     def settings(self) -> Settings:
