@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kaggle_nerve.cli import options
-from kaggle_nerve.settings import load_preset
+from kaggle_nerve.settings import load_preset, short_name
 
 if TYPE_CHECKING:
     from kaggle_nerve.rehearsal.run import RehearsalResult
@@ -104,7 +104,7 @@ def rehearse(
             result = run.rehearse(
                 server,
                 folder,
-                preset,
+                short_name(preset),
                 settings,
                 time_budget=time_budget,
                 reporter=reporter,

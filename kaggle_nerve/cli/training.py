@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 def presets(name: str | None, as_json: bool) -> None:
     """List the presets, or show one with all its settings and its network's layers.
 
+    A name that ends in .toml is a file of yours.
+
     \b
     Example: kaggle-nerve presets small
+             kaggle-nerve presets runs/search-small/best.toml
     """
     if name:
         settings = load_preset(name)
@@ -80,7 +83,11 @@ class Fold(click.IntRange):
 
 @click.command("train-folds")
 @click.option(
-    "--preset", default="default", show_default=True, help="Settings to start from: kaggle-nerve presets."
+    "--preset",
+    default="default",
+    show_default=True,
+    metavar="NAME_or_FILE",
+    help="Settings to start from: kaggle-nerve presets, or a TOML file.",
 )
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated."

@@ -13,7 +13,7 @@ from kaggle_nerve.notebooks.build import METADATA, find_plan, metadata
 from kaggle_nerve.notebooks.closure import closure
 from kaggle_nerve.notebooks.notebook import build_notebook
 from kaggle_nerve.notebooks.plans import Plan
-from kaggle_nerve.settings import load_preset
+from kaggle_nerve.settings import is_preset_file, load_preset
 from kaggle_nerve.settings.parts import Part, parse_part
 from kaggle_nerve.storage import write_text
 
@@ -95,6 +95,11 @@ def _check_training_settings(values: Mapping[str, Any]) -> None:
     if "PRESET" not in values:
         return
     folds = () if values["FOLDS"] is None else (f"folds={values['FOLDS']}",)
+    if values["PRESET"] and is_preset_file(values["PRESET"]):
+        raise NerveError(
+            f"PRESET={values['PRESET']} is a file of this machine, which a session on Kaggle does not have; name a "
+            "preset that `kaggle-nerve presets` lists, and its changes as CHANGES=\"['section.key=value']\"."
+        )
     settings = load_preset(values["PRESET"] or "default", (*values["CHANGES"], *folds))
     if values[PART] is not None:
         parse_part(values[PART]).folds(settings)

@@ -113,11 +113,12 @@ def gather(
         test,
         open_ledger(submissions_dir).rows(),
         missing,
-        _origin(layout),
+        origin(layout),
     )
 
 
-def _origin(layout: Layout) -> str:
+def origin(layout: Layout) -> str:
+    """Return a sentence if the data in ``layout`` is not the competition's own, else ''."""
     if is_synthetic(layout.root):
         return "The frames are computed: the figures say that the job works, nothing about the competition."
     if data_source(layout.root) == REHEARSAL:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kaggle_nerve import __version__
@@ -30,15 +31,10 @@ class Chart:
 def render(contents: Contents, *, reporter: Reporter = SILENT) -> str:
     """Return the page's HTML, which refers to nothing outside itself."""
     charts, gallery_list = list(_charts(contents, reporter)), list(_galleries(contents, reporter))
-    environment = Environment(
-        loader=PackageLoader("kaggle_nerve.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     oof = contents.oof
-    return environment.get_template(TEMPLATE).render(
+    return render_template(
+        "kaggle_nerve.report",
+        TEMPLATE,
         page=contents,
         figures=oof.decision.figures if oof else None,
         told=text.summary(oof.decision) if oof else "",
@@ -46,8 +42,19 @@ def render(contents: Contents, *, reporter: Reporter = SILENT) -> str:
         confusion=_confusion(oof) if oof else None,
         charts=charts,
         galleries=gallery_list,
-        version=__version__,
     )
+
+
+def render_template(package: str, name: str, **values: Any) -> str:
+    """Render the template ``name`` in ``package``; it may extend ``base.html.j2`` of this package."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("kaggle_nerve.report", ".")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name).render(version=__version__, **values)
 
 
 def _charts(contents: Contents, reporter: Reporter) -> Iterator[Chart]:

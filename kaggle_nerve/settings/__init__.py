@@ -1,10 +1,18 @@
 """Read presets and run settings from TOML into frozen dataclasses, with an error for every mistake.
 
-A preset is a TOML file in ``kaggle_nerve/presets``; a run stores its own settings in
+A preset is a TOML file in ``kaggle_nerve/presets``, or one of the user's; a run stores its own settings in
 ``settings.toml``. Keys are written ``section.key``.
 """
 
-from kaggle_nerve.settings.files import default_name, load_preset, load_settings, preset_names, save_settings
+from kaggle_nerve.settings.files import (
+    default_name,
+    is_preset_file,
+    load_preset,
+    load_settings,
+    preset_names,
+    save_settings,
+    short_name,
+)
 from kaggle_nerve.settings.schema import (
     AugmentationSettings,
     LossSettings,
@@ -27,9 +35,11 @@ __all__ = [
     "apply_changes",
     "default_name",
     "dump",
+    "is_preset_file",
     "load_preset",
     "load_settings",
     "parse",
     "preset_names",
     "save_settings",
+    "short_name",
 ]

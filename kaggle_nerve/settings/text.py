@@ -18,7 +18,7 @@ def parse(text: str, source: str) -> Settings:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as fault:
         raise NerveError(f"{source} is not valid TOML: {fault}.") from fault
-    return _replace(Settings(), dict(_flatten_tree(tree)), source)
+    return replace_values(Settings(), dict(_flatten_tree(tree)), source)
 
 
 def apply_changes(settings: Settings, changes: tuple[str, ...]) -> Settings:
@@ -29,7 +29,7 @@ def apply_changes(settings: Settings, changes: tuple[str, ...]) -> Settings:
         if not equals:
             raise NerveError(f"--set {change!r} has no '='; write it as section.key=value.")
         values[key.strip()] = _parse_value(text.strip())
-    return _replace(settings, values, "--set")
+    return replace_values(settings, values, "--set")
 
 
 def dump(settings: Settings) -> str:
@@ -54,22 +54,33 @@ def _flatten_tree(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any
     return rows
 
 
-def _replace(settings: Settings, values: dict[str, Any], source: str) -> Settings:
-    keys = list(settings.flat())
+def replace_values(settings: Settings, values: dict[str, Any], source: str) -> Settings:
+    """Replace the settings with the keys of ``values``, written ``section.key``.
+
+    ``source`` names them in errors. Raise NerveError for an unknown key, a value that does not fit its setting, and
+    settings that do not fit together.
+    """
     sections: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
-        if key not in keys:
-            raise NerveError(f"{source}: there is no key {key!r}{nearest(key, keys)}.")
         section, _, name = key.rpartition(".")
-        owner = getattr(settings, section) if section else settings
-        declared = next(item for item in dataclasses.fields(owner) if item.name == name)
-        sections.setdefault(section, {})[name] = _convert(declared.type, value, key, source)
+        sections.setdefault(section, {})[name] = convert_value(key, value, source)
     top = sections.pop("", {})
     for section, inner in sections.items():
         top[section] = dataclasses.replace(getattr(settings, section), **inner)
     changed = dataclasses.replace(settings, **top)
     _check_together(changed, source)
     return changed
+
+
+def convert_value(key: str, value: Any, source: str) -> Any:
+    """Convert ``value`` to the type of the setting ``key``; raise NerveError as `replace_values` does."""
+    keys = list(Settings().flat())
+    if key not in keys:
+        raise NerveError(f"{source}: there is no key {key!r}{nearest(key, keys)}.")
+    section, _, name = key.rpartition(".")
+    owner = getattr(Settings(), section) if section else Settings()
+    declared = next(item for item in dataclasses.fields(owner) if item.name == name)
+    return _convert(declared.type, value, key, source)
 
 
 def _convert(kind: Any, value: Any, key: str, source: str) -> Any:
