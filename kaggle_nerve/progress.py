@@ -44,6 +44,21 @@ class Reporter:
 SILENT = Reporter()
 
 
+class Prefixed(Reporter):
+    """Reporter that puts ``prefix`` before the labels and lines of another one."""
+
+    def __init__(self, reporter: Reporter, prefix: str):
+        self._reporter, self._prefix = reporter, prefix
+
+    def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
+        """Open a bar."""
+        return self._reporter.bar(f"{self._prefix}{label}", total, unit)
+
+    def say(self, text: str) -> None:
+        """Show one line."""
+        self._reporter.say(f"{self._prefix}{text}")
+
+
 class LogBar(Bar):
     """Bar for a log: prints a line now and then instead of redrawing. ``write`` gets the lines."""
 

@@ -1,11 +1,13 @@
 """The command `search`."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import click
 
 from kaggle_nerve.cli import options
+from kaggle_nerve.cli.clusters import cluster_options, machines, require_cluster
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.settings import default_name, load_preset
 
@@ -67,6 +69,13 @@ PRUNERS = ("median", "hyperband", "none")
     help="Of how many of the best trials to keep the runs.",
 )
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Folds of a trial trained side by side.")
+@cluster_options
+@click.option(
+    "--at-once",
+    type=click.IntRange(1),
+    metavar="N",
+    help="With --cluster: trials at once.  [default: as many as the GPUs hold; 1 on cores]",
+)
 @click.option(
     "--trial-budget", type=options.Duration(), help="Time for training one trial, dealt over its folds."
 )
@@ -88,6 +97,10 @@ def search(
     storage: str,
     keep: int,
     jobs: int | None,
+    address: str | None,
+    gpus_per_fold: float | None,
+    cpus_per_fold: int | None,
+    at_once: int | None,
     trial_budget: float | None,
     time_budget: float | None,
     seed: int | None,
@@ -105,8 +118,10 @@ def search(
     \b
     Example: kaggle-nerve search --preset small --folds 3 --trials 30
              kaggle-nerve search --preset small --space mine.toml --storage postgresql://me@host/optuna
+             kaggle-nerve search --preset default --cluster auto --gpus-per-fold 0.5
              kaggle-nerve train-folds --preset runs/search-small/best.toml
     """
+    require_cluster(address, gpus_per_fold=gpus_per_fold, cpus_per_fold=cpus_per_fold, at_once=at_once)
     from kaggle_nerve.search import require_package
     from kaggle_nerve.search.space import load_space
 
@@ -123,7 +138,6 @@ def search(
         )
     require_package("optuna")
 
-    from kaggle_nerve import devices
     from kaggle_nerve.cli.backend import load_keras
     from kaggle_nerve.cli.terminal import GentleInterrupt, TerminalReporter
     from kaggle_nerve.data.cache import training_source
@@ -135,27 +149,41 @@ def search(
     from kaggle_nerve.search.storage import parse_place
     from kaggle_nerve.search.study import Search
     from kaggle_nerve.search.trial import Trainer
+    from kaggle_nerve.training.parallel import ThisMachine
     from kaggle_nerve.training.run_folds import train_folds
 
     name = name or f"search-{default_name(preset, settings)}"
     searched = Search(runs_dir, name, settings, space, objective, pruner, source)
     place = parse_place(storage, searched.folder)
-    with GentleInterrupt() as interrupt:
+    # The cluster is joined first: Ray has a handler of its own for SIGTERM.
+    with (
+        machines(address, jobs, gpus_per_fold, cpus_per_fold) as cluster,
+        GentleInterrupt() as interrupt,
+    ):
 
         def stop() -> bool:
             over = time_budget is not None and time.monotonic() - started >= time_budget
             return over or interrupt.stop()
 
         trainer = Trainer(
-            data_dir, train_folds, TerminalReporter(), stop, workers, jobs, time_budget=trial_budget
+            data_dir,
+            partial(train_folds, machines=cluster),
+            TerminalReporter(),
+            stop,
+            workers,
+            jobs,
+            time_budget=trial_budget,
         )
+        trial_folds = searched.plan(1).folds
+        at_once = cluster.share_among(at_once, trial_folds) if cluster else 1
         outcome, elsewhere = run.run_search(
             searched,
             place,
             count,
             trainer,
             keep=keep,
-            side_by_side=jobs or max(1, len(devices.multiple_gpus())),
+            side_by_side=cluster.jobs(trial_folds) if cluster else ThisMachine(jobs).jobs(trial_folds),
+            at_once=at_once,
         )
     if elsewhere:
         click.echo(

@@ -2,19 +2,15 @@
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from kaggle_nerve.cli import options, watch
+from kaggle_nerve.cli import options
+from kaggle_nerve.cli.clusters import cluster_options, machines, require_cluster
 from kaggle_nerve.settings import Settings, default_name, dump, load_preset, preset_names
 from kaggle_nerve.settings.schema import ALL, FoldName
-
-if TYPE_CHECKING:
-    from kaggle_nerve.training.parallel import Machines
 
 
 @click.command()
@@ -102,24 +98,7 @@ class Fold(click.IntRange):
     metavar="N",
     help="Folds trained side by side, each in a process of its own.  [default: one for each GPU]",
 )
-@click.option(
-    "--cluster",
-    "address",
-    metavar="ADDRESS",
-    help="Train on a Ray cluster: auto (the one of this machine), ray://host:10001, host:6379 or local.",
-)
-@click.option(
-    "--gpus-per-fold",
-    type=click.FloatRange(0),
-    metavar="N",
-    help="With --cluster: GPUs of a fold, such as 0.5.  [default: 1 where there are GPUs]",
-)
-@click.option(
-    "--cpus-per-fold",
-    type=click.IntRange(1),
-    metavar="N",
-    help="With --cluster: cores of a fold.  [default: an even part]",
-)
+@cluster_options
 @click.option(
     "--start-from",
     metavar="RUN_OR_FILE",
@@ -169,10 +148,7 @@ def train_folds(
              kaggle-nerve train-folds --preset small --set size=[192,256] --start-from small --jobs 2
              kaggle-nerve train-folds --preset default --cluster ray://head:10001 --gpus-per-fold 0.5
     """
-    if address is None and (gpus_per_fold is not None or cpus_per_fold is not None):
-        raise click.UsageError(
-            "--gpus-per-fold and --cpus-per-fold divide a cluster; use them with --cluster."
-        )
+    require_cluster(address, gpus_per_fold=gpus_per_fold, cpus_per_fold=cpus_per_fold)
     if folds is not None:
         changes += (f"folds={folds}",)
     if seed is not None:
@@ -195,7 +171,10 @@ def train_folds(
 
     failures: dict[FoldName, str] = {}
     # The cluster is joined first: Ray has a handler of its own for SIGTERM.
-    with _machines(address, jobs, gpus_per_fold, cpus_per_fold) as machines, GentleInterrupt() as interrupt:
+    with (
+        machines(address, jobs, gpus_per_fold, cpus_per_fold) as cluster,
+        GentleInterrupt() as interrupt,
+    ):
         try:
             run, results = run_folds.train_folds(
                 data_dir,
@@ -209,7 +188,7 @@ def train_folds(
                 workers=workers,
                 jobs=jobs,
                 isolate=True,
-                machines=machines,
+                machines=cluster,
             )
         except run_folds.FoldsError as fault:
             run, results, failures = fault.run, fault.results, fault.failures
@@ -226,23 +205,6 @@ def train_folds(
         raise click.Abort
     if not as_json:
         click.echo(f"Run {run.name} is in {run.folder}. Next: kaggle-nerve submit --run {run.name}")
-
-
-@contextmanager
-def _machines(
-    address: str | None, jobs: int | None, gpus_per_fold: float | None, cpus_per_fold: int | None
-) -> Iterator["Machines | None"]:
-    """Join the cluster at ``address`` for a block; without an address, yield None: this machine."""
-    if address is None:
-        yield None
-        return
-    from kaggle_nerve.cluster.machines import join
-
-    with (
-        watch.expect(watch.CLUSTER),
-        join(address, jobs=jobs, gpus_per_fold=gpus_per_fold, cpus_per_fold=cpus_per_fold) as cluster,
-    ):
-        yield cluster
 
 
 def _json_number(value: Any) -> Any:

@@ -62,15 +62,14 @@ def connect(address: str) -> Iterator[None]:
     ``address``: `AUTO`, `LOCAL`, ``host:port`` of the head for a machine of the cluster, or ``ray://host:port`` of
     its client server for any other one. Raise NerveError if nothing, or something else, answers there.
     """
+    if address == LOCAL and "ray" not in sys.modules and MODE not in os.environ:
+        # Without a token, others on this machine could use the cluster. Ray's own would stay in the home folder,
+        # where it changes what `ray start` does. Ray reads these variables when it is imported.
+        os.environ |= {MODE: "token", TOKEN: secrets.token_hex(32)}
     ray = load_ray()
     target = os.environ.get(VARIABLE) or AUTO if address == AUTO else address
     if target not in (AUTO, LOCAL):
         _require_answer(target)
-    elif target == LOCAL:
-        # Without a token, others on this machine could use the cluster. Ray's own would stay in the home folder,
-        # where it changes what `ray start` does.
-        os.environ.setdefault(MODE, "token")
-        os.environ.setdefault(TOKEN, secrets.token_hex(32))
     try:
         with warnings.catch_warnings(action="ignore"):
             ray.init(address=target, log_to_driver=False, logging_level="ERROR")

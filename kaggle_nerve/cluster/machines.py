@@ -51,7 +51,7 @@ class Cluster(Machines):
         gpus_per_fold: float | None = None,
         cpus_per_fold: int | None = None,
     ):
-        self._nodes, self._jobs = nodes, jobs
+        self._nodes, self._jobs, self._trials = nodes, jobs, 1
         self._choice = gpus_per_fold, cpus_per_fold
         self._variables = {"KERAS_BACKEND": backend}
         self._variables |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
@@ -65,9 +65,23 @@ class Cluster(Machines):
 
     def jobs(self, folds: int) -> int:
         """Return how many of ``folds`` folds the nodes hold side by side, and divide the nodes among them."""
-        self._share = choose_share(self._nodes, min(folds, self._jobs or folds), *self._choice)
-        room = sum(map(self._share.fits, self._nodes))
-        return min(folds, self._jobs or room)
+        wanted = min(folds, self._jobs or folds)
+        self._share = choose_share(self._nodes, wanted * self._trials, *self._choice)
+        return min(folds, self._jobs or self._room())
+
+    def share_among(self, trials: int | None, folds: int) -> int:
+        """Divide the nodes among ``trials`` runs of ``folds`` folds that are trained at once; return their number.
+
+        ``trials`` None: as many as the GPUs hold, one on cores, which can be divided in any way.
+        """
+        if trials is None:
+            trials = max(1, self._room() // self.jobs(folds)) if self._share.gpus else 1
+        self._trials = trials
+        return trials
+
+    def _room(self) -> int:
+        """Return how many folds the nodes hold."""
+        return sum(map(self._share.fits, self._nodes))
 
     def start(self, fold: Fold, order: Order, slot: int, events: Events) -> Worker:
         """Start ``fold`` on a node with enough room, as soon as there is one."""

@@ -15,7 +15,7 @@ from kaggle_nerve import pipeline
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.locks import hold_lock
-from kaggle_nerve.progress import Reporter
+from kaggle_nerve.progress import Prefixed, Reporter
 from kaggle_nerve.report.gather import origin
 from kaggle_nerve.runs import FoldResult, Run
 from kaggle_nerve.runs.run import LOCK, SETTINGS, is_run
@@ -65,6 +65,7 @@ class Trainer:
     """Trains and scores runs for this worker. Its settings may differ between the workers of a search.
 
     ``stop`` returns True once the worker is to end; ``time_budget``: seconds for each trial's training, or None.
+    ``is_shared``: whether other trials are trained at the same time with the same reporter.
     """
 
     data_dir: Path
@@ -75,6 +76,7 @@ class Trainer:
     jobs: int | None = None
     isolate: bool = True
     time_budget: float | None = None
+    is_shared: bool = False
 
     def train_run(
         self, runs_dir: Path, name: str, settings: Settings, stop: Callable[[], bool]
@@ -87,7 +89,7 @@ class Trainer:
             name,
             settings,
             time_budget=self.time_budget,
-            reporter=self.reporter,
+            reporter=Prefixed(self.reporter, f"{name}, ") if self.is_shared else self.reporter,
             stop=stop,
             workers=self.workers,
             jobs=self.jobs,
