@@ -29,7 +29,13 @@ def settings(*changes: str) -> Settings:
 
 def search(folder: Path, space: str = SPACE, **changes: Any) -> Search:
     """A search of preset tiny in ``folder``."""
-    values = {"preset": settings(), "objective": "dice", "pruner": "none", "source": "made"} | changes
+    values = {
+        "preset": settings(),
+        "folds": "2",
+        "objective": "dice",
+        "pruner": "none",
+        "source": "made",
+    } | changes
     return Search(folder.parent, folder.name, space=parse_space(space, "mine.toml"), **values)
 
 

@@ -292,11 +292,9 @@ def test_a_failed_trial_is_told_and_the_search_goes_on(tmp_path):
         1, "failed", "Fold 0: The loss became nan in epoch 1; train another run.",
     )  # fmt: skip
     line = next(one for one in told.lines if one.startswith("Trial 1: "))
-    assert line.startswith(
-        "Trial 1: failed: Fold 0: The loss became nan in epoch 1; train another run. 2 of 4"
-    )
+    assert line.startswith("Trial 1: failed: Fold 0: The loss became nan in epoch 1. 2 of 4")
     text = table.table(outcome)
-    assert "   -     1  failed (Fold 0: The loss became nan in epoch 1; train another run); " in text
+    assert "   -     1  failed (Fold 0: The loss became nan in epoch 1); " in text
     assert text.splitlines()[-1] == "4 trials: 3 finished, 1 failed; ranked by mean Dice."
 
 
@@ -376,6 +374,7 @@ def test_other_pruners_end_searches_too(tmp_path, pruner):
     [
         ({"preset": settings("model.width=16")}, "with model.width = 8, not 16"),
         ({"space": "training.batch = [8, 16]"}, 'for optimiser.learning_rate in its space, not "nothing"'),
+        ({"folds": "3"}, "with --folds 2, not 3"),
         ({"objective": "presence_auc"}, "with --objective dice, not presence_auc"),
         ({"pruner": "median"}, "with --pruner none, not median"),
         ({"source": "other"}, "on other training data"),
@@ -427,12 +426,17 @@ def test_a_preset_that_fails_is_told(tmp_path):
     assert "failed, the preset" in (folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_fold_of_all_subjects_is_left_to_the_preset_file(tmp_path):
+def test_the_preset_file_has_the_presets_own_folds(tmp_path):
     folder = tmp_path / "s"
     trainer = FakeTrainer()
-    run_search(search(folder, preset=settings("folds=2+all")), parse_place("sqlite", folder), 2, trainer)
+    run_search(
+        search(folder, preset=settings("folds=3+all"), folds="2+all"),
+        parse_place("sqlite", folder),
+        2,
+        trainer,
+    )
     assert load_settings(folder / "again" / "settings.toml").folds == "2"
-    assert load_preset(str(folder / "best.toml")).folds == "2+all"
+    assert load_preset(str(folder / "best.toml")).folds == "3+all"
 
 
 @pytest.mark.parametrize(

@@ -50,12 +50,13 @@ def data(tmp_path_factory) -> Path:
 def test_trials_are_runs_and_the_preset_file_trains(data, tmp_path):
     """In this process: one hold-out of two subjects, two epochs."""
     folder = tmp_path / "runs" / "search-tiny"
-    preset = settings("folds=2/2", "training.epochs=2")
+    preset = settings("training.epochs=2")
     source = training_source(locate(data))
     searched = Search(
         folder.parent,
         folder.name,
         preset,
+        "2/2",
         parse_space(SPACE, "mine.toml"),
         "kept_present_dice",
         "median",
@@ -78,7 +79,7 @@ def test_trials_are_runs_and_the_preset_file_trains(data, tmp_path):
     scores = [float(row.split(",")[column]) for row in rows[1:]]
     assert list(reported[outcome.best.number].intermediate_values.values()) == [scores[0], max(scores)]
     trained, results = train_folds(data, tmp_path / "runs", "best", load_preset(str(folder / "best.toml")))
-    assert [result.finished for result in results] == [True]
+    assert [result.finished for result in results] == [True, True]  # the preset's own folds
     assert trained.settings.optimiser.learning_rate == outcome.best.values["optimiser.learning_rate"]
 
 
@@ -169,9 +170,9 @@ class Session:
     def study(self, storage: str = "sqlite") -> Study:
         """The study as it is in the storage."""
         record = read_json(self.search / "search.json")
-        preset = load_preset("tiny", (*FAST, "training.epochs=2", "folds=2/2"))
+        preset = load_preset("tiny", (*FAST, "training.epochs=2"))
         space = parse_space(SPACE, "space.toml")
-        searched = Search(self.search.parent, "s", preset, space, "dice", "none", record["source"])
+        searched = Search(self.search.parent, "s", preset, "2/2", space, "dice", "none", record["source"])
         return open_study(searched, parse_place(storage, self.search), 1)
 
     def require_finished(self, storage: str = "sqlite") -> None:

@@ -9,7 +9,7 @@ import click
 from kaggle_nerve.cli import options
 from kaggle_nerve.cli.clusters import cluster_options, machines, require_cluster
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.settings import default_name, load_preset
+from kaggle_nerve.settings import apply_changes, default_name, load_preset
 
 # A copy of the names in search.objectives, whose import would slow down --help.
 OBJECTIVES = ("dice", "present_dice", "kept_present_dice", "presence_auc")
@@ -38,7 +38,11 @@ PRUNERS = ("median", "hyperband", "none")
 @click.option(
     "--name", metavar="NAME", help="The search's name.  [default: search-PRESET, with a tag for --set]"
 )
-@click.option("--folds", metavar="K", help="Number of patient-grouped folds, or a hold-out such as 42/5.")
+@click.option(
+    "--folds",
+    metavar="K",
+    help="Folds of a trial: their number, or a hold-out such as 42/5.  [default: the preset's]",
+)
 @click.option(
     "--objective",
     type=click.Choice(OBJECTIVES),
@@ -126,11 +130,10 @@ def search(
     from kaggle_nerve.search.space import load_space
 
     started = time.monotonic()
-    if folds is not None:
-        changes += (f"folds={folds}",)
     if seed is not None:
         changes += (f"seed={seed}",)
     settings, space = load_preset(preset, changes), load_space(space_file)
+    trial_folds = apply_changes(settings, (f"folds={folds}",)).folds if folds else settings.folds
     if settings.training.start and not Path(settings.training.start).is_file():
         raise NerveError(
             f"training.start = {settings.training.start!r} is a run, whose folds held out other patients than those of "
@@ -153,7 +156,7 @@ def search(
     from kaggle_nerve.training.run_folds import train_folds
 
     name = name or f"search-{default_name(preset, settings)}"
-    searched = Search(runs_dir, name, settings, space, objective, pruner, source)
+    searched = Search(runs_dir, name, settings, trial_folds, space, objective, pruner, source)
     place = parse_place(storage, searched.folder)
     # The cluster is joined first: Ray has a handler of its own for SIGTERM.
     with (

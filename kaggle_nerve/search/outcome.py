@@ -12,7 +12,7 @@ from kaggle_nerve.runs.run import SETTINGS, is_run
 from kaggle_nerve.search import claims, page
 from kaggle_nerve.search.study import Search, Study
 from kaggle_nerve.search.table import Outcome, rows_of
-from kaggle_nerve.search.trial import ERROR, Trainer, first_line
+from kaggle_nerve.search.trial import ERROR, Trainer, fault
 from kaggle_nerve.settings import Settings, load_settings, save_settings
 from kaggle_nerve.storage import write_text
 
@@ -72,7 +72,7 @@ def _save_preset(outcome: Outcome, settings: Settings) -> None:
 
 def _none_finished(search: Search, trials: Sequence[FrozenTrial]) -> str:
     errors = [trial.user_attrs[ERROR] for trial in trials if ERROR in trial.user_attrs]
-    why = f" The last one failed: {first_line(errors[-1])}." if errors else ""
+    why = f" The last one failed: {fault(errors[-1])}." if errors else ""
     return (
         f"None of the {len(trials)} trials of search {search.name} was finished, so there is no best one; more "
         f"--trials go on with other settings.{why}"

@@ -57,14 +57,15 @@ Result = TypeVar("Result")
 class Search:
     """What a search is; all its workers agree on it.
 
-    ``name``: that of its folder in ``runs_dir``, and of the study. ``preset``: settings to start from, with their folds
-    and seed. ``objective``: a key of `objectives.OBJECTIVES`. ``pruner``: ``median``, ``hyperband`` or ``none``.
-    ``source``: digest of the training data.
+    ``name``: that of its folder in ``runs_dir``, and of the study. ``preset``: settings to start from. ``folds``: as
+    the setting of that name, for the trials. ``objective``: a key of `objectives.OBJECTIVES`. ``pruner``: ``median``,
+    ``hyperband`` or ``none``. ``source``: digest of the training data.
     """
 
     runs_dir: Path
     name: str
     preset: Settings
+    folds: str
     space: Space
     objective: str
     pruner: str
@@ -77,8 +78,8 @@ class Search:
 
     @property
     def settings(self) -> Settings:
-        """The preset without the fold of all subjects, which has no score."""
-        return dataclasses.replace(self.preset, folds=self.preset.folds.removesuffix(AND_ALL))
+        """The preset with the trials' folds, without that of all subjects, which has no score."""
+        return dataclasses.replace(self.preset, folds=self.folds.removesuffix(AND_ALL))
 
     def plan(self, side_by_side: int) -> Plan:
         """Return the steps of a trial, if ``side_by_side`` folds are trained at a time."""
@@ -89,6 +90,7 @@ class Search:
         """Return as plain values what must stay the same while the search goes on."""
         return {
             "settings": dump(self.preset),
+            "folds": self.settings.folds,
             "space": self.space.as_toml(),
             "objective": self.objective,
             "pruner": self.pruner,
@@ -112,7 +114,7 @@ class Search:
             other, value = (json.dumps(space.get(key, "nothing")) for space in spaces)
             if other != value:
                 return f"with {other} for {key} in its space, not {value}"
-        for key in ("objective", "pruner"):
+        for key in ("folds", "objective", "pruner"):
             if stored[key] != self.record()[key]:
                 return f"with --{key} {stored[key]}, not {self.record()[key]}"
         return "on other training data" if stored["source"] != self.source else None

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kaggle_nerve.search import claims
 from kaggle_nerve.search.objectives import OBJECTIVES
 from kaggle_nerve.search.study import PRESET, Search
-from kaggle_nerve.search.trial import ERROR, FIGURES, first_line
+from kaggle_nerve.search.trial import ERROR, FIGURES, fault
 
 STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 """Names of the states of ended trials, in the order of the table."""
@@ -106,7 +106,7 @@ def table(outcome: Outcome) -> str:
         elif row.state == "pruned":
             lines.append(f"   - {row.number:>5}  pruned at {row.value or 0:.4f}; {changes}")
         else:
-            lines.append(f"   - {row.number:>5}  failed ({first_line(row.error)}); {changes}")
+            lines.append(f"   - {row.number:>5}  failed ({fault(row.error)}); {changes}")
     if len(outcome.rows) > LONGEST:
         lines.append(f"... and {len(outcome.rows) - LONGEST} more on the page.")
     return "\n".join([*lines, f"{counts(outcome.rows)}; ranked by {words}."])

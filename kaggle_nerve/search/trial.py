@@ -159,10 +159,10 @@ def train_trial(study: Study, trial: Trial, name: str, trainer: Trainer) -> Tria
             figures = _train(study, trial, name, trainer)
     except StorageError:
         raise
-    except NerveError as fault:
+    except NerveError as error:
         if trainer.stop():
             return None
-        study.note(trial, **{ERROR: str(fault)})
+        study.note(trial, **{ERROR: str(error)})
         study.finish(trial, TrialState.FAIL)
         return TrialState.FAIL
     if not isinstance(figures, dict):
@@ -224,6 +224,6 @@ def _wait_for_orphans(folder: Path) -> None:
             pass
 
 
-def first_line(text: str) -> str:
-    """Return the first line without its final point."""
-    return (text.splitlines() or [""])[0].rstrip(".")
+def fault(text: str) -> str:
+    """Return what went wrong, without the advice that follows in an error's sentence."""
+    return (text.splitlines() or [""])[0].partition(";")[0].rstrip(".")

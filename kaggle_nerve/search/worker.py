@@ -14,7 +14,7 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.locks import hold_lock, wait_for_lock
 from kaggle_nerve.search import claims
 from kaggle_nerve.search.study import LOCK, PRESET, Study
-from kaggle_nerve.search.trial import ERROR, Trainer, first_line, train_trial
+from kaggle_nerve.search.trial import ERROR, Trainer, fault, train_trial
 
 LOCKS = "locks"
 """Folder of the locks of trials, held while a worker trains them."""
@@ -172,4 +172,4 @@ def _result(trial: FrozenTrial) -> str:
         return f"{trial.value:.4f}"
     if trial.state == TrialState.PRUNED:
         return "pruned"
-    return f"failed: {first_line(trial.user_attrs.get(ERROR, 'another worker has taken it over'))}"
+    return f"failed: {fault(trial.user_attrs.get(ERROR, 'another worker has taken it over'))}"
