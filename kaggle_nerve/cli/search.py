@@ -177,15 +177,15 @@ def search(
             jobs,
             time_budget=trial_budget,
         )
-        trial_folds = searched.plan(1).folds
-        at_once = cluster.share_among(at_once, trial_folds) if cluster else 1
+        fold_count = searched.plan(1).folds
+        at_once = cluster.share_among(at_once, fold_count) if cluster else 1
         outcome, elsewhere = run.run_search(
             searched,
             place,
             count,
             trainer,
             keep=keep,
-            side_by_side=cluster.jobs(trial_folds) if cluster else ThisMachine(jobs).jobs(trial_folds),
+            side_by_side=cluster.jobs(fold_count) if cluster else ThisMachine(jobs).jobs(fold_count),
             at_once=at_once,
         )
     if elsewhere:
