@@ -79,10 +79,6 @@ class Cluster(Machines):
         self._trials = trials
         return trials
 
-    def _room(self) -> int:
-        """Return how many folds the nodes hold."""
-        return sum(map(self._share.fits, self._nodes))
-
     def start(self, fold: Fold, order: Order, slot: int, events: Events) -> Worker:
         """Start ``fold`` on a node with enough room, as soon as there is one."""
         return _RemoteWorker(self, fold, order, slot, events)
@@ -93,7 +89,7 @@ class Cluster(Machines):
         options = {"num_cpus": self._share.cpus, "num_gpus": self._share.gpus, "max_concurrency": 2}
         return ray.remote(FoldTrainer).options(**options).remote()
 
-    def order(self, fold: Fold, order: Order) -> FoldOrder:
+    def fold_order(self, fold: Fold, order: Order) -> FoldOrder:
         """Return what a node needs to train ``fold``."""
         return FoldOrder(
             run=order.run,
@@ -118,6 +114,10 @@ class Cluster(Machines):
     def share(self) -> Share:
         """What a fold gets."""
         return self._share
+
+    def _room(self) -> int:
+        """Return how many folds the nodes hold."""
+        return sum(map(self._share.fits, self._nodes))
 
 
 @contextmanager
@@ -154,8 +154,9 @@ class _RemoteWorker(Worker):
     def stop(self) -> None:
         """Ask the worker to stop after its current epoch, or not to begin."""
         self._stopping.set()
-        if self._is_started:
-            self._actor.stop.remote()
+        actor = self._actor
+        if self._is_started and actor is not None:
+            actor.stop.remote()
 
     def kill(self) -> None:
         """End the fold's actor now. What has come back stays readable."""
@@ -217,7 +218,7 @@ class _RemoteWorker(Worker):
             return
         self._send("say", text=f"{self.fold.label} is on node {self._node}.")
         self._give_data()
-        ray.get(self._actor.start.remote(self._cluster.order(self.fold, self._order)))
+        ray.get(self._actor.start.remote(self._cluster.fold_order(self.fold, self._order)))
         self._is_started = True
         if self._stopping.is_set():
             self._actor.stop.remote()
