@@ -307,6 +307,7 @@ def test_a_cluster_that_asks_for_a_token_says_so(nodes, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_what_answers_and_is_no_cluster_is_said(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
