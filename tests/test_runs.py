@@ -60,3 +60,10 @@ def test_a_run_that_is_not_there_is_named_without_its_views(runs_dir):
 def test_no_run_is_made_with_views_in_its_name(tmp_path):
     with pytest.raises(NerveError, match="must be a plain name"):
         create(tmp_path, "small@flips", Settings(), {}, "source")
+
+
+def test_no_run_is_made_in_a_searchs_folder(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "search.json").write_text("{}")
+    with pytest.raises(NerveError, match=r"s is a search's, whose runs lie within; use another --run\.$"):
+        create(tmp_path, "s", Settings(), {}, "source")

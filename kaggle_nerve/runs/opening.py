@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.runs.run import DECISION, SETTINGS, Run, is_begun, is_run
+from kaggle_nerve.runs.run import DECISION, SEARCH, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import Settings, load_settings, save_settings
 from kaggle_nerve.settings.schema import COMBINE, TTA
 from kaggle_nerve.storage import digest_text, write_json
@@ -26,6 +26,8 @@ def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str,
     if not NAME.match(name):
         raise NerveError(f"--run {name!r} must be a plain name of letters, digits, '.', '_', '+' and '-'.")
     run = Run(runs_dir / name, settings)
+    if (run.folder / SEARCH).is_file():
+        raise NerveError(f"{run.folder} is a search's, whose runs lie within; use another --run.")
     if run.settings_file.is_file():
         if difference := _difference(run, source):
             _clear_unused(run, difference)

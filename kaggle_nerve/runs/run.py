@@ -25,6 +25,9 @@ from kaggle_nerve.storage import mark_complete, read_completion, read_json, reop
 SETTINGS = "settings.toml"
 """File that marks a folder as a run's."""
 
+SEARCH = "search.json"
+"""File that marks a folder as a search's."""
+
 ENVIRONMENT = "environment.json"
 DECISION = "decision.json"
 LOCK = ".lock"

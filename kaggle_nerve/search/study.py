@@ -27,16 +27,13 @@ from kaggle_nerve.errors import NerveError
 from kaggle_nerve.locks import wait_for_lock
 from kaggle_nerve.progress import SILENT, Reporter
 from kaggle_nerve.runs.opening import NAME
-from kaggle_nerve.runs.run import is_run
+from kaggle_nerve.runs.run import SEARCH, is_run
 from kaggle_nerve.search.pruning import COUNTS, Plan
 from kaggle_nerve.search.space import Choices, Range, Space
 from kaggle_nerve.search.storage import Place, patiently
 from kaggle_nerve.settings import Settings, dump, parse
 from kaggle_nerve.settings.schema import AND_ALL
 from kaggle_nerve.storage import read_json, write_json
-
-RECORD = "search.json"
-"""File in the search's folder that says what the search is."""
 
 LOCK = ".lock"
 """File in the search's folder, locked while a worker opens the study or takes a trial."""
@@ -179,7 +176,7 @@ def open_study(search: Search, place: Place, side_by_side: int, reporter: Report
     if is_run(search.folder):
         raise NerveError(f"{search.folder} is a run and no search; name another --name.")
     with wait_for_lock(search.folder / LOCK, "opens the search or takes a trial", reporter):
-        path = search.folder / RECORD
+        path = search.folder / SEARCH
         stored = read_json(path) if path.is_file() else None
         if stored and stored["storage"] != place.name:
             raise NerveError(
