@@ -72,7 +72,9 @@ def connect(address: str) -> Iterator[None]:
         _require_answer(target)
     try:
         with warnings.catch_warnings(action="ignore"):
-            ray.init(address=target, log_to_driver=False, logging_level="ERROR")
+            # Only a new cluster can do without the dashboard, which takes a core's time.
+            options = {"include_dashboard": False} if target == LOCAL else {}
+            ray.init(address=target, log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, ValueError, RuntimeError, OSError) as fault:
         raise NerveError(_explain(target, fault)) from fault
     with suppress(AttributeError):
