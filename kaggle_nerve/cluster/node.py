@@ -27,7 +27,7 @@ from kaggle_nerve.training.worker import Order
 from kaggle_nerve.training.worker_process import WorkerProcess, worker_environment
 
 WAIT = 1.0
-"""Seconds that `FoldTrainer.poll` waits for a message."""
+"""Seconds for which `FoldTrainer.poll` collects messages: a worker sends several in a second, and a call costs time."""
 
 SCRATCH = "kaggle-nerve-fold-"
 """Beginning of the names of scratch folders; the process's number follows."""
@@ -100,21 +100,18 @@ class FoldTrainer:
             self._process = WorkerProcess(command, fold.log, variables, self._messages.put, work)
 
     def poll(self) -> Report:
-        """Return what is new since the last call; wait a little if there is nothing."""
+        """Collect for `WAIT` seconds, or until the worker ends; return what is new since the last call."""
         assert self._process is not None and self._mirror is not None
-        messages = []
+        messages, has_ended, end = [], False, time.monotonic() + WAIT
         with suppress(queue.Empty):
-            messages.append(self._messages.get(timeout=WAIT))
-            while True:
-                messages.append(self._messages.get_nowait())
-        has_ended = None in messages
+            while not has_ended:
+                message = self._messages.get(timeout=max(0.0, end - time.monotonic()))
+                has_ended = message is None
+                if message is not None:
+                    messages.append(message)
         with _explained():
             update = self._mirror.update()
-        return Report(
-            [message for message in messages if message is not None],
-            update,
-            self._process.code if has_ended else None,
-        )
+        return Report(messages, update, self._process.code if has_ended else None)
 
     def stop(self) -> None:
         """Ask the worker to stop after its current epoch."""
