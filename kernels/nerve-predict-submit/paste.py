@@ -30,11 +30,11 @@ FILES = {
     "kaggle_nerve/presets/unet-attention.toml": "4c52f1e8741436a1",
     "kaggle_nerve/presets/unet-effb1-448.toml": "5c64663249c717d7",
     "kaggle_nerve/presets/unet-inception.toml": "2af06b27073bce0b",
-    "kaggle_nerve/progress.py": "8134ff62c24213cf",
+    "kaggle_nerve/progress.py": "9b3c8af091d8b0cc",
     "kaggle_nerve/disk.py": "92f4d032da387f77",
     "kaggle_nerve/memory.py": "1b9c3cdf61cf7253",
     "kaggle_nerve/locks.py": "3f4d0b30c0e99e31",
-    "kaggle_nerve/storage.py": "b5c33c6d8db4defa",
+    "kaggle_nerve/storage.py": "0f16651895a1e5ec",
     "kaggle_nerve/arrays.py": "742ceb41becf4683",
     "kaggle_nerve/competition/__init__.py": "c15def282e5bba27",
     "kaggle_nerve/competition/csv_text.py": "e76d447da6c4f0ca",
@@ -44,11 +44,11 @@ FILES = {
     "kaggle_nerve/competition/rle.py": "c5ef24be1b2f8267",
     "kaggle_nerve/competition/rle_faults.py": "7b3c2137b812ff94",
     "kaggle_nerve/competition/submission.py": "f3e80d2d698ca3b7",
-    "kaggle_nerve/devices.py": "e27966bda03b8f1d",
-    "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
-    "kaggle_nerve/settings/files.py": "0de9f48fd63e6565",
+    "kaggle_nerve/devices.py": "47f65c3233cc85da",
+    "kaggle_nerve/settings/__init__.py": "06f197e42a62246a",
+    "kaggle_nerve/settings/files.py": "8995cc1e859d5406",
     "kaggle_nerve/settings/schema.py": "42616007072b6a9b",
-    "kaggle_nerve/settings/text.py": "76b1be6d3792ab3a",
+    "kaggle_nerve/settings/text.py": "a8d91a2c1e743072",
     "kaggle_nerve/maps/__init__.py": "33a4adc81d4fa3c6",
     "kaggle_nerve/maps/blending.py": "4dd4aeb2e5907f38",
     "kaggle_nerve/maps/fullsize.py": "0042ac1f080cd85a",
@@ -83,8 +83,8 @@ FILES = {
     "kaggle_nerve/runs/adopting.py": "d43bfa4cd54094b5",
     "kaggle_nerve/runs/facts.py": "7957954d65dfad5b",
     "kaggle_nerve/runs/models.py": "70411d0a0d81e934",
-    "kaggle_nerve/runs/opening.py": "04dd3627e013a687",
-    "kaggle_nerve/runs/run.py": "8286b4301514dada",
+    "kaggle_nerve/runs/opening.py": "9df8940bce211dc7",
+    "kaggle_nerve/runs/run.py": "28bfb64a62934352",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
     "kaggle_nerve/prediction/device_views.py": "44c844d35346bfeb",
     "kaggle_nerve/prediction/ensemble.py": "f597d3556dd0a80f",
@@ -685,6 +685,21 @@ class Reporter:
 SILENT = Reporter()
 
 
+class Prefixed(Reporter):
+    """Reporter that puts ``prefix`` before the labels and lines of another one."""
+
+    def __init__(self, reporter: Reporter, prefix: str):
+        self._reporter, self._prefix = reporter, prefix
+
+    def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
+        """Open a bar."""
+        return self._reporter.bar(f"{self._prefix}{label}", total, unit)
+
+    def say(self, text: str) -> None:
+        """Show one line."""
+        self._reporter.say(f"{self._prefix}{text}")
+
+
 class LogBar(Bar):
     """Bar for a log: prints a line now and then instead of redrawing. ``write`` gets the lines."""
 
@@ -1115,6 +1130,11 @@ def digest_file(path: Path) -> str:
     """Compute the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_bytes(content: bytes) -> str:
+    """Compute the SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def digest_text(*parts: str) -> str:
@@ -2385,10 +2405,14 @@ def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
         return variables | SHARED if jobs > gpus else variables
     if jobs == 1:
         return {}
-    threads = str(max(1, cores() // jobs))
+    return thread_environment(max(1, cores() // jobs))
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return environment variables for a process that computes with ``threads`` threads of the processor."""
     # XLA's processor client, for JAX, reads NPROC.
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
-    return dict.fromkeys(names, threads)
+    return dict.fromkeys(names, str(threads))
 
 
 def prepare_environment() -> None:
@@ -2523,11 +2547,19 @@ def cores() -> int:
 
 write("kaggle_nerve/settings/__init__.py", r'''"""Read presets and run settings from TOML into frozen dataclasses, with an error for every mistake.
 
-A preset is a TOML file in ``kaggle_nerve/presets``; a run stores its own settings in
+A preset is a TOML file in ``kaggle_nerve/presets``, or one of the user's; a run stores its own settings in
 ``settings.toml``. Keys are written ``section.key``.
 """
 
-from kaggle_nerve.settings.files import default_name, load_preset, load_settings, preset_names, save_settings
+from kaggle_nerve.settings.files import (
+    default_name,
+    is_preset_file,
+    load_preset,
+    load_settings,
+    preset_names,
+    save_settings,
+    short_name,
+)
 from kaggle_nerve.settings.schema import (
     AugmentationSettings,
     LossSettings,
@@ -2550,15 +2582,17 @@ __all__ = [
     "apply_changes",
     "default_name",
     "dump",
+    "is_preset_file",
     "load_preset",
     "load_settings",
     "parse",
     "preset_names",
     "save_settings",
+    "short_name",
 ]
 ''')
 
-write("kaggle_nerve/settings/files.py", r'''"""Load presets from the package, and load and save a run's settings."""
+write("kaggle_nerve/settings/files.py", r'''"""Load presets from the package or from files, and load and save a run's settings."""
 
 from importlib import resources
 from pathlib import Path
@@ -2568,28 +2602,55 @@ from kaggle_nerve.settings.schema import Settings
 from kaggle_nerve.settings.text import apply_changes, dump, nearest, parse
 from kaggle_nerve.storage import write_text
 
+SUFFIX = ".toml"
+
 
 def preset_names() -> list[str]:
     """List the names of the presets in the package, sorted."""
     files = resources.files("kaggle_nerve.presets").iterdir()
-    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+    return sorted(file.name.removesuffix(SUFFIX) for file in files if file.name.endswith(SUFFIX))
+
+
+def is_preset_file(name: str) -> bool:
+    """Return whether ``name`` is the path of a preset file, and not a preset in the package."""
+    return name.endswith(SUFFIX) or len(Path(name).parts) > 1
+
+
+def short_name(preset: str) -> str:
+    """Return the name of a preset for runs: of a file its name without folder and ``.toml``."""
+    return Path(preset).name.removesuffix(SUFFIX) if is_preset_file(preset) else preset
 
 
 def load_preset(name: str, changes: tuple[str, ...] = ()) -> Settings:
-    """Load the preset ``name`` with ``KEY=VALUE`` changes; raise NerveError for an unknown name, key or value."""
+    """Load the preset ``name`` with ``KEY=VALUE`` changes; raise NerveError for an unknown name, key or value.
+
+    A name that ends in ``.toml`` or has a folder is a file's.
+    """
+    if is_preset_file(name):
+        return apply_changes(parse(read_toml(Path(name), "name an existing preset file"), name), changes)
     if name not in preset_names():
         hint = nearest(name, preset_names())
         raise NerveError(f"No preset is called {name!r}{hint}; `kaggle-nerve presets` lists them.")
-    text = (resources.files("kaggle_nerve.presets") / f"{name}.toml").read_text(encoding="utf-8")
+    text = (resources.files("kaggle_nerve.presets") / f"{name}{SUFFIX}").read_text(encoding="utf-8")
     return apply_changes(parse(text, f"preset {name}"), changes)
+
+
+def read_toml(path: Path, advice: str) -> str:
+    """Read the text of a TOML file that the user names; raise NerveError with ``advice`` if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as fault:
+        raise NerveError(f"{path} is not UTF-8 text, as TOML is; {advice}.") from fault
+    except OSError as fault:
+        raise NerveError(f"{path} cannot be read ({fault.strerror}); {advice}.") from fault
 
 
 def default_name(preset: str, settings: Settings) -> str:
     """Return the default name of a run: that of the preset, with a tag if settings were changed, so that two
     variants never mix.
     """
-    changed = settings.digest() != load_preset(preset).digest()
-    return f"{preset}-{settings.digest()[:6]}" if changed else preset
+    name, changed = short_name(preset), settings.digest() != load_preset(preset).digest()
+    return f"{name}-{settings.digest()[:6]}" if changed else name
 
 
 def load_settings(path: Path) -> Settings:
@@ -2943,7 +3004,7 @@ def parse(text: str, source: str) -> Settings:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as fault:
         raise NerveError(f"{source} is not valid TOML: {fault}.") from fault
-    return _replace(Settings(), dict(_flatten_tree(tree)), source)
+    return replace_values(Settings(), dict(_flatten_tree(tree)), source)
 
 
 def apply_changes(settings: Settings, changes: tuple[str, ...]) -> Settings:
@@ -2954,7 +3015,7 @@ def apply_changes(settings: Settings, changes: tuple[str, ...]) -> Settings:
         if not equals:
             raise NerveError(f"--set {change!r} has no '='; write it as section.key=value.")
         values[key.strip()] = _parse_value(text.strip())
-    return _replace(settings, values, "--set")
+    return replace_values(settings, values, "--set")
 
 
 def dump(settings: Settings) -> str:
@@ -2979,22 +3040,33 @@ def _flatten_tree(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any
     return rows
 
 
-def _replace(settings: Settings, values: dict[str, Any], source: str) -> Settings:
-    keys = list(settings.flat())
+def replace_values(settings: Settings, values: dict[str, Any], source: str) -> Settings:
+    """Replace the settings with the keys of ``values``, written ``section.key``.
+
+    ``source`` names them in errors. Raise NerveError for an unknown key, a value that does not fit its setting, and
+    settings that do not fit together.
+    """
     sections: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
-        if key not in keys:
-            raise NerveError(f"{source}: there is no key {key!r}{nearest(key, keys)}.")
         section, _, name = key.rpartition(".")
-        owner = getattr(settings, section) if section else settings
-        declared = next(item for item in dataclasses.fields(owner) if item.name == name)
-        sections.setdefault(section, {})[name] = _convert(declared.type, value, key, source)
+        sections.setdefault(section, {})[name] = convert_value(key, value, source)
     top = sections.pop("", {})
     for section, inner in sections.items():
         top[section] = dataclasses.replace(getattr(settings, section), **inner)
     changed = dataclasses.replace(settings, **top)
     _check_together(changed, source)
     return changed
+
+
+def convert_value(key: str, value: Any, source: str) -> Any:
+    """Convert ``value`` to the type of the setting ``key``; raise NerveError as `replace_values` does."""
+    keys = list(Settings().flat())
+    if key not in keys:
+        raise NerveError(f"{source}: there is no key {key!r}{nearest(key, keys)}.")
+    section, _, name = key.rpartition(".")
+    owner = getattr(Settings(), section) if section else Settings()
+    declared = next(item for item in dataclasses.fields(owner) if item.name == name)
+    return _convert(declared.type, value, key, source)
 
 
 def _convert(kind: Any, value: Any, key: str, source: str) -> Any:
@@ -6194,7 +6266,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.runs.run import DECISION, SETTINGS, Run, is_begun, is_run
+from kaggle_nerve.runs.run import DECISION, SEARCH, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import Settings, load_settings, save_settings
 from kaggle_nerve.settings.schema import COMBINE, TTA
 from kaggle_nerve.storage import digest_text, write_json
@@ -6212,6 +6284,8 @@ def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str,
     if not NAME.match(name):
         raise NerveError(f"--run {name!r} must be a plain name of letters, digits, '.', '_', '+' and '-'.")
     run = Run(runs_dir / name, settings)
+    if (run.folder / SEARCH).is_file():
+        raise NerveError(f"{run.folder} is a search's, whose runs lie within; use another --run.")
     if run.settings_file.is_file():
         if difference := _difference(run, source):
             _clear_unused(run, difference)
@@ -6331,6 +6405,9 @@ from kaggle_nerve.storage import mark_complete, read_completion, read_json, reop
 SETTINGS = "settings.toml"
 """File that marks a folder as a run's."""
 
+SEARCH = "search.json"
+"""File that marks a folder as a search's."""
+
 ENVIRONMENT = "environment.json"
 DECISION = "decision.json"
 LOCK = ".lock"
@@ -6341,7 +6418,8 @@ WARM = "warm"
 """Sub-folder of a fold's warm stage: the first one, at the smaller ``training.warm_size``."""
 
 CHECKPOINT = "checkpoint"
-_STATE = "state.json"
+STATE = "state.json"
+"""Checkpoint's pointer."""
 
 
 @dataclass(frozen=True)
@@ -6588,7 +6666,7 @@ def is_run(folder: Path) -> bool:
 
 def state_file(folder: Path) -> Path:
     """Return the path of the checkpoint's state file for the stage trained in ``folder``."""
-    return folder / CHECKPOINT / _STATE
+    return folder / CHECKPOINT / STATE
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

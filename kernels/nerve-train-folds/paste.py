@@ -53,11 +53,11 @@ FILES = {
     "kaggle_nerve/presets/unet-attention.toml": "4c52f1e8741436a1",
     "kaggle_nerve/presets/unet-effb1-448.toml": "5c64663249c717d7",
     "kaggle_nerve/presets/unet-inception.toml": "2af06b27073bce0b",
-    "kaggle_nerve/progress.py": "8134ff62c24213cf",
+    "kaggle_nerve/progress.py": "9b3c8af091d8b0cc",
     "kaggle_nerve/disk.py": "92f4d032da387f77",
     "kaggle_nerve/memory.py": "1b9c3cdf61cf7253",
     "kaggle_nerve/locks.py": "3f4d0b30c0e99e31",
-    "kaggle_nerve/storage.py": "b5c33c6d8db4defa",
+    "kaggle_nerve/storage.py": "0f16651895a1e5ec",
     "kaggle_nerve/arrays.py": "742ceb41becf4683",
     "kaggle_nerve/competition/__init__.py": "c15def282e5bba27",
     "kaggle_nerve/competition/csv_text.py": "e76d447da6c4f0ca",
@@ -67,12 +67,12 @@ FILES = {
     "kaggle_nerve/competition/rle.py": "c5ef24be1b2f8267",
     "kaggle_nerve/competition/rle_faults.py": "7b3c2137b812ff94",
     "kaggle_nerve/competition/submission.py": "f3e80d2d698ca3b7",
-    "kaggle_nerve/devices.py": "e27966bda03b8f1d",
-    "kaggle_nerve/settings/__init__.py": "28227c3c668766ac",
-    "kaggle_nerve/settings/files.py": "0de9f48fd63e6565",
+    "kaggle_nerve/devices.py": "47f65c3233cc85da",
+    "kaggle_nerve/settings/__init__.py": "06f197e42a62246a",
+    "kaggle_nerve/settings/files.py": "8995cc1e859d5406",
     "kaggle_nerve/settings/parts.py": "8542b7d5f0d8e3e0",
     "kaggle_nerve/settings/schema.py": "42616007072b6a9b",
-    "kaggle_nerve/settings/text.py": "76b1be6d3792ab3a",
+    "kaggle_nerve/settings/text.py": "a8d91a2c1e743072",
     "kaggle_nerve/maps/__init__.py": "33a4adc81d4fa3c6",
     "kaggle_nerve/maps/blending.py": "4dd4aeb2e5907f38",
     "kaggle_nerve/maps/fullsize.py": "0042ac1f080cd85a",
@@ -114,8 +114,8 @@ FILES = {
     "kaggle_nerve/runs/adopting.py": "d43bfa4cd54094b5",
     "kaggle_nerve/runs/facts.py": "7957954d65dfad5b",
     "kaggle_nerve/runs/models.py": "70411d0a0d81e934",
-    "kaggle_nerve/runs/opening.py": "04dd3627e013a687",
-    "kaggle_nerve/runs/run.py": "8286b4301514dada",
+    "kaggle_nerve/runs/opening.py": "9df8940bce211dc7",
+    "kaggle_nerve/runs/run.py": "28bfb64a62934352",
     "kaggle_nerve/prediction/__init__.py": "b60b35adeb4a81ca",
     "kaggle_nerve/prediction/device_views.py": "44c844d35346bfeb",
     "kaggle_nerve/prediction/ensemble.py": "f597d3556dd0a80f",
@@ -156,12 +156,13 @@ FILES = {
     "kaggle_nerve/training/losses.py": "0149f76d34004599",
     "kaggle_nerve/training/machine.py": "cad6dbd7977094f1",
     "kaggle_nerve/training/optimisers.py": "4b793b66fd9eeeba",
-    "kaggle_nerve/training/parallel.py": "84dcf115fea9d5a7",
-    "kaggle_nerve/training/run_folds.py": "cc88004c8499db49",
+    "kaggle_nerve/training/parallel.py": "26a4472a177c1a27",
+    "kaggle_nerve/training/run_folds.py": "e76ee575ede1b039",
     "kaggle_nerve/training/schedule.py": "af5045999bbf7b75",
     "kaggle_nerve/training/steps.py": "e0e015f824014dae",
     "kaggle_nerve/training/validation.py": "70865f93cca38f64",
-    "kaggle_nerve/training/worker.py": "5863d8003efc9f54",
+    "kaggle_nerve/training/worker.py": "cf4744718a8f57f2",
+    "kaggle_nerve/training/worker_process.py": "e3658c6fe250667a",
     "kaggle_nerve/pipeline.py": "2cd46cd270f26a43",
     "kaggle_nerve/session/__init__.py": "37fe912a8851ba9b",
     "kaggle_nerve/session/console.py": "9d6248eaa1ff147d",
@@ -737,6 +738,21 @@ class Reporter:
 SILENT = Reporter()
 
 
+class Prefixed(Reporter):
+    """Reporter that puts ``prefix`` before the labels and lines of another one."""
+
+    def __init__(self, reporter: Reporter, prefix: str):
+        self._reporter, self._prefix = reporter, prefix
+
+    def bar(self, label: str, total: int | None, unit: str = "frame") -> Bar:
+        """Open a bar."""
+        return self._reporter.bar(f"{self._prefix}{label}", total, unit)
+
+    def say(self, text: str) -> None:
+        """Show one line."""
+        self._reporter.say(f"{self._prefix}{text}")
+
+
 class LogBar(Bar):
     """Bar for a log: prints a line now and then instead of redrawing. ``write`` gets the lines."""
 
@@ -1167,6 +1183,11 @@ def digest_file(path: Path) -> str:
     """Compute the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_bytes(content: bytes) -> str:
+    """Compute the SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def digest_text(*parts: str) -> str:
@@ -2437,10 +2458,14 @@ def environment_for(slot: int, jobs: int, gpus: int) -> dict[str, str]:
         return variables | SHARED if jobs > gpus else variables
     if jobs == 1:
         return {}
-    threads = str(max(1, cores() // jobs))
+    return thread_environment(max(1, cores() // jobs))
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return environment variables for a process that computes with ``threads`` threads of the processor."""
     # XLA's processor client, for JAX, reads NPROC.
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
-    return dict.fromkeys(names, threads)
+    return dict.fromkeys(names, str(threads))
 
 
 def prepare_environment() -> None:
@@ -2575,11 +2600,19 @@ def cores() -> int:
 
 write("kaggle_nerve/settings/__init__.py", r'''"""Read presets and run settings from TOML into frozen dataclasses, with an error for every mistake.
 
-A preset is a TOML file in ``kaggle_nerve/presets``; a run stores its own settings in
+A preset is a TOML file in ``kaggle_nerve/presets``, or one of the user's; a run stores its own settings in
 ``settings.toml``. Keys are written ``section.key``.
 """
 
-from kaggle_nerve.settings.files import default_name, load_preset, load_settings, preset_names, save_settings
+from kaggle_nerve.settings.files import (
+    default_name,
+    is_preset_file,
+    load_preset,
+    load_settings,
+    preset_names,
+    save_settings,
+    short_name,
+)
 from kaggle_nerve.settings.schema import (
     AugmentationSettings,
     LossSettings,
@@ -2602,15 +2635,17 @@ __all__ = [
     "apply_changes",
     "default_name",
     "dump",
+    "is_preset_file",
     "load_preset",
     "load_settings",
     "parse",
     "preset_names",
     "save_settings",
+    "short_name",
 ]
 ''')
 
-write("kaggle_nerve/settings/files.py", r'''"""Load presets from the package, and load and save a run's settings."""
+write("kaggle_nerve/settings/files.py", r'''"""Load presets from the package or from files, and load and save a run's settings."""
 
 from importlib import resources
 from pathlib import Path
@@ -2620,28 +2655,55 @@ from kaggle_nerve.settings.schema import Settings
 from kaggle_nerve.settings.text import apply_changes, dump, nearest, parse
 from kaggle_nerve.storage import write_text
 
+SUFFIX = ".toml"
+
 
 def preset_names() -> list[str]:
     """List the names of the presets in the package, sorted."""
     files = resources.files("kaggle_nerve.presets").iterdir()
-    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+    return sorted(file.name.removesuffix(SUFFIX) for file in files if file.name.endswith(SUFFIX))
+
+
+def is_preset_file(name: str) -> bool:
+    """Return whether ``name`` is the path of a preset file, and not a preset in the package."""
+    return name.endswith(SUFFIX) or len(Path(name).parts) > 1
+
+
+def short_name(preset: str) -> str:
+    """Return the name of a preset for runs: of a file its name without folder and ``.toml``."""
+    return Path(preset).name.removesuffix(SUFFIX) if is_preset_file(preset) else preset
 
 
 def load_preset(name: str, changes: tuple[str, ...] = ()) -> Settings:
-    """Load the preset ``name`` with ``KEY=VALUE`` changes; raise NerveError for an unknown name, key or value."""
+    """Load the preset ``name`` with ``KEY=VALUE`` changes; raise NerveError for an unknown name, key or value.
+
+    A name that ends in ``.toml`` or has a folder is a file's.
+    """
+    if is_preset_file(name):
+        return apply_changes(parse(read_toml(Path(name), "name an existing preset file"), name), changes)
     if name not in preset_names():
         hint = nearest(name, preset_names())
         raise NerveError(f"No preset is called {name!r}{hint}; `kaggle-nerve presets` lists them.")
-    text = (resources.files("kaggle_nerve.presets") / f"{name}.toml").read_text(encoding="utf-8")
+    text = (resources.files("kaggle_nerve.presets") / f"{name}{SUFFIX}").read_text(encoding="utf-8")
     return apply_changes(parse(text, f"preset {name}"), changes)
+
+
+def read_toml(path: Path, advice: str) -> str:
+    """Read the text of a TOML file that the user names; raise NerveError with ``advice`` if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as fault:
+        raise NerveError(f"{path} is not UTF-8 text, as TOML is; {advice}.") from fault
+    except OSError as fault:
+        raise NerveError(f"{path} cannot be read ({fault.strerror}); {advice}.") from fault
 
 
 def default_name(preset: str, settings: Settings) -> str:
     """Return the default name of a run: that of the preset, with a tag if settings were changed, so that two
     variants never mix.
     """
-    changed = settings.digest() != load_preset(preset).digest()
-    return f"{preset}-{settings.digest()[:6]}" if changed else preset
+    name, changed = short_name(preset), settings.digest() != load_preset(preset).digest()
+    return f"{name}-{settings.digest()[:6]}" if changed else name
 
 
 def load_settings(path: Path) -> Settings:
@@ -3044,7 +3106,7 @@ def parse(text: str, source: str) -> Settings:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as fault:
         raise NerveError(f"{source} is not valid TOML: {fault}.") from fault
-    return _replace(Settings(), dict(_flatten_tree(tree)), source)
+    return replace_values(Settings(), dict(_flatten_tree(tree)), source)
 
 
 def apply_changes(settings: Settings, changes: tuple[str, ...]) -> Settings:
@@ -3055,7 +3117,7 @@ def apply_changes(settings: Settings, changes: tuple[str, ...]) -> Settings:
         if not equals:
             raise NerveError(f"--set {change!r} has no '='; write it as section.key=value.")
         values[key.strip()] = _parse_value(text.strip())
-    return _replace(settings, values, "--set")
+    return replace_values(settings, values, "--set")
 
 
 def dump(settings: Settings) -> str:
@@ -3080,22 +3142,33 @@ def _flatten_tree(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any
     return rows
 
 
-def _replace(settings: Settings, values: dict[str, Any], source: str) -> Settings:
-    keys = list(settings.flat())
+def replace_values(settings: Settings, values: dict[str, Any], source: str) -> Settings:
+    """Replace the settings with the keys of ``values``, written ``section.key``.
+
+    ``source`` names them in errors. Raise NerveError for an unknown key, a value that does not fit its setting, and
+    settings that do not fit together.
+    """
     sections: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
-        if key not in keys:
-            raise NerveError(f"{source}: there is no key {key!r}{nearest(key, keys)}.")
         section, _, name = key.rpartition(".")
-        owner = getattr(settings, section) if section else settings
-        declared = next(item for item in dataclasses.fields(owner) if item.name == name)
-        sections.setdefault(section, {})[name] = _convert(declared.type, value, key, source)
+        sections.setdefault(section, {})[name] = convert_value(key, value, source)
     top = sections.pop("", {})
     for section, inner in sections.items():
         top[section] = dataclasses.replace(getattr(settings, section), **inner)
     changed = dataclasses.replace(settings, **top)
     _check_together(changed, source)
     return changed
+
+
+def convert_value(key: str, value: Any, source: str) -> Any:
+    """Convert ``value`` to the type of the setting ``key``; raise NerveError as `replace_values` does."""
+    keys = list(Settings().flat())
+    if key not in keys:
+        raise NerveError(f"{source}: there is no key {key!r}{nearest(key, keys)}.")
+    section, _, name = key.rpartition(".")
+    owner = getattr(Settings(), section) if section else Settings()
+    declared = next(item for item in dataclasses.fields(owner) if item.name == name)
+    return _convert(declared.type, value, key, source)
 
 
 def _convert(kind: Any, value: Any, key: str, source: str) -> Any:
@@ -7084,7 +7157,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggle_nerve.errors import NerveError
-from kaggle_nerve.runs.run import DECISION, SETTINGS, Run, is_begun, is_run
+from kaggle_nerve.runs.run import DECISION, SEARCH, SETTINGS, Run, is_begun, is_run
 from kaggle_nerve.settings import Settings, load_settings, save_settings
 from kaggle_nerve.settings.schema import COMBINE, TTA
 from kaggle_nerve.storage import digest_text, write_json
@@ -7102,6 +7175,8 @@ def create(runs_dir: Path, name: str, settings: Settings, environment: dict[str,
     if not NAME.match(name):
         raise NerveError(f"--run {name!r} must be a plain name of letters, digits, '.', '_', '+' and '-'.")
     run = Run(runs_dir / name, settings)
+    if (run.folder / SEARCH).is_file():
+        raise NerveError(f"{run.folder} is a search's, whose runs lie within; use another --run.")
     if run.settings_file.is_file():
         if difference := _difference(run, source):
             _clear_unused(run, difference)
@@ -7221,6 +7296,9 @@ from kaggle_nerve.storage import mark_complete, read_completion, read_json, reop
 SETTINGS = "settings.toml"
 """File that marks a folder as a run's."""
 
+SEARCH = "search.json"
+"""File that marks a folder as a search's."""
+
 ENVIRONMENT = "environment.json"
 DECISION = "decision.json"
 LOCK = ".lock"
@@ -7231,7 +7309,8 @@ WARM = "warm"
 """Sub-folder of a fold's warm stage: the first one, at the smaller ``training.warm_size``."""
 
 CHECKPOINT = "checkpoint"
-_STATE = "state.json"
+STATE = "state.json"
+"""Checkpoint's pointer."""
 
 
 @dataclass(frozen=True)
@@ -7478,7 +7557,7 @@ def is_run(folder: Path) -> bool:
 
 def state_file(folder: Path) -> Path:
     """Return the path of the checkpoint's state file for the stage trained in ``folder``."""
-    return folder / CHECKPOINT / _STATE
+    return folder / CHECKPOINT / STATE
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
@@ -12764,38 +12843,30 @@ def resolve_precision(settings: Settings) -> str:
     return devices.preferred_precision() if precision == "auto" else precision
 ''')
 
-write("kaggle_nerve/training/parallel.py", r'''"""Train folds side by side, each in its own process on its own device."""
+write("kaggle_nerve/training/parallel.py", r'''"""Train folds side by side: each in a process of its own, on this machine or on others."""
 
-import contextlib
-import json
-import os
 import queue
-import subprocess
-import sys
-import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import kaggle_nerve
 from kaggle_nerve import devices, memory
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.progress import Reporter
 from kaggle_nerve.runs import Fold
 from kaggle_nerve.settings.schema import FoldName
 from kaggle_nerve.training.deaths import death_sentence, memory_sentence
-from kaggle_nerve.training.worker import STOP, Order, Replay
-
-COMMAND = [sys.executable, "-m", "kaggle_nerve.training.worker"]
-"""Command that starts a worker process."""
+from kaggle_nerve.training.worker import Order, Replay
+from kaggle_nerve.training.worker_process import WorkerProcess, worker_environment
 
 TICK = 0.2
 """Seconds between two checks of whether the user wants to stop."""
 
 Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
-"""Messages from workers; None means that the worker's process ended."""
+"""Messages from workers; None means that the worker has ended."""
 
 
 def failure_sentence(fold: FoldName, fault: NerveError) -> str:
@@ -12804,67 +12875,99 @@ def failure_sentence(fold: FoldName, fault: NerveError) -> str:
     return text if text.startswith(f"Fold {fold} ") else f"Fold {fold}: {text}"
 
 
-class Worker:
-    """Handle of the process that trains one fold. ``slot``: number of its device."""
+class Worker(ABC):
+    """Handle of the process that trains one fold, wherever it runs. ``slot``: its number among the parallel ones.
 
-    def __init__(self, fold: Fold, order: Order, slot: int, environment: dict[str, str], events: Events):
-        self.fold, self.slot, self._jobs, log = fold, slot, order.jobs, fold.log
+    ``last_message``: its final message, empty before that.
+    """
+
+    def __init__(self, fold: Fold, jobs: int, slot: int):
+        self.fold, self.slot, self._jobs = fold, slot, jobs
         self.last_message: dict[str, Any] = {}
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as errors:
-            self._process = subprocess.Popen(
-                COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, **environment},
-                # Ctrl-C reaches every process of the terminal's session; workers must finish their epoch instead.
-                start_new_session=True,
-            )
-        assert self._process.stdin and self._process.stdout
-        self._orders, self._messages = self._process.stdin, self._process.stdout
-        self._write(order.line())
-        threading.Thread(target=self._read, args=(events,), daemon=True).start()
 
+    @abstractmethod
     def stop(self) -> None:
         """Ask the worker to stop after its current epoch."""
-        self._write(STOP)
 
+    @abstractmethod
     def kill(self) -> None:
         """Kill the process now. Its checkpoint stays readable."""
-        self._process.kill()
-        self._process.wait()
+
+    @abstractmethod
+    def exit_code(self) -> int:
+        """Return the exit code of the ended process, negative for a signal."""
 
     def failure(self) -> NerveError:
         """Describe why the process ended without a result."""
         if self.last_message.get("event") == "failed":
             return NerveError(self.last_message["text"])
         if self.last_message.get("event") != "crashed":
-            return NerveError(death_sentence(self.fold, self._jobs, self._process.returncode))
+            return NerveError(death_sentence(self.fold, self._jobs, self.exit_code()))
         text = self.last_message["text"]
         if memory.mentions(text):
             return NerveError(memory_sentence(self.fold, self._jobs))
         first_line = (text.splitlines() or [""])[0][:200].rstrip(".")
         return NerveError(f"{self.fold.label} failed ({first_line}); its log: {self.fold.log}")
 
-    def _write(self, line: bytes) -> None:
-        # If the worker has ended already, `_read` reports it.
-        with contextlib.suppress(BrokenPipeError):
-            self._orders.write(line)
-            self._orders.flush()
 
-    def _read(self, events: Events) -> None:
-        for line in self._messages:
-            # A killed process may leave an incomplete line.
-            if line.endswith(b"\n"):
-                events.put((self, json.loads(line)))
-        self._process.wait()
-        self._messages.close()
-        events.put((self, None))
+class Machines(ABC):
+    """Where folds are trained: on this machine (`ThisMachine`) or on those of a cluster."""
+
+    @abstractmethod
+    def devices(self) -> list[str]:
+        """Return the names of the devices, without initialising them."""
+
+    @abstractmethod
+    def jobs(self, folds: int) -> int:
+        """Return how many of ``folds`` folds can be trained side by side."""
+
+    @abstractmethod
+    def start(self, fold: Fold, order: Order, slot: int, events: Events) -> Worker:
+        """Start the training of ``fold``; the worker's messages go to ``events``."""
+
+
+class _LocalWorker(Worker):
+    def __init__(self, fold: Fold, order: Order, slot: int, environment: dict[str, str], events: Events):
+        super().__init__(fold, order.jobs, slot)
+        self._process = WorkerProcess(
+            order, fold.log, environment, lambda message: events.put((self, message))
+        )
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def exit_code(self) -> int:
+        return self._process.code or 0
+
+
+class ThisMachine(Machines):
+    """This machine: ``jobs`` folds side by side, each on one of its GPUs or with its share of the cores.
+
+    ``jobs`` None: one for each visible GPU.
+    """
+
+    def __init__(self, jobs: int | None = None):
+        self._jobs = jobs or max(1, len(devices.multiple_gpus()))
+
+    def devices(self) -> list[str]:
+        """Return the names of the GPUs, or that of the processor."""
+        return list(devices.visible_gpus()) or ["cpu:0"]
+
+    def jobs(self, folds: int) -> int:
+        """Return how many of ``folds`` folds are trained side by side."""
+        return min(self._jobs, folds)
+
+    def start(self, fold: Fold, order: Order, slot: int, events: Events) -> Worker:
+        """Start a process for ``fold``."""
+        variables = devices.environment_for(slot, order.jobs, len(devices.visible_gpus()))
+        return _LocalWorker(fold, order, slot, variables | worker_environment(fold.run.settings), events)
 
 
 class ParallelTraining:
-    """Train folds in ``jobs`` processes. If one fold fails, the others continue.
+    """Train folds in ``jobs`` processes on ``machines``. If one fold fails, the others continue.
 
     ``deadline``, in ``time.monotonic`` seconds, is for all folds. ``stop`` is called a few times a second; once it
     returns True, workers finish their epoch and no new one starts.
@@ -12872,6 +12975,7 @@ class ParallelTraining:
 
     def __init__(
         self,
+        machines: Machines,
         data_dir: Path,
         jobs: int,
         *,
@@ -12879,9 +12983,8 @@ class ParallelTraining:
         reporter: Reporter,
         stop: Callable[[], bool],
     ):
-        self._data_dir, self._jobs, self._deadline = data_dir, jobs, deadline
+        self._machines, self._data_dir, self._jobs, self._deadline = machines, data_dir, jobs, deadline
         self._reporter, self._stop = reporter, stop
-        self._gpus = len(devices.visible_gpus())
         self._events: Events = queue.Queue()
         self._running: dict[Worker, Replay] = {}
         self._failures: dict[FoldName, NerveError] = {}
@@ -12922,17 +13025,8 @@ class ParallelTraining:
             deadline=deadline,
             jobs=self._jobs,
         )
-        worker = Worker(fold, order, slot, self._environment(fold, slot), self._events)
+        worker = self._machines.start(fold, order, slot, self._events)
         self._running[worker] = Replay(self._reporter, fold.label)
-
-    def _environment(self, fold: Fold, slot: int) -> dict[str, str]:
-        variables = devices.environment_for(slot, self._jobs, self._gpus)
-        # The worker must import the same package as this process.
-        package = str(Path(kaggle_nerve.__file__).parents[1])
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        if fold.run.settings.training.deterministic:
-            variables |= devices.deterministic_environment(os.environ)
-        return variables
 
     def _handle_message(self) -> list[int]:
         """Wait up to `TICK` seconds for a message and handle it; return the slot that became free, if one did."""
@@ -12981,7 +13075,7 @@ from kaggle_nerve.training import initial_weights
 from kaggle_nerve.training.fold import train_fold
 from kaggle_nerve.training.job import FoldJob, Frames, check_new, load_folds, open_frames
 from kaggle_nerve.training.machine import environment
-from kaggle_nerve.training.parallel import ParallelTraining, failure_sentence
+from kaggle_nerve.training.parallel import Machines, ParallelTraining, ThisMachine, failure_sentence
 
 
 class FoldsError(NerveError):
@@ -13011,6 +13105,7 @@ def train_folds(
     workers: int = 2,
     jobs: int | None = None,
     isolate: bool = False,
+    machines: Machines | None = None,
 ) -> tuple[Run, list[FoldResult]]:
     """Train the folds of run ``name``, or only ``fold`` (a number, `ALL`, or several of them); skip finished ones.
 
@@ -13019,7 +13114,8 @@ def train_folds(
     equal share. ``stop`` is called at least after each epoch; once it returns True, the remaining folds are left for
     later. ``jobs``: how many folds are trained side by side, each in its own process; None means one for each visible
     GPU. A single job runs in this process, unless ``isolate`` gives it one of its own as well, whose death is then that
-    fold's failure alone; this process must not have used a GPU.
+    fold's failure alone; this process must not have used a GPU. ``machines``, such as a cluster's, train the folds
+    instead of this one; then ``jobs`` is not used.
 
     Raise FoldsError after the last fold if some failed; with a single ``fold``, raise that fold's own error.
     """
@@ -13028,10 +13124,12 @@ def train_folds(
         # Check now: later, a typo would leave an empty run behind.
         initial_weights.locate_source(settings.training.start, runs_dir)
     frames = open_frames(data_dir, settings, reporter=reporter, workers=workers)
-    jobs = jobs or max(1, len(devices.multiple_gpus()))
+    if machines is None:
+        jobs = jobs or max(1, len(devices.multiple_gpus()))
+        machines = ThisMachine(jobs) if isolate or jobs > 1 else None
     if not is_run(runs_dir / name):
         check_new(settings, frames)
-    run = _create_run(runs_dir, name, settings, frames, isolate or jobs > 1, reporter)
+    run = _create_run(runs_dir, name, settings, frames, machines, reporter)
     _warn_of_one_kind(frames, reporter)
     table = load_folds(run, frames)
     folds = [run.fold(number) for number in _folds_to_train(folding.count(table), fold, settings.trains_all)]
@@ -13040,11 +13138,11 @@ def train_folds(
         further = f"; --run NEW --start-from {name} trains them further" * (not unfinished)
         reporter.say(f"{len(folds) - len(unfinished)} of {len(folds)} folds are finished already{further}.")
     _require_disk(run, unfinished, frames, table)
-    jobs = min(jobs, len(unfinished))
-    if jobs > 1:
-        reporter.say(f"{jobs} folds are trained side by side.")
-    if unfinished and (jobs > 1 or isolate):
-        pool = ParallelTraining(data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop)
+    if unfinished and machines:
+        jobs = machines.jobs(len(unfinished))
+        if jobs > 1:
+            reporter.say(f"{jobs} folds are trained side by side.")
+        pool = ParallelTraining(machines, data_dir, jobs, deadline=deadline, reporter=reporter, stop=stop)
         failures = pool.train(unfinished, time_portions(unfinished, jobs, folding.count(table)))
     else:
         failures = _one_by_one(unfinished, frames, table, deadline, reporter, stop)
@@ -13057,10 +13155,15 @@ def train_folds(
 
 
 def _create_run(
-    runs_dir: Path, name: str, settings: Settings, frames: Frames, isolate: bool, reporter: Reporter
+    runs_dir: Path,
+    name: str,
+    settings: Settings,
+    frames: Frames,
+    machines: Machines | None,
+    reporter: Reporter,
 ) -> Run:
     """Create run ``name``, or open it if it exists; report this session's devices."""
-    machine = environment(_devices(isolate))
+    machine = environment(machines.devices() if machines else devices.names())
     run = runs.create(runs_dir, name, settings, machine, frames.cache.source)
     reporter.say(f"Run {name} on {', '.join(machine['devices'])} ({machine['backend']})")
     return run
@@ -13137,11 +13240,6 @@ def time_portions(folds: list[Fold], jobs: int, count: int) -> list[float]:
 def _sort_key(fold: FoldName) -> float:
     """Return a sort key: folds by their number, the fold of all subjects last."""
     return math.inf if fold == ALL else fold
-
-
-def _devices(isolate: bool) -> list[str]:
-    """Return the names of this session's devices; do not initialise them here if worker processes will use them."""
-    return list(devices.visible_gpus()) or ["cpu:0"] if isolate else devices.names()
 
 
 def _folds_to_train(
@@ -13737,8 +13835,11 @@ class Replay:
         self._bars: dict[int, Bar] = {}
 
     def handle(self, message: dict[str, Any]) -> None:
-        """Repeat one message."""
+        """Repeat one message; ``restart`` says that another process goes on, and closes the bars."""
         event = message["event"]
+        if event == "restart":
+            self.close()
+            return
         if event == "say":
             text = message["text"]
             self._reporter.say(text if text.startswith(self._label) else f"{self._label}: {text}")
@@ -13788,7 +13889,7 @@ def _train(order: Order, reporter: PipeReporter, stopping: threading.Event) -> N
     from kaggle_nerve.training.job import FoldJob, load_folds, open_frames
 
     run = open_run(Path(order.runs_dir), order.run)
-    frames = open_frames(Path(order.data_dir), run.settings)
+    frames = open_frames(Path(order.data_dir), run.settings, reporter=reporter)
     fold, folds = run.fold(order.fold), load_folds(run, frames)
     train_fold(FoldJob(fold, frames, folds, order.deadline, reporter, stopping.is_set), order.jobs)
 
@@ -13810,6 +13911,101 @@ def _listen(orders: BinaryIO, stopping: threading.Event) -> None:
 
 if __name__ == "__main__":
     sys.exit(main())
+''')
+
+write("kaggle_nerve/training/worker_process.py", r'''"""Start, stop and listen to a worker process, which trains one fold."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kaggle_nerve
+from kaggle_nerve import devices
+from kaggle_nerve.settings import Settings
+from kaggle_nerve.training.worker import STOP, Order
+
+COMMAND = [sys.executable, "-m", "kaggle_nerve.training.worker"]
+"""Command that starts a worker process."""
+
+OnMessage = Callable[[dict[str, Any] | None], None]
+"""Receives each message of a process from a thread; None once the process has ended."""
+
+
+class WorkerProcess:
+    """A process that trains the fold of ``order``; ``log`` receives its standard error.
+
+    ``environment``: variables besides those of this process. ``folder``: its working folder, by default this
+    process's.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        log: Path,
+        environment: dict[str, str],
+        on_message: OnMessage,
+        folder: Path | None = None,
+    ):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, **environment},
+                cwd=folder,
+                # Ctrl-C reaches every process of the terminal's session; workers must finish their epoch instead.
+                start_new_session=True,
+            )
+        assert self._process.stdin and self._process.stdout
+        self._orders, self._messages = self._process.stdin, self._process.stdout
+        self._write(order.line())
+        threading.Thread(target=self._read, args=(on_message,), daemon=True).start()
+
+    @property
+    def code(self) -> int | None:
+        """Exit code of the process, negative for a signal; None while it runs."""
+        return self._process.returncode
+
+    def stop(self) -> None:
+        """Ask the worker to stop after its current epoch."""
+        self._write(STOP)
+
+    def kill(self) -> None:
+        """Kill the process now. Its checkpoint stays readable."""
+        self._process.kill()
+        self._process.wait()
+
+    def _write(self, line: bytes) -> None:
+        # If the worker has ended already, `_read` reports it.
+        with contextlib.suppress(BrokenPipeError):
+            self._orders.write(line)
+            self._orders.flush()
+
+    def _read(self, on_message: OnMessage) -> None:
+        for line in self._messages:
+            # A killed process may leave an incomplete line.
+            if line.endswith(b"\n"):
+                on_message(json.loads(line))
+        self._process.wait()
+        self._messages.close()
+        on_message(None)
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables that every worker needs: the package of this process, and determinism if it is set."""
+    package = str(Path(kaggle_nerve.__file__).parents[1])
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+    if settings.training.deterministic:
+        variables |= devices.deterministic_environment(os.environ)
+    return variables
 ''')
 
 write("kaggle_nerve/pipeline.py", r'''"""Turn finished folds into a valid CSV: the stages that `submit` runs if their results are missing."""
