@@ -221,13 +221,13 @@ def test_ctrl_c_finishes_the_epochs_and_the_same_command_goes_on(data, pair, tmp
         assert len(rows) > before
 
 
-@pytest.mark.long
+@pytest.mark.large
 def test_five_folds_of_tiny_on_the_phantom_are_within_noise_of_one_machines(pair, tmp_path):
     from kaggle_nerve import pipeline
     from kaggle_nerve.phantom.writer import write_competition as write_phantom
     from kaggle_nerve.training.run_folds import train_folds
 
-    write_phantom(tmp_path / "data", subjects=10, frames=20, test_subjects=1)
+    write_phantom(tmp_path / "data", subjects=12, frames=40, test_subjects=1)
     command = [
         "train-folds",
         "--preset",
