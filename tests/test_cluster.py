@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -20,6 +21,7 @@ from kaggle_nerve.cluster.order import files_of, fixed_files_of
 from kaggle_nerve.data.cache import training_source
 from kaggle_nerve.data.frames import locate
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs import Run
 from kaggle_nerve.storage import atomic_path, digest_bytes, mark_complete, write_json, write_text
 
 
@@ -125,6 +127,34 @@ def test_a_checkpoint_that_changes_while_it_is_read_is_read_again(pair, monkeypa
     assert content(target) == content(source)
 
 
+def test_a_folder_that_vanishes_while_it_is_looked_at_is_no_fault(pair, monkeypatch):
+    source, copy, _ = pair
+    save_epoch(source, 1)
+    listed, removed = mirror.visible_files, []
+
+    def list_and_remove(folder: Path) -> list[Path]:
+        files = listed(folder)
+        if not removed:
+            removed.append(shutil.rmtree(source / "checkpoint"))
+        return files
+
+    monkeypatch.setattr(mirror, "visible_files", list_and_remove)
+    assert copy.update() == Update([], [])
+
+
+def test_what_a_kill_left_of_a_file_is_removed(pair):
+    _, _, target = pair
+    save_epoch(target, 1)
+    for name in (".x1.epoch-00002.keras", ".lock"):
+        (target / "checkpoint" / name).touch()
+    mirror.remove_temporary(target)
+    assert sorted(path.name for path in (target / "checkpoint").iterdir()) == [
+        ".lock",
+        "epoch-00001.keras",
+        "state.json",
+    ]
+
+
 def test_every_copy_of_a_busy_folder_is_a_checkpoint_that_can_be_read(pair):
     source, copy, target = pair
     save_epoch(source, 1)
@@ -212,6 +242,8 @@ def cluster_of(*sizes: tuple[float, float]) -> list[Node]:
         ([(16, 4), (4, 4)], 6, {}, Share(1, 1.0), 8),
         ([(16, 1)], 6, {"gpus_per_fold": 0.3}, Share(4, 0.3), 3),
         ([(32, 4)], 6, {"gpus_per_fold": 2}, Share(16, 2), 2),
+        ([(32, 2)], 6, {"gpus_per_fold": 0.2}, Share(3, 0.2), 10),
+        ([(32, 2)], 6, {"gpus_per_fold": 0.1}, Share(1, 0.1), 20),
         # Cores only: an even part of them.
         ([(16, 0), (8, 0)], 5, {}, Share(4, 0.0), 6),
         ([(2, 0)], 6, {}, Share(1, 0.0), 2),
@@ -294,17 +326,31 @@ def test_a_node_gets_its_folds_files_and_those_that_the_settings_name(tmp_path, 
         "runs/start/settings.toml",
         "work/doubted.csv",
     ]
-    assert fixed_files_of(chosen) == {}
+    Path("start").mkdir()  # another folder of the run's name
+    assert "runs/start/fold-1/model.keras" in files_of(run.fold(1))
+    assert fixed_files_of(run.fold(1)) == {}
     absolute = tmp_path / "doubted.csv"
-    fixed = settings("training.noise=weight", f"training.noise_table={absolute}")
-    assert fixed_files_of(fixed) == {str(absolute): digest_bytes(b"x")}
+
+    def fixed(*changes: str) -> dict[str, str]:
+        return fixed_files_of(Run(tmp_path / "runs" / "other", settings(*changes)).fold(0))
+
+    assert fixed("training.noise=weight", f"training.noise_table={absolute}") == {
+        str(absolute): digest_bytes(b"x")
+    }
     node._require_files({str(absolute): digest_bytes(b"x")})
     with pytest.raises(
         NerveError, match=r"doubted.csv is missing or another file on that machine: name it by"
     ):
         node._require_files({str(absolute): digest_bytes(b"y")})
-    with pytest.raises(NerveError, match="is not sent to a cluster: name a run in --runs"):
-        fixed_files_of(settings(f"training.start={tmp_path / 'runs' / 'start'}"))
+    above = f"../{tmp_path.name}/doubted.csv"
+    for change in (f"training.start={tmp_path / 'runs' / 'start'}", f"training.start={above}"):
+        with pytest.raises(
+            NerveError, match="cannot be sent to a cluster: name it by a path below the current folder"
+        ):
+            fixed(change)
+    # A fold that has begun needs no start.
+    begun = Run(tmp_path / "runs" / "run", settings(f"training.start={tmp_path / 'runs' / 'start'}")).fold(1)
+    assert fixed_files_of(begun) == {}
 
 
 def test_a_run_to_start_from_is_sent_by_its_path_too(tmp_path, monkeypatch):

@@ -10,16 +10,19 @@ from dataclasses import dataclass, field
 
 import pytest
 from cli_support import command
-from search_support import FakeTrainer, search
+from search_support import FakeTrainer, search, settings
 from support import write_competition
 from training_support import FAST, Told
 
 from kaggle_nerve.errors import NerveError
+from kaggle_nerve.runs import Run
 from kaggle_nerve.search import claims
 from kaggle_nerve.search.run import run_search
 from kaggle_nerve.search.storage import parse_place
 from kaggle_nerve.search.study import open_study
 from kaggle_nerve.search.trial import Trainer
+from kaggle_nerve.training.parallel import MachinesLostError
+from kaggle_nerve.training.run_folds import FoldsError
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,21 @@ def test_one_thread_that_fails_ends_the_others_and_the_search_goes_on(tmp_path, 
             run_search(search(tmp_path / "s"), place, 30, trainer, at_once=3)
     outcome, _ = run_search(search(tmp_path / "s"), place, 12, crowd(), at_once=3)
     assert len(outcome.rows) == 12
+
+
+def test_a_cluster_that_goes_fails_no_trial(tmp_path, monkeypatch):
+    place, run = parse_place("sqlite", tmp_path / "s"), Run(tmp_path / "s" / "trial-0000", settings())
+
+    def lose(self, runs_dir, name, settings, stop):
+        raise FoldsError(run, [], {0: MachinesLostError("the connection to the cluster is lost.")})
+
+    with monkeypatch.context() as patches:
+        patches.setattr(Crowd, "train_run", lose)
+        with pytest.raises(MachinesLostError, match="the connection to the cluster is lost"):
+            run_search(search(tmp_path / "s"), place, 2, crowd())
+    outcome, _ = run_search(search(tmp_path / "s"), place, 2, FakeTrainer())
+    assert [row.state for row in outcome.rows] == ["finished", "finished"]
+    assert len(open_study(search(tmp_path / "s"), place, 1).trials()) == 3  # the first one was continued
 
 
 def test_what_divides_a_cluster_needs_one(tmp_path):

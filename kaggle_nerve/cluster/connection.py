@@ -75,7 +75,7 @@ def connect(address: str) -> Iterator[None]:
             # Only a new cluster can do without the dashboard, which takes a core's time.
             options = {"include_dashboard": False} if target == LOCAL else {}
             ray.init(address=target, log_to_driver=False, logging_level="ERROR", **options)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as fault:
+    except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as fault:
         raise NerveError(_explain(target, fault)) from fault
     with suppress(AttributeError):
         # Ray prints what its processes report on standard output, which is for results, and has no option for it.
@@ -106,7 +106,7 @@ def _require_answer(address: str) -> None:
     try:
         subprocess.run(command, capture_output=True, timeout=HEALTH_PATIENCE, check=True)
     except subprocess.SubprocessError as fault:
-        if b"InvalidAuthToken" in (getattr(fault, "stderr", None) or b""):
+        if b"Auth" in (getattr(fault, "stderr", None) or b""):
             raise NerveError(f"The cluster at {address} asks for a token: {TOKEN_ADVICE}.") from fault
         raise NerveError(
             f"What answers at --cluster {address} is not the head of a Ray cluster of this version: name the port that "

@@ -19,6 +19,8 @@ from kaggle_nerve.cluster.order import FoldOrder, files_of, fixed_files_of
 from kaggle_nerve.disk import as_size, disk_sentence
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs import Fold
+from kaggle_nerve.runs.run import WARM, read_state
+from kaggle_nerve.storage import read_completion
 from kaggle_nerve.training.parallel import Events, Machines, Worker
 from kaggle_nerve.training.worker import Order
 
@@ -51,7 +53,7 @@ class Cluster(Machines):
         gpus_per_fold: float | None = None,
         cpus_per_fold: int | None = None,
     ):
-        self._nodes, self._jobs, self._trials = nodes, jobs, 1
+        self._nodes, self._jobs, self._is_divided = nodes, jobs, False
         self._choice = gpus_per_fold, cpus_per_fold
         self._variables = {"KERAS_BACKEND": backend}
         self._variables |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
@@ -64,9 +66,12 @@ class Cluster(Machines):
         return [str(node) for node in self._nodes]
 
     def jobs(self, folds: int) -> int:
-        """Return how many of ``folds`` folds the nodes hold side by side, and divide the nodes among them."""
-        wanted = min(folds, self._jobs or folds)
-        self._share = choose_share(self._nodes, wanted * self._trials, *self._choice)
+        """Return how many of ``folds`` folds the nodes hold side by side; divide the nodes among them.
+
+        After `share_among` the division stays.
+        """
+        if not self._is_divided:
+            self._share = choose_share(self._nodes, self._most(folds), *self._choice)
         return min(folds, self._jobs or self._room())
 
     def share_among(self, trials: int | None, folds: int) -> int:
@@ -76,7 +81,8 @@ class Cluster(Machines):
         """
         if trials is None:
             trials = max(1, self._room() // self.jobs(folds)) if self._share.gpus else 1
-        self._trials = trials
+        self._share = choose_share(self._nodes, self._most(folds) * trials, *self._choice)
+        self._is_divided = True
         return trials
 
     def start(self, fold: Fold, order: Order, slot: int, events: Events) -> Worker:
@@ -95,7 +101,7 @@ class Cluster(Machines):
             run=order.run,
             fold=order.fold,
             files=files_of(fold),
-            fixed_files=fixed_files_of(fold.run.settings),
+            fixed_files=fixed_files_of(fold),
             seconds=None if order.deadline is None else order.deadline - time.monotonic(),
             jobs=order.jobs,
             cpus=self._share.cpus,
@@ -114,6 +120,10 @@ class Cluster(Machines):
     def share(self) -> Share:
         """What a fold gets."""
         return self._share
+
+    def _most(self, folds: int) -> int:
+        """Return how many of ``folds`` folds may be trained side by side."""
+        return min(folds, self._jobs or folds)
 
     def _room(self) -> int:
         """Return how many folds the nodes hold."""
@@ -156,7 +166,8 @@ class _RemoteWorker(Worker):
         self._stopping.set()
         actor = self._actor
         if self._is_started and actor is not None:
-            actor.stop.remote()
+            with suppress(Exception):  # the thread reports a lost connection
+                actor.stop.remote()
 
     def kill(self) -> None:
         """End the fold's actor now. What has come back stays readable."""
@@ -175,13 +186,14 @@ class _RemoteWorker(Worker):
     def _run(self) -> None:
         try:
             with self.fold.lock():
+                mirror.remove_temporary(self.fold.folder)
                 self._follow()
         except NerveError as fault:
             self._send("failed", text=str(fault))
         except ConnectionError as fault:
             reason = str(fault).rstrip(".")
             text = f"the connection to the cluster is lost ({reason}); the same command goes on after epoch"
-            self._send("failed", text=f"{text} {self._epochs()}.")
+            self._send("lost", text=f"{text} {self._epochs()}.")
         except Exception as fault:
             if not self._is_killed:
                 sentence = disk_sentence(fault) if isinstance(fault, OSError) else None
@@ -203,6 +215,8 @@ class _RemoteWorker(Worker):
             except exceptions.RayError as fault:
                 if self._is_killed:
                     return
+                if not load_ray().is_initialized():
+                    raise ConnectionError("Ray has left it") from fault
                 losses = 1 if self._epochs() > epochs else losses + 1
                 epochs = self._epochs()
                 self._report_loss(fault, losses, epochs)
@@ -218,6 +232,9 @@ class _RemoteWorker(Worker):
             return
         self._send("say", text=f"{self.fold.label} is on node {self._node}.")
         self._give_data()
+        if self._stopping.is_set():
+            self._send("result")
+            return
         ray.get(self._actor.start.remote(self._cluster.fold_order(self.fold, self._order)))
         self._is_started = True
         if self._stopping.is_set():
@@ -233,10 +250,14 @@ class _RemoteWorker(Worker):
         ray.get(self._actor.close.remote())
 
     def _wait_for_node(self, answer: Any) -> bool:
-        """Wait until the actor runs; return False if the user stops the fold before."""
+        """Wait until the actor runs; return False if the user stops the fold, or its time is over, before."""
         ray, started, has_told = load_ray(), time.monotonic(), False
         while not ray.wait([answer], timeout=TICK)[0]:
             if self._stopping.is_set():
+                return False
+            if self._order.deadline is not None and time.monotonic() >= self._order.deadline:
+                text = f"{self.fold.label} got no node within its part of the time budget; the same command goes on."
+                self._send("say", text=text)
                 return False
             if not has_told and time.monotonic() - started > NOTICE:
                 has_told = True
@@ -269,14 +290,14 @@ class _RemoteWorker(Worker):
             )
         self._send("restart")
         going = f"after epoch {epochs}" if epochs else "from its beginning"
-        self._send(
-            "say", text=f"{self.fold.label} lost node {where}, and goes on {going} on the next free one."
-        )
+        next_one = "" if self._stopping.is_set() else f", and goes on {going} on the next free one"
+        self._send("say", text=f"{self.fold.label} lost node {where}{next_one}.")
 
     def _epochs(self) -> int:
-        """Return the number of finished epochs of which the checkpoint is here."""
-        progress = self.fold.progress()
-        return progress.epoch if progress else 0
+        """Return the number of finished epochs that have come back, those of a warm stage included."""
+        progress, warm = self.fold.progress(), self.fold.folder / WARM
+        earlier = read_completion(warm) or {"epochs": (read_state(warm) or {}).get("epoch", 0)}
+        return earlier["epochs"] + (progress.epoch if progress else 0)
 
     def _end_actor(self) -> None:
         actor, self._actor = self._actor, None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from kaggle_nerve.runs.run import STATE
+from kaggle_nerve.runs.run import LOCK, STATE
 from kaggle_nerve.storage import COMPLETE, atomic_path
 
 POINTERS = (STATE, COMPLETE)
@@ -82,9 +82,10 @@ class Mirror:
             return Change(path, offset, file.read(stamp.size - offset))
 
     def _pointers(self) -> dict[Path, bytes]:
-        paths = (path for name in POINTERS for path in self._folder.rglob(name))
         pointers = {}
-        for path in paths:
+        for path in visible_files(self._folder):
+            if path.name not in POINTERS:
+                continue
             with suppress(FileNotFoundError):
                 pointers[path] = path.read_bytes()
         return pointers
@@ -100,11 +101,22 @@ class Mirror:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """List the files in ``folder`` and below, sorted, without locks and temporary files."""
+    """List the files in ``folder`` and below, sorted, without locks and temporary files.
+
+    Folders may vanish meanwhile.
+    """
     files = []
     for root, _, names in os.walk(folder):
         files += [Path(root) / name for name in names if not name.startswith(".")]
     return sorted(files)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what a kill has left of files that `apply` was writing; nothing else writes in ``folder``."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(".") and not name.startswith(LOCK):
+                (Path(root) / name).unlink(missing_ok=True)
 
 
 def apply(update: Update, folder: Path) -> None:

@@ -12,6 +12,9 @@ from kaggle_nerve.errors import NerveError
 PATIENCE = 90.0
 """Timeout in seconds for a node to answer, including the start of a Python process there."""
 
+GPU_PATIENCE = 30.0
+"""Seconds after which the GPUs of a node count as busy with other work, which shows that they can be used."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -40,7 +43,7 @@ class Share:
             counts.append(node.gpus // self.gpus)
         elif self.gpus:
             # Ray does not spread a fraction over two GPUs.
-            counts.append(node.gpus * (1 // self.gpus))
+            counts.append(node.gpus * int(1 / self.gpus + 1e-6))
         return int(min(counts, default=0))
 
     def __str__(self) -> str:
@@ -118,9 +121,15 @@ def check_nodes(nodes: list[Node], backend: str, keras_version: str, gpus_per_fo
         return
     count = ray.remote(_count_gpus)
     with_gpus = [node for node in nodes if node.gpus]
-    counts = {node: _on(count, node, num_gpus=min(1.0, node.gpus)).remote(backend) for node in with_gpus}
+    if not with_gpus:
+        return
+    share = gpus_per_fold or 1.0
+    counts = {node: _on(count, node, num_gpus=min(share, node.gpus)).remote(backend) for node in with_gpus}
+    ray.wait(list(counts.values()), num_returns=len(counts), timeout=GPU_PATIENCE)
     for node, answer in counts.items():
-        if not _get(answer, node):
+        if not ray.wait([answer], timeout=0)[0]:
+            ray.cancel(answer)
+        elif not _get(answer, node):
             raise NerveError(
                 f"Ray gives node {node.name} {_count(node.gpus, 'GPU')}, but {backend} sees none there: install it for "
                 "GPUs, and their driver, or train on its cores with --gpus-per-fold 0."

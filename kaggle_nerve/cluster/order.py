@@ -6,8 +6,7 @@ from pathlib import Path, PurePath
 from kaggle_nerve.cluster.mirror import visible_files
 from kaggle_nerve.errors import NerveError
 from kaggle_nerve.runs import Fold
-from kaggle_nerve.runs.run import Run, is_run
-from kaggle_nerve.settings import Settings
+from kaggle_nerve.runs.run import Run, is_begun, is_run
 from kaggle_nerve.settings.schema import FoldName
 from kaggle_nerve.storage import COMPLETE, digest_file
 
@@ -48,48 +47,53 @@ def files_of(fold: Fold) -> dict[str, bytes]:
     runs_dir = run.folder.parent
     files = {PurePath(RUNS) / path.relative_to(runs_dir): path for path in paths}
     start = run.settings.training.start
-    if start and _is_below(start) and not Path(start).exists() and is_run(runs_dir / start):
+    if start and not _is_path(start) and is_run(runs_dir / start):
         files |= _start_files(runs_dir / start, PurePath(RUNS) / start, fold)
-    for name in _named_paths(run.settings):
-        if _is_below(name):
-            files |= _files_at(Path(name), PurePath(WORK) / name, fold)
+    for name in filter(_is_below, _named_paths(fold)):
+        target = PurePath(WORK) / name
+        files |= {target: Path(name)} if Path(name).is_file() else _start_files(Path(name), target, fold)
     return {target.as_posix(): path.read_bytes() for target, path in files.items() if path.is_file()}
 
 
-def fixed_files_of(settings: Settings) -> dict[str, str]:
-    """Return the SHA-256 of each file that ``settings`` name by an absolute path, or above the working folder.
+def fixed_files_of(fold: Fold) -> dict[str, str]:
+    """Return the SHA-256 of each file that the settings of ``fold`` name by an absolute path.
 
-    Raise NerveError for a folder: a run to start from must lie among the runs.
+    Raise NerveError for what can neither be sent nor be looked for there: a path with ``..``, and the absolute path of
+    a run to start from.
     """
     digests = {}
-    for name in _named_paths(settings):
+    for name in _named_paths(fold):
         path = Path(name)
-        if _is_below(name) or not path.exists():
+        if _is_below(name):
             continue
-        if path.is_dir():
+        if path.is_dir() or not path.is_absolute():
             raise NerveError(
-                f"training.start = {name!r} is not sent to a cluster: name a run in --runs, or one below this folder "
-                "by its relative path."
+                f"{name} cannot be sent to a cluster: name it by a path below the current folder, or a run to start "
+                "from by its name in --runs."
             )
-        digests[str(path.absolute())] = digest_file(path)
+        digests[name] = digest_file(path)
     return digests
 
 
-def _named_paths(settings: Settings) -> list[str]:
-    """List the files and folders that ``settings`` may name."""
+def _named_paths(fold: Fold) -> list[str]:
+    """List the files and folders that the settings of ``fold`` name; a begun fold needs no start."""
+    settings = fold.run.settings
     training, weights = settings.training, settings.model.weights
-    named = [training.start, training.noise_table, "" if weights in ("none", "imagenet") else weights]
-    return [name for name in named if name and Path(name).exists()]
+    named = [training.noise_table, weights]
+    if not is_begun(fold.folder):
+        named.append(training.start)
+    return [name for name in named if name and _is_path(name)]
+
+
+def _is_path(name: str) -> bool:
+    """Return whether ``name`` is the path of a file or of a run."""
+    return Path(name).is_file() or is_run(Path(name))
 
 
 def _is_below(name: str) -> bool:
     """Return whether a path is relative and stays below the working folder."""
     path = PurePath(name)
     return not path.is_absolute() and ".." not in path.parts
-
-
-def _files_at(path: Path, target: PurePath, fold: Fold) -> dict[PurePath, Path]:
-    return {target: path} if path.is_file() else _start_files(path, target, fold)
 
 
 def _start_files(folder: Path, target: PurePath, fold: Fold) -> dict[PurePath, Path]:

@@ -25,6 +25,7 @@ from kaggle_nerve.search.pruning import fold_scores
 from kaggle_nerve.search.storage import FAULTS, StorageError
 from kaggle_nerve.search.study import Study
 from kaggle_nerve.settings import Settings, load_settings
+from kaggle_nerve.training.run_folds import FoldsError
 
 FIGURES, ERROR = "figures", "error"
 """User attributes of a finished trial: its figures, or why it failed."""
@@ -152,7 +153,8 @@ class Watch:
 def train_trial(study: Study, trial: Trial, name: str, trainer: Trainer) -> TrialState | None:
     """Train and score a trial as run ``name`` and end it in the study; return its state, None if it was stopped.
 
-    A trial that cannot be trained, or whose folds fail, ends as failed, with the error's sentence.
+    A trial that cannot be trained, or whose folds fail, ends as failed, with the error's sentence. Raise
+    MachinesLostError, and leave the trial as it is, if the cluster that trains it has gone.
     """
     try:
         with _signs_of_life(trial):
@@ -160,6 +162,8 @@ def train_trial(study: Study, trial: Trial, name: str, trainer: Trainer) -> Tria
     except StorageError:
         raise
     except NerveError as error:
+        if isinstance(error, FoldsError) and error.lost:
+            raise error.lost from error
         if trainer.stop():
             return None
         study.note(trial, **{ERROR: str(error)})

@@ -15,6 +15,7 @@ from kaggle_nerve.locks import hold_lock, wait_for_lock
 from kaggle_nerve.search import claims
 from kaggle_nerve.search.study import LOCK, PRESET, Study
 from kaggle_nerve.search.trial import ERROR, Trainer, fault, train_trial
+from kaggle_nerve.training.parallel import MachinesLostError
 
 LOCKS = "locks"
 """Folder of the locks of trials, held while a worker trains them."""
@@ -46,7 +47,8 @@ class Worker:
     def run(self, count: int) -> bool:
         """Train trials until the search has ``count``; return False if the worker was stopped before.
 
-        Trials that other workers train may be unfinished then. Raise SearchError if too many fail in a row.
+        Trials that other workers train may be unfinished then. Raise SearchError if too many fail in a row, and
+        MachinesLostError if the cluster that trains them has gone; the same call goes on with the trial.
         """
         failures = 0
         while not self._trainer.stop():
@@ -55,7 +57,11 @@ class Worker:
                     return True
                 parameters = self._study.search.space.text(claim.trial.params)
                 self._trainer.reporter.say(f"Trial {claims.number(claim.name)} with {parameters}")
-                state = train_trial(self._study, claim.trial, claim.name, self._trainer)
+                try:
+                    state = train_trial(self._study, claim.trial, claim.name, self._trainer)
+                except MachinesLostError:
+                    self._hand_over(claim.trial, claim.name)
+                    raise
                 if state is None:
                     self._hand_over(claim.trial, claim.name)
                     return False

@@ -24,6 +24,10 @@ Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
 """Messages from workers; None means that the worker has ended."""
 
 
+class MachinesLostError(NerveError):
+    """The machines that trained a fold have gone. The fold is not to blame, and the same call goes on with it."""
+
+
 def failure_sentence(fold: FoldName, fault: NerveError) -> str:
     """Return one sentence that says which fold failed, and why."""
     text = str(fault)
@@ -54,6 +58,8 @@ class Worker(ABC):
 
     def failure(self) -> NerveError:
         """Describe why the process ended without a result."""
+        if self.last_message.get("event") == "lost":
+            return MachinesLostError(self.last_message["text"])
         if self.last_message.get("event") == "failed":
             return NerveError(self.last_message["text"])
         if self.last_message.get("event") != "crashed":
@@ -193,7 +199,7 @@ class ParallelTraining:
             self._running.pop(worker).close()
             self._record_failure(worker)
             return [worker.slot]
-        if message["event"] in ("result", "failed", "crashed"):
+        if message["event"] in ("result", "failed", "crashed", "lost"):
             worker.last_message = message
         else:
             self._running[worker].handle(message)

@@ -22,13 +22,19 @@ from kaggle_nerve.training import initial_weights
 from kaggle_nerve.training.fold import train_fold
 from kaggle_nerve.training.job import FoldJob, Frames, check_new, load_folds, open_frames
 from kaggle_nerve.training.machine import environment
-from kaggle_nerve.training.parallel import Machines, ParallelTraining, ThisMachine, failure_sentence
+from kaggle_nerve.training.parallel import (
+    Machines,
+    MachinesLostError,
+    ParallelTraining,
+    ThisMachine,
+    failure_sentence,
+)
 
 
 class FoldsError(NerveError):
     """Some folds failed while the others were trained; ``failures`` has a sentence for each failed fold.
 
-    ``results`` are those of the other folds.
+    ``results`` are those of the other folds. ``lost``: the error of a fold whose machines have gone, or None.
     """
 
     def __init__(self, run: Run, results: list[FoldResult], failures: dict[FoldName, NerveError]):
@@ -36,6 +42,8 @@ class FoldsError(NerveError):
         self.failures: dict[FoldName, str] = {
             number: failure_sentence(number, failures[number]) for number in sorted(failures, key=_sort_key)
         }
+        lost = (fault for fault in failures.values() if isinstance(fault, MachinesLostError))
+        self.lost: MachinesLostError | None = next(lost, None)
         super().__init__("\n".join(self.failures.values()))
 
 
