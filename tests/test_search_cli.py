@@ -185,23 +185,23 @@ class Session:
 
 @pytest.mark.long
 def test_a_search_killed_twice_ends_with_all_its_trials(data, tmp_path):
-    session = Session(tmp_path, data, 12)
+    session = Session(tmp_path, data, 8)
     session.kill_in(2)
-    session.kill_in(6)
+    session.kill_in(5)
     [output] = session.finish()
     session.require_finished()
-    assert len(session.study().trials()) == 14  # two were continued
+    assert len(session.study().trials()) == 10  # two were continued
     assert len(re.findall(r"^Trial \d+ was interrupted and goes on", output, re.MULTILINE)) == 1
-    assert "12 of 12 trials are finished" in output
-    assert "12 trials: 12 finished; ranked by mean Dice." in output
+    assert "8 of 8 trials are finished" in output
+    assert "8 trials: 8 finished; ranked by mean Dice." in output
     assert re.search(
-        r"^Best of 12 trials by mean Dice: 0\.\d{4} \(trial \d+\); trained again with another seed",
+        r"^Best of 8 trials by mean Dice: 0\.\d{4} \(trial \d+\); trained again with another seed",
         output,
         re.MULTILINE,
     )
     # Nothing is left to train; what is printed comes from the storage.
     shown = json.loads(command(tmp_path, *session.words, "--json").stdout)
-    assert len(shown["trials"]) == 12
+    assert len(shown["trials"]) == 8
     assert shown["again"]["low"] <= shown["again"]["dice"] <= shown["again"]["high"]
     trained = command(tmp_path, "train-folds", "--preset", "runs/s/best.toml", "--data", data).stdout
     assert "Run best is in runs/best" in trained

@@ -156,8 +156,8 @@ FILES = {
     "kaggle_nerve/training/losses.py": "0149f76d34004599",
     "kaggle_nerve/training/machine.py": "cad6dbd7977094f1",
     "kaggle_nerve/training/optimisers.py": "4b793b66fd9eeeba",
-    "kaggle_nerve/training/parallel.py": "26a4472a177c1a27",
-    "kaggle_nerve/training/run_folds.py": "e76ee575ede1b039",
+    "kaggle_nerve/training/parallel.py": "1c90a2f6701b02ca",
+    "kaggle_nerve/training/run_folds.py": "90c400d8e1904f0e",
     "kaggle_nerve/training/schedule.py": "af5045999bbf7b75",
     "kaggle_nerve/training/steps.py": "e0e015f824014dae",
     "kaggle_nerve/training/validation.py": "70865f93cca38f64",
@@ -12869,6 +12869,10 @@ Events = queue.Queue[tuple["Worker", dict[str, Any] | None]]
 """Messages from workers; None means that the worker has ended."""
 
 
+class MachinesLostError(NerveError):
+    """The machines that trained a fold have gone. The fold is not to blame, and the same call goes on with it."""
+
+
 def failure_sentence(fold: FoldName, fault: NerveError) -> str:
     """Return one sentence that says which fold failed, and why."""
     text = str(fault)
@@ -12899,6 +12903,8 @@ class Worker(ABC):
 
     def failure(self) -> NerveError:
         """Describe why the process ended without a result."""
+        if self.last_message.get("event") == "lost":
+            return MachinesLostError(self.last_message["text"])
         if self.last_message.get("event") == "failed":
             return NerveError(self.last_message["text"])
         if self.last_message.get("event") != "crashed":
@@ -13038,7 +13044,7 @@ class ParallelTraining:
             self._running.pop(worker).close()
             self._record_failure(worker)
             return [worker.slot]
-        if message["event"] in ("result", "failed", "crashed"):
+        if message["event"] in ("result", "failed", "crashed", "lost"):
             worker.last_message = message
         else:
             self._running[worker].handle(message)
@@ -13075,13 +13081,19 @@ from kaggle_nerve.training import initial_weights
 from kaggle_nerve.training.fold import train_fold
 from kaggle_nerve.training.job import FoldJob, Frames, check_new, load_folds, open_frames
 from kaggle_nerve.training.machine import environment
-from kaggle_nerve.training.parallel import Machines, ParallelTraining, ThisMachine, failure_sentence
+from kaggle_nerve.training.parallel import (
+    Machines,
+    MachinesLostError,
+    ParallelTraining,
+    ThisMachine,
+    failure_sentence,
+)
 
 
 class FoldsError(NerveError):
     """Some folds failed while the others were trained; ``failures`` has a sentence for each failed fold.
 
-    ``results`` are those of the other folds.
+    ``results`` are those of the other folds. ``lost``: the error of a fold whose machines have gone, or None.
     """
 
     def __init__(self, run: Run, results: list[FoldResult], failures: dict[FoldName, NerveError]):
@@ -13089,6 +13101,8 @@ class FoldsError(NerveError):
         self.failures: dict[FoldName, str] = {
             number: failure_sentence(number, failures[number]) for number in sorted(failures, key=_sort_key)
         }
+        lost = (fault for fault in failures.values() if isinstance(fault, MachinesLostError))
+        self.lost: MachinesLostError | None = next(lost, None)
         super().__init__("\n".join(self.failures.values()))
 
 
