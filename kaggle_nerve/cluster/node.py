@@ -142,7 +142,7 @@ def _devices_of(order: FoldOrder) -> dict[str, str]:
     """Return the variables that limit a worker to its share. Ray chooses the GPUs of this process and its own."""
     if order.gpus:
         return {}
-    return {"CUDA_VISIBLE_DEVICES": "-1", **devices.thread_environment(max(1, order.cpus))}
+    return {"CUDA_VISIBLE_DEVICES": "-1", **devices.thread_environment(order.cpus)}
 
 
 def _require_files(digests: dict[str, str]) -> None:

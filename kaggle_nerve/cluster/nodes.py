@@ -1,4 +1,4 @@
-"""The nodes of a cluster: whether they can train here's folds, and what share of them a fold gets."""
+"""The nodes of a cluster: whether they can train as this machine would, and what share of them a fold gets."""
 
 import math
 from collections.abc import Callable
@@ -31,20 +31,20 @@ class Node:
 
 @dataclass(frozen=True)
 class Share:
-    """What a fold gets: whole processor cores, and GPUs or a fraction of one."""
+    """What a fold gets: whole processor cores, at least one, and GPUs or a fraction of one."""
 
     cpus: int
     gpus: float
 
     def fits(self, node: Node) -> int:
         """Return how many folds fit on ``node``."""
-        counts = [node.cpus // self.cpus] if self.cpus else []
+        counts = [node.cpus // self.cpus]
         if self.gpus >= 1:
             counts.append(node.gpus // self.gpus)
         elif self.gpus:
             # Ray does not spread a fraction over two GPUs.
             counts.append(node.gpus * int(1 / self.gpus + 1e-6))
-        return int(min(counts, default=0))
+        return int(min(counts))
 
     def __str__(self) -> str:
         cpus = _count(self.cpus, "core")
